@@ -1,0 +1,282 @@
+"""Every setting of a network and of a training run, and the recipes that fix them.
+
+A tag on each field says where its default comes from: [P] the paper's text, [C] the authors'
+code, [O] our own choice.
+"""
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from dcgan_lib.errors import UserError
+
+MIN_SIDE, MAX_SIDE = 8, 128
+
+
+def _require(holds: bool, what: str, got: Any, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{what} must be {allowed}, but it is {got!r}")
+
+
+def _check_choices(config: Any) -> None:
+    """Refuse a value outside the ``Literal`` that its field declares."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(hint) is Literal:
+            allowed = typing.get_args(hint)
+            _require(getattr(config, name) in allowed, name, getattr(config, name), f"one of {list(allowed)}")
+
+
+def _check_number(config: Any, name: str, low: float, high: float = math.inf) -> None:
+    value = getattr(config, name)
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    _require(valid, name, value, f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Describe a generator and discriminator pair; the default is the authors' 64x64 faces network.
+
+    Raises
+    ------
+    UserError
+        If a value is outside what its comment allows.
+    """
+
+    image_size: tuple[int, int] = (64, 64)
+    """[P] Height and width in pixels, each 8 to 128."""
+    num_channels: Literal[1, 3] = 3
+    """[P] 1 for grey, 3 for RGB."""
+    z_dim: int = 100
+    """[P] Numbers in one latent vector."""
+    z_distribution: Literal["uniform", "normal"] = "uniform"
+    """[P] What a latent vector is drawn from: U(-1, 1), or N(0, 1) as most later code does."""
+    base_width: int = 128
+    """[P] Feature maps at the finest resolution; each halving of the side doubles them."""
+    kernel_size: Literal[3, 4, 5] = 5
+    """[P] Side of every convolution's kernel; 4 in most later code."""
+    num_stages: int | None = None
+    """[O] How often the side is halved; unset: until the shorter side would fall below 4."""
+    convs_per_stage: Literal[1, 2] = 1
+    """[C] 1: each convolution has stride 2. 2: strides 1 and 2 in turn, the authors' ImageNet network."""
+    projection_bn: Literal["unit", "channel"] = "unit"
+    """[C] Batch norm after the projection of z: over each unit, or over each channel as most later code does."""
+    bn_affine: bool = True
+    """[C] Whether batch norm has a learnt scale and bias; off in the authors' MNIST code."""
+    bn_eps: float = 1e-5
+    """[O] Added to the variance in batch norm; the authors' code has 1e-8, PyTorch 1e-5."""
+    leaky_slope: float = 0.2
+    """[P] Slope of the discriminator's LeakyReLU below zero."""
+    num_classes: int = 0
+    """[C] Classes to condition on by concatenating the label at every layer; 0: unconditional."""
+    hidden_units: int = 0
+    """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST code; 0: none."""
+    output: Literal["tanh", "sigmoid"] = "tanh"
+    """[P] The generator's last activation: images in [-1, 1], or in [0, 1] as in the authors' MNIST code."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        size = self.image_size
+        valid = len(size) == 2 and all(isinstance(side, int) and MIN_SIDE <= side <= MAX_SIDE for side in size)
+        _require(valid, "image_size", size, f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}")
+        object.__setattr__(self, "image_size", tuple(size))
+        _check_choices(self)
+        for name, low in (("z_dim", 1), ("base_width", 1), ("num_classes", 0), ("hidden_units", 0), ("leaky_slope", 0)):
+            _check_number(self, name, low)
+        _check_number(self, "bn_eps", 1e-12, 1)
+        most = int(math.log2(min(size)))
+        if self.num_stages is not None:
+            _check_number(self, "num_stages", 1, most)
+        if self.convs_per_stage == 2 and self.kernel_size == 4:
+            raise UserError("kernel_size 4 cannot keep the side at stride 1: use 3 or 5 with convs_per_stage 2")
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Lowest and highest pixel value that the networks use."""
+        return (-1.0, 1.0) if self.output == "tanh" else (0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Describe one training run: the networks, the optimiser, the schedule and the budget.
+
+    Raises
+    ------
+    UserError
+        If a value is outside what its comment allows.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The pair of networks."""
+    batch_size: int = 128
+    """[P] Images per minibatch, at least 2 because batch norm needs a spread."""
+    learning_rate: float = 2e-4
+    """[P] Adam's step size; the paper calls 1e-3 too high."""
+    beta1: float = 0.5
+    """[P] Adam's momentum; the paper found that 0.9 oscillates."""
+    beta2: float = 0.999
+    """[C] Adam's memory of squared gradients."""
+    weight_decay: float = 1e-5
+    """[C] L2 penalty, added to the gradient of every parameter."""
+    schedule: Literal["alternate", "same_batch"] = "alternate"
+    """[C] alternate: each minibatch updates one network, G first. same_batch: each updates D, then G."""
+    d_updates: int = 1
+    """[C] Updates of the discriminator in one round."""
+    g_updates: int = 1
+    """[C] Updates of the generator in one round."""
+    decay_fraction: float = 0.0
+    """[C] Last share of the steps over which the learning rate falls to 0; 0.5 in the authors' MNIST code."""
+    steps: int = 20_000
+    """[O] Minibatches to train on."""
+    minutes: float | None = None
+    """[O] Stop after this many minutes even if steps are left."""
+    seed: int = 42
+    """[C] Fixes the initial weights, the order of the images and every latent vector."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """[O] Arithmetic of the convolutions; weights and losses stay in float32."""
+    channels_last: bool = True
+    """[O] Keep channels innermost in memory; the same results, faster on CPUs and GPUs."""
+    log_every: int = 50
+    """[O] Steps between lines of metrics.jsonl."""
+    sample_every: int = 1_000
+    """[O] Steps between grids of samples."""
+    num_samples: int = 64
+    """[O] Images in a grid, always from the same latent vectors."""
+    save_seconds: float = 60.0
+    """[O] Seconds between saved states, from which a run resumes."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_choices(self)
+        for name, low in (("batch_size", 2), ("d_updates", 1), ("g_updates", 1), ("steps", 1), ("seed", 0)):
+            _check_number(self, name, low)
+        for name in ("log_every", "sample_every", "num_samples"):
+            _check_number(self, name, 1)
+        for name in ("weight_decay", "save_seconds"):
+            _check_number(self, name, 0)
+        for name in ("beta1", "beta2"):
+            _check_number(self, name, 0, 1 - 1e-9)
+        _check_number(self, "decay_fraction", 0, 1)
+        _check_number(self, "learning_rate", 1e-12, 10)
+        if self.minutes is not None:
+            _check_number(self, "minutes", 0)
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the configuration as plain values that JSON can hold."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> TrainConfig:
+    """Rebuild a configuration from ``to_dict``'s output.
+
+    Raises
+    ------
+    UserError
+        If a field is unknown, with the nearest thing to do.
+    """
+    values = dict(values)
+    model = dict(values.pop("model", {}))
+    for kind, given in ((ModelConfig, model), (TrainConfig, values)):
+        unknown = set(given) - {entry.name for entry in dataclasses.fields(kind)}
+        if unknown:
+            raise UserError(f"{kind.__name__} has no field {sorted(unknown)}: was it saved by another version?")
+    if "image_size" in model:
+        model["image_size"] = tuple(model["image_size"])
+    return TrainConfig(model=ModelConfig(**model), **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Name a configuration and the image set it was made for."""
+
+    name: str
+    image_set: str
+    summary: str
+    config: TrainConfig
+    fit: Literal["crop", "stretch", "centre"] = "crop"
+    """How a folder's images are brought to size; see ``dcgan_lib.data.prepare``."""
+
+
+def _paper_faces() -> TrainConfig:
+    return TrainConfig(model=ModelConfig(bn_eps=1e-8), steps=25 * (350_000 // 128))
+
+
+def _paper_bedrooms() -> TrainConfig:
+    return TrainConfig(model=ModelConfig(bn_eps=1e-8), steps=5 * (3_033_042 // 128))
+
+
+def _paper_imagenet32() -> TrainConfig:
+    model = ModelConfig(image_size=(32, 32), z_dim=256, kernel_size=3, convs_per_stage=2, bn_eps=1e-8)
+    return TrainConfig(model=model, steps=30 * (1_281_167 // 128))
+
+
+def _paper_svhn() -> TrainConfig:
+    model = ModelConfig(image_size=(32, 32), z_distribution="normal", base_width=64, bn_eps=1e-8)
+    return TrainConfig(model=model, batch_size=64, learning_rate=5e-4, steps=200 * (73_257 // 64))
+
+
+def _paper_mnist() -> TrainConfig:
+    model = ModelConfig(
+        image_size=(28, 28), num_channels=1, base_width=64, num_classes=10, hidden_units=1024,
+        bn_affine=False, bn_eps=1e-8, output="sigmoid",
+    )  # fmt: skip
+    return TrainConfig(model=model, weight_decay=2.5e-5, decay_fraction=0.5, steps=200 * (50_000 // 128))
+
+
+def _small(size: int, channels: Literal[1, 3], steps: int) -> TrainConfig:
+    """Return the paper's network at a quarter of its width, for two CPU cores.
+
+    Batches of 64 give twice the updates for the same work. The learning rate falls to 0 over the
+    second half, as in the authors' MNIST code: the last samples are the best.
+    """
+    model = ModelConfig(image_size=(size, size), num_channels=channels, base_width=32)
+    return TrainConfig(
+        model=model, batch_size=64, schedule="same_batch", weight_decay=0.0, decay_fraction=0.5, steps=steps
+    )
+
+
+def _recipes() -> tuple[Recipe, ...]:
+    return (
+        Recipe(name="paper-faces", image_set="celeba", fit="centre", config=_paper_faces(),
+               summary="the authors' faces network, width 128; theirs were 350,000 detector crops"),
+        Recipe(name="paper-bedrooms", image_set="lsun-bedrooms", config=_paper_bedrooms(),
+               summary="the paper's LSUN bedrooms, width 128, five epochs of 3 million images"),
+        Recipe(name="paper-imagenet32", image_set="imagenet", config=_paper_imagenet32(),
+               summary="the authors' seven-layer 3x3 network with a z of 256"),
+        Recipe(name="paper-svhn", image_set="svhn", config=_paper_svhn(),
+               summary="the authors' SVHN network: Gaussian z, batch 64, learning rate 5e-4"),
+        Recipe(name="paper-mnist", image_set="mnist", config=_paper_mnist(),
+               summary="the authors' conditional MNIST network, sigmoid output, no scale and bias in batch norm"),
+        Recipe(name="mnist", image_set="mnist", config=_small(32, 1, 8_000),
+               summary="digits at 32x32, width 32: minutes on two CPU cores"),
+        Recipe(name="faces", image_set="faces64", config=_small(64, 3, 6_000),
+               summary="faces at 64x64, width 32: an hour or two on two CPU cores"),
+        Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 4_000),
+               summary="drawn bedrooms at 64x64, width 32; no download"),
+        Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 4_000),
+               summary="drawn portraits at 64x64, width 32; no download"),
+    )  # fmt: skip
+
+
+def recipes() -> dict[str, Recipe]:
+    """Return every recipe by name; those that begin with ``paper-`` are the authors' own settings."""
+    return {recipe.name: recipe for recipe in _recipes()}
+
+
+def recipe(name: str) -> Recipe:
+    """Return one recipe.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name; the message lists them.
+    """
+    known = recipes()
+    if name not in known:
+        raise UserError(f"no recipe is called {name!r}; choose one of: {', '.join(known)}")
+    return known[name]
+
+
+__all__ = ["ModelConfig", "Recipe", "TrainConfig", "from_dict", "recipe", "recipes", "replace", "to_dict"]

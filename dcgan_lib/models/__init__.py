@@ -1,0 +1,1 @@
+"""Networks: the DCGAN pair and what it is sampled with."""

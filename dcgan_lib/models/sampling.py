@@ -1,0 +1,141 @@
+"""Draw latent vectors and turn them into pictures, with the mode of batch norm made explicit.
+
+Axes: b batch, d latent, c h w channels and grid; ``x_u8`` pixels 0..255.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dcgan_lib.config import ModelConfig
+from dcgan_lib.errors import UserError
+from dcgan_lib.models.dcgan import Generator
+
+
+def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
+    """Draw latent vectors.
+
+    Parameters
+    ----------
+    num : int
+        How many.
+    config : ModelConfig
+        Gives their dimension and distribution.
+    rng : torch.Generator
+        A generator on the CPU; the same seed gives the same vectors on every device.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (num, z_dim), on the CPU.
+    """
+    if config.z_distribution == "uniform":
+        return torch.rand(num, config.z_dim, generator=rng) * 2 - 1
+    return torch.randn(num, config.z_dim, generator=rng)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """Return a fresh CPU generator of random numbers."""
+    return torch.Generator().manual_seed(seed)
+
+
+def to_u8(x_bchw: Tensor, config: ModelConfig) -> Tensor:
+    """Round images from the networks' value range to pixels 0..255.
+
+    Raises
+    ------
+    UserError
+        If a value lies outside the range, which means that the images are scaled differently.
+    """
+    low, high = config.value_range
+    if not (x_bchw.min() >= low - 1e-4 and x_bchw.max() <= high + 1e-4):
+        found = f"[{x_bchw.min():.3g}, {x_bchw.max():.3g}]"
+        raise UserError(f"images must lie in [{low:g}, {high:g}], but lie in {found}: scale them first")
+    return ((x_bchw - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_u8(x_u8: Tensor, config: ModelConfig) -> Tensor:
+    """Scale pixels 0..255 to the networks' value range, float32; the only preprocessing there is."""
+    low, high = config.value_range
+    return x_u8.to(torch.float32) * ((high - low) / 255) + low
+
+
+@torch.no_grad()
+def generate_u8(
+    generator: Generator,
+    z_bd: Tensor,
+    labels_b: Tensor | None = None,
+    *,
+    batch_stats: bool = False,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Turn latent vectors into pictures.
+
+    Parameters
+    ----------
+    generator : Generator
+        On any device; its training mode is left as it was.
+    z_bd : Tensor
+        Latent vectors, shape (n, z_dim).
+    labels_b : Tensor, optional
+        Class numbers for a conditional network.
+    batch_stats : bool, default False
+        Normalise with the statistics of each batch, as the authors' code does, instead of the
+        running ones. Then a picture depends on its neighbours in the batch, and a single vector
+        always gives the same picture.
+    batch_size : int, default 256
+        Vectors at a time.
+
+    Returns
+    -------
+    ndarray
+        uint8, shape (n, c, h, w).
+    """
+    was_training, device = generator.training, next(generator.parameters()).device
+    generator.train(batch_stats)
+    saved = {name: buffer.clone() for name, buffer in generator.named_buffers()} if batch_stats else {}
+    pictures = []
+    try:
+        for start in range(0, len(z_bd), batch_size):
+            part = slice(start, start + batch_size)
+            labels = None if labels_b is None else labels_b[part].to(device)
+            pictures.append(to_u8(generator(z_bd[part].to(device), labels), generator.config).cpu().numpy())
+    finally:
+        generator.train(was_training)
+        for name, buffer in generator.named_buffers():
+            if name in saved:
+                buffer.copy_(saved[name])
+    return np.concatenate(pictures)
+
+
+@torch.no_grad()
+def refresh_batch_norm(generator: Generator, *, num_batches: int = 100, batch_size: int = 128, seed: int = 0) -> None:
+    """Replace the running statistics by their mean over fresh batches of latent vectors.
+
+    While training runs, the running statistics trail the weights. The authors never meet this,
+    because they sample with the statistics of the batch. Our choice: measure them once, at the end.
+
+    Parameters
+    ----------
+    generator : Generator
+        Changed in place; left in the mode it was in.
+    num_batches, batch_size : int
+        How many latent vectors to average over.
+    seed : int
+        Of those vectors and, for a conditional network, their labels.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta, was_training, rng = [norm.momentum for norm in norms], generator.training, seeded(seed)
+    device = next(generator.parameters()).device
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+    generator.train()
+    for _ in range(num_batches):
+        labels = None
+        if generator.config.num_classes:
+            labels = torch.randint(generator.config.num_classes, (batch_size,), generator=rng).to(device)
+        generator(sample_latents(batch_size, generator.config, rng).to(device), labels)
+    generator.train(was_training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,1 @@
+"""Training: a pure step, a loop around it, and runs that can be resumed."""

@@ -1,0 +1,299 @@
+"""The loop around the step: a run that logs, draws samples, saves, stops cleanly and resumes.
+
+Axes as in ``step``. Everything random is a function of (seed, step), so a resumed run repeats the
+uninterrupted one bit for bit on the same CPU with the same number of threads.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from dcgan_lib.config import TrainConfig
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.errors import UserError
+from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded
+from dcgan_lib.training import checkpoints
+from dcgan_lib.training.log import MetricsLog, RunningMeans, find_trouble
+from dcgan_lib.training.step import Gan, make_gan, scheduled_learning_rate, train_step
+from dcgan_lib.training.threads import probe_threads
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a run ended."""
+
+    gan: Gan
+    step: int
+    seconds: float
+    """Time spent training, earlier parts of a resumed run included."""
+    stopped_by: str
+    """``steps``, ``minutes``, ``interrupt`` or ``trouble``."""
+    warnings: tuple[str, ...]
+
+
+class Batches:
+    """Give the minibatch of any step: a shuffled pass over the set, then another.
+
+    Parameters
+    ----------
+    image_set : ImageSet
+        At least ``batch_size`` images; labels when the network is conditional.
+    config : TrainConfig
+        Batch size, seed and value range.
+    device : torch.device
+        On a GPU the whole set is moved there once, as uint8.
+    """
+
+    def __init__(self, image_set: ImageSet, config: TrainConfig, device: torch.device) -> None:
+        _check_fit(image_set, config)
+        self._config, self._device, self._size = config, device, config.batch_size
+        self.per_epoch = len(image_set) // self._size
+        self._images, self._labels = image_set.images_u8, image_set.labels if config.model.num_classes else None
+        if device.type != "cpu":
+            self._images = torch.as_tensor(np.asarray(self._images)).to(device)
+        self._epoch, self._order = -1, np.empty(0, int)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Return ``x_bchw`` in the networks' range and ``labels_b`` or None."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self._config.seed, epoch])
+            self._epoch, self._order = epoch, rng.permutation(len(self._images))
+        chosen = np.sort(self._order[place * self._size : (place + 1) * self._size])  # in file order: fewer page faults
+        x_u8 = self._images[chosen]
+        x_bchw = from_u8(torch.as_tensor(x_u8), self._config.model)
+        if self._config.channels_last:
+            x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
+        labels = None if self._labels is None else torch.as_tensor(self._labels[chosen]).to(self._device)
+        return x_bchw, labels
+
+
+def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
+    """Refuse a set that the networks cannot read."""
+    model = config.model
+    wanted = (model.num_channels, *model.image_size)
+    got = image_set.images_u8.shape[1:]
+    if tuple(got) != wanted:
+        raise UserError(
+            f"the networks read images of shape {wanted} (channels, height, width), but {image_set.name!r} has {tuple(got)}: "
+            "set image_size and num_channels to match, or prepare the images at that size"
+        )
+    if len(image_set) < config.batch_size:
+        raise UserError(f"{image_set.name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: lower batch_size")
+    if model.num_classes and (image_set.labels is None or int(np.max(image_set.labels)) >= model.num_classes):
+        raise UserError(f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, which {image_set.name!r} does not have")
+
+
+def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callable[[int], Tensor]:
+    """Return the function that draws a step's latent vectors, the same ones whenever it is asked."""
+
+    def draw(turn: int) -> Tensor:
+        key = np.random.SeedSequence([config.seed, step, turn]).generate_state(1, np.uint64)[0]
+        return sample_latents(config.batch_size, config.model, seeded(int(key >> 1))).to(device)
+
+    return draw
+
+
+def sample_grid(gan: Gan) -> Tensor:
+    """Return a uint8 grid (c, h, w) of samples from the run's fixed latent vectors.
+
+    Each class has a row when the network is conditional. The statistics of the batch are used, as
+    in the authors' code, since the running ones trail the weights while training.
+    """
+    model, count = gan.config.model, gan.config.num_samples
+    z_bd = sample_latents(count, model, seeded(gan.config.seed))
+    columns, labels = math.ceil(math.sqrt(count)), None
+    if model.num_classes:
+        columns = math.ceil(count / model.num_classes)
+        labels = torch.arange(count) // columns
+    pictures = generate_u8(gan.generator, z_bd, labels, batch_stats=True, batch_size=max(count, 2))
+    return make_grid(torch.from_numpy(pictures), columns, padding=2, pad_value=255)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a flag; a second one acts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set  # only the main thread may set handlers
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(_number: int, _frame: object) -> None:
+        asked.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def fit(
+    config: TrainConfig,
+    image_set: ImageSet,
+    run_dir: str | Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    tensorboard: bool = False,
+    progress: bool = True,
+) -> FitResult:
+    """Train a pair of networks, or go on with a run that stopped.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings. A folder that already holds a run of the same settings is resumed; only the budget
+        (steps, minutes) and how often things are written may differ.
+    image_set : ImageSet
+        What to learn.
+    run_dir : str or Path
+        Where everything is written.
+    device : str, default "auto"
+        ``cpu``, ``cuda``, ``mps``, or the best that is there.
+    threads : int, optional
+        CPU threads; unset: one and two are timed, and the faster is kept for the run's whole life.
+    tensorboard : bool
+        Also write TensorBoard events.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Returns
+    -------
+    FitResult
+        The trained pair and how the run ended.
+
+    Raises
+    ------
+    UserError
+        If the images do not fit the networks, or the folder holds another run.
+    """
+    run = _Run(config, image_set, Path(run_dir), device, threads, tensorboard)
+    with _stop_requests() as stop_asked, tqdm(
+        total=config.steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True
+    ) as bar:
+        stopped_by = run.train(stop_asked, bar)
+    run.finish(stopped_by)
+    return FitResult(run.gan, run.step, run.seconds, stopped_by, tuple(run.warnings))
+
+
+class _Run:
+    """The moving parts of one call of ``fit``."""
+
+    def __init__(
+        self, config: TrainConfig, image_set: ImageSet, run_dir: Path, device: str, threads: int | None, tensorboard: bool
+    ) -> None:
+        self.config, self.run_dir, self.warnings = config, run_dir, []
+        self.gan = make_gan(config, choose_device(device))
+        self.batches = Batches(image_set, config, self.gan.device)
+        self.step, self.seconds = 0, 0.0
+        if (run_dir / checkpoints.STATE).exists():
+            checkpoints.check_resumable(run_dir, config, image_set.card.get("digest"))
+            saved = checkpoints.load_state(run_dir, self.gan)
+            self.step, self.seconds, threads = saved["step"], saved["seconds"], threads or saved["threads"]
+        self.threads = threads or probe_threads(self.gan, self.batches)
+        torch.set_num_threads(self.threads)
+        about = {"image_set": image_set.name, "images": len(image_set), "digest": image_set.card.get("digest")}
+        checkpoints.save_config(run_dir, config, about)
+        self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
+        self.save()
+
+    def save(self) -> None:
+        progress = {"step": self.step, "seconds": self.seconds, "threads": self.threads}
+        checkpoints.save_state(self.run_dir, self.gan, progress)
+
+    def train(self, stop_asked: Callable[[], bool], bar: tqdm) -> str:
+        config, means, earlier = self.config, RunningMeans(), self.seconds
+        begun = last_save = last_log = time.monotonic()
+        logged = self.step
+        while self.step < config.steps:
+            self._take_step(means)
+            bar.update()
+            now = time.monotonic()
+            self.seconds = earlier + now - begun
+            if self.step % config.log_every == 0:
+                line = self._write_metrics(means, (self.step - logged) * config.batch_size / max(now - last_log, 1e-9))
+                bar.set_postfix({key: f"{line[key]:.3f}" for key in ("d_loss", "g_loss", "d_real", "d_fake") if key in line})
+                last_log, logged = now, self.step
+                if not all(map(math.isfinite, line.values())):
+                    return "trouble"  # the last good state stays on disk
+            if self.step % config.sample_every == 0:
+                self._write_samples()
+            if stop_asked():
+                return "interrupt"
+            if config.minutes is not None and now - begun >= 60 * config.minutes:
+                return "minutes"
+            if now - last_save >= config.save_seconds:
+                self.save()
+                last_save = time.monotonic()
+        return "steps"
+
+    def _take_step(self, means: RunningMeans) -> None:
+        for optimizer in (self.gan.g_optimizer, self.gan.d_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = scheduled_learning_rate(self.config, self.step)
+        x_bchw, labels_b = self.batches(self.step)
+        latents = draw_latents(self.config, self.gan.device, self.step)
+        means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents))
+        self.step += 1
+
+    def _write_metrics(self, means: RunningMeans, images_per_second: float) -> dict[str, float]:
+        line = {"step": self.step, "epoch": round(self.step / self.batches.per_epoch, 3), "seconds": round(self.seconds, 1)}
+        line |= {name: round(value, 5) for name, value in means.flush().items()}
+        line["images_per_second"] = round(images_per_second, 1)
+        trouble = find_trouble(line)
+        if trouble and trouble not in self.warnings:
+            self.warnings.append(trouble)
+            tqdm.write(f"step {self.step}: {trouble}")
+        self.log.write(line)
+        return line
+
+    def _write_samples(self) -> None:
+        grid = sample_grid(self.gan).permute(1, 2, 0).numpy()
+        folder = self.run_dir / "samples"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(grid).save(folder / f"step-{self.step:07d}.png")
+        self.log.write_image("samples", grid, self.step)
+
+    def finish(self, stopped_by: str) -> None:
+        self.log.close()
+        if stopped_by == "trouble":
+            return
+        self.save()
+        self._write_samples()
+        refresh_batch_norm(self.gan.generator, num_batches=20)
+        for name in ("generator", "discriminator"):
+            checkpoints.save_weights(self.run_dir / f"{name}.safetensors", getattr(self.gan, name))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``, or for ``auto`` the best that is there.
+
+    Raises
+    ------
+    UserError
+        If the device is unknown or not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    if not there.get(name.split(":")[0]):
+        raise UserError(f"device {name!r} is not available here; there is: {', '.join(k for k, ok in there.items() if ok)}")
+    return torch.device(name)

@@ -1,0 +1,163 @@
+"""One training step: no logging, no files, no randomness of its own.
+
+Axes: b batch, d latent. ``x_bchw`` real images in the networks' range, ``z_bd`` latent vectors,
+``labels_b`` class numbers or None.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dcgan_lib.config import TrainConfig
+from dcgan_lib.models.dcgan import Discriminator, Generator
+from dcgan_lib.models.losses import discriminator_loss, generator_loss
+
+
+@dataclass(frozen=True)
+class Gan:
+    """Hold the two networks and their optimisers."""
+
+    generator: Generator
+    discriminator: Discriminator
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+    config: TrainConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie."""
+        return next(self.generator.parameters()).device
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step measured, as scalars on the networks' device; None for a network left alone."""
+
+    d_loss: Tensor | None = None
+    g_loss: Tensor | None = None
+    d_real: Tensor | None = None
+    """Mean of D(x), the probability that the discriminator gives to real images."""
+    d_fake: Tensor | None = None
+    """Mean of D(G(z))."""
+
+
+def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
+    """Build the pair with weights that depend on ``config.seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        generator, discriminator = Generator(config.model), Discriminator(config.model)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+
+    def optimizer(network: nn.Module) -> torch.optim.Optimizer:
+        network.to(device, memory_format=memory_format)
+        return torch.optim.Adam(
+            network.parameters(), config.learning_rate, (config.beta1, config.beta2), 1e-8, config.weight_decay
+        )
+
+    return Gan(generator, discriminator, optimizer(generator), optimizer(discriminator), config)
+
+
+def autocast(gan: Gan) -> AbstractContextManager:
+    """Return the context that runs convolutions in the configured precision."""
+    enabled = gan.config.precision == "bfloat16"
+    return torch.autocast(gan.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def generate(gan: Gan, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
+    """Return generated images ``x_bchw`` in the configured precision, with their graph unless that is off."""
+    with autocast(gan):
+        return gan.generator(z_bd, labels_b)
+
+
+def update_discriminator(gan: Gan, x_bchw: Tensor, fake_bchw: Tensor, labels_b: Tensor | None = None) -> StepRecord:
+    """Take one Adam step of the discriminator on real and generated images.
+
+    Notes
+    -----
+    They pass in two batches, so each has its own batch-norm statistics, as in the authors' code: one
+    joined batch would let the discriminator read the answer off the mix.
+    """
+    gan.d_optimizer.zero_grad(set_to_none=True)
+    with autocast(gan):
+        real_logits = gan.discriminator(x_bchw, labels_b)
+        fake_logits = gan.discriminator(fake_bchw.detach(), labels_b)
+    loss = discriminator_loss(real_logits, fake_logits)
+    loss.backward()
+    gan.d_optimizer.step()
+    return StepRecord(
+        d_loss=loss.detach(), d_real=real_logits.detach().sigmoid().mean(), d_fake=fake_logits.detach().sigmoid().mean()
+    )
+
+
+def update_generator(gan: Gan, fake_bchw: Tensor, labels_b: Tensor | None = None) -> StepRecord:
+    """Take one Adam step of the generator through images that carry its graph.
+
+    The discriminator's own weights need no gradient here, which saves a third of its backward pass.
+    """
+    gan.g_optimizer.zero_grad(set_to_none=True)
+    gan.discriminator.requires_grad_(False)
+    try:
+        with autocast(gan):
+            fake_logits = gan.discriminator(fake_bchw, labels_b)
+        loss = generator_loss(fake_logits)
+        loss.backward()
+    finally:
+        gan.discriminator.requires_grad_(True)
+    gan.g_optimizer.step()
+    return StepRecord(g_loss=loss.detach(), d_fake=fake_logits.detach().sigmoid().mean())
+
+
+def train_step(
+    gan: Gan, step: int, x_bchw: Tensor, labels_b: Tensor | None, draw_latents: Callable[[int], Tensor]
+) -> StepRecord:
+    """Use one minibatch as the schedule says.
+
+    Parameters
+    ----------
+    gan : Gan
+        Changed in place.
+    step : int
+        Number of minibatches used before this one; decides whose turn it is.
+    x_bchw, labels_b : Tensor
+        Real images in the networks' range, and their labels or None.
+    draw_latents : callable
+        ``draw_latents(k)`` returns the k-th fresh set of latent vectors of this step.
+
+    Returns
+    -------
+    StepRecord
+        Of the last update of each network that took one.
+
+    Notes
+    -----
+    ``alternate`` is the authors' code: with d_updates = g_updates = 1 the generator learns on even
+    minibatches, the discriminator on odd ones. ``same_batch`` is what most later code does:
+    every minibatch updates the discriminator, then the generator, on the same generated images.
+    """
+    config = gan.config
+    if config.schedule == "alternate":
+        if step % (config.g_updates + config.d_updates) < config.g_updates:
+            return update_generator(gan, generate(gan, draw_latents(0), labels_b), labels_b)
+        with torch.no_grad():
+            fake_bchw = generate(gan, draw_latents(0), labels_b)
+        return update_discriminator(gan, x_bchw, fake_bchw, labels_b)
+    shared_bchw = generate(gan, draw_latents(0), labels_b)
+    d_record = update_discriminator(gan, x_bchw, shared_bchw, labels_b)
+    for turn in range(1, config.d_updates):
+        with torch.no_grad():
+            fake_bchw = generate(gan, draw_latents(turn), labels_b)
+        d_record = update_discriminator(gan, x_bchw, fake_bchw, labels_b)
+    g_record = update_generator(gan, shared_bchw, labels_b)
+    for turn in range(1, config.g_updates):
+        g_record = update_generator(gan, generate(gan, draw_latents(config.d_updates + turn), labels_b), labels_b)
+    return StepRecord(d_record.d_loss, g_record.g_loss, d_record.d_real, d_record.d_fake)
+
+
+def scheduled_learning_rate(config: TrainConfig, step: int) -> float:
+    """Return the learning rate at a step: constant, then linear to 0 over the last ``decay_fraction``."""
+    decay_steps = config.decay_fraction * config.steps
+    left = config.steps - step
+    return config.learning_rate * (min(1.0, left / decay_steps) if decay_steps else 1.0)

@@ -1,0 +1,226 @@
+"""Training: the step's maths, the schedules, and runs that resume to the same bits."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dcgan_lib.config import ModelConfig, TrainConfig
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.errors import UserError
+from dcgan_lib.models.losses import discriminator_loss, generator_loss
+from dcgan_lib.models.sampling import sample_latents, seeded
+from dcgan_lib.training import checkpoints, loop
+from dcgan_lib.training.log import find_trouble, read_metrics
+from dcgan_lib.training.loop import Batches, choose_device, draw_latents, fit
+from dcgan_lib.training.step import generate, make_gan, scheduled_learning_rate, train_step, update_discriminator
+
+MODEL = ModelConfig(image_size=(8, 8), num_channels=1, base_width=4, z_dim=6)
+CONFIG = TrainConfig(model=MODEL, batch_size=8, steps=12, log_every=4, sample_every=6, num_samples=9, save_seconds=0)
+
+
+def tiny_set(num_images: int = 40, seed: int = 0) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (num_images, 1, 8, 8), dtype=np.uint8)
+    return ImageSet(name="tiny", images_u8=images, card={"digest": f"tiny-{seed}"})
+
+
+def run(config: TrainConfig, folder: Path, **options) -> loop.FitResult:
+    return fit(config, tiny_set(), folder, device="cpu", threads=1, progress=False, **options)
+
+
+def all_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for file in ("generator.safetensors", "discriminator.safetensors"):
+        from safetensors.torch import load_file
+
+        found |= {f"{file}:{k}": v for k, v in load_file(folder / file).items()}
+    return found
+
+
+def same_bits(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_losses_are_binary_cross_entropy_on_logits():
+    real, fake = torch.randn(64), torch.randn(64)
+    bce = F.binary_cross_entropy_with_logits
+    expected = bce(real, torch.ones(64)) + bce(fake, torch.zeros(64))
+    torch.testing.assert_close(discriminator_loss(real, fake), expected)
+    torch.testing.assert_close(generator_loss(fake), bce(fake, torch.ones(64)))
+    assert torch.isfinite(generator_loss(torch.tensor([-1e4])))
+
+
+def test_alternate_trains_one_network_a_minibatch_generator_first():
+    gan = make_gan(CONFIG)
+    batches = Batches(tiny_set(), CONFIG, gan.device)
+    for step, (moved, still) in enumerate([("generator", "discriminator"), ("discriminator", "generator")]):
+        before = {n: [p.clone() for p in getattr(gan, n).parameters()] for n in (moved, still)}
+        train_step(gan, step, *batches(step), draw_latents(CONFIG, gan.device, step))
+        changed = {
+            n: any(not torch.equal(p, q) for p, q in zip(before[n], getattr(gan, n).parameters(), strict=True)) for n in before
+        }
+        assert changed == {moved: True, still: False}
+
+
+def test_same_batch_trains_both_and_leaves_the_discriminator_trainable():
+    config = dataclasses.replace(CONFIG, schedule="same_batch", d_updates=2, g_updates=2)
+    gan = make_gan(config)
+    record = train_step(gan, 0, *Batches(tiny_set(), config, gan.device)(0), draw_latents(config, gan.device, 0))
+    assert all(getattr(record, f.name) is not None for f in dataclasses.fields(record))
+    assert all(p.requires_grad for p in gan.discriminator.parameters())
+
+
+def test_discriminator_update_matches_plain_autograd():
+    """The optimised step follows the textbook gradient; doubled learning rate, its wrong twin, does not."""
+    ours, plain = make_gan(CONFIG), make_gan(dataclasses.replace(CONFIG, channels_last=False))
+    wrong = make_gan(dataclasses.replace(CONFIG, learning_rate=2 * CONFIG.learning_rate))
+    x_bchw, _ = Batches(tiny_set(), CONFIG, ours.device)(0)
+    z_bd = sample_latents(CONFIG.batch_size, MODEL, seeded(3))
+    for gan in (ours, wrong):
+        update_discriminator(gan, x_bchw, generate(gan, z_bd))
+    net = plain.discriminator
+    loss = -F.logsigmoid(net(x_bchw)).mean() - F.logsigmoid(-net(plain.generator(z_bd).detach())).mean()
+    loss.backward()
+    plain.d_optimizer.step()
+    expected = torch.cat([p.flatten() for p in net.parameters()])
+    close = [torch.allclose(torch.cat([p.flatten() for p in g.discriminator.parameters()]), expected, atol=1e-6) for g in (ours, wrong)]
+    assert close == [True, False]
+
+
+def test_every_image_once_an_epoch_and_another_order_the_next():
+    config = dataclasses.replace(CONFIG, batch_size=10)
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
+    batches = Batches(ImageSet(name="numbered", images_u8=images), config, torch.device("cpu"))
+    numbers = [[round(float(v)) for v in (batches(step)[0][:, 0, 0, 0] + 1) * 127.5] for step in range(8)]
+    assert sorted(sum(numbers[:4], [])) == list(range(40)) == sorted(sum(numbers[4:], []))
+    assert numbers[:4] != numbers[4:]
+
+
+@pytest.mark.parametrize("schedule", ["alternate", "same_batch"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, schedule, precision):
+    config = dataclasses.replace(CONFIG, schedule=schedule, precision=precision)
+    run(config, tmp_path / "whole")
+    for steps in (3, 7, 12):
+        run(dataclasses.replace(config, steps=steps), tmp_path / "parts")
+    assert same_bits(all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "parts"))
+    run(dataclasses.replace(config, seed=1), tmp_path / "other")
+    assert not same_bits(all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "other"))
+    steps = [line["step"] for line in read_metrics(tmp_path / "parts" / "metrics.jsonl")]
+    assert steps == [4, 8, 12]
+
+
+CHILD = """
+import sys
+sys.path[:0] = [sys.argv[2]]
+from test_training import CONFIG, run
+import dataclasses, pathlib
+run(dataclasses.replace(CONFIG, steps=400), pathlib.Path(sys.argv[1]))
+"""
+
+
+def start_child(folder: Path) -> subprocess.Popen:
+    here = str(Path(__file__).parent)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), here], stderr=subprocess.PIPE, env=environment)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kind):
+    """One kill of each kind here; tools/kill_and_resume.py does it at 20 random moments."""
+    rng = random.Random(int(kind))
+    run(dataclasses.replace(CONFIG, steps=400), tmp_path / "whole")
+    child = start_child(tmp_path / "killed")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / checkpoints.STATE).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0.1, 0.5))
+    child.send_signal(kind)
+    code = child.wait(60)
+    assert code == (-signal.SIGKILL if kind == signal.SIGKILL else 0), child.stderr.read()
+    gan = make_gan(CONFIG)
+    assert 0 <= checkpoints.load_state(tmp_path / "killed", gan)["step"] < 400
+    run(dataclasses.replace(CONFIG, steps=400), tmp_path / "killed")
+    assert same_bits(all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "killed"))
+
+
+def test_a_run_is_not_resumed_with_other_settings_or_images(tmp_path):
+    run(CONFIG, tmp_path)
+    with pytest.raises(UserError, match="learning_rate"):
+        run(dataclasses.replace(CONFIG, learning_rate=1e-3), tmp_path)
+    with pytest.raises(UserError, match="another image set"):
+        fit(CONFIG, tiny_set(seed=1), tmp_path, device="cpu", threads=1, progress=False)
+
+
+def test_a_damaged_state_is_reported(tmp_path):
+    run(CONFIG, tmp_path)
+    (tmp_path / checkpoints.STATE).write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError, match="not a saved state"):
+        run(CONFIG, tmp_path)
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_state(tmp_path):
+    config = dataclasses.replace(CONFIG, learning_rate=10, log_every=1, steps=200, save_seconds=100, beta1=0.0)
+    run(dataclasses.replace(config, steps=2), tmp_path)
+    gan = make_gan(config)
+    with torch.no_grad():
+        next(gan.discriminator.parameters()).fill_(float("nan"))
+    checkpoints.save_state(tmp_path, gan, {"step": 2, "seconds": 0.0, "threads": 1})
+    result = run(config, tmp_path)
+    assert result.stopped_by == "trouble"
+    assert "finite" in result.warnings[0]
+
+
+def test_trouble_is_named_and_health_is_not():
+    healthy = {"d_loss": 0.9, "g_loss": 1.2, "d_real": 0.7, "d_fake": 0.3}
+    assert find_trouble(healthy) is None
+    assert "won" in find_trouble(healthy | {"d_loss": 0.001})
+    assert "fake" in find_trouble(healthy | {"d_real": 0.001, "d_fake": 0.001})
+    assert "finite" in find_trouble(healthy | {"g_loss": float("nan")})
+
+
+def test_budget_in_minutes_stops_the_run(tmp_path):
+    result = run(dataclasses.replace(CONFIG, minutes=0.0, steps=10_000), tmp_path)
+    assert (result.stopped_by, result.step) == ("minutes", 1)
+
+
+def test_learning_rate_falls_linearly_at_the_end():
+    config = dataclasses.replace(CONFIG, steps=100, decay_fraction=0.5)
+    rates = [scheduled_learning_rate(config, step) / config.learning_rate for step in (0, 49, 50, 75, 99)]
+    assert rates == pytest.approx([1, 1, 1, 0.5, 0.02])
+
+
+def test_wrong_sets_are_refused_with_what_to_do():
+    cpu = torch.device("cpu")
+    with pytest.raises(UserError, match="prepare the images at that size"):
+        Batches(tiny_set(), dataclasses.replace(CONFIG, model=ModelConfig()), cpu)
+    with pytest.raises(UserError, match="lower batch_size"):
+        Batches(tiny_set(4), CONFIG, cpu)
+    with pytest.raises(UserError, match="needs labels"):
+        Batches(tiny_set(), dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, num_classes=10)), cpu)
+    with pytest.raises(UserError, match="not available"):
+        choose_device("abacus")
+
+
+def test_a_run_writes_what_the_readme_says(tmp_path):
+    run(CONFIG, tmp_path)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    expected = {"config.json", "metrics.jsonl", "state.safetensors", "generator.safetensors", "discriminator.safetensors"}
+    assert expected <= names
+    assert {"samples/step-0000006.png", "samples/step-0000012.png"} <= names
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"step", "epoch", "seconds", "d_loss", "g_loss", "d_real", "d_fake", "images_per_second"} <= line.keys()
+    loaded = checkpoints.load_generator(tmp_path)
+    assert not loaded.training
+    assert checkpoints.load_config(tmp_path)[0] == CONFIG

@@ -1,0 +1,1 @@
+"""Image sets drawn from a seed, with the truth about every picture."""

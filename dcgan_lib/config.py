@@ -251,11 +251,11 @@ def _recipes() -> tuple[Recipe, ...]:
                summary="the authors' conditional MNIST network, sigmoid output, no scale and bias in batch norm"),
         Recipe(name="mnist", image_set="mnist", config=_small(32, 1, 8_000),
                summary="digits at 32x32, width 32: minutes on two CPU cores"),
-        Recipe(name="faces", image_set="faces64", config=_small(64, 3, 6_000),
-               summary="faces at 64x64, width 32: an hour or two on two CPU cores"),
-        Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 4_000),
+        Recipe(name="faces", image_set="faces64", config=_small(64, 3, 3_000),
+               summary="faces at 64x64, width 32: an hour on one CPU core"),
+        Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 3_000),
                summary="drawn bedrooms at 64x64, width 32; no download"),
-        Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 4_000),
+        Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 3_000),
                summary="drawn portraits at 64x64, width 32; no download"),
     )  # fmt: skip
 

@@ -129,3 +129,12 @@ def _row(size: int, name: str, batch_size: int, seconds: dict[str, list[float]])
         size=size, contender=name, images_per_second=batch_size / statistics.median(seconds[name]),
         speedup=statistics.median(ratios), low=tenths[0], high=tenths[-1],
     )  # fmt: skip
+
+
+def bench_text(rows: list[BenchRow]) -> str:
+    """Lay the rows out as text."""
+    lines = [f"{rows[0].size} x {rows[0].size} pixels", "  step       images/s   speed-up over plain [10th, 90th percentile]"]
+    lines += [
+        f"  {row.contender:9} {row.images_per_second:>9.1f}   {row.speedup:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows
+    ]
+    return "\n".join(lines)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,6 +154,7 @@ def fit(
     device: str = "auto",
     threads: int | None = None,
     tensorboard: bool = False,
+    about: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train a pair of networks, or go on with a run that stopped.
@@ -172,6 +174,8 @@ def fit(
         CPU threads; unset: one and two are timed, and the faster is kept for the run's whole life.
     tensorboard : bool
         Also write TensorBoard events.
+    about : dict, optional
+        Plain values to keep in ``config.json``: what a later evaluation needs to find the images again.
     progress : bool
         Show a progress bar on stderr.
 
@@ -185,7 +189,7 @@ def fit(
     UserError
         If the images do not fit the networks, or the folder holds another run.
     """
-    run = _Run(config, image_set, Path(run_dir), device, threads, tensorboard)
+    run = _Run(config, image_set, Path(run_dir), choose_device(device), threads, tensorboard, about or {})
     with _stop_requests() as stop_asked, tqdm(
         total=config.steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True
     ) as bar:
@@ -198,10 +202,17 @@ class _Run:
     """The moving parts of one call of ``fit``."""
 
     def __init__(
-        self, config: TrainConfig, image_set: ImageSet, run_dir: Path, device: str, threads: int | None, tensorboard: bool
+        self,
+        config: TrainConfig,
+        image_set: ImageSet,
+        run_dir: Path,
+        device: torch.device,
+        threads: int | None,
+        tensorboard: bool,
+        about: dict[str, Any],
     ) -> None:
         self.config, self.run_dir, self.warnings = config, run_dir, []
-        self.gan = make_gan(config, choose_device(device))
+        self.gan = make_gan(config, device)
         self.batches = Batches(image_set, config, self.gan.device)
         self.step, self.seconds = 0, 0.0
         if (run_dir / checkpoints.STATE).exists():
@@ -210,8 +221,8 @@ class _Run:
             self.step, self.seconds, threads = saved["step"], saved["seconds"], threads or saved["threads"]
         self.threads = threads or probe_threads(self.gan, self.batches)
         torch.set_num_threads(self.threads)
-        about = {"image_set": image_set.name, "images": len(image_set), "digest": image_set.card.get("digest")}
-        checkpoints.save_config(run_dir, config, about)
+        known = {"image_set": image_set.name, "images": len(image_set), "digest": image_set.card.get("digest")}
+        checkpoints.save_config(run_dir, config, known | about)
         self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.save()
 

@@ -1,0 +1,220 @@
+"""How good a trained generator is: distances to images it never saw, copies, and digits if it draws digits.
+
+Axes: n images, c channels, h x w pixels; ``_u8`` pixels 0..255.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.claims import CLAIMS
+from dcgan_lib.evaluation.digits import DigitReport, digit_report
+from dcgan_lib.evaluation.distances import Distance, fid, kid
+from dcgan_lib.evaluation.features import get_features
+from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
+from dcgan_lib.evaluation.probe_files import load_probe
+from dcgan_lib.evaluation.results import Result, record
+from dcgan_lib.models.dcgan import Generator
+from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
+from dcgan_lib.training.checkpoints import load_config, load_generator, untrained_generator
+
+FEATURES_OF = {
+    "mnist": "mnist-classifier",
+    "faces64": "faces-probe",
+    "rooms": "rooms-probe",
+    "portraits": "portraits-probe",
+    "street-digits": "street-digits-classifier",
+}
+HELD_OUT_SPLIT = {"mnist": "test", "rooms": "test", "portraits": "test", "street-digits": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorReport:
+    """Hold what was measured of one generator.
+
+    Parameters
+    ----------
+    checkpoint, image_set, held_out : str
+        What was measured, what it was trained on, and the split it was compared with.
+    kid, untrained_kid, fid : Distance
+        To the held-out images; ``untrained_kid`` is that of the same network before training.
+    memorisation, pixel_memorisation : Memorisation
+        Nearest training images against nearest held-out ones, in features and in pixels.
+    digits : DigitReport or None
+        For digits.
+    seed, seconds : int, float
+        Of the latent vectors; wall time.
+    """
+
+    checkpoint: str
+    image_set: str
+    held_out: str
+    kid: Distance
+    untrained_kid: Distance
+    fid: Distance
+    memorisation: Memorisation
+    pixel_memorisation: Memorisation
+    digits: DigitReport | None
+    seed: int
+    seconds: float
+
+
+def draw_samples(generator: Generator, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Generate pictures, and for a conditional network the labels they were asked for, in equal numbers."""
+    z_bd = sample_latents(num_images, generator.config, seeded(seed))
+    labels: Tensor | None = None
+    if generator.config.num_classes:
+        labels = torch.arange(num_images) % generator.config.num_classes
+    return generate_u8(generator, z_bd, labels), None if labels is None else labels.numpy()
+
+
+def evaluate_generator(
+    checkpoint: str, *, num_images: int = 5_000, features: str | None = None, held_out: str | None = None, seed: int = 1
+) -> GeneratorReport:
+    """Measure a generator against images that it was not trained on.
+
+    Parameters
+    ----------
+    checkpoint : str
+        A committed checkpoint's name or a run's folder.
+    num_images : int, default 5,000
+        Samples; also the most held-out images that are used.
+    features : str, optional
+        Name for `get_features`; by default the probe made for the image set.
+    held_out : str, optional
+        Split to compare with; by default the test split, or validation where that is all there is.
+    seed : int, default 1
+        Of the latent vectors.
+
+    Raises
+    ------
+    UserError
+        If the image set has no features of its own and none were named, or images are missing.
+    """
+    begun = time.perf_counter()
+    config, about = load_config(checkpoint)
+    name = about["image_set"]
+    if features is None and name not in FEATURES_OF:
+        raise UserError(f"no features were made for the set {name!r}: name some, such as --features inception")
+    extractor = get_features(features or FEATURES_OF[name])
+    split = held_out or HELD_OUT_SPLIT.get(name, "validation")
+    train = _load_split(about, config.model.image_size, "train")
+    unseen = _load_split(about, config.model.image_size, split, num_images)
+    samples, labels = draw_samples(load_generator(checkpoint), num_images, seed)
+    untrained, _ = draw_samples(untrained_generator(config.model), len(unseen), seed)
+    subset_size = min(500, len(unseen), num_images)
+    distances = [kid(unseen.images_u8, fake, extractor, subset_size=subset_size) for fake in (samples, untrained)]
+    compared = samples[: min(1_000, num_images)]
+    return GeneratorReport(
+        checkpoint=str(checkpoint),
+        image_set=name,
+        held_out=split,
+        kid=distances[0],
+        untrained_kid=distances[1],
+        fid=fid(unseen.images_u8, samples[: len(unseen)], extractor),
+        memorisation=memorisation(compared, train.images_u8, unseen.images_u8, features=extractor),
+        pixel_memorisation=memorisation(compared, train.images_u8, unseen.images_u8),
+        digits=digit_report(samples, load_probe("probe-mnist"), labels=labels) if name == "mnist" else None,
+        seed=seed,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _load_split(about: dict[str, Any], size: tuple[int, int], split: str, most: int | None = None) -> ImageSet:
+    found = load_image_set(
+        about.get("source", about["image_set"]), split, image_size=size, fit=about.get("fit", "crop"),
+        channels=about.get("channels", "auto"), num_images=about.get("num_images") if split == "train" else None,
+    )  # fmt: skip
+    return found.subset(np.arange(most)) if most and len(found) > most else found
+
+
+def record_report(report: GeneratorReport, claim_name: str, command: str) -> list[Result]:
+    """Enter a report into the claims ledger.
+
+    Parameters
+    ----------
+    report : GeneratorReport
+        Of a committed checkpoint.
+    claim_name : str
+        The middle of the ids ``ours.NAME.kid``, ``ours.NAME.memorised`` and so on.
+    command : str
+        What repeats the measurement.
+
+    Raises
+    ------
+    UserError
+        If the ledger has no claim of that name.
+    """
+    if f"ours.{claim_name}.kid" not in CLAIMS:
+        known = sorted(id.split(".")[1] for id in CLAIMS if id.startswith("ours.") and id.endswith(".kid"))
+        raise UserError(f"the ledger has no generator called {claim_name!r}; it has: {', '.join(known)}")
+    shared = {"command": command, "seconds": report.seconds, "checkpoint": report.checkpoint, "seed": report.seed}
+    data = f"{report.image_set}, {report.kid.n_real:,} images of its {report.held_out} split"
+    kid_, ratio = report.kid, report.kid.value / report.untrained_kid.value
+    rows = [
+        record(
+            f"ours.{claim_name}.kid", value=kid_.estimate, unit="", n=kid_.n_fake, data=data,
+            checks={"KID is at most a tenth of that of the same network before training": ratio <= 0.1},
+            notes=f"{kid_.metric} on {kid_.features}; before training {report.untrained_kid.value:.3f}; "
+            f"FID on the same features {report.fid.value:.2f} at n {report.fid.n_fake:,}",
+            **shared,
+        ),
+    ]  # fmt: skip
+    if f"ours.{claim_name}.memorised" in CLAIMS:
+        near, pixels = report.memorisation, report.pixel_memorisation
+        rows.append(
+            record(
+                f"ours.{claim_name}.memorised", value=near.closer_to_train.scaled(100), unit="%", n=near.n, data=data,
+                notes=f"in {near.space}, {near.n_references:,} images a side; in pixels "
+                f"{100 * pixels.closer_to_train.value:.1f} %",
+                **shared,
+            )
+        )  # fmt: skip
+    if report.digits:
+        digits = report.digits
+        for id, estimate, unit in (
+            ("ours.mnist.recognised", digits.recognised.scaled(100), "%"),
+            ("ours.mnist.entropy", digits.evenness, ""),
+        ):
+            record_row = record(id, value=estimate, unit=unit, n=digits.n, data=f"{digits.n:,} samples", **shared)
+            rows.append(record_row)
+    return rows
+
+
+def report_text(report: GeneratorReport) -> str:
+    """Lay a report out as lines of text, every number with its n, interval and protocol."""
+    near, pixels = report.memorisation, report.pixel_memorisation
+    lines = [
+        f"{report.checkpoint}: {report.kid.n_fake:,} samples against {report.kid.n_real:,} {report.held_out} images "
+        f"of {report.image_set}, seed {report.seed}",
+        _distance_line("KID", report.kid),
+        _distance_line("KID before training", report.untrained_kid),
+        _distance_line("FID", report.fid),
+        f"  {'closer to training images':28} {_percent(near.closer_to_train)}  (50 % expected; {near.space}, n {near.n:,})",
+        f"  {'  the same in pixels':28} {_percent(pixels.closer_to_train)}  (n {pixels.n:,})",
+        f"  {'copies':28} {_percent(near.copies)}  (nearer than 99 % of held-out images are; {near.space})",
+    ]
+    if report.digits:
+        digits = report.digits
+        lines += [
+            f"  {'recognised, confidence > 0.9':28} {_percent(digits.recognised)}  (n {digits.n:,})",
+            f"  {'class entropy / log 10':28} {digits.evenness.value:.4f} [{digits.evenness.low:.4f}, {digits.evenness.high:.4f}]",
+            f"  {'samples a class':28} {' '.join(map(str, digits.counts))}",
+        ]
+    return "\n".join(lines)
+
+
+def _distance_line(name: str, distance: Distance) -> str:
+    interval = f"[{distance.low:.4f}, {distance.high:.4f}]"
+    return f"  {name:28} {distance.value:.4f} {interval}  ({distance.features}, n {distance.n_fake:,})"
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"

@@ -1,0 +1,121 @@
+"""Figures of the book. Every function returns a Figure and shows nothing.
+
+Axes: n images, c channels, h x w pixels; ``_u8`` pixels 0..255.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import wraps
+from importlib.resources import files
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torchvision.utils import make_grid
+
+STYLE = str(files("dcgan_lib") / "book.mplstyle")
+
+
+def _styled(draw: Any) -> Any:
+    """Draw in the book's style and leave the reader's own settings alone."""
+
+    @wraps(draw)
+    def styled(*args: Any, **kwargs: Any) -> Figure:
+        with mpl.rc_context(fname=STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
+    """Lay images out in rows, two white pixels apart, as one uint8 array h x w x 3."""
+    return make_grid(torch.from_numpy(np.ascontiguousarray(images_u8)), columns, padding=2, pad_value=255).permute(1, 2, 0).numpy()
+
+
+@_styled
+def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: float = 8.0) -> Figure:
+    """Show groups of images side by side, each under its title.
+
+    Parameters
+    ----------
+    groups : mapping of str to ndarray
+        Title to images, uint8, n x c x h x w; the images of a group have one size.
+    columns : int, default 8
+        Images in a row of a group.
+    width : float, default 8
+        Of the figure, in inches.
+    """
+    tiles = {title: tile(images, columns) for title, images in groups.items()}
+    shares = [array.shape[1] / array.shape[0] for array in tiles.values()]
+    height = width / sum(shares) + 0.35
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(1, len(tiles), width_ratios=shares, squeeze=False)[0]
+    for panel, (title, array) in zip(panels, tiles.items(), strict=True):
+        panel.imshow(array)
+        panel.set_title(title)
+        panel.axis("off")
+    return figure
+
+
+@_styled
+def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) -> Figure:
+    """Show a run's losses, and what the discriminator says of real and generated images.
+
+    Parameters
+    ----------
+    metrics : sequence of mapping
+        Lines of ``metrics.jsonl``, from ``read_metrics``.
+    smooth : int, default 1
+        Lines to average over.
+
+    Notes
+    -----
+    Dashed lines mark the discriminator's loss and its probability when it can only guess.
+    """
+    figure = Figure(figsize=(8.0, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    curves = (
+        (left, "d_loss", "discriminator", "-"), (left, "g_loss", "generator", "--"),
+        (right, "d_real", "D(x), real images", "-"), (right, "d_fake", "D(G(z)), generated", "--"),
+    )  # fmt: skip
+    for panel, name, label, line in curves:
+        lines = [entry for entry in metrics if name in entry]
+        steps, values = ([entry[key] for entry in lines] for key in ("step", name))
+        kernel = np.ones(smooth) / smooth
+        panel.plot(steps[smooth - 1 :], np.convolve(values, kernel, "valid"), line, label=label)
+    left.axhline(2 * math.log(2), color="0.4", linewidth=0.8, linestyle=":")
+    right.axhline(0.5, color="0.4", linewidth=0.8, linestyle=":")
+    right.set_ylim(0, 1)
+    for panel, title in ((left, "loss"), (right, "probability of being real")):
+        panel.set_title(title)
+        panel.set_xlabel("step")
+        panel.legend(loc="best")
+    return figure
+
+
+@_styled
+def plot_estimates(rows: Mapping[str, tuple[float, float, float]], label: str, *, reference: tuple[str, float] | None = None) -> Figure:
+    """Show values with their 95 % intervals, one row each.
+
+    Parameters
+    ----------
+    rows : mapping of str to (value, low, high)
+        What was measured.
+    label : str
+        Of the horizontal axis, with the unit.
+    reference : (str, float), optional
+        A named value drawn as a dashed line.
+    """
+    figure = Figure(figsize=(8.0, 0.8 + 0.42 * len(rows)), layout="constrained")
+    panel = figure.subplots()
+    for place, (value, low, high) in enumerate(rows.values()):
+        panel.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color="C0", capsize=3)
+    panel.set_yticks(range(len(rows)), list(rows))
+    panel.set_ylim(len(rows) - 0.5, -0.5)
+    panel.set_xlabel(label)
+    if reference:
+        panel.axvline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
+        panel.annotate(reference[0], (reference[1], -0.45), xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9)
+    return figure

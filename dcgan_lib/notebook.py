@@ -55,6 +55,8 @@ def step_through(pictures: Mapping[str, np.ndarray], description: str, *, scale:
     ]
     stack = widgets.Stack(pages, selected_index=len(pages) - 1)
     style, layout = {"description_width": "initial"}, widgets.Layout(width="95%", max_width="32rem")
-    slider = widgets.IntSlider(len(pages) - 1, 0, len(pages) - 1, description=description, style=style, layout=layout, readout=False)
+    slider = widgets.IntSlider(
+        len(pages) - 1, 0, len(pages) - 1, description=description, style=style, layout=layout, readout=False
+    )
     widgets.jslink((slider, "value"), (stack, "selected_index"))
     return widgets.VBox([slider, stack])

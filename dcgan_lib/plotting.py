@@ -31,7 +31,11 @@ def _styled(draw: Any) -> Any:
 
 def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
     """Lay images out in rows, two white pixels apart, as one uint8 array h x w x 3."""
-    return make_grid(torch.from_numpy(np.ascontiguousarray(images_u8)), columns, padding=2, pad_value=255).permute(1, 2, 0).numpy()
+    return (
+        make_grid(torch.from_numpy(np.ascontiguousarray(images_u8)), columns, padding=2, pad_value=255)
+        .permute(1, 2, 0)
+        .numpy()
+    )
 
 
 @_styled
@@ -96,7 +100,9 @@ def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) ->
 
 
 @_styled
-def plot_estimates(rows: Mapping[str, tuple[float, float, float]], label: str, *, reference: tuple[str, float] | None = None) -> Figure:
+def plot_estimates(
+    rows: Mapping[str, tuple[float, float, float]], label: str, *, reference: tuple[str, float] | None = None
+) -> Figure:
     """Show values with their 95 % intervals, one row each.
 
     Parameters
@@ -117,5 +123,7 @@ def plot_estimates(rows: Mapping[str, tuple[float, float, float]], label: str, *
     panel.set_xlabel(label)
     if reference:
         panel.axvline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
-        panel.annotate(reference[0], (reference[1], -0.45), xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9)
+        panel.annotate(
+            reference[0], (reference[1], -0.45), xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9
+        )
     return figure

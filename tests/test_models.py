@@ -50,8 +50,12 @@ def test_recipes_have_the_authors_layers(name, g_shapes, d_shapes, kernel, strid
 def test_parameter_counts_of_the_faces_network():
     """18.9 and 17.2 million weights at width 128; 3.57 and 2.76 million for the popular width 64, kernel 4."""
     model = recipe("paper-faces").config.model
-    assert num_weights(Generator(model)) == 100 * 16384 + 25 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3) == 18_851_200
-    assert num_weights(Discriminator(model)) == 25 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024) + 16384 == 17_229_184
+    assert (
+        num_weights(Generator(model)) == 100 * 16384 + 25 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3) == 18_851_200
+    )
+    assert (
+        num_weights(Discriminator(model)) == 25 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024) + 16384 == 17_229_184
+    )
     popular = dataclasses.replace(model, base_width=64, kernel_size=4, projection_bn="channel")
     assert round(num_weights(Generator(popular)) / 1e6, 2) == 3.57
     assert round(num_weights(Discriminator(popular)) / 1e6, 2) == 2.76
@@ -72,7 +76,9 @@ def test_mnist_network_concatenates_the_label_everywhere():
     assert [conv.in_channels for conv in generator.convs] == [138, 74]
     assert [conv.in_channels for conv in discriminator.convs] == [11, 74]
     assert [discriminator.hidden.in_features, discriminator.head.in_features] == [6282, 1034]
-    assert not [name for name, _ in [*generator.named_parameters(), *discriminator.named_parameters()] if "norm" in name]
+    assert not [
+        name for name, _ in [*generator.named_parameters(), *discriminator.named_parameters()] if "norm" in name
+    ]
 
 
 def test_batch_norm_is_left_out_where_the_paper_says():
@@ -81,7 +87,9 @@ def test_batch_norm_is_left_out_where_the_paper_says():
     assert kinds == ["Linear", "BatchNorm1d", *["ConvTranspose2d", "BatchNorm2d"] * 3, "ConvTranspose2d"]
     kinds = [row["kind"] for row in layer_table(Discriminator(model))]
     assert kinds == ["Conv2d", *["Conv2d", "BatchNorm2d"] * 3, "Linear"]
-    assert all(getattr(m, "bias", None) is None for m in Generator(model).modules() if isinstance(m, torch.nn.ConvTranspose2d))
+    assert all(
+        getattr(m, "bias", None) is None for m in Generator(model).modules() if isinstance(m, torch.nn.ConvTranspose2d)
+    )
 
 
 def test_weights_are_drawn_as_the_authors_did():
@@ -104,8 +112,8 @@ def test_every_size_works(height, width, channels, kernel, per_stage, classes, h
     if kernel == 4 and per_stage == 2:
         return
     model = ModelConfig(
-        image_size=(height, width), num_channels=channels, kernel_size=kernel, convs_per_stage=per_stage, num_classes=classes,
-        hidden_units=hidden, projection_bn=projection, base_width=1, z_dim=3,
+        image_size=(height, width), num_channels=channels, kernel_size=kernel, convs_per_stage=per_stage,
+        num_classes=classes, hidden_units=hidden, projection_bn=projection, base_width=1, z_dim=3,
     )  # fmt: skip
     labels = torch.zeros(2, dtype=torch.long) if classes else None
     with torch.no_grad():
@@ -115,7 +123,13 @@ def test_every_size_works(height, width, channels, kernel, per_stage, classes, h
 
 
 def test_base_grids():
-    for size, grid in (((64, 64), (4, 4)), ((28, 28), (7, 7)), ((64, 48), (8, 6)), ((96, 96), (6, 6)), ((128, 8), (64, 4))):
+    for size, grid in (
+        ((64, 64), (4, 4)),
+        ((28, 28), (7, 7)),
+        ((64, 48), (8, 6)),
+        ((96, 96), (6, 6)),
+        ((128, 8), (64, 4)),
+    ):
         assert Generator(dataclasses.replace(SMALL, image_size=size)).base_shape[1:] == grid
 
 
@@ -130,7 +144,8 @@ def test_describe_adds_up():
     ("settings_", "message"),
     [
         ({"image_size": (7, 64)}, "image_size must be"), ({"image_size": (64, 129)}, "image_size must be"),
-        ({"num_channels": 2}, r"one of \[1, 3\]"), ({"kernel_size": 6}, "kernel_size must be"), ({"z_dim": 0}, "at least 1"),
+        ({"num_channels": 2}, r"one of \[1, 3\]"), ({"kernel_size": 6}, "kernel_size must be"),
+        ({"z_dim": 0}, "at least 1"),
         ({"z_distribution": "cauchy"}, "z_distribution"), ({"num_stages": 9}, "num_stages"),
         ({"kernel_size": 4, "convs_per_stage": 2}, "use 3 or 5"),
     ],
@@ -140,7 +155,9 @@ def test_bad_models_are_refused(settings_, message):
         ModelConfig(**settings_)
 
 
-@pytest.mark.parametrize("settings_", [{"batch_size": 1}, {"beta1": 1.0}, {"learning_rate": 0}, {"steps": 0}, {"schedule": "x"}])
+@pytest.mark.parametrize(
+    "settings_", [{"batch_size": 1}, {"beta1": 1.0}, {"learning_rate": 0}, {"steps": 0}, {"schedule": "x"}]
+)
 def test_bad_runs_are_refused(settings_):
     with pytest.raises(UserError, match=next(iter(settings_))):
         TrainConfig(**settings_)

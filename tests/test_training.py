@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.losses import discriminator_loss, generator_loss
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training import checkpoints, loop
+from dcgan_lib.training.batches import Batches, draw_latents
 from dcgan_lib.training.log import find_trouble, read_metrics
-from dcgan_lib.training.loop import Batches, choose_device, draw_latents, fit
+from dcgan_lib.training.loop import choose_device, fit
 from dcgan_lib.training.step import generate, make_gan, scheduled_learning_rate, train_step, update_discriminator
 
 MODEL = ModelConfig(image_size=(8, 8), num_channels=1, base_width=4, z_dim=6)
@@ -68,7 +70,8 @@ def test_alternate_trains_one_network_a_minibatch_generator_first():
         before = {n: [p.clone() for p in getattr(gan, n).parameters()] for n in (moved, still)}
         train_step(gan, step, *batches(step), draw_latents(CONFIG, gan.device, step))
         changed = {
-            n: any(not torch.equal(p, q) for p, q in zip(before[n], getattr(gan, n).parameters(), strict=True)) for n in before
+            n: any(not torch.equal(p, q) for p, q in zip(before[n], getattr(gan, n).parameters(), strict=True))
+            for n in before
         }
         assert changed == {moved: True, still: False}
 
@@ -94,7 +97,10 @@ def test_discriminator_update_matches_plain_autograd():
     loss.backward()
     plain.d_optimizer.step()
     expected = torch.cat([p.flatten() for p in net.parameters()])
-    close = [torch.allclose(torch.cat([p.flatten() for p in g.discriminator.parameters()]), expected, atol=1e-6) for g in (ours, wrong)]
+    close = [
+        torch.allclose(torch.cat([p.flatten() for p in g.discriminator.parameters()]), expected, atol=1e-6)
+        for g in (ours, wrong)
+    ]
     assert close == [True, False]
 
 
@@ -103,7 +109,7 @@ def test_every_image_once_an_epoch_and_another_order_the_next():
     images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
     batches = Batches(ImageSet(name="numbered", images_u8=images), config, torch.device("cpu"))
     numbers = [[round(float(v)) for v in (batches(step)[0][:, 0, 0, 0] + 1) * 127.5] for step in range(8)]
-    assert sorted(sum(numbers[:4], [])) == list(range(40)) == sorted(sum(numbers[4:], []))
+    assert sorted(chain(*numbers[:4])) == list(range(40)) == sorted(chain(*numbers[4:]))
     assert numbers[:4] != numbers[4:]
 
 
@@ -138,7 +144,7 @@ def start_child(folder: Path) -> subprocess.Popen:
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kind):
-    """One kill of each kind here; tools/kill_and_resume.py does it at 20 random moments."""
+    """One kill of each kind here; tests/kill_and_resume.py does it at 20 random moments."""
     rng = random.Random(int(kind))
     run(dataclasses.replace(CONFIG, steps=400), tmp_path / "whole")
     child = start_child(tmp_path / "killed")
@@ -216,7 +222,13 @@ def test_wrong_sets_are_refused_with_what_to_do():
 def test_a_run_writes_what_the_readme_says(tmp_path):
     run(CONFIG, tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    expected = {"config.json", "metrics.jsonl", "state.safetensors", "generator.safetensors", "discriminator.safetensors"}
+    expected = {
+        "config.json",
+        "metrics.jsonl",
+        "state.safetensors",
+        "generator.safetensors",
+        "discriminator.safetensors",
+    }
     assert expected <= names
     assert {"samples/step-0000006.png", "samples/step-0000012.png"} <= names
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])

@@ -197,15 +197,15 @@ def report_text(report: GeneratorReport) -> str:
         _distance_line("KID", report.kid),
         _distance_line("KID before training", report.untrained_kid),
         _distance_line("FID", report.fid),
-        f"  {'closer to training images':28} {_percent(near.closer_to_train)}  (50 % expected; {near.space}, n {near.n:,})",
+        f"  {'closer to training images':28} {_percent(near.closer_to_train)}  (50 % expected; {near.space})",
         f"  {'  the same in pixels':28} {_percent(pixels.closer_to_train)}  (n {pixels.n:,})",
         f"  {'copies':28} {_percent(near.copies)}  (nearer than 99 % of held-out images are; {near.space})",
     ]
     if report.digits:
-        digits = report.digits
+        digits, even = report.digits, report.digits.evenness
         lines += [
             f"  {'recognised, confidence > 0.9':28} {_percent(digits.recognised)}  (n {digits.n:,})",
-            f"  {'class entropy / log 10':28} {digits.evenness.value:.4f} [{digits.evenness.low:.4f}, {digits.evenness.high:.4f}]",
+            f"  {'class entropy / log 10':28} {even.value:.4f} [{even.low:.4f}, {even.high:.4f}]",
             f"  {'samples a class':28} {' '.join(map(str, digits.counts))}",
         ]
     return "\n".join(lines)

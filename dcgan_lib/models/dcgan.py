@@ -104,16 +104,21 @@ class Generator(nn.Module):
         units = math.prod(self.base_shape)
         self.project = nn.Linear(inputs + classes, units, bias=False)
         per_unit = config.projection_bn == "unit"
-        self.project_norm = nn.BatchNorm1d(units, **norm) if per_unit else nn.BatchNorm2d(plan[0].coarse_channels, **norm)
+        self.project_norm = (
+            nn.BatchNorm1d(units, **norm) if per_unit else nn.BatchNorm2d(plan[0].coarse_channels, **norm)
+        )
         self.convs = nn.ModuleList()
         for layer in plan:
             pad = (k - 1) // 2
             # What the stride leaves open: which of the sizes that shrink to the coarse one is meant.
             extra = tuple(
-                f - ((c - 1) * layer.stride - 2 * pad + k) for f, c in zip(layer.fine_size, layer.coarse_size, strict=True)
+                f - ((c - 1) * layer.stride - 2 * pad + k)
+                for f, c in zip(layer.fine_size, layer.coarse_size, strict=True)
             )
             self.convs.append(
-                nn.ConvTranspose2d(layer.coarse_channels + classes, layer.fine_channels, k, layer.stride, pad, extra, bias=False)
+                nn.ConvTranspose2d(
+                    layer.coarse_channels + classes, layer.fine_channels, k, layer.stride, pad, extra, bias=False
+                )
             )
         self.norms = nn.ModuleList(nn.BatchNorm2d(layer.fine_channels, **norm) for layer in plan[:-1])
         self.apply(_initialise)
@@ -134,7 +139,9 @@ class Generator(nn.Module):
             If ``z_bd`` has another shape, or labels are missing or not wanted.
         """
         if z_bd.dim() != 2 or z_bd.shape[1] != self.config.z_dim:
-            raise UserError(f"latent vectors must have shape (batch, {self.config.z_dim}), but came as {tuple(z_bd.shape)}")
+            raise UserError(
+                f"latent vectors must have shape (batch, {self.config.z_dim}), but came as {tuple(z_bd.shape)}"
+            )
         y_bk = _one_hot(labels_b, self.config.num_classes)
         h = z_bd
         if self.config.hidden_units:
@@ -193,7 +200,9 @@ class Discriminator(nn.Module):
         """
         expected = (self.config.num_channels, *self.config.image_size)
         if tuple(x_bchw.shape[1:]) != expected:
-            raise UserError(f"images must have shape (batch, {', '.join(map(str, expected))}), but came as {tuple(x_bchw.shape)}")
+            raise UserError(
+                f"images must have shape (batch, {', '.join(map(str, expected))}), but came as {tuple(x_bchw.shape)}"
+            )
         y_bk = _one_hot(labels_b, self.config.num_classes)
         maps, h = [], x_bchw
         for conv, norm in zip(self.convs, self.norms, strict=True):

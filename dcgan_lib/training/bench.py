@@ -82,7 +82,9 @@ def bench_config(size: int, channels: int, base_width: int, batch_size: int) -> 
     return TrainConfig(model=model, batch_size=batch_size, schedule="same_batch", weight_decay=0.0)
 
 
-def bench(size: int, *, base_width: int = 32, batch_size: int = 64, rounds: int = 15, threads: int | None = None) -> list[BenchRow]:
+def bench(
+    size: int, *, base_width: int = 32, batch_size: int = 64, rounds: int = 15, threads: int | None = None
+) -> list[BenchRow]:
     """Time the contenders in turn.
 
     Parameters
@@ -110,7 +112,9 @@ def bench(size: int, *, base_width: int = 32, batch_size: int = 64, rounds: int 
         "bfloat16": our_stepper(replace(config, precision="bfloat16")),
     }
     x_bchw = torch.rand(batch_size, config.model.num_channels, size, size, generator=seeded(0)) * 2 - 1
-    inputs = {name: x_bchw if name == "plain" else x_bchw.contiguous(memory_format=torch.channels_last) for name in steppers}
+    inputs = {
+        name: x_bchw if name == "plain" else x_bchw.contiguous(memory_format=torch.channels_last) for name in steppers
+    }
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     for turn in range(rounds + 2):
         z_bd = sample_latents(batch_size, config.model, seeded(turn))
@@ -133,8 +137,12 @@ def _row(size: int, name: str, batch_size: int, seconds: dict[str, list[float]])
 
 def bench_text(rows: list[BenchRow]) -> str:
     """Lay the rows out as text."""
-    lines = [f"{rows[0].size} x {rows[0].size} pixels", "  step       images/s   speed-up over plain [10th, 90th percentile]"]
+    lines = [
+        f"{rows[0].size} x {rows[0].size} pixels",
+        "  step       images/s   speed-up over plain [10th, 90th percentile]",
+    ]
     lines += [
-        f"  {row.contender:9} {row.images_per_second:>9.1f}   {row.speedup:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows
+        f"  {row.contender:9} {row.images_per_second:>9.1f}   {row.speedup:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        for row in rows
     ]
     return "\n".join(lines)

@@ -126,7 +126,9 @@ def find_run(name_or_path: str | Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     known = sorted(path.parent.name for path in checkpoints_root().glob("*/generator.safetensors"))
-    raise UserError(f"no checkpoint or run folder at {str(name_or_path)!r}; committed ones: {', '.join(known) or 'none'}")
+    raise UserError(
+        f"no checkpoint or run folder at {str(name_or_path)!r}; committed ones: {', '.join(known) or 'none'}"
+    )
 
 
 def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -150,7 +152,9 @@ def _load(name_or_path: str | Path, kind: type[Network], file_name: str) -> Netw
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}): fetch or train it again") from error
-    _load_weights(network, {name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
+    _load_weights(
+        network, {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    )
     return network.eval()
 
 
@@ -197,6 +201,8 @@ def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> N
         free.discard("steps")  # the learning rate depends on it
     differing = sorted(name for name in asked if name not in free and saved[name] != asked[name])
     if differing:
-        raise UserError(f"{run_dir} holds a run with other settings of {', '.join(differing)}: choose another folder or delete it")
+        raise UserError(
+            f"{run_dir} holds a run with other settings of {', '.join(differing)}: choose another folder or delete it"
+        )
     if about.get("digest") != digest:
         raise UserError(f"{run_dir} was trained on another image set ({about.get('image_set')}): choose another folder")

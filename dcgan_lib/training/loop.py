@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,8 +23,9 @@ from tqdm import tqdm
 from dcgan_lib.config import TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded
+from dcgan_lib.models.sampling import generate_u8, refresh_batch_norm, sample_latents, seeded
 from dcgan_lib.training import checkpoints
+from dcgan_lib.training.batches import Batches, draw_latents, identity
 from dcgan_lib.training.log import MetricsLog, RunningMeans, find_trouble
 from dcgan_lib.training.step import Gan, make_gan, scheduled_learning_rate, train_step
 from dcgan_lib.training.threads import probe_threads
@@ -42,69 +42,6 @@ class FitResult:
     stopped_by: str
     """``steps``, ``minutes``, ``interrupt`` or ``trouble``."""
     warnings: tuple[str, ...]
-
-
-class Batches:
-    """Give the minibatch of any step: a shuffled pass over the set, then another.
-
-    Parameters
-    ----------
-    image_set : ImageSet
-        At least ``batch_size`` images; labels when the network is conditional.
-    config : TrainConfig
-        Batch size, seed and value range.
-    device : torch.device
-        On a GPU the whole set is moved there once, as uint8.
-    """
-
-    def __init__(self, image_set: ImageSet, config: TrainConfig, device: torch.device) -> None:
-        _check_fit(image_set, config)
-        self._config, self._device, self._size = config, device, config.batch_size
-        self.per_epoch = len(image_set) // self._size
-        self._images, self._labels = image_set.images_u8, image_set.labels if config.model.num_classes else None
-        if device.type != "cpu":
-            self._images = torch.as_tensor(np.asarray(self._images)).to(device)
-        self._epoch, self._order = -1, np.empty(0, int)
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Return ``x_bchw`` in the networks' range and ``labels_b`` or None."""
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            rng = np.random.default_rng([self._config.seed, epoch])
-            self._epoch, self._order = epoch, rng.permutation(len(self._images))
-        chosen = np.sort(self._order[place * self._size : (place + 1) * self._size])  # in file order: fewer page faults
-        x_u8 = self._images[chosen]
-        x_bchw = from_u8(torch.as_tensor(x_u8), self._config.model)
-        if self._config.channels_last:
-            x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
-        labels = None if self._labels is None else torch.as_tensor(self._labels[chosen]).to(self._device)
-        return x_bchw, labels
-
-
-def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
-    """Refuse a set that the networks cannot read."""
-    model = config.model
-    wanted = (model.num_channels, *model.image_size)
-    got = image_set.images_u8.shape[1:]
-    if tuple(got) != wanted:
-        raise UserError(
-            f"the networks read images of shape {wanted} (channels, height, width), but {image_set.name!r} has {tuple(got)}: "
-            "set image_size and num_channels to match, or prepare the images at that size"
-        )
-    if len(image_set) < config.batch_size:
-        raise UserError(f"{image_set.name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: lower batch_size")
-    if model.num_classes and (image_set.labels is None or int(np.max(image_set.labels)) >= model.num_classes):
-        raise UserError(f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, which {image_set.name!r} does not have")
-
-
-def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callable[[int], Tensor]:
-    """Return the function that draws a step's latent vectors, the same ones whenever it is asked."""
-
-    def draw(turn: int) -> Tensor:
-        key = np.random.SeedSequence([config.seed, step, turn]).generate_state(1, np.uint64)[0]
-        return sample_latents(config.batch_size, config.model, seeded(int(key >> 1))).to(device)
-
-    return draw
 
 
 def sample_grid(gan: Gan) -> Tensor:
@@ -190,9 +127,10 @@ def fit(
         If the images do not fit the networks, or the folder holds another run.
     """
     run = _Run(config, image_set, Path(run_dir), choose_device(device), threads, tensorboard, about or {})
-    with _stop_requests() as stop_asked, tqdm(
-        total=config.steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True
-    ) as bar:
+    with (
+        _stop_requests() as stop_asked,
+        tqdm(total=config.steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True) as bar,
+    ):
         stopped_by = run.train(stop_asked, bar)
     run.finish(stopped_by)
     return FitResult(run.gan, run.step, run.seconds, stopped_by, tuple(run.warnings))
@@ -216,12 +154,12 @@ class _Run:
         self.batches = Batches(image_set, config, self.gan.device)
         self.step, self.seconds = 0, 0.0
         if (run_dir / checkpoints.STATE).exists():
-            checkpoints.check_resumable(run_dir, config, image_set.card.get("digest"))
+            checkpoints.check_resumable(run_dir, config, identity(image_set))
             saved = checkpoints.load_state(run_dir, self.gan)
             self.step, self.seconds, threads = saved["step"], saved["seconds"], threads or saved["threads"]
         self.threads = threads or probe_threads(self.gan, self.batches)
         torch.set_num_threads(self.threads)
-        known = {"image_set": image_set.name, "images": len(image_set), "digest": image_set.card.get("digest")}
+        known = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)}
         checkpoints.save_config(run_dir, config, known | about)
         self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.save()
@@ -241,7 +179,9 @@ class _Run:
             self.seconds = earlier + now - begun
             if self.step % config.log_every == 0:
                 line = self._write_metrics(means, (self.step - logged) * config.batch_size / max(now - last_log, 1e-9))
-                bar.set_postfix({key: f"{line[key]:.3f}" for key in ("d_loss", "g_loss", "d_real", "d_fake") if key in line})
+                bar.set_postfix(
+                    {key: f"{line[key]:.3f}" for key in ("d_loss", "g_loss", "d_real", "d_fake") if key in line}
+                )
                 last_log, logged = now, self.step
                 if not all(map(math.isfinite, line.values())):
                     return "trouble"  # the last good state stays on disk
@@ -266,7 +206,11 @@ class _Run:
         self.step += 1
 
     def _write_metrics(self, means: RunningMeans, images_per_second: float) -> dict[str, float]:
-        line = {"step": self.step, "epoch": round(self.step / self.batches.per_epoch, 3), "seconds": round(self.seconds, 1)}
+        line = {
+            "step": self.step,
+            "epoch": round(self.step / self.batches.per_epoch, 3),
+            "seconds": round(self.seconds, 1),
+        }
         line |= {name: round(value, 5) for name, value in means.flush().items()}
         line["images_per_second"] = round(images_per_second, 1)
         trouble = find_trouble(line)
@@ -306,5 +250,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, available in there.items() if available))
     if not there.get(name.split(":")[0]):
-        raise UserError(f"device {name!r} is not available here; there is: {', '.join(k for k, ok in there.items() if ok)}")
+        raise UserError(
+            f"device {name!r} is not available here; there is: {', '.join(k for k, ok in there.items() if ok)}"
+        )
     return torch.device(name)

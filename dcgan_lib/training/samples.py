@@ -17,7 +17,13 @@ from dcgan_lib.training.checkpoints import load_discriminator, load_generator
 
 
 def draw(
-    checkpoint: str | Path, num_images: int, *, seed: int = 0, label: int | None = None, best_of: int = 1, batch_stats: bool = False
+    checkpoint: str | Path,
+    num_images: int,
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    best_of: int = 1,
+    batch_stats: bool = False,
 ) -> np.ndarray:
     """Draw pictures from a checkpoint.
 
@@ -55,7 +61,9 @@ def draw(
     if label is not None and not 0 <= label < num_classes:
         allowed = f"0 to {num_classes - 1}" if num_classes else "left out, because this generator has no classes"
         raise UserError(f"label must be {allowed}, but it is {label}")
-    pictures = generate_u8(generator, sample_latents(total, generator.config, seeded(seed)), labels_n, batch_stats=batch_stats)
+    pictures = generate_u8(
+        generator, sample_latents(total, generator.config, seeded(seed)), labels_n, batch_stats=batch_stats
+    )
     if best_of == 1:
         return pictures
     discriminator = load_discriminator(checkpoint)
@@ -85,4 +93,6 @@ def _save(path: Path, pixels: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path} ({error}): choose a writable place and a name that ends in .png") from error
+        raise UserError(
+            f"cannot write {path} ({error}): choose a writable place and a name that ends in .png"
+        ) from error

@@ -1,0 +1,88 @@
+"""Turn a finished run into a small checkpoint that can be committed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dcgan_lib import __version__
+from dcgan_lib.errors import UserError
+from dcgan_lib.paths import atomic_write, checkpoints_root
+from dcgan_lib.training.checkpoints import (
+    find_run,
+    load_config,
+    load_discriminator,
+    load_generator,
+    save_config,
+    save_weights,
+)  # fmt: skip
+from dcgan_lib.training.log import read_metrics
+
+MAX_METRICS = 200
+
+
+def publish(run_dir: str | Path, name: str, *, command: str) -> Path:
+    """Copy a run's weights in half precision, its settings, metrics and samples, and write its card.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A finished run.
+    name : str
+        Folder under ``data/checkpoints``; an earlier checkpoint of that name is replaced.
+    command : str
+        What made the run; the card prints it.
+
+    Returns
+    -------
+    Path
+        The checkpoint's folder. Its ``metrics.jsonl`` keeps every k-th line, 200 at most.
+
+    Raises
+    ------
+    UserError
+        If the run has not ended, or the name is not a plain one.
+    """
+    run, folder = find_run(run_dir), checkpoints_root() / name
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"a checkpoint's name must be a plain word such as faces, but it is {name!r}")
+    metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
+    if not metrics:
+        raise UserError(f"{run} has no metrics: train it before it is published")
+    networks = {"generator": load_generator(run), "discriminator": load_discriminator(run)}
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "samples").mkdir(parents=True)
+    for kind, network in networks.items():
+        save_weights(folder / f"{kind}.safetensors", network, half=True)
+    save_config(folder, config, about)
+    every = -(-len(metrics) // MAX_METRICS)
+    atomic_write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics[every - 1 :: every]))
+    for path in sorted(run.glob("samples/*.png")):
+        Image.open(path).save(folder / "samples" / f"{path.stem}.webp", quality=80)
+    atomic_write(folder / "card.md", _card(name, command, metrics[-1], run))
+    return folder
+
+
+def _card(name: str, command: str, last: dict[str, float], run: Path) -> str:
+    config, about = load_config(run)
+    model = config.model
+    height, width = model.image_size
+    rows = {
+        "made by": f"`{command}`",
+        "image set": f"{about['image_set']}, {about['images']:,} images (data/README.md has source and licence)",
+        "pictures": f"{model.num_channels} x {height} x {width}",
+        "networks": f"DCGAN, base width {model.base_width}, kernel {model.kernel_size}, "
+        f"z of {model.z_dim}, {model.z_distribution}",
+        "training": f"{last['step']:,} steps of {config.batch_size}, {last['epoch']:.1f} epochs, "
+        f"{last['seconds'] / 60:.0f} minutes, {config.precision}, seed {config.seed}",
+        "stored": "half precision, batch-norm statistics measured afresh at the end",
+        "versions": f"dcgan_lib {__version__}, torch {torch.__version__.partition('+')[0]}",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return (
+        f"# {name}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"How good it is: `dcgan results --section ours.{name}`; to measure again: "
+        f"`dcgan evaluate {name} --record {name}`.\n"
+    )

@@ -1,0 +1,101 @@
+"""Kill one training run at random moments, resume it each time, and compare it with a run left alone.
+
+usage: python tests/kill_and_resume.py [--kills 20] [--seed 0] [-- OPTIONS OF dcgan train]
+
+Both runs use the command line, drawn street digits and one thread. The script ends with status 1
+unless every weight, batch-norm statistic and line of metrics agrees bit for bit.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+TRAIN = [
+    sys.executable,
+    "-m",
+    "dcgan_lib.cli",
+    "train",
+    "--recipe",
+    "mnist",
+    "--set",
+    "street-digits",
+    "--num-channels",
+    "3",
+]
+TRAIN += ["--num-images", "2000", "--base-width", "8", "--steps", "400", "--log-every", "10", "--save-seconds", "0.3"]
+TRAIN += ["--sample-every", "100", "--threads", "1"]
+
+
+def start(folder: Path, options: list[str]) -> subprocess.Popen:
+    """Start or resume a run."""
+    return subprocess.Popen(
+        [*TRAIN, "--run-dir", str(folder), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def saved_step(folder: Path) -> int:
+    """Return the last step that metrics.jsonl knows of."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def kill_at_random(folder: Path, kills: int, rng: random.Random, options: list[str]) -> list[int]:
+    """Kill the run so many times; return the step seen at each kill."""
+    steps: list[int] = []
+    while len(steps) < kills:
+        child = start(folder, options)
+        begun = time.monotonic()
+        while not (folder / "state.safetensors").exists() and child.poll() is None and time.monotonic() - begun < 300:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 12))
+        if child.poll() is not None:
+            raise SystemExit(f"the run ended after {len(steps)} of {kills} kills: ask for more --steps")
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        steps.append(saved_step(folder))
+        print(f"kill {len(steps):2} near step {steps[-1]}", flush=True)
+    return steps
+
+
+def timeless(folder: Path) -> list[dict]:
+    """Return the metrics without what a clock wrote."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+def main() -> int:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("options", nargs="*", help="options of dcgan train, after --")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        whole, killed = Path(place, "whole"), Path(place, "killed")
+        if start(whole, chosen.options).wait():
+            raise SystemExit("the run that nobody kills failed: try its command by hand")
+        kill_at_random(killed, chosen.kills, random.Random(chosen.seed), chosen.options)
+        if start(killed, chosen.options).wait():
+            raise SystemExit("the last resumption failed")
+        differing, total = [], 0
+        for file in ("generator.safetensors", "discriminator.safetensors"):
+            ours, theirs = load_file(whole / file), load_file(killed / file)
+            differing += [f"{file}:{name}" for name in ours if not torch.equal(ours[name], theirs[name])]
+            total += len(ours)
+        same_metrics = timeless(whole) == timeless(killed)
+    print(f"{chosen.kills} kills; {total - len(differing)} of {total} tensors bit-equal; metrics equal: {same_metrics}")
+    return 1 if differing or not same_metrics else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

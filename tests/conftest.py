@@ -1,0 +1,81 @@
+"""What every test shares: markers that skip with a reason, and a network that is out of reach."""
+
+import importlib.util
+import ipaddress
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # figures are drawn in memory, with no window
+
+MARKERS = {
+    "gpu": "gpu: needs a CUDA device",
+    "real_data": "real_data(*paths): needs DCGAN_DATA, and these files or folders in it",
+    "browser": "browser: needs Chromium and playwright",
+}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in MARKERS.values():
+        config.addinivalue_line("markers", line)
+
+
+def _reason_to_skip(marker: pytest.Mark) -> str | None:
+    """Return what this machine lacks for a test with that marker, or None."""
+    if marker.name == "gpu":
+        import torch  # only here: most runs never need to ask
+
+        return None if torch.cuda.is_available() else "no CUDA device"
+    if marker.name == "real_data":
+        root = os.environ.get("DCGAN_DATA")
+        if not root:
+            return "DCGAN_DATA is unset"
+        missing = [path for path in marker.args if not (Path(root) / path).exists()]
+        return f"not in DCGAN_DATA: {', '.join(missing)}" if missing else None
+    if marker.name == "browser":
+        ready = any(map(shutil.which, BROWSERS)) and importlib.util.find_spec("playwright")
+        return None if ready else "no Chromium or no playwright"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers():
+        if reason := _reason_to_skip(marker):
+            pytest.skip(reason)
+
+
+@pytest.fixture
+def reason_to_skip() -> Callable[[pytest.Mark], str | None]:
+    """Hand the rule to the test that checks it."""
+    return _reason_to_skip
+
+
+def _is_here(address: object) -> bool:
+    """Return whether a socket's address is a file's path or on this machine."""
+    if not isinstance(address, tuple):
+        return True
+    host = str(address[0])
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which would have to be looked up
+        return False
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test that reaches for another machine fail, whether or not the network is up."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if not _is_here(address):
+            pytest.fail(f"a test tried to reach {address!r}; tests use this machine only")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)

@@ -5,6 +5,7 @@ Axes: n images, c channels, h x w pixels; ``_u8`` pixels 0..255.
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import CLAIMS
 from dcgan_lib.evaluation.digits import DigitReport, digit_report
 from dcgan_lib.evaluation.distances import Distance, fid, kid
+from dcgan_lib.evaluation.evidence import check_command
 from dcgan_lib.evaluation.features import get_features
 from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
 from dcgan_lib.evaluation.probe_files import load_probe
@@ -132,10 +134,27 @@ def _load_split(about: dict[str, Any], size: tuple[int, int], split: str, most: 
         about.get("source", about["image_set"]), split, image_size=size, fit=about.get("fit", "crop"),
         channels=about.get("channels", "auto"), num_images=about.get("num_images") if split == "train" else None,
     )  # fmt: skip
-    return found.subset(np.arange(most)) if most and len(found) > most else found
+    if not most or len(found) <= most:
+        return found
+    rows = np.random.default_rng(0).permutation(len(found))[:most]  # sets lie class by class, or easy ones first
+    return found.subset(np.sort(rows))
 
 
-def record_report(report: GeneratorReport, claim_name: str, command: str) -> list[Result]:
+def check_record(claim_name: str, command: str) -> None:
+    """Refuse, before anything is measured, what `record_report` would refuse after it.
+
+    Raises
+    ------
+    UserError
+        If the ledger has no generator of that name, or the command names an absolute path.
+    """
+    if f"ours.{claim_name}.kid" not in CLAIMS:
+        known = sorted(id.split(".")[1] for id in CLAIMS if id.startswith("ours.") and id.endswith(".kid"))
+        raise UserError(f"the ledger has no generator called {claim_name!r}; it has: {', '.join(known)}")
+    check_command(f"ours.{claim_name}.kid", command, "held-out images")
+
+
+def record_report(report: GeneratorReport, claim_name: str, command: str, *, root: Path | None = None) -> list[Result]:
     """Enter a report into the claims ledger.
 
     Parameters
@@ -146,16 +165,17 @@ def record_report(report: GeneratorReport, claim_name: str, command: str) -> lis
         The middle of the ids ``ours.NAME.kid``, ``ours.NAME.memorised`` and so on.
     command : str
         What repeats the measurement.
+    root : Path, optional
+        The ledger's folder; by default ``data/results``.
 
     Raises
     ------
     UserError
-        If the ledger has no claim of that name.
+        See `check_record`.
     """
-    if f"ours.{claim_name}.kid" not in CLAIMS:
-        known = sorted(id.split(".")[1] for id in CLAIMS if id.startswith("ours.") and id.endswith(".kid"))
-        raise UserError(f"the ledger has no generator called {claim_name!r}; it has: {', '.join(known)}")
-    shared = {"command": command, "seconds": report.seconds, "checkpoint": report.checkpoint, "seed": report.seed}
+    check_record(claim_name, command)
+    shared: dict[str, Any] = {"command": command, "seconds": report.seconds, "seed": report.seed}
+    shared |= {"checkpoint": report.checkpoint, "root": root}
     data = f"{report.image_set}, {report.kid.n_real:,} images of its {report.held_out} split"
     kid_, ratio = report.kid, report.kid.value / report.untrained_kid.value
     rows = [

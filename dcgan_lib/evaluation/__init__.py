@@ -1,0 +1,1 @@
+"""Measuring: features, distances, probes and the claims ledger."""

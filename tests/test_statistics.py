@@ -1,0 +1,61 @@
+"""Intervals agree with scipy where it has them, and cover what they promise."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval, wilson_interval
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 1), (37, 100), (9_950, 10_000)])
+def test_wilson_is_scipys(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    share, low, high = wilson_interval(successes, n)
+    assert share == successes / n
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert low <= share <= high
+
+
+def test_mean_interval_is_scipys():
+    values = np.random.default_rng(0).normal(3, 2, 7)
+    expected = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
+    assert mean_interval(values) == pytest.approx((values.mean(), *expected))
+
+
+def test_bootstrap_agrees_with_the_normal_interval_of_a_mean():
+    values = np.random.default_rng(1).normal(0, 1, 2000)
+    value, low, high = bootstrap_interval(np.mean, values)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert value == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+    assert bootstrap_interval(np.mean, values) == (value, low, high)
+    assert bootstrap_interval(np.mean, values, seed=1) != (value, low, high)
+
+
+def test_bootstrap_keeps_pairs_together():
+    left = np.random.default_rng(2).normal(size=200)
+    paired = bootstrap_interval(lambda a, b: float(np.corrcoef(a, b)[0, 1]), left, 3 * left)
+    assert paired.low == pytest.approx(1.0)
+
+
+def test_scaling_keeps_the_order():
+    assert Estimate(0.5, 0.25, 0.75).scaled(100) == (50, 25, 75)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wilson_interval(3, 2),
+        lambda: wilson_interval(-1, 2),
+        lambda: wilson_interval(0, 0),
+        lambda: wilson_interval(1, 2, confidence=95),
+        lambda: mean_interval(np.array([1.0])),
+        lambda: mean_interval(np.array([1.0, np.nan])),
+        lambda: bootstrap_interval(np.mean, np.arange(1)),
+        lambda: bootstrap_interval(np.dot, np.arange(3), np.arange(4)),
+    ],
+)
+def test_what_is_no_sample_is_refused(call):
+    with pytest.raises(UserError):
+        call()

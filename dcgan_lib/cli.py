@@ -1,8 +1,10 @@
 """The command line ``dcgan``: finds the command, reads its options with tyro, answers mistakes in one sentence."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tyro
 
@@ -39,32 +41,35 @@ def parse(arguments: Sequence[str]) -> Command:
     name, *rest = arguments
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; choose one of: {', '.join(COMMANDS)}")
-    default = Train(recipe=_recipe_in(rest).name, config=_recipe_in(rest).config) if name == "train" else None
-    options = {} if default is None else {"default": default}
-    return tyro.cli(COMMANDS[name], prog=f"dcgan {name}", args=rest, **options)
+    options: dict[str, Any] = {"prog": f"dcgan {name}", "args": rest}
+    if name == "train":
+        chosen = _recipe_in(rest)
+        options["default"] = Train(recipe=chosen.name, config=chosen.config)
+    return tyro.cli(COMMANDS[name], **options)
 
 
 def _recipe_in(arguments: Sequence[str]) -> Recipe:
     """Find --recipe before the other options are read, because it is what their defaults come from."""
-    for place, word in enumerate(arguments):
+    name = next(entry.default for entry in dataclasses.fields(Train) if entry.name == "recipe")
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):  # the last one counts, as with any option
         if word.startswith("--recipe="):
-            return recipe(word.partition("=")[2])
-        if word == "--recipe" and place + 1 < len(arguments):
-            return recipe(arguments[place + 1])
-    return recipe(next(entry.default for entry in dataclasses.fields(Train) if entry.name == "recipe"))
+            name = word.partition("=")[2]
+        elif word == "--recipe" and after:
+            name = after
+    return recipe(name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 2 for the user's mistake, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if words[0] == "--version":
-        print(__version__)
-        return 0
     try:
-        parse(words).run()
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(usage())
+        elif words[0] == "--version":
+            print(__version__)
+        else:
+            parse(words).run()
+        sys.stdout.flush()
     except UserError as error:
         print(f"dcgan: {error}", file=sys.stderr)
         return 2
@@ -72,8 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("dcgan: stopped; nothing half-written is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
     return 0
 
 

@@ -3,6 +3,9 @@
 Heavy imports wait until a command runs, so that help and mistakes are answered at once.
 """
 
+import importlib.util
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -13,6 +16,16 @@ from dcgan_lib.config import TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a run, or say at once, not after the first hour, that it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"no permission to write into {folder}")
+    except OSError as error:
+        raise UserError(f"cannot keep a run in {folder} ({error}): choose another --run-dir") from error
 
 
 class Command(Protocol):
@@ -32,7 +45,7 @@ class Prepare:
     source: Positional[Path]
     """A folder of images, or of one folder per class."""
     name: str | None = None
-    """Name of the prepared set; unset: the folder's own."""
+    """Name of the prepared set; unset: the folder's own, with - for what a name cannot hold."""
     image_size: tuple[int, int] = (64, 64)
     """Height and width in pixels."""
     channels: Literal["auto", "1", "3"] = "auto"
@@ -49,19 +62,25 @@ class Prepare:
     def run(self) -> None:
         """Prepare the folder and print what became of its files."""
         from dcgan_lib.data.prepare import prepare, prepared_root
+        from dcgan_lib.data.sources import set_names
 
-        name = self.name or self.source.resolve().name
+        name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
+        if name.casefold().replace("_", "-") in set_names():
+            raise UserError(f"{name!r} already names another set, which --set would find: choose a name with --name")
         channels = self.channels if self.channels == "auto" else int(self.channels)
         image_set = prepare(
             self.source, name, image_size=self.image_size, channels=channels, fit=self.fit, min_side=self.min_side,
             limit=self.limit, overwrite=self.overwrite, progress=True,
         )  # fmt: skip
-        height, width = image_set.image_size
-        print(f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width}")
-        for kind in ("refused", "noted"):
-            for reason, count in image_set.card.get("report", {}).get(kind, {}).items():
-                print(f"  {kind}: {count:,} {reason}")
+        (height, width), counts, report = image_set.image_size, image_set.card["counts"], image_set.card["report"]
+        split = f"{counts['train']:,} to train on, {counts['validation']:,} held out"
+        print(f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width}; {split}")
+        for kind in ("refused", "noted", "ignored"):
+            for reason, count in report[kind].items():
+                print(f"  {kind:8} {count:>7,}  {reason}")
         print(f"every file by name: {prepared_root() / name / 'report.json'}")
+        shape = f"--image-size {height} {width} --num-channels {image_set.num_channels}"
+        print(f"learn from it: dcgan train --recipe faces --set {name} {shape}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,21 +115,21 @@ class Train:
         from dcgan_lib.data.sources import load_image_set
         from dcgan_lib.training.loop import fit
 
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads must be at least 1, but it is {self.threads}")
+        if self.tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
         chosen, model = recipe(self.recipe), self.config.model
         source = self.set or chosen.image_set
         shape = {"image_size": model.image_size, "channels": model.num_channels, "fit": chosen.fit}
         image_set = load_image_set(source, num_images=self.num_images, download=self.download, progress=True, **shape)
         run_dir = self.run_dir or Path("runs", chosen.name + (f"-{image_set.name}" if self.set else ""))
+        _make_folder(run_dir)
         about = {"source": source, "num_images": self.num_images, "fit": chosen.fit, "channels": model.num_channels}
         result = fit(
-            self.config,
-            image_set,
-            run_dir,
-            device=self.device,
-            threads=self.threads,
-            tensorboard=self.tensorboard,
+            self.config, image_set, run_dir, device=self.device, threads=self.threads, tensorboard=self.tensorboard,
             about=about,
-        )
+        )  # fmt: skip
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
         done, minutes = f"{result.step:,} of {self.config.steps:,} steps", result.seconds / 60
@@ -124,8 +143,8 @@ class Sample:
 
     checkpoint: Positional[str]
     """A committed checkpoint (mnist, faces, rooms, portraits) or a run's folder."""
-    out: Path = Path("samples.png")
-    """The grid's file; with --separate, the folder of the pictures."""
+    out: Path | None = None
+    """The grid's file, samples.png if unset; with --separate, the folder of the pictures, samples if unset."""
     num_images: int = 64
     """How many pictures; any number makes a grid."""
     separate: bool = False
@@ -145,22 +164,16 @@ class Sample:
         """Draw and write the pictures."""
         from dcgan_lib.training.samples import draw, write_grid, write_separately
 
-        for name in ("num_images", "best_of"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name.replace('_', '-')} must be at least 1, but it is {getattr(self, name)}")
+        out = self.out or Path("samples" if self.separate else "samples.png")
         pictures = draw(
-            self.checkpoint,
-            self.num_images,
-            seed=self.seed,
-            label=self.label,
-            best_of=self.best_of,
+            self.checkpoint, self.num_images, seed=self.seed, label=self.label, best_of=self.best_of,
             batch_stats=self.batch_stats,
-        )
+        )  # fmt: skip
         if self.separate:
-            write_separately(self.out, pictures)
+            write_separately(out, pictures)
         else:
-            write_grid(self.out, pictures, self.columns)
-        print(f"{len(pictures):,} pictures: {self.out}")
+            write_grid(out, pictures, self.columns)
+        print(f"{len(pictures):,} picture{'s' if len(pictures) > 1 else ''}: {out}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,17 +195,23 @@ class Evaluate:
 
     def run(self) -> None:
         """Measure, print, and record if asked."""
-        from dcgan_lib.evaluation.generators import evaluate_generator, record_report, report_text
+        from dcgan_lib.evaluation.generators import check_record, evaluate_generator, record_report, report_text
 
+        if self.record:
+            check_record(self.record, self._command())
         report = evaluate_generator(
             self.checkpoint, num_images=self.num_images, features=self.features, held_out=self.held_out, seed=self.seed
         )
         print(report_text(report))
         if self.record:
-            options = f"--num-images {self.num_images} --seed {self.seed} --record {self.record}"
-            command = f"dcgan evaluate {self.checkpoint} {options}"
-            for row in record_report(report, self.record, command):
+            for row in record_report(report, self.record, self._command()):
                 print(f"recorded {row.id}: {row.verdict}")
+
+    def _command(self) -> str:
+        words = ["dcgan evaluate", self.checkpoint, f"--num-images {self.num_images}", f"--seed {self.seed}"]
+        words += [f"--features {self.features}"] if self.features else []
+        words += [f"--held-out {self.held_out}"] if self.held_out else []
+        return " ".join([*words, f"--record {self.record}"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +255,8 @@ class Bench:
         """Time and print the ratios."""
         from dcgan_lib.training.bench import bench, bench_text
 
+        if not self.sizes:
+            raise UserError("--sizes needs a size: 32, 64 or both")
         for size in self.sizes:
             rows = bench(
                 size, base_width=self.base_width, batch_size=self.batch_size, rounds=self.rounds, threads=self.threads

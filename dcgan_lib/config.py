@@ -253,9 +253,9 @@ def _recipes() -> tuple[Recipe, ...]:
                summary="digits at 32x32, width 32: minutes on two CPU cores"),
         Recipe(name="faces", image_set="faces64", config=_small(64, 3, 3_000),
                summary="faces at 64x64, width 32: an hour on one CPU core"),
-        Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 2_000),
+        Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 10_000),
                summary="drawn bedrooms at 64x64, width 32; no download"),
-        Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 2_000),
+        Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 10_000),
                summary="drawn portraits at 64x64, width 32; no download"),
     )  # fmt: skip
 

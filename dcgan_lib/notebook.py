@@ -1,5 +1,6 @@
 """What only notebooks need: the library's own source on the page, and pictures that a slider steps through."""
 
+import ast
 import inspect
 import io
 import textwrap
@@ -10,6 +11,8 @@ import numpy as np
 from IPython.display import Markdown
 from PIL import Image
 
+from dcgan_lib.errors import UserError
+
 
 def show_source(*objects: Callable[..., object]) -> Markdown:
     """Return the library's own lines for display, docstrings left out.
@@ -17,21 +20,38 @@ def show_source(*objects: Callable[..., object]) -> Markdown:
     Parameters
     ----------
     *objects : callable
-        Functions or classes of the library.
+        Functions or classes of the library. The notes under a dataclass's fields stay, and so does a
+        docstring that is all there is.
     """
-    parts = []
-    for thing in objects:
-        source = textwrap.dedent(inspect.getsource(thing))
-        if thing.__doc__:
-            start = source.index('"""')
-            end = source.index('"""', start + 3) + 3
-            source = source[:start].rstrip() + source[end:]
-        parts.append(source.strip())
+    parts = [_without_docstrings(textwrap.dedent(inspect.getsource(thing))) for thing in objects]
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
 
 
+def _without_docstrings(source: str) -> str:
+    lines: list[str | None] = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and len(node.body) > 1:
+            first = node.body[0]
+            if ast.get_docstring(node) is not None and lines[first.lineno - 1][: first.col_offset].isspace():
+                end = first.end_lineno
+                while end < len(lines) and not lines[end].strip():
+                    end += 1
+                lines[first.lineno - 1 : end] = [None] * (end - first.lineno + 1)
+    return "\n".join(line for line in lines if line is not None)
+
+
 def png_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
-    """Return an image as PNG, each pixel drawn ``scale`` x ``scale``."""
+    """Return an image as PNG, each pixel drawn ``scale`` x ``scale``.
+
+    Raises
+    ------
+    UserError
+        If the pixels are not uint8, h x w x 3 or h x w, or the scale is less than 1.
+    """
+    is_grey_or_rgb = pixels_hwc.ndim == 2 or pixels_hwc.shape[2:] == (3,)
+    if pixels_hwc.dtype != np.uint8 or not is_grey_or_rgb or scale < 1:
+        came = f"{pixels_hwc.dtype} of shape {pixels_hwc.shape}, scale {scale}"
+        raise UserError(f"a picture is uint8, h x w x 3 or h x w, at a scale of 1 or more, but got {came}")
     buffer = io.BytesIO()
     Image.fromarray(np.repeat(np.repeat(pixels_hwc, scale, 0), scale, 1)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -48,7 +68,14 @@ def step_through(pictures: Mapping[str, np.ndarray], description: str, *, scale:
         The slider's name.
     scale : int, default 1
         Screen pixels to a pixel.
+
+    Raises
+    ------
+    UserError
+        If there is no picture, or see `png_bytes`.
     """
+    if not pictures:
+        raise UserError("a slider needs at least one picture, but got none")
     pages = [
         widgets.VBox([widgets.Label(caption), widgets.Image(value=png_bytes(pixels, scale), format="png")])
         for caption, pixels in pictures.items()

@@ -3,6 +3,7 @@
 Axes: n images, c channels, h x w pixels; ``_u8`` pixels 0..255.
 """
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import wraps
@@ -15,7 +16,19 @@ import torch
 from matplotlib.figure import Figure
 from torchvision.utils import make_grid
 
+from dcgan_lib.errors import UserError
+
 STYLE = str(files("dcgan_lib") / "book.mplstyle")
+
+
+class BookFigure(Figure):
+    """A figure that shows itself in a notebook although pyplot, with its global state, is left alone."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with mpl.rc_context(fname=STYLE):
+            self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 def _styled(draw: Any) -> Any:
@@ -30,12 +43,18 @@ def _styled(draw: Any) -> Any:
 
 
 def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
-    """Lay images out in rows, two white pixels apart, as one uint8 array h x w x 3."""
-    return (
-        make_grid(torch.from_numpy(np.ascontiguousarray(images_u8)), columns, padding=2, pad_value=255)
-        .permute(1, 2, 0)
-        .numpy()
-    )
+    """Lay images out in rows, two white pixels apart, as one uint8 array h x w x 3.
+
+    Raises
+    ------
+    UserError
+        If there is no image, the images are not uint8, n x c x h x w, or ``columns`` is less than 1.
+    """
+    if images_u8.dtype != np.uint8 or images_u8.ndim != 4 or not len(images_u8) or columns < 1:
+        came = f"{images_u8.dtype} of shape {images_u8.shape} in {columns} columns"
+        raise UserError(f"a grid takes at least one image, uint8, n x c x h x w, in 1 column or more, but got {came}")
+    images_nchw = torch.from_numpy(np.array(images_u8))  # a copy: torch warns of memory that is read-only
+    return make_grid(images_nchw, columns, padding=2, pad_value=255).permute(1, 2, 0).numpy()
 
 
 @_styled
@@ -50,11 +69,18 @@ def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: flo
         Images in a row of a group.
     width : float, default 8
         Of the figure, in inches.
+
+    Raises
+    ------
+    UserError
+        If there is no group, or see `tile`.
     """
+    if not groups:
+        raise UserError("a figure needs at least one group of images, but got none")
     tiles = {title: tile(images, columns) for title, images in groups.items()}
     shares = [array.shape[1] / array.shape[0] for array in tiles.values()]
     height = width / sum(shares) + 0.35
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = BookFigure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, len(tiles), width_ratios=shares, squeeze=False)[0]
     for panel, (title, array) in zip(panels, tiles.items(), strict=True):
         panel.imshow(array)
@@ -74,11 +100,16 @@ def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) ->
     smooth : int, default 1
         Lines to average over.
 
+    Raises
+    ------
+    UserError
+        If a curve has no line of metrics, or fewer than ``smooth``.
+
     Notes
     -----
-    Dashed lines mark the discriminator's loss and its probability when it can only guess.
+    Dotted lines mark the discriminator's loss and its probability when it can only guess.
     """
-    figure = Figure(figsize=(8.0, 2.9), layout="constrained")
+    figure = BookFigure(figsize=(8.0, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     curves = (
         (left, "d_loss", "discriminator", "-"), (left, "g_loss", "generator", "--"),
@@ -86,6 +117,10 @@ def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) ->
     )  # fmt: skip
     for panel, name, label, line in curves:
         lines = [entry for entry in metrics if name in entry]
+        if not 1 <= smooth <= len(lines):
+            raise UserError(
+                f"{len(lines)} lines hold {name}, but smooth is {smooth}: it needs 1 or more, and as many lines"
+            )
         steps, values = ([entry[key] for entry in lines] for key in ("step", name))
         kernel = np.ones(smooth) / smooth
         panel.plot(steps[smooth - 1 :], np.convolve(values, kernel, "valid"), line, label=label)
@@ -113,8 +148,18 @@ def plot_estimates(
         Of the horizontal axis, with the unit.
     reference : (str, float), optional
         A named value drawn as a dashed line.
+
+    Raises
+    ------
+    UserError
+        If there is no row, or a value lies outside its interval.
     """
-    figure = Figure(figsize=(8.0, 0.8 + 0.42 * len(rows)), layout="constrained")
+    wrong = [name for name, (value, low, high) in rows.items() if not low <= value <= high]
+    if not rows or wrong:
+        raise UserError(
+            f"each row is value, low, high with low <= value <= high, but {', '.join(wrong) or 'none came'}"
+        )
+    figure = BookFigure(figsize=(8.0, 0.8 + 0.42 * len(rows)), layout="constrained")
     panel = figure.subplots()
     for place, (value, low, high) in enumerate(rows.values()):
         panel.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color="C0", capsize=3)

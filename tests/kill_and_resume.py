@@ -31,8 +31,8 @@ TRAIN = [
     "--num-channels",
     "3",
 ]
-TRAIN += ["--num-images", "2000", "--base-width", "8", "--steps", "400", "--log-every", "10", "--save-seconds", "0.3"]
-TRAIN += ["--sample-every", "100", "--threads", "1"]
+TRAIN += ["--num-images", "2000", "--base-width", "8", "--steps", "1500", "--log-every", "10", "--save-seconds", "0.3"]
+TRAIN += ["--sample-every", "500", "--threads", "1"]
 
 
 def start(folder: Path, options: list[str]) -> subprocess.Popen:
@@ -49,15 +49,21 @@ def saved_step(folder: Path) -> int:
     return json.loads(lines[-1])["step"] if lines else 0
 
 
+def last_save(folder: Path) -> int:
+    """Return when the state was last written, in nanoseconds; 0 before the first time."""
+    path = folder / "state.safetensors"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def kill_at_random(folder: Path, kills: int, rng: random.Random, options: list[str]) -> list[int]:
     """Kill the run so many times; return the step seen at each kill."""
     steps: list[int] = []
     while len(steps) < kills:
+        before = last_save(folder)
         child = start(folder, options)
-        begun = time.monotonic()
-        while not (folder / "state.safetensors").exists() and child.poll() is None and time.monotonic() - begun < 300:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 12))
+        while last_save(folder) == before and child.poll() is None:
+            time.sleep(0.02)  # it saves once as soon as it is ready to train
+        time.sleep(rng.uniform(0, 6))
         if child.poll() is not None:
             raise SystemExit(f"the run ended after {len(steps)} of {kills} kills: ask for more --steps")
         child.send_signal(signal.SIGKILL)

@@ -223,6 +223,7 @@ def report_text(report: GeneratorReport) -> str:
     ]
     if report.digits:
         digits, even = report.digits, report.digits.evenness
+        lines += [f"  {'named as asked':28} {_percent(digits.agreement)}  (n {digits.n:,})"] if digits.agreement else []
         lines += [
             f"  {'recognised, confidence > 0.9':28} {_percent(digits.recognised)}  (n {digits.n:,})",
             f"  {'class entropy / log 10':28} {even.value:.4f} [{even.low:.4f}, {even.high:.4f}]",

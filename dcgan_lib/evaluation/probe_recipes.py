@@ -40,8 +40,8 @@ class ProbeRecipe:
     shift, flip : int, bool
         Augmentation, as in `train_probe`.
     ledger : mapping of str to str
-        Id of a claim to the head whose score it takes, or to "accuracy" or "R2" for the least score
-        of all heads with that measure.
+        Id of a claim to the head whose score it takes, or to "boolean" or "continuous" for the least
+        score of all heads of that kind.
     """
 
     image_set: str
@@ -87,7 +87,7 @@ RECIPES: dict[str, ProbeRecipe] = {
         steps=1500,
         num_train=20_000,
         num_test=5000,
-        ledger={"ours.probe.rooms.presence": "accuracy", "ours.probe.rooms.measures": "R2"},
+        ledger={"ours.probe.rooms.presence": "boolean", "ours.probe.rooms.measures": "continuous"},
     ),
     "probe-portraits": ProbeRecipe(
         image_set="portraits",
@@ -95,7 +95,7 @@ RECIPES: dict[str, ProbeRecipe] = {
         steps=1500,
         num_train=20_000,
         num_test=5000,
-        ledger={"ours.probe.portraits.presence": "accuracy", "ours.probe.portraits.measures": "R2"},
+        ledger={"ours.probe.portraits.presence": "boolean", "ours.probe.portraits.measures": "continuous"},
     ),
 }
 
@@ -184,7 +184,7 @@ def _record(
     results: Path | None,
 ) -> None:
     """Enter one head's score, or the least of several, into the ledger; shares in per cent."""
-    rows = {head: row for head, row in report.items() if what in (head, row["measure"])}
+    rows = {head: row for head, row in report.items() if what in (head, row["kind"])}
     head, row = min(rows.items(), key=lambda item: item[1]["score"])
     is_share = row["measure"] == "accuracy"
     estimate = Estimate(row["score"], row["low"], row["high"])

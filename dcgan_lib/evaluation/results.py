@@ -138,9 +138,9 @@ def record(
         section=claim.section,
         paper=claim.paper,
         paper_flag=claim.paper_flag,
-        value=float(value),
-        low=float(low),
-        high=float(high),
+        value=_rounded(value),
+        low=_rounded(low),
+        high=_rounded(high),
         unit=unit,
         n=int(n),
         data=data,
@@ -223,6 +223,11 @@ def _judge(result: Result, rule: Rule) -> Verdict:
     if isinstance(rule, NumericRule):
         return rule.verdict(result.value, result.low, result.high)
     return judge_checks(checks_in(result.notes))
+
+
+def _rounded(x: float) -> float:
+    """Drop digits that are arithmetic noise; rounding keeps the order of value and interval."""
+    return float(f"{x:.10g}")
 
 
 def _path(folder: Path, id: str) -> Path:

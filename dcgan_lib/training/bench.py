@@ -5,13 +5,15 @@ The contenders take turns on the same minibatch, so a machine whose speed drifts
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig, TrainConfig
+from dcgan_lib.errors import UserError
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training.step import make_gan, train_step
@@ -41,8 +43,9 @@ def plain_stepper(config: TrainConfig) -> Callable[[Tensor, Tensor], tuple[float
     The mathematics is that of ``train_step`` with ``schedule="same_batch"``: the same losses on the same
     generated images, the same Adam.
     """
-    torch.manual_seed(config.seed)
-    generator, discriminator, criterion = Generator(config.model), Discriminator(config.model), nn.BCELoss()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        generator, discriminator, criterion = Generator(config.model), Discriminator(config.model), nn.BCELoss()
     betas = (config.beta1, config.beta2)
     g_adam = torch.optim.Adam(generator.parameters(), config.learning_rate, betas)
     d_adam = torch.optim.Adam(discriminator.parameters(), config.learning_rate, betas)
@@ -96,15 +99,21 @@ def bench(
     rounds : int, default 15
         Rounds that count, after two that do not.
     threads : int, optional
-        CPU threads; PyTorch's choice when unset.
+        CPU threads; PyTorch's choice when unset. What was set before is set again at the end.
 
     Returns
     -------
     list of BenchRow
         ``plain`` first.
+
+    Raises
+    ------
+    UserError
+        If rounds or threads are fewer than 1, or the networks cannot have that size.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    for name, value in (("rounds", rounds), ("threads", 1 if threads is None else threads)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, but it is {value}")
     config = bench_config(size, 1 if size == 32 else 3, base_width, batch_size)
     steppers = {
         "plain": plain_stepper(config),
@@ -116,19 +125,30 @@ def bench(
         name: x_bchw if name == "plain" else x_bchw.contiguous(memory_format=torch.channels_last) for name in steppers
     }
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
-    for turn in range(rounds + 2):
-        z_bd = sample_latents(batch_size, config.model, seeded(turn))
-        for name, step in steppers.items():
-            begun = time.perf_counter()
-            step(inputs[name], z_bd)
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - begun)
+    with _threads(threads or torch.get_num_threads()):
+        for turn in range(rounds + 2):
+            z_bd = sample_latents(batch_size, config.model, seeded(turn))
+            for name, step in steppers.items():
+                begun = time.perf_counter()
+                step(inputs[name], z_bd)
+                if turn >= 2:
+                    seconds[name].append(time.perf_counter() - begun)
     return [_row(size, name, batch_size, seconds) for name in steppers]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _row(size: int, name: str, batch_size: int, seconds: dict[str, list[float]]) -> BenchRow:
     ratios = sorted(plain / ours for plain, ours in zip(seconds["plain"], seconds[name], strict=True))
-    tenths = statistics.quantiles(ratios, n=10) if len(ratios) > 1 else ratios * 9
+    tenths = statistics.quantiles(ratios, n=10, method="inclusive") if len(ratios) > 1 else ratios * 9
     return BenchRow(
         size=size, contender=name, images_per_second=batch_size / statistics.median(seconds[name]),
         speedup=statistics.median(ratios), low=tenths[0], high=tenths[-1],

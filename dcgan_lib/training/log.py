@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.step import StepRecord
@@ -17,17 +16,22 @@ from dcgan_lib.training.step import StepRecord
 class RunningMeans:
     """Average the records of many steps on the device, so that no step waits for a number."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+    def __init__(self, pending: dict[str, list[float]] | None = None) -> None:
+        pairs = (pending or {}).items()
+        self._sums = {name: torch.tensor(total) for name, (total, _) in pairs}
+        self._counts = {name: int(count) for name, (_, count) in pairs}
 
     def add(self, record: StepRecord) -> None:
         """Add one step's record."""
         for entry in fields(record):
             value = getattr(record, entry.name)
             if value is not None:
-                self._sums[entry.name] = self._sums.get(entry.name, torch.zeros_like(value)) + value
+                self._sums[entry.name] = self._sums.get(entry.name, torch.zeros_like(value)).to(value.device) + value
                 self._counts[entry.name] = self._counts.get(entry.name, 0) + 1
+
+    def pending(self) -> dict[str, list[float]]:
+        """Return the sums and counts since the last flush, from which they can be built again."""
+        return {name: [float(total), self._counts[name]] for name, total in self._sums.items()}
 
     def flush(self) -> dict[str, float]:
         """Return the means since the last flush and begin anew."""
@@ -105,14 +109,14 @@ def find_trouble(line: dict[str, float]) -> str | None:
     Notes
     -----
     The thresholds are our choice. A discriminator that is sure of nearly every image gives the
-    generator a gradient that says little; at d_loss < 0.02 it has in effect won.
+    generator a gradient that says little; at d_loss < 0.05 it has in effect won.
     """
     broken = [name for name in ("d_loss", "g_loss") if not math.isfinite(line.get(name, 0.0))]
     if broken:
         return f"{' and '.join(broken)} is no longer a finite number: lower the learning rate, or use float32"
-    if line.get("d_loss", 1.0) < 0.02:
+    if line.get("d_loss", 1.0) < 0.05:
         return (
-            f"the discriminator has won (d_loss {line['d_loss']:.3f}): the generator learns little from it; "
+            "the discriminator has won (d_loss below 0.05): the generator learns little from it; "
             "try more g_updates, a lower learning rate, or more images"
         )
     if line.get("d_real", 1.0) < 0.02 and line.get("d_fake", 1.0) < 0.02:

@@ -6,6 +6,7 @@ uninterrupted one bit for bit on the same CPU with the same number of threads.
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -152,11 +153,12 @@ class _Run:
         self.config, self.run_dir, self.warnings = config, run_dir, []
         self.gan = make_gan(config, device)
         self.batches = Batches(image_set, config, self.gan.device)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
         if (run_dir / checkpoints.STATE).exists():
             checkpoints.check_resumable(run_dir, config, identity(image_set))
             saved = checkpoints.load_state(run_dir, self.gan)
             self.step, self.seconds, threads = saved["step"], saved["seconds"], threads or saved["threads"]
+            self.means = RunningMeans(saved["means"])
         self.threads = threads or probe_threads(self.gan, self.batches)
         torch.set_num_threads(self.threads)
         known = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)}
@@ -166,19 +168,20 @@ class _Run:
 
     def save(self) -> None:
         progress = {"step": self.step, "seconds": self.seconds, "threads": self.threads}
+        progress["means"] = self.means.pending()
         checkpoints.save_state(self.run_dir, self.gan, progress)
 
     def train(self, stop_asked: Callable[[], bool], bar: tqdm) -> str:
-        config, means, earlier = self.config, RunningMeans(), self.seconds
+        config, earlier = self.config, self.seconds
         begun = last_save = last_log = time.monotonic()
         logged = self.step
         while self.step < config.steps:
-            self._take_step(means)
+            self._take_step()
             bar.update()
             now = time.monotonic()
             self.seconds = earlier + now - begun
             if self.step % config.log_every == 0:
-                line = self._write_metrics(means, (self.step - logged) * config.batch_size / max(now - last_log, 1e-9))
+                line = self._write_metrics((self.step - logged) * config.batch_size / max(now - last_log, 1e-9), bar)
                 bar.set_postfix(
                     {key: f"{line[key]:.3f}" for key in ("d_loss", "g_loss", "d_real", "d_fake") if key in line}
                 )
@@ -196,27 +199,28 @@ class _Run:
                 last_save = time.monotonic()
         return "steps"
 
-    def _take_step(self, means: RunningMeans) -> None:
+    def _take_step(self) -> None:
         for optimizer in (self.gan.g_optimizer, self.gan.d_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = scheduled_learning_rate(self.config, self.step)
         x_bchw, labels_b = self.batches(self.step)
         latents = draw_latents(self.config, self.gan.device, self.step)
-        means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents))
+        self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents))
         self.step += 1
 
-    def _write_metrics(self, means: RunningMeans, images_per_second: float) -> dict[str, float]:
+    def _write_metrics(self, images_per_second: float, bar: tqdm) -> dict[str, float]:
         line = {
             "step": self.step,
             "epoch": round(self.step / self.batches.per_epoch, 3),
             "seconds": round(self.seconds, 1),
         }
-        line |= {name: round(value, 5) for name, value in means.flush().items()}
+        line |= {name: round(value, 5) for name, value in self.means.flush().items()}
         line["images_per_second"] = round(images_per_second, 1)
         trouble = find_trouble(line)
         if trouble and trouble not in self.warnings:
             self.warnings.append(trouble)
-            tqdm.write(f"step {self.step}: {trouble}")
+            if not bar.disable:
+                bar.write(f"step {self.step}: {trouble}", file=sys.stderr)
         self.log.write(line)
         return line
 

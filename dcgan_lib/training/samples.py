@@ -51,19 +51,20 @@ def draw(
     Raises
     ------
     UserError
-        If there is no such checkpoint, no discriminator to pick with, or no such class.
+        If there is no such checkpoint, no discriminator to pick with, or no such class, or a number is
+        out of range.
     """
+    total = num_images * best_of
+    for name, value, low in (("num_images", num_images, 1), ("best_of", best_of, 1), ("seed", seed, 0)):
+        if not low <= value < 2**63:
+            raise UserError(f"{name} must be at least {low} and below 2**63, but it is {value}")
+    if batch_stats and total == 1:
+        raise UserError("one picture alone has no batch statistics: draw at least 2, or use the running statistics")
     generator = load_generator(checkpoint)
-    num_classes, total = generator.config.num_classes, num_images * best_of
-    labels_n = None
-    if num_classes:
-        labels_n = torch.arange(total) % num_classes if label is None else torch.full((total,), label)
-    if label is not None and not 0 <= label < num_classes:
-        allowed = f"0 to {num_classes - 1}" if num_classes else "left out, because this generator has no classes"
-        raise UserError(f"label must be {allowed}, but it is {label}")
-    pictures = generate_u8(
-        generator, sample_latents(total, generator.config, seeded(seed)), labels_n, batch_stats=batch_stats
-    )
+    labels_n = _labels(total, generator.config.num_classes, label)
+    z_nd = sample_latents(total, generator.config, seeded(seed))
+    size = next((size for size in range(256, 1, -1) if total % size != 1), 256)  # one alone has no batch statistics
+    pictures = generate_u8(generator, z_nd, labels_n, batch_stats=batch_stats, batch_size=size)
     if best_of == 1:
         return pictures
     discriminator = load_discriminator(checkpoint)
@@ -74,9 +75,28 @@ def draw(
     return pictures[logits.argsort(descending=True)[:num_images].numpy()]
 
 
+def _labels(num: int, num_classes: int, label: int | None) -> torch.Tensor | None:
+    """Return the class of each picture, None for a generator without classes."""
+    if label is not None and not 0 <= label < num_classes:
+        allowed = f"0 to {num_classes - 1}" if num_classes else "left out, because this generator has no classes"
+        raise UserError(f"label must be {allowed}, but it is {label}")
+    if not num_classes:
+        return None
+    return torch.arange(num) % num_classes if label is None else torch.full((num,), label)
+
+
 def write_grid(path: Path, pictures_u8: np.ndarray, columns: int | None = None) -> None:
-    """Write pictures as one PNG, two white pixels apart; the last row may be short."""
-    columns = columns or math.ceil(math.sqrt(len(pictures_u8)))
+    """Write pictures as one PNG, two white pixels apart; the last row may be short, and one alone has no border.
+
+    Raises
+    ------
+    UserError
+        If ``columns`` is less than 1, or the file cannot be written.
+    """
+    if columns is None:
+        columns = math.ceil(math.sqrt(len(pictures_u8)))
+    if columns < 1:
+        raise UserError(f"columns must be at least 1, but it is {columns}")
     grid = make_grid(torch.from_numpy(pictures_u8), columns, padding=2, pad_value=255)
     _save(path, grid.permute(1, 2, 0).numpy())
 

@@ -1,0 +1,173 @@
+"""Figures: what they show is what they were given, and nothing is drawn, or left out, in silence."""
+
+import io
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dcgan_lib.errors import UserError
+from dcgan_lib.plotting import plot_estimates, plot_grids, plot_training, tile
+
+METRICS = [
+    {"step": 10 * k, "d_loss": 1.4 - 0.1 * k, "g_loss": 0.7 + 0.2 * k, "d_real": 0.5 + 0.05 * k, "d_fake": 0.4}
+    for k in range(1, 6)
+]
+ROWS = {"trained": (0.2, 0.1, 0.4), "untrained": (3.0, 2.5, 3.25)}
+
+
+def images(num, channels=3, height=6, width=4, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (num, channels, height, width), dtype=np.uint8)
+
+
+FIGURES = {
+    "grids": lambda: plot_grids({"real": images(5), "generated": images(3)}, 2),
+    "training": lambda: plot_training(METRICS),
+    "estimates": lambda: plot_estimates(ROWS, "KID", reference=("target", 0.3)),
+}
+
+
+@pytest.fixture(params=FIGURES)
+def draw(request):
+    return FIGURES[request.param]
+
+
+def test_the_readers_settings_stay_as_they_were(draw):
+    chosen = {"font.size": 23.0, "lines.linewidth": 7.0, "axes.grid": False, "image.cmap": "jet"}
+    with mpl.rc_context(chosen):
+        before = dict(mpl.rcParams)
+        figure = draw()
+        figure._repr_png_()
+        assert dict(mpl.rcParams) == before
+    assert isinstance(figure, Figure)
+
+
+def test_figures_have_the_books_style_and_not_the_readers(draw):
+    with mpl.rc_context({"axes.titlesize": 40.0, "savefig.facecolor": "red"}):
+        figure = draw()
+        pixels = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+    assert (pixels[0, 0] == 255).all()
+    assert {panel.title.get_fontsize() for panel in figure.axes} == {10.0}
+
+
+def test_a_notebook_shows_a_figure_as_one_picture(draw):
+    """Pyplot, which would register figures with the notebook, is never asked; a plain Figure is the wrong twin."""
+    shown, _ = DisplayFormatter().format(draw())
+    with Image.open(io.BytesIO(shown["image/png"])) as image:
+        assert image.format == "PNG" and image.width > 300
+    assert "image/png" not in DisplayFormatter().format(Figure())[0]
+
+
+def test_the_same_figure_twice_is_the_same_picture(draw):
+    assert draw()._repr_png_() == draw()._repr_png_()
+
+
+def test_tiles_hold_every_image_at_its_place():
+    pictures = images(5)
+    array = tile(pictures, 3)
+    assert array.shape == (2 * 8 + 2, 3 * 6 + 2, 3) and array.dtype == np.uint8
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, 3)
+        top, left = row * 8 + 2, column * 6 + 2
+        np.testing.assert_array_equal(array[top : top + 6, left : left + 4], picture.transpose(1, 2, 0))
+    assert (array[10:16, 14:18] == 255).all(), "the empty place is white"
+
+
+def test_grey_tiles_are_grey_and_a_read_only_map_is_read():
+    pictures = images(2, channels=1)
+    pictures.flags.writeable = False
+    array = tile(pictures, 2)
+    assert (array[..., 0] == array[..., 1]).all() and (array[..., 1] == array[..., 2]).all()
+    np.testing.assert_array_equal(array[2:8, 2:6, 0], pictures[0, 0])
+
+
+def test_grids_show_each_group_under_its_title():
+    groups = {"real": images(5), "generated": images(3, seed=1)}
+    figure = plot_grids(groups, 2, width=5)
+    assert figure.get_figwidth() == 5
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["real", "generated"]
+    for panel, pictures in zip(figure.axes, groups.values(), strict=True):
+        (shown,) = panel.get_images()
+        np.testing.assert_array_equal(shown.get_array(), tile(pictures, 2))
+        assert not panel.axison
+
+
+def test_training_curves_are_the_metrics():
+    left, right = plot_training(METRICS).axes
+    curves = {line.get_label(): line for panel in (left, right) for line in panel.lines[:2]}
+    names = {
+        "discriminator": "d_loss", "generator": "g_loss", "D(x), real images": "d_real", "D(G(z)), generated": "d_fake",
+    }  # fmt: skip
+    assert curves.keys() == names.keys()
+    for label, name in names.items():
+        assert list(curves[label].get_xdata()) == [10, 20, 30, 40, 50]
+        assert curves[label].get_ydata() == pytest.approx([line[name] for line in METRICS])
+    assert {line.get_linestyle() for line in left.lines[:2]} == {"-", "--"}, "colour is not the only cue"
+    assert [panel.get_title(loc="left") for panel in (left, right)] == ["loss", "probability of being real"]
+    assert [panel.get_xlabel() for panel in (left, right)] == ["step", "step"]
+
+
+def test_guessing_is_marked_and_probabilities_fill_their_axis():
+    left, right = plot_training(METRICS).axes
+    assert left.lines[2].get_ydata() == pytest.approx([2 * math.log(2)] * 2)
+    assert right.lines[2].get_ydata() == pytest.approx([0.5] * 2)
+    assert right.get_ylim() == (0, 1)
+
+
+def test_smoothing_is_a_mean_over_the_lines_before():
+    line = plot_training(METRICS, smooth=3).axes[0].lines[0]
+    assert list(line.get_xdata()) == [30, 40, 50]
+    assert line.get_ydata() == pytest.approx([1.2, 1.1, 1.0])
+
+
+def test_a_metric_absent_from_a_line_is_left_out_of_its_own_curve_only():
+    """With schedule "alternate", a line may come from one network."""
+    metrics = [*METRICS, {"step": 60, "g_loss": 5.0, "d_fake": 0.1}]
+    left, _ = plot_training(metrics).axes
+    assert [len(line.get_xdata()) for line in left.lines[:2]] == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "smooth", "name"),
+    [([], 1, "d_loss"), (METRICS, 6, "d_loss"), (METRICS, 0, "d_loss"), ([{"step": 1, "d_loss": 1.0}], 1, "g_loss")],
+)
+def test_too_few_metrics_are_refused(metrics, smooth, name):
+    with pytest.raises(UserError, match=f"lines hold {name}"):
+        plot_training(metrics, smooth=smooth)
+
+
+def test_estimates_show_value_and_interval_from_top_to_bottom():
+    figure = plot_estimates(ROWS, "KID (lower is better)", reference=("target", 0.3))
+    (panel,) = figure.axes
+    assert [text.get_text() for text in panel.get_yticklabels()] == list(ROWS)
+    assert panel.get_xlabel() == "KID (lower is better)"
+    assert panel.get_ylim() == (1.5, -0.5), "the first row is on top"
+    for place, (container, (value, low, high)) in enumerate(zip(panel.containers, ROWS.values(), strict=True)):
+        point, _, (bar,) = container
+        assert (point.get_xdata()[0], point.get_ydata()[0]) == (value, place)
+        assert bar.get_segments()[0][:, 0] == pytest.approx([low, high])
+    assert panel.lines[-1].get_xdata() == [0.3, 0.3]
+    assert [text.get_text() for text in panel.texts] == ["target"]
+    assert not plot_estimates(ROWS, "KID").axes[0].texts
+
+
+REFUSED = {
+    "no group": lambda: plot_grids({}),
+    "no image": lambda: plot_grids({"none": images(0)}),
+    "floats": lambda: plot_grids({"floats": images(2) / 255}),
+    "one image": lambda: plot_grids({"one": images(2)[0]}),
+    "no column": lambda: tile(images(2), 0),
+    "no row": lambda: plot_estimates({}, "x"),
+    "outside": lambda: plot_estimates({"outside": (1.0, 2.0, 3.0)}, "x"),
+    "not a number": lambda: plot_estimates({"nan": (math.nan, 0, 1)}, "x"),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_shown_is_refused(call):
+    with pytest.raises(UserError, match="but"):
+        call()

@@ -40,8 +40,8 @@ def _without_docstrings(source: str) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
-def png_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
-    """Return an image as PNG, each pixel drawn ``scale`` x ``scale``.
+def webp_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
+    """Return an image as WebP, lossy but small, each pixel drawn ``scale`` x ``scale``.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def png_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
         came = f"{pixels_hwc.dtype} of shape {pixels_hwc.shape}, scale {scale}"
         raise UserError(f"a picture is uint8, h x w x 3 or h x w, at a scale of 1 or more, but got {came}")
     buffer = io.BytesIO()
-    Image.fromarray(np.repeat(np.repeat(pixels_hwc, scale, 0), scale, 1)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(np.repeat(np.repeat(pixels_hwc, scale, 0), scale, 1)).save(buffer, "WEBP", quality=80)
     return buffer.getvalue()
 
 
@@ -72,12 +72,12 @@ def step_through(pictures: Mapping[str, np.ndarray], description: str, *, scale:
     Raises
     ------
     UserError
-        If there is no picture, or see `png_bytes`.
+        If there is no picture, or see `webp_bytes`.
     """
     if not pictures:
         raise UserError("a slider needs at least one picture, but got none")
     pages = [
-        widgets.VBox([widgets.Label(caption), widgets.Image(value=png_bytes(pixels, scale), format="png")])
+        widgets.VBox([widgets.Label(caption), widgets.Image(value=webp_bytes(pixels, scale), format="webp")])
         for caption, pixels in pictures.items()
     ]
     stack = widgets.Stack(pages, selected_index=len(pages) - 1)

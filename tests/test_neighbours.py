@@ -22,6 +22,7 @@ def pictures(num, seed, side=8):
 @pytest.mark.parametrize("chunk_size", [5, 64, 4096])
 def test_agrees_with_brute_force(chunk_size):
     queries, references = pictures(60, 0), pictures(300, 1)
+    references.setflags(write=False)  # as a memory map is
     search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(references.reshape(300, -1).astype(np.float64))
     expected, rows = search.kneighbors(queries.reshape(60, -1).astype(np.float64))
     distances, indices = nearest(queries, references, chunk_size=chunk_size)

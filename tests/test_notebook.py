@@ -16,7 +16,7 @@ from dcgan_lib import config, errors, notebook
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import neighbours, probe_model
 from dcgan_lib.models import dcgan, losses, sampling
-from dcgan_lib.notebook import png_bytes, show_source, step_through
+from dcgan_lib.notebook import show_source, step_through, webp_bytes
 from dcgan_lib.training import bench, loop, step
 
 MODULES = (bench, config, dcgan, errors, loop, losses, neighbours, notebook, probe_model, sampling, step)
@@ -102,22 +102,24 @@ def picture(value, height=3, width=2):
 
 
 @pytest.mark.parametrize("scale", [1, 4])
-def test_png_holds_each_pixel_scale_by_scale(scale):
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 2, 3), dtype=np.uint8)
-    with Image.open(io.BytesIO(png_bytes(pixels, scale))) as image:
-        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (2 * scale, 3 * scale))
-        np.testing.assert_array_equal(image, np.kron(pixels, np.ones((scale, scale, 1), np.uint8)))
-    with Image.open(io.BytesIO(png_bytes(pixels[..., 0], scale))) as image:
-        assert image.mode == "L"
+def test_webp_holds_each_pixel_scale_by_scale(scale):
+    pixels = np.repeat(np.linspace(0, 255, 24).astype(np.uint8)[:, None, None], 16, 1).repeat(3, 2)
+    expected = np.kron(pixels, np.ones((scale, scale, 1), np.uint8))
+    with Image.open(io.BytesIO(webp_bytes(pixels, scale))) as image:
+        assert (image.format, image.size) == ("WEBP", (16 * scale, 24 * scale))
+        gap = np.abs(np.asarray(image.convert("RGB")).astype(int) - expected)
+    assert gap.mean() < 4 < np.abs(expected[::-1].astype(int) - expected).mean(), (
+        "close to it, and not to it upside down"
+    )
 
 
 @pytest.mark.parametrize(
     ("pixels", "scale"),
     [(picture(0) / 255, 1), (picture(0).transpose(2, 0, 1), 1), (picture(0)[None], 1), (picture(0), 0)],
 )
-def test_png_of_anything_else_is_refused(pixels, scale):
+def test_webp_of_anything_else_is_refused(pixels, scale):
     with pytest.raises(UserError, match="but got"):
-        png_bytes(pixels, scale)
+        webp_bytes(pixels, scale)
 
 
 PICTURES = {"step 10": picture(10), "step 20": picture(20), "step 30": picture(30)}
@@ -128,8 +130,8 @@ def test_each_picture_is_a_page_with_its_caption():
     assert isinstance(stack, widgets.Stack) and len(stack.children) == 3
     for page, (caption, pixels) in zip(stack.children, PICTURES.items(), strict=True):
         label, image = page.children
-        assert label.value == caption and image.format == "png"
-        assert image.value == png_bytes(pixels, 2)
+        assert label.value == caption and image.format == "webp"
+        assert image.value == webp_bytes(pixels, 2)
     assert (slider.min, slider.max, slider.value, slider.description) == (0, 2, 2, "training step")
     assert stack.selected_index == 2, "the page begins at the end, where the slider stands"
 

@@ -136,6 +136,7 @@ def test_constant_truth_is_refused():
 
 def test_prediction_does_not_depend_on_the_batch(trained):
     images = squares(50, 4).images_u8
+    images.setflags(write=False)  # as a memory map is
     whole, parts = trained.predict(images), trained.predict(images, batch_size=7)
     for name in whole:
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-4, atol=1e-4)
@@ -231,6 +232,7 @@ def test_unknown_recipe_is_refused(capsys):
 
 def test_digit_report_counts_and_frames(trained):
     even = squares(400, 8)
+    even.images_u8.setflags(write=False)
     report = digit_report(even.images_u8, trained, labels=even.labels)
     assert sum(report.counts) == report.n == 400
     assert report.evenness.value > 0.98 and report.agreement.value > 0.95 and report.recognised.value > 0.9

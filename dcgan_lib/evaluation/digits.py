@@ -60,7 +60,7 @@ def digit_report(images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | No
         num_labels = "no" if labels is None else len(labels)
         raise UserError(f"a report needs 2 images and as many labels, but got {len(images_u8)} and {num_labels} labels")
     num_classes = probe.head("label").num_outputs
-    probabilities = probe.predict(frame(torch.from_numpy(images_u8), probe.config.image_size).numpy())["label"]
+    probabilities = probe.predict(frame(torch.from_numpy(np.array(images_u8)), probe.config.image_size).numpy())["label"]
     named, n = probabilities.argmax(1), len(images_u8)
     agreement = None if labels is None else wilson_interval(int((named == labels).sum()), n)
     return DigitReport(

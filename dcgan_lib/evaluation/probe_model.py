@@ -166,7 +166,7 @@ class Probe(nn.Module):
         """Yield images as float32 tensors in [-1, 1] on the probe's device, channels last."""
         self.check_images(images_u8.shape, images_u8.dtype == np.uint8)
         for start in range(0, len(images_u8), batch_size):
-            yield self.scale(torch.from_numpy(np.ascontiguousarray(images_u8[start : start + batch_size])))
+            yield self.scale(torch.from_numpy(np.array(images_u8[start : start + batch_size])))
 
     def scale(self, x_u8: Tensor) -> Tensor:
         """Turn pixels 0..255 into [-1, 1] on the probe's device."""

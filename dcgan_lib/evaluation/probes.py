@@ -161,7 +161,7 @@ class _BestWeights:
         for start in range(0, len(images), 500):
             rows = slice(start, start + 500)
             truths = {name: values[rows] for name, values in self.truths.items()}
-            x_u8 = torch.from_numpy(np.ascontiguousarray(images[rows]))
+            x_u8 = torch.from_numpy(np.array(images[rows]))
             total += float(_loss(self.probe, x_u8, truths, "float32")) * len(x_u8) / len(images)
         if total < self.loss:
             self.loss, self.step, self.weights = total, step, copy.deepcopy(self.probe.state_dict())

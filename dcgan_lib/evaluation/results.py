@@ -132,26 +132,17 @@ def record(
     full_id = claim_id if set_name is None else f"{claim_id}:{set_name}"
     check_numbers(full_id, value, low, high, n, seconds)
     check_command(full_id, command, data)
-    result = Result(
+    numbers = {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high), "unit": unit, "n": int(n)}
+    origin = {"data": data, "checkpoint": checkpoint, "seed": seed, "command": command}
+    result = dataclasses.replace(
+        _placeholder(claim_id),
         id=full_id,
-        claim=claim.claim,
-        section=claim.section,
-        paper=claim.paper,
-        paper_flag=claim.paper_flag,
-        value=_rounded(value),
-        low=_rounded(low),
-        high=_rounded(high),
-        unit=unit,
-        n=int(n),
-        data=data,
-        checkpoint=checkpoint,
-        seed=seed,
-        command=command,
+        **numbers,
+        **origin,
         hardware=hardware or describe_hardware(),
         seconds=round(float(seconds), 3),
         date=time.strftime("%Y-%m-%d", time.gmtime()),
         version=f"dcgan_lib {__version__}, torch {torch.__version__.partition('+')[0]}",
-        verdict="not measured",
         notes=join_notes(full_id, rule, unit, checks, notes),
     )
     result = dataclasses.replace(result, verdict=_judge(result, rule))

@@ -75,9 +75,7 @@ def fill(f: SimpleNamespace, c: SimpleNamespace, shapes: list[Shape], outlines_n
 
 def _dome(f: SimpleNamespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the light that falls on an ellipsoid around the head, and where each pixel lies on it."""
-    cx, cy, a, b, light_x, light_y = (
-        np.float32(v)[:, :, None] for v in (f.cx, f.cy, f.a, f.b, -f.shadow_x, f.light_y)
-    )
+    cx, cy, a, b, light_x, light_y = (np.float32(v)[:, :, None] for v in (f.cx, f.cy, f.a, f.b, -f.shadow_x, f.light_y))
     grow, light_z = np.float32(1.32), np.sqrt(1 - light_x**2 - light_y**2)
     x, y = (_X - cx) / (a * grow), (_Y - cy) / (b * grow)
     r2 = x * x + y * y

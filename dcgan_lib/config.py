@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dcgan_lib.errors import UserError
 
 MIN_SIDE, MAX_SIDE = 8, 128
+MAX_SEED = 2**63 - 1
 
 
 def _require(holds: bool, what: str, got: Any, allowed: str) -> None:
@@ -149,7 +150,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         _check_choices(self)
-        for name, low in (("batch_size", 2), ("d_updates", 1), ("g_updates", 1), ("steps", 1), ("seed", 0)):
+        for name, low in (("batch_size", 2), ("d_updates", 1), ("g_updates", 1), ("steps", 1)):
             _check_number(self, name, low)
         for name in ("log_every", "sample_every", "num_samples"):
             _check_number(self, name, 1)
@@ -158,6 +159,7 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             _check_number(self, name, 0, 1 - 1e-9)
         _check_number(self, "decay_fraction", 0, 1)
+        _check_number(self, "seed", 0, MAX_SEED)
         _check_number(self, "learning_rate", 1e-12, 10)
         if self.minutes is not None:
             _check_number(self, "minutes", 0)

@@ -22,7 +22,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.losses import discriminator_loss, generator_loss
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training import checkpoints, loop
-from dcgan_lib.training.batches import Batches, draw_latents
+from dcgan_lib.training.batches import Batches, draw_latents, identity
 from dcgan_lib.training.log import find_trouble, read_metrics
 from dcgan_lib.training.loop import choose_device, fit
 from dcgan_lib.training.step import generate, make_gan, scheduled_learning_rate, train_step, update_discriminator
@@ -169,8 +169,25 @@ def test_a_run_is_not_resumed_with_other_settings_or_images(tmp_path):
     run(CONFIG, tmp_path)
     with pytest.raises(UserError, match="learning_rate"):
         run(dataclasses.replace(CONFIG, learning_rate=1e-3), tmp_path)
+    decaying = dataclasses.replace(CONFIG, decay_fraction=0.5)
+    run(decaying, tmp_path / "decaying")
+    with pytest.raises(UserError, match="falls to 0"):
+        run(dataclasses.replace(decaying, steps=24), tmp_path / "decaying")
     with pytest.raises(UserError, match="another image set"):
         fit(CONFIG, tiny_set(seed=1), tmp_path, device="cpu", threads=1, progress=False)
+
+
+def test_cuts_of_one_set_are_told_apart():
+    whole = tiny_set()
+    cuts = [{"cut_from": {"digest": "d"}, "split": split, "subset_seed": 0} for split in ("train", "validation")]
+    names = {identity(dataclasses.replace(whole, card=card)) for card in cuts}
+    assert len(names) == 2 and None not in names
+    assert identity(whole) == "tiny-0"
+
+
+def test_a_grid_of_one_sample(tmp_path):
+    run(dataclasses.replace(CONFIG, num_samples=1, steps=2), tmp_path)
+    assert len(list((tmp_path / "samples").iterdir())) == 1
 
 
 def test_a_damaged_state_is_reported(tmp_path):

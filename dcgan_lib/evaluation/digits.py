@@ -60,7 +60,9 @@ def digit_report(images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | No
         num_labels = "no" if labels is None else len(labels)
         raise UserError(f"a report needs 2 images and as many labels, but got {len(images_u8)} and {num_labels} labels")
     num_classes = probe.head("label").num_outputs
-    probabilities = probe.predict(frame(torch.from_numpy(np.array(images_u8)), probe.config.image_size).numpy())["label"]
+    probabilities = probe.predict(frame(torch.from_numpy(np.array(images_u8)), probe.config.image_size).numpy())[
+        "label"
+    ]
     named, n = probabilities.argmax(1), len(images_u8)
     agreement = None if labels is None else wilson_interval(int((named == labels).sum()), n)
     return DigitReport(
@@ -75,4 +77,4 @@ def digit_report(images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | No
 def _evenness(named_n: np.ndarray, num_classes: int) -> float:
     shares = np.bincount(named_n, minlength=num_classes) / len(named_n)
     shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum() / np.log(num_classes))
+    return float(-(shares * np.log(shares)).sum() / np.log(num_classes)) + 0.0  # never -0

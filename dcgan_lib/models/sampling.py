@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dcgan_lib.config import ModelConfig
+from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.dcgan import Generator
 
@@ -35,7 +35,15 @@ def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tenso
 
 
 def seeded(seed: int) -> torch.Generator:
-    """Return a fresh CPU generator of random numbers."""
+    """Return a fresh CPU generator of random numbers.
+
+    Raises
+    ------
+    UserError
+        If the seed is negative or does not fit in 63 bits.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"a seed must lie between 0 and {MAX_SEED}, but it is {seed}")
     return torch.Generator().manual_seed(seed)
 
 

@@ -145,7 +145,7 @@ def _load(name_or_path: str | Path, kind: type[Network], file_name: str) -> Netw
     folder = find_run(name_or_path)
     path = folder / file_name
     if not path.is_file():
-        raise UserError(f"{folder} has no {file_name}: train for longer, until the first weights are saved")
+        raise UserError(f"{folder} has no {file_name}: a run writes its weights when it ends or is stopped")
     network = kind(load_config(folder)[0].model)
     try:
         with safe_open(path, framework="pt") as file:
@@ -200,6 +200,11 @@ def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> N
     if asked["decay_fraction"]:
         free.discard("steps")  # the learning rate depends on it
     differing = sorted(name for name in asked if name not in free and saved[name] != asked[name])
+    if differing == ["steps"]:
+        raise UserError(
+            f"{run_dir} holds a run of {saved['steps']:,} steps whose learning rate falls to 0 by then (decay_fraction "
+            f"{saved['decay_fraction']:g}): more steps would be another run; choose another folder"
+        )
     if differing:
         raise UserError(
             f"{run_dir} holds a run with other settings of {', '.join(differing)}: choose another folder or delete it"

@@ -52,12 +52,13 @@ def sample_grid(gan: Gan) -> Tensor:
     in the authors' code, since the running ones trail the weights while training.
     """
     model, count = gan.config.model, gan.config.num_samples
-    z_bd = sample_latents(count, model, seeded(gan.config.seed))
+    drawn = max(count, 2)  # batch norm needs a spread
+    z_bd = sample_latents(drawn, model, seeded(gan.config.seed))
     columns, labels = math.ceil(math.sqrt(count)), None
     if model.num_classes:
         columns = math.ceil(count / model.num_classes)
-        labels = torch.arange(count) // columns
-    pictures = generate_u8(gan.generator, z_bd, labels, batch_stats=True, batch_size=max(count, 2))
+        labels = torch.arange(drawn) // columns
+    pictures = generate_u8(gan.generator, z_bd, labels, batch_stats=True, batch_size=drawn)[:count]
     return make_grid(torch.from_numpy(pictures), columns, padding=2, pad_value=255)
 
 

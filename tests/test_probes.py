@@ -240,7 +240,7 @@ def test_digit_report_counts_and_frames(trained):
     report = digit_report(collapsed.images_u8, trained)
     assert report.agreement is None and report.evenness.value < 0.3 and report.counts[2] > 0.9 * len(collapsed)
     small = even.images_u8[:, :, 2:-2, 2:-2]
-    framed = frame(torch.from_numpy(small), (16, 16)).numpy()
+    framed = frame(torch.from_numpy(small.copy()), (16, 16)).numpy()
     np.testing.assert_array_equal(framed[:, :, 2:-2, 2:-2], small)
     assert framed[:, :, :2].max() == 0 and digit_report(small, trained).n == 400
 

@@ -158,7 +158,7 @@ def test_the_front_page_names_every_command(capsys):
 
 
 MISTAKES = [
-    ("learn", "there is no command 'trian'; choose one of: prepare, train"),
+    ("learn", "there is no command 'learn'; choose one of: prepare, train"),
     ("train --recipe nonsense", "no recipe is called 'nonsense'; choose one of: paper-faces"),
     ("train --recipe=nonsense", "no recipe is called 'nonsense'"),
     ("train --set nowhere", "no image set or folder 'nowhere'"),

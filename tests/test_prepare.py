@@ -677,7 +677,8 @@ def test_progress_goes_to_standard_error_and_only_when_asked(tmp_path, capsys):
 # ---- processes that die or meet ----
 
 SLOW = """
-import importlib, sys, time
+import importlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 module = importlib.import_module("dcgan_lib.data.prepare")
 plain = module.decode_file
 def slow(path, framing):

@@ -148,10 +148,9 @@ class Generator(nn.Module):
             h = F.relu(self.hidden_norm(self.hidden(_with_labels(h, y_bk))))
         h = self.project(_with_labels(h, y_bk))
         if self.config.projection_bn == "unit":
-            h = self.project_norm(h).unflatten(1, self.base_shape)
+            h = F.relu(self.project_norm(h)).unflatten(1, self.base_shape)
         else:
-            h = self.project_norm(h.unflatten(1, self.base_shape))
-        h = F.relu(h)
+            h = F.relu(self.project_norm(h.unflatten(1, self.base_shape)))
         for conv, norm in zip(self.convs, self.norms, strict=False):
             h = F.relu(norm(conv(_with_labels(h, y_bk))))
         x_bchw = self.convs[-1](_with_labels(h, y_bk)).float()
@@ -213,7 +212,8 @@ class Discriminator(nn.Module):
     def forward(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> Tensor:
         """Return ``logits_b``, float32, one per image."""
         y_bk = _one_hot(labels_b, self.config.num_classes)
-        h = self.features(x_bchw, labels_b)[-1].flatten(1)
+        # Channels innermost, as they lie in memory: the gradient comes back in the same layout, which is far faster.
+        h = self.features(x_bchw, labels_b)[-1].permute(0, 2, 3, 1).flatten(1)
         if self.config.hidden_units:
             h = F.leaky_relu(self.hidden_norm(self.hidden(_with_labels(h, y_bk))), self.config.leaky_slope)
         return self.head(_with_labels(h, y_bk)).squeeze(1).float()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, recipes, to_dict
 from dcgan_lib.errors import UserError
@@ -120,6 +121,27 @@ def test_every_size_works(height, width, channels, kernel, per_stage, classes, h
         x_bchw = Generator(model)(torch.zeros(2, 3), labels)
         assert x_bchw.shape == (2, channels, height, width)
         assert Discriminator(model)(x_bchw, labels).shape == (2,)
+
+
+def test_gradients_lie_in_memory_as_their_maps_do(monkeypatch):
+    """An elementwise backward pass over two different layouts is 30 times slower on a CPU."""
+    config, layouts = ModelConfig(image_size=(32, 32), base_width=8), []
+
+    def watch(function):
+        def watched(*arguments, **keywords):
+            h = function(*arguments, **keywords)
+            h.register_hook(lambda gradient: layouts.append((tuple(h.shape), h.stride(), gradient.stride())))
+            return h
+
+        return watched
+
+    monkeypatch.setattr(F, "relu", watch(F.relu))
+    monkeypatch.setattr(F, "leaky_relu", watch(F.leaky_relu))
+    generator = Generator(config).to(memory_format=torch.channels_last)
+    discriminator = Discriminator(config).to(memory_format=torch.channels_last)
+    discriminator(generator(sample_latents(4, config, seeded(0)))).sum().backward()
+    assert len(layouts) == 6
+    assert [entry for entry in layouts if entry[1] != entry[2]] == []
 
 
 def test_base_grids():

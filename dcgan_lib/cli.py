@@ -8,10 +8,13 @@ from typing import Any
 
 import tyro
 
-from dcgan_lib import __version__
-from dcgan_lib.commands import COMMANDS, Command, Train
+from dcgan_lib import __version__, commands
+from dcgan_lib.commands import Command, Train
 from dcgan_lib.config import Recipe, recipe
 from dcgan_lib.errors import UserError
+from dcgan_lib.widgets.export_command import Export
+
+COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {"export": Export}
 
 
 def usage() -> str:

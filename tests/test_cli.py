@@ -17,7 +17,7 @@ import tyro
 from PIL import Image
 
 from dcgan_lib import __version__, cli, commands
-from dcgan_lib.commands import COMMANDS
+from dcgan_lib.cli import COMMANDS
 from dcgan_lib.config import ModelConfig, TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import generators, results
@@ -102,6 +102,7 @@ POSITIONAL = {
     "sample": {"--checkpoint"},
     "evaluate": {"--checkpoint"},
     "publish": {"--run-dir", "--name"},
+    "export": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default
     r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"
@@ -401,6 +402,15 @@ def test_sample_says_where_it_cannot_write(plain_run, place, capsys):
         assert shown.startswith("dcgan: cannot write ") and shown.count("\n") == 1
     assert run("sample", plain_run, "--columns", 0) == 2
     assert "columns must be at least 1" in capsys.readouterr().err
+
+
+def test_export_writes_a_script_for_pages(class_run, place, capsys):
+    assert run("export", class_run, "--out", "page/model.js", "--precision", "half") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("page/model.js: ") and ", half; off PyTorch's pixels by 0.0" in told
+    text = (place / "page" / "model.js").read_text()
+    assert text.startswith('(window.dcganModels ||= {})["classes"] = {"name":"classes"')
+    assert run("export", "nothing") == 2 and "no checkpoint or run folder" in capsys.readouterr().err
 
 
 @pytest.fixture

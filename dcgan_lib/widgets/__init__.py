@@ -1,0 +1,1 @@
+"""The live explorer of a generator, in notebooks and in the built book, and the export of its weights."""

@@ -1,0 +1,265 @@
+"""Export a generator for the page: batch norm folded in, weights as int8 or half precision, the error measured.
+
+Axes: n pictures, d latent, i inputs, o outputs, h w grid, k kernel. ``x_u8`` pixels 0..255. A network with labels
+has one more input per class, in every layer.
+"""
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from dcgan_lib.config import ModelConfig
+from dcgan_lib.errors import UserError
+from dcgan_lib.interpretation.directions import load_directions
+from dcgan_lib.models.dcgan import Generator
+from dcgan_lib.models.sampling import generate_u8
+from dcgan_lib.paths import atomic_write
+from dcgan_lib.training.checkpoints import find_run, load_generator
+from dcgan_lib.widgets.latents import seed_latent
+
+Precision = Literal["int8", "half"]
+LIMITS = {"int8": (0.7, 4), "mixed": (0.7, 4), "half": (1.0, 1)}
+"""Largest mean and maximum difference from PyTorch's pixels, of 255 levels, over `NUM_CHECKED` pictures. For int8 it is
+below the 1 and 6 that the book promises, because some picture that is not checked will be worse."""
+NUM_CHECKED = 256
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer with its batch norm folded in: a projection (o, i) or a transposed convolution (i, o, k, k)."""
+
+    kind: Literal["linear", "conv"]
+    weight: np.ndarray
+    bias: np.ndarray
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A generator as the page gets it.
+
+    Parameters
+    ----------
+    name : str
+        The checkpoint's.
+    config : ModelConfig
+        Of the generator.
+    precision : str
+        "int8" or "half"; "mixed" when int8 was asked for and some layers had to stay in half precision.
+    about : dict
+        What ``explorer.js`` reads: sizes, layers with the places of their weights, directions, measured error.
+    weights : bytes
+        All layers' weights, scales and biases.
+    """
+
+    name: str
+    config: ModelConfig
+    precision: str
+    about: dict[str, Any]
+    weights: bytes
+
+
+def fold(generator: Generator) -> list[Layer]:
+    """Fold batch norm's running statistics, scale and bias into the layer before it.
+
+    Returns
+    -------
+    list of Layer
+        float32, in the order of the data; the last has no batch norm and a bias of zero.
+    """
+    layers, convs = [], list(generator.convs)
+    if generator.config.hidden_units:
+        layers.append(_fold_linear(generator.hidden, generator.hidden_norm, None))
+    layers.append(_fold_linear(generator.project, generator.project_norm, generator.base_shape))
+    size = generator.base_shape[1:]
+    for conv, norm in zip(convs, [*generator.norms, None], strict=True):
+        weight = conv.weight.detach().double().numpy()
+        scale, bias = _scale_and_bias(norm, weight.shape[1])
+        (stride, _), (k, _), (pad, _), extra = conv.stride, conv.kernel_size, conv.padding, conv.output_padding
+        out = tuple((side - 1) * stride - 2 * pad + k + more for side, more in zip(size, extra, strict=True))
+        about = {
+            "inputs": weight.shape[0] - generator.config.num_classes, "outputs": weight.shape[1], "kernel": k,
+            "stride": stride, "in_size": list(size), "out_size": list(out), "relu": norm is not None,
+        }  # fmt: skip
+        layers.append(Layer("conv", (weight * scale[:, None, None]).astype(np.float32), bias, about))
+        size = out
+    return layers
+
+
+def _fold_linear(linear: nn.Linear, norm: nn.Module, grid: tuple[int, int, int] | None) -> Layer:
+    weight = linear.weight.detach().double().numpy()
+    scale, bias = _scale_and_bias(norm, norm.num_features)
+    repeats = len(weight) // len(scale)  # above 1 when the norm is over channels and the layer gives units
+    scale, bias = np.repeat(scale, repeats), np.repeat(bias, repeats)
+    about: dict[str, Any] = {"outputs": len(weight)} | ({"grid": list(grid)} if grid else {})
+    return Layer("linear", (weight * scale[:, None]).astype(np.float32), bias, about)
+
+
+def _scale_and_bias(norm: nn.Module | None, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    if norm is None:
+        return np.ones(outputs), np.zeros(outputs, np.float32)
+    scale = 1 / np.sqrt(norm.running_var.double().numpy() + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight.detach().double().numpy()
+    shift = norm.bias.detach().double().numpy() if norm.affine else 0.0
+    return scale, (shift - scale * norm.running_mean.double().numpy()).astype(np.float32)
+
+
+def _quantise(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Return int8 weights and their float32 scales, the largest weight that shares a scale at 127.
+
+    A projection has one scale an output; a convolution one for each pair of input and output, since one an output
+    alone is up to twice as coarse.
+    """
+    shared = tuple(range(1, layer.weight.ndim)) if layer.kind == "linear" else (2, 3)
+    scale = np.maximum(np.abs(layer.weight).max(shared), 1e-12).astype(np.float32) / np.float32(127)
+    steps = layer.weight / np.expand_dims(scale, shared)
+    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scale
+
+
+def _pack(layers: list[Layer], kinds: list[str]) -> tuple[list[dict[str, Any]], bytes]:
+    """Lay the layers out in one block of bytes, each part at a multiple of four."""
+    block, described = bytearray(), []
+
+    def put(values: np.ndarray) -> int:
+        block.extend(b"\0" * (-len(block) % 4))
+        start = len(block)
+        block.extend(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
+        return start
+
+    for layer, kind in zip(layers, kinds, strict=True):
+        entry = {"kind": layer.kind, "type": kind, **layer.about}
+        if kind == "int8":
+            stored, scale = _quantise(layer)
+            entry |= {"weight": put(stored), "scale": put(scale)}
+        else:
+            entry["weight"] = put(layer.weight.astype(np.float16))
+        described.append(entry | {"bias": put(layer.bias.astype(np.float32))})
+    return described, bytes(block)
+
+
+def _describe(generator: Generator, name: str, layers: list[Layer], kinds: list[str], precision: str) -> ExportedModel:
+    config = generator.config
+    described, weights = _pack(layers, kinds)
+    for entry, inputs in zip(described, [config.z_dim, config.hidden_units or 0], strict=False):
+        if entry["kind"] == "linear":
+            entry["inputs"] = inputs
+    fields = ("image_size", "num_channels", "z_dim", "z_distribution", "num_classes", "output")
+    about = {"name": name, "precision": precision} | {field: getattr(config, field) for field in fields}
+    about |= {"image_size": list(config.image_size), "layers": described, "directions": []}
+    return ExportedModel(name, config, precision, about, weights)
+
+
+def _candidates(num_layers: int, precision: Precision) -> list[tuple[str, list[str]]]:
+    """List ways to store the layers, smallest first: the last two are small, and coarse weights show most there."""
+    whole = ("half", ["half"] * num_layers)
+    if precision == "half":
+        return [whole]
+    fine = [0, 1, min(2, num_layers - 1)]
+    ways = [["int8"] * (num_layers - count) + ["half"] * count for count in fine]
+    return [("mixed" if "half" in way else "int8", way) for way in ways] + [whole]
+
+
+def export_generator(generator: Generator, name: str, precision: Precision = "int8") -> ExportedModel:
+    """Export a generator that is in memory; see `export_model`."""
+    if precision not in ("int8", "half"):
+        raise UserError(f"precision must be 'int8' or 'half', but it is {precision!r}")
+    layers, exact = fold(generator), None
+    for chosen, kinds in _candidates(len(layers), precision):
+        exported = _describe(generator, name, layers, kinds, chosen)
+        mean, most, exact = _difference(exported, generator, exact)
+        limits = LIMITS[chosen]
+        if (mean <= limits[0] and most <= limits[1]) or chosen == "half":
+            exported.about["error"] = {"mean": round(mean, 4), "max": most, "pictures": NUM_CHECKED}
+            return exported
+    raise AssertionError("half precision always ends the search")
+
+
+def export_model(
+    name_or_path: str | Path, precision: Precision = "int8", *, samples: bool = False, directions: bool = True
+) -> ExportedModel:
+    """Export a checkpoint's generator for the page.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A committed checkpoint's name, or a run's folder.
+    precision : {"int8", "half"}
+        int8: one byte a weight and one scale per output, 1.1 MB at 64x64 and width 32. Layers that would bring
+        the error above `LIMITS` stay in half precision; the result's ``precision`` then says "mixed", or "half".
+    samples : bool, default False
+        Add the stored pictures of its training, for the explorer's mode "steps".
+    directions : bool, default True
+        Add the named directions, if the checkpoint has any.
+
+    Returns
+    -------
+    ExportedModel
+        Its ``about["error"]`` holds the mean and maximum difference from PyTorch's pixels, in levels of 255.
+
+    Raises
+    ------
+    UserError
+        If there is no such checkpoint or precision.
+    """
+    folder = find_run(name_or_path)
+    exported = export_generator(load_generator(name_or_path), folder.name, precision)
+    if directions:
+        exported.about["directions"] = [
+            {"name": found.name, "score": round(found.score, 3), "measure": found.measure,
+             "vector": [round(float(value), 5) for value in found.direction_d]}
+            for found in load_directions(folder)
+        ]  # fmt: skip
+    if samples:
+        exported.about["samples"] = stored_samples(folder)
+    return exported
+
+
+def stored_samples(folder: Path) -> list[dict[str, Any]]:
+    """Return the grids of pictures that were stored while training, as WebP data addresses, in order."""
+    found = []
+    for path in sorted([*folder.glob("samples/step-*.webp"), *folder.glob("samples/step-*.png")]):
+        raw = path.read_bytes()
+        if path.suffix == ".png":
+            buffer = io.BytesIO()
+            Image.open(path).save(buffer, "WEBP", quality=80)
+            raw = buffer.getvalue()
+        picture = "data:image/webp;base64," + base64.b64encode(raw).decode()
+        found.append({"step": int(path.stem.removeprefix("step-")), "picture": picture})
+    return found
+
+
+def script_text(exported: ExportedModel) -> str:
+    """Return the classic script that hands a model to ``explorer.js``."""
+    about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
+    return f"(window.dcganModels ||= {{}})[{json.dumps(exported.name)}] = {json.dumps(about, separators=(',', ':'))};\n"
+
+
+def write_script(exported: ExportedModel, path: str | Path) -> Path:
+    """Write the model as a script that a page loads, even from ``file://``, and return its path."""
+    atomic_write(Path(path), script_text(exported))
+    return Path(path)
+
+
+def _difference(
+    exported: ExportedModel, generator: Generator, exact: np.ndarray | None
+) -> tuple[float, int, np.ndarray]:
+    """Return mean and maximum difference in pixels, and PyTorch's pictures for the next call."""
+    from dcgan_lib.widgets.reference import run_exported  # numpy only; there to keep this module short
+
+    config = exported.config
+    z_nd = np.stack([seed_latent(seed, config) for seed in range(NUM_CHECKED)])
+    labels_n = np.arange(NUM_CHECKED) % config.num_classes if config.num_classes else None
+    if exact is None:
+        labels = None if labels_n is None else torch.from_numpy(labels_n)
+        exact = generate_u8(generator, torch.from_numpy(z_nd), labels)
+    apart = np.abs(run_exported(exported, z_nd, labels_n).astype(np.int16) - exact)
+    return float(apart.mean()), int(apart.max()), exact

@@ -1,0 +1,406 @@
+"""The explorer in Chromium, on a page of its own from a file: pixels, hands, keys, address, and a stand-in kernel."""
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dcgan_lib.config import ModelConfig
+from dcgan_lib.models.sampling import generate_u8
+from dcgan_lib.paths import checkpoints_root
+from dcgan_lib.training.checkpoints import load_generator, untrained_generator
+from dcgan_lib.widgets.explorer import Explorer, classic_script, explorer_html
+from dcgan_lib.widgets.export import export_generator, export_model, write_script
+from dcgan_lib.widgets.latents import seed_latent
+from dcgan_lib.widgets.page import FOLDER, MODES
+
+pytestmark = pytest.mark.browser
+COMMITTED = sorted(path.parent.name for path in checkpoints_root().glob("*/generator.safetensors"))
+FAST = min(COMMITTED, key=lambda name: (checkpoints_root() / name / "generator.safetensors").stat().st_size)
+AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
+EXPLORER = "explorer = document.querySelector('.dcgan-explorer').explorer"
+HEAD = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>Explorer</title>
+<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="explorer.css">
+<style>body {{ margin: 16px; background: {ground}; font-family: sans-serif }}</style>
+<script src="explorer.js" defer></script></head>
+<body><main><h1 style="color: #777">Page</h1>{body}</main></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A static page's folder with every committed generator and a tiny conditional one."""
+    place = tmp_path_factory.mktemp("page")
+    for name in COMMITTED:
+        write_script(export_model(name, samples=True), place / "_static" / "models" / f"{name}.js")
+        Image.fromarray(Explorer(name).picture).save(place / "_static" / "models" / f"{name}.png")
+    tiny = untrained_generator(ModelConfig(image_size=(16, 16), num_classes=4, base_width=2))
+    write_script(export_generator(tiny, "tiny"), place / "_static" / "models" / "tiny.js")
+    Image.new("RGB", (16, 16)).save(place / "_static" / "models" / "tiny.png")
+    (place / "explorer.js").write_text(classic_script())
+    (place / "explorer.css").write_bytes((FOLDER / "explorer.css").read_bytes())
+    return place
+
+
+@pytest.fixture
+def visit(browser):
+    """Open pages in fresh profiles; each test ends with no error told and nothing asked of other places."""
+    contexts, problems = [], []
+
+    def note_request(request) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:", "http://explorer.test/")):
+            problems.append(f"asked for {request.url}")
+
+    def new_page(width=800, **options) -> object:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("request", note_request)
+        return page
+
+    yield new_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def show(visit, folder):
+    """Open a page with explorers and wait until it is drawn."""
+
+    def open_page(*mounts: str, theme="light", hash="", **options) -> object:
+        ground = {"light": "#fff", "dark": "#14181e"}[theme]
+        (folder / "page.html").write_text(HEAD.format(theme=theme, ground=ground, body="".join(mounts)))
+        page = visit(**options)
+        page.goto((folder / "page.html").as_uri() + hash)
+        page.wait_for_selector(".dcgan-explorer[data-ready]")
+        settle(page)
+        return page
+
+    return open_page
+
+
+def settle(page) -> None:
+    """Wait until nothing is left to draw and the address is written."""
+    page.wait_for_function(
+        f"() => {{ const {EXPLORER}; return !explorer.jobs.length && !explorer.stale && !explorer.frameNumber }}"
+    )
+    page.wait_for_timeout(350)
+
+
+def pixels(page, selector=".dx-stage canvas") -> np.ndarray:
+    """Return a canvas's own pixels, h x w x 3."""
+    code = """(canvas) => [canvas.width, canvas.height,
+      [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]]"""
+    width, height, values = page.eval_on_selector(selector, code)
+    return np.array(values, np.int16).reshape(height, width, 4)[..., :3]
+
+
+def expected(name: str, z_d: np.ndarray) -> np.ndarray:
+    return generate_u8(load_generator(name), torch.from_numpy(np.float32(z_d))[None])[0].transpose(1, 2, 0)
+
+
+def state(page) -> dict:
+    return page.evaluate(f"() => {{ const {EXPLORER}; return explorer.state }}")
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_pixels_are_pytorch_s(show, name):
+    page = show(explorer_html(name, seed=0))
+    limit = 1 if page.evaluate(f"window.dcganModels['{name}'].precision") == "half" else 6
+    config, apart = load_generator(name).config, []
+    for seed in range(8):
+        page.evaluate(f"() => {{ const {EXPLORER}; explorer.set({{ seed: {seed} }}) }}")
+        page.wait_for_timeout(120)
+        apart.append(np.abs(pixels(page) - expected(name, seed_latent(seed, config))))
+    print(f"{name}: mean {np.mean(apart):.3f}, maximum {np.max(apart)} of 255 levels")
+    assert np.mean(apart) <= 1 and np.max(apart) <= limit
+
+
+def test_every_mode_draws_and_fits(show):
+    for width, theme in ((320, "light"), (1600, "dark")):
+        for mode in MODES:
+            page = show(
+                explorer_html(FAST, mode, models=[*COMMITTED, "tiny"], modes=list(MODES)),
+                width=width,
+                theme=theme,
+            )
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (mode, width)
+            if mode != "steps":
+                assert pixels(page, ".dx-view canvas").std() > 5, mode
+            assert page.get_attribute(".dx", "aria-label").startswith(f"Explorer of the generator {FAST}")
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(show, theme):
+    for mode in MODES:
+        page = show(explorer_html(FAST, mode, modes=list(MODES)), theme=theme)
+        page.add_script_tag(path=AXE)
+        found = page.evaluate("axe.run({ preload: false }).then((report) => report.violations)")
+        grave = [
+            (row["id"], [node["html"] for node in row["nodes"]])
+            for row in found
+            if row["impact"] in ("serious", "critical")
+        ]
+        assert not grave, (mode, grave)
+
+
+WATCH = f"""() => {{ const {EXPLORER}, draw = explorer.paint; window.times = [];
+  explorer.paint = function (...given) {{ draw.apply(this, given); times.push(performance.now()) }} }}"""
+MEDIAN = """() => { const gaps = times.slice(1).map((time, i) => time - times[i]).sort((a, b) => a - b);
+  return gaps[gaps.length >> 1] }"""
+
+
+def test_a_drag_redraws_at_speed_and_stays_true(show):
+    name = "faces" if "faces" in COMMITTED else COMMITTED[-1]
+    page, rates = show(explorer_html(name, seed=3)), []
+    box = page.locator(".dx-pad").bounding_box()
+    page.evaluate(WATCH)
+    for _ in range(3):
+        page.evaluate("times.length = 0")
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - 9, box["y"] + box["height"] - 30, steps=150)
+        page.mouse.up()
+        rates.append(1000 / page.evaluate(MEDIAN))
+    took = page.evaluate(f"() => {{ const {EXPLORER}; return explorer.time }}")
+    print(f"{name}: {[round(rate) for rate in rates]} redraws a second (medians of 3 drags), {took:.1f} ms a picture")
+    assert max(rates) >= 20
+    settle(page)
+    x, y = state(page)["pad"]
+    assert x > 0.8 and y < -0.7
+    with_python = Explorer(name, seed=3, pad=[x, y])
+    apart = np.abs(pixels(page) - with_python.picture.reshape(*with_python.config.image_size, -1))
+    assert apart.mean() <= 1, "Python and the page mean the same place by a pad position"
+
+
+def test_keys_move_the_pad_and_nothing_else(show):
+    page = show(explorer_html(FAST))
+    page.evaluate("window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))")
+    page.focus(".dx-pad")
+    before = pixels(page)
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "Shift+ArrowLeft"):
+        page.keyboard.press(key)
+    settle(page)
+    assert state(page)["pad"] == [-0.1, 0.05] and np.abs(pixels(page) - before).max() > 0
+    assert page.evaluate("heard") == [], "the page around it must not turn over"
+    page.keyboard.press("Home")
+    settle(page)
+    assert state(page)["pad"] == [0, 0] and (pixels(page) == before).all()
+    assert page.evaluate("getComputedStyle(document.querySelector('.dx-pad')).outlineStyle") == "solid"
+    assert "across 0.00, up 0.00" in page.inner_text(".dx-live")
+
+
+def test_everything_is_reached_by_tab(show):
+    page, names = show(explorer_html(FAST, "maps")), []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        names.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText.trim()"))
+    wanted = ["All on", "All off", "Map 0, on", "New z", "Reset", "Copy link", "Save PNG"]
+    assert [name for name in names if name in wanted][: len(wanted)] == wanted
+    assert sum(name.startswith("Map") for name in names) == 1, "one stop for all maps"
+
+
+def test_a_finger_moves_the_pad(show):
+    page = show(explorer_html(FAST), width=360, has_touch=True, is_mobile=True)
+    box = page.locator(".dx-pad").bounding_box()
+    page.touchscreen.tap(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+    settle(page)
+    assert np.allclose(state(page)["pad"], [0.5, 0.5], atol=0.03)
+    touch = "(node) => getComputedStyle(node).touchAction"
+    assert page.eval_on_selector(".dx-pad", touch) == "none" and page.eval_on_selector(".dx", touch) == "auto"
+    driver = page.context.new_cdp_session(page)
+    for kind, x in (("touchStart", 0.5), ("touchMove", 0.4), ("touchMove", 0.1), ("touchEnd", None)):
+        points = [] if x is None else [{"x": box["x"] + x * box["width"], "y": box["y"] + box["height"] / 2}]
+        driver.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    settle(page)
+    assert np.allclose(state(page)["pad"], [-0.8, 0], atol=0.03)
+
+
+def test_the_address_shows_the_same_picture(show):
+    mounts = [explorer_html(FAST, seed=1), explorer_html(FAST, "maps", seed=2)]
+    page = show(*mounts, hash="#a-section")
+    page.fill(".dx-seed >> nth=0", "77")
+    page.keyboard.press("Enter")
+    page.focus(".dx-pad")
+    page.keyboard.press("Shift+ArrowUp")
+    page.click(".dx-map >> nth=3")
+    page.click(".dx-map >> nth=4")
+    scroll = page.evaluate("scrollY")
+    settle(page)
+    page.wait_for_timeout(400)
+    address, seen = page.url, [pixels(page), pixels(page, ".dx-maps figure:last-child canvas")]
+    assert address.split("#")[1] == "a-section&x1=seed:77;pad:0,0.2&x2=off:3-4"
+    assert page.evaluate("history.length") <= 2 and page.evaluate("scrollY") == scroll
+    again = show(*mounts, hash="#" + address.split("#")[1])
+    again.wait_for_timeout(600)
+    assert (pixels(again) == seen[0]).all() and (pixels(again, ".dx-maps figure:last-child canvas") == seen[1]).all()
+    again.evaluate("location.hash = '#x1=seed:1'")
+    settle(again)
+    assert state(again)["seed"] == 1 and state(again)["pad"] == [0, 0]
+
+
+def test_a_damaged_address_still_shows_a_picture(show):
+    hash = "#x1=model:..%2Fother;mode:fly;seed:1e999;pad:9;label:77;layer:99;off:0-99999999;values:a~b;%E0%A4%A;axes:no"
+    page = show(explorer_html(FAST), hash=hash)
+    assert pixels(page).std() > 5 and state(page)["model"] == FAST and state(page)["mode"] == "free"
+
+
+def test_save_png_keeps_every_pixel(show):
+    page = show(explorer_html(FAST, "arithmetic", seed=4))
+    with page.expect_download() as download:
+        page.click("text=Save PNG")
+    assert download.value.suggested_filename == f"{FAST}-arithmetic-4.png"
+    saved = np.array(Image.open(io.BytesIO(Path(download.value.path()).read_bytes())).convert("RGB"))
+    middle = pixels(page, ".dx-nine canvas:nth-child(5)")
+    height, width = middle.shape[:2]
+    assert saved.shape == (3 * 4 * height + 16, 3 * 4 * width + 16, 3)
+    top, left = 4 * height + 8, 4 * width + 8
+    assert (saved[top : top + 4 * height : 4, left : left + 4 * width : 4] == middle).all()
+
+
+def test_arithmetic_takes_up_to_three(show):
+    page = show(explorer_html(FAST, "arithmetic", seed=4))
+    before = pixels(page, ".dx-nine canvas:nth-child(5)")
+    for number in (5, 6, 7):
+        page.click(f".dx-shelf button >> nth={number}")
+    page.click(".dx-slot >> nth=1")
+    page.click(".dx-shelf button >> nth=1")  # seed 5 was B's: B is empty now
+    settle(page)
+    assert state(page)["groups"] == [[9, 10, 11], [], [6]]
+    assert page.inner_text(".dx-slot >> nth=0").split("\n")[-1] == "mean of 3"
+    assert np.abs(pixels(page, ".dx-nine canvas:nth-child(5)") - before).max() > 0
+
+
+def test_maps_go_off_one_by_one_and_by_key(show):
+    page = show(explorer_html(FAST, "maps", layer=1))
+    before = pixels(page, "figure:last-child canvas")
+    page.focus(".dx-map >> nth=0")
+    for key in ("ArrowRight", "ArrowRight", "Space"):
+        page.keyboard.press(key)
+    settle(page)
+    assert state(page)["off"] == [2] and page.locator(".dx-map[aria-pressed=false]").count() == 1
+    page.click("text=All off")
+    settle(page)
+    flat = pixels(page, "figure:last-child canvas")
+    assert flat.std() < before.std() and (pixels(page, "figure:first-child canvas") == before).all()
+    page.click("text=All on")
+    settle(page)
+    assert (pixels(page, "figure:last-child canvas") == before).all()
+
+
+def test_walk_plays_and_reduced_motion_steps(show):
+    page = show(explorer_html(FAST, "walk"))
+    page.click("text=Play")
+    page.wait_for_timeout(700)
+    assert page.inner_text(".dx-play") == "Pause"
+    page.click(".dx-play")
+    moved = state(page)["t"]
+    page.wait_for_timeout(200)
+    assert 0.05 < moved == state(page)["t"]
+    calm = show(explorer_html(FAST, "walk"), reduced_motion="reduce")
+    assert calm.inner_text(".dx-play") == "Next"
+    calm.click(".dx-play")
+    calm.wait_for_timeout(300)
+    assert state(calm)["t"] == 1
+    settle(calm)
+    config = load_generator(FAST).config
+    assert np.abs(pixels(calm) - expected(FAST, seed_latent(2, config))).max() <= 6, "the second anchor is seed 2"
+
+
+def test_steps_show_what_was_stored(show):
+    page = show(explorer_html(FAST, "steps"))
+    last = page.get_attribute(".dx-stage", "aria-label")
+    page.focus(".dx-range")
+    page.keyboard.press("Home")
+    settle(page)
+    assert page.get_attribute(".dx-stage", "aria-label") != last and state(page)["step"] == 0
+    assert page.eval_on_selector(".dx-grid", "(image) => image.naturalWidth") > 100
+
+
+def test_a_conditional_generator_draws_the_class(show):
+    page = show(explorer_html("tiny", models=["tiny", FAST]))
+    before = pixels(page)
+    page.select_option("label:has-text('Class') select", "3")
+    settle(page)
+    assert state(page)["label"] == 3 and np.abs(pixels(page) - before).max() > 0
+    page.select_option("label:has-text('Generator') select", FAST)
+    page.wait_for_function(f"() => {{ const {EXPLORER}; return explorer.about.name === '{FAST}' }}")
+    settle(page)
+    assert pixels(page).shape[:2] == load_generator(FAST).config.image_size
+
+
+def test_without_scripts_a_picture_and_a_sentence_stay(visit, folder):
+    (folder / "still.html").write_text(HEAD.format(theme="light", ground="#fff", body=explorer_html(FAST)))
+    page = visit(java_script_enabled=False)
+    page.goto((folder / "still.html").as_uri())
+    image = page.locator(".dcgan-explorer img")
+    assert image.is_visible() and image.get_attribute("alt")
+    assert "runs in this page" in page.inner_text(".dcgan-explorer p")
+
+
+# --- a stand-in for the kernel: the widget's own model with traits, events and messages ---
+KERNEL = """
+import widget from "./module.js";
+const about = JSON.parse(document.querySelector("#about").textContent), listeners = {};
+const bytes = new Uint8Array([0, ...Uint8Array.from(atob(about.weights), (c) => c.charCodeAt(0))]);
+const tell = (event, ...given) => (listeners[event] ?? []).forEach((f) => f(...given));
+window.kernel = {
+  traits: TRAITS, saved: 0, asked: 0,
+  get(key) { return this.traits[key]; },
+  set(key, value) { this.traits[key] = value; },
+  save_changes() { this.saved += 1; },
+  on(event, f) { (listeners[event] ??= []).push(f); },
+  off(event, f) { listeners[event] = listeners[event].filter((g) => g !== f); },
+  send({ model }) {
+    this.asked += 1; // the buffer begins at an odd place, as it may in a message
+    setTimeout(() => tell("msg:custom", { type: "weights", model, about }, [new DataView(bytes.buffer, 1)]));
+  },
+  fromPython(key, value) { this.traits[key] = value; tell(`change:${key}`); },
+};
+window.clean = widget.render({ model: kernel, el: document.querySelector("#cell") });
+"""
+
+
+def test_python_moves_the_picture_and_the_picture_tells_python(visit, tmp_path):
+    name = FAST
+    exported, widget = export_model(name, "half"), Explorer(name, seed=6)
+    traits = {key: getattr(widget, key) for key in Explorer.class_trait_names(sync=True) if not key.startswith("_")}
+    traits = {key: value for key, value in traits.items() if isinstance(value, str | int | float | list | dict)}
+    about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
+    (tmp_path / "module.js").write_text((FOLDER / "explorer.js").read_text())
+    (tmp_path / "page.html").write_text(
+        f'<div id="cell"></div><script type="application/json" id="about">{json.dumps(about)}</script>'
+        f'<script type="module" src="kernel.js"></script>'
+    )
+    (tmp_path / "kernel.js").write_text(KERNEL.replace("TRAITS", json.dumps(traits)))
+    page = visit()  # modules need http: the browser is answered from the folder
+    page.route("http://explorer.test/*", lambda route: route.fulfill(path=tmp_path / route.request.url.split("/")[-1]))
+    page.goto("http://explorer.test/page.html")
+    page.wait_for_selector("[data-ready]")
+    page.wait_for_timeout(400)
+    assert page.evaluate("kernel.asked") == 1 and page.evaluate("kernel.saved") == 0
+    z_d = seed_latent(6, widget.config)
+    assert np.abs(pixels(page) - expected(name, z_d)).max() <= 1
+    for key, value in (("seed", 9), ("pad", [0.5, -0.25]), ("axis_seed", 4), ("base", [0.5] * len(z_d))):
+        setattr(widget, key, value)
+        page.evaluate("([key, value]) => kernel.fromPython(key, value)", [key, value])
+        page.wait_for_timeout(250)
+        shape = (*widget.config.image_size, -1)
+        assert np.abs(pixels(page) - widget.picture.reshape(shape)).max() <= 1, key
+    assert page.evaluate("kernel.saved") == 0, "what Python says is not said back"
+    page.focus(".dx-pad")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(250)
+    assert page.evaluate("kernel.traits.pad") == [0.55, -0.25] and page.evaluate("kernel.saved") == 1
+    page.evaluate("kernel.fromPython('mode', 'walk')")
+    page.wait_for_selector("[data-ready=walk]")
+    assert page.evaluate("location.hash") == "" and page.locator("text=Copy link").count() == 0
+    page.evaluate("clean()")

@@ -1,0 +1,109 @@
+"""Named directions: found where they are, left out where nothing is to be found."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dcgan_lib.config import ModelConfig
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
+from dcgan_lib.interpretation import directions
+from dcgan_lib.interpretation.directions import Direction, fit_directions, keep, load_directions, save_directions
+from dcgan_lib.models.dcgan import Generator
+from dcgan_lib.paths import checkpoints_root
+
+COMMITTED = sorted(path.parent.name for path in checkpoints_root().glob("*/directions.json"))
+
+
+class Reader(Probe):
+    """A probe that reads z itself: a sign, a number, a class, a coin and a rarity."""
+
+    def predict(self, images_u8, *, batch_size=256):
+        rng, z = np.random.default_rng(0), self.z
+        return {
+            "sign": (z[:, 3] > 0).astype(float),
+            "number": 2 * z[:, 1] - z[:, 0],
+            "coin": rng.random(len(z)),
+            "kind": np.eye(3)[np.digitize(z[:, 2], [-0.3, 0.3])],
+            "rare": (np.arange(len(z)) < 5).astype(float),
+        }
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    model = ModelConfig(image_size=(16, 16), z_dim=5, base_width=1)
+    heads = [("sign", "boolean"), ("number", "continuous"), ("coin", "boolean"), ("rare", "boolean")]
+    heads = (
+        *(Head(name=name, kind=kind) for name, kind in heads),
+        Head(name="kind", kind="class", class_names=tuple("abc")),
+    )
+    probe = Reader(ProbeConfig(image_size=(16, 16), num_channels=3, heads=heads, widths=(2,)))
+    monkeypatch.setattr(directions, "load_generator", lambda name: Generator(model).eval())
+    drawn = directions.sample_latents
+
+    def remember(*given):
+        probe.z = drawn(*given).numpy()
+        return torch.from_numpy(probe.z)
+
+    monkeypatch.setattr(directions, "sample_latents", remember)
+    return {found.name: found for found in fit_directions("made up", probe, 800, 1)}
+
+
+def test_directions_point_where_the_attribute_grows(fitted):
+    expected = {
+        "sign": [0, 0, 0, 1, 0],
+        "number": [-1, 2, 0, 0, 0],
+        "kind a": [0, 0, -1, 0, 0],
+        "kind c": [0, 0, 1, 0, 0],
+    }
+    for name, way in expected.items():
+        cosine = fitted[name].direction_d @ np.array(way) / np.linalg.norm(way)
+        assert cosine > 0.98 and np.linalg.norm(fitted[name].direction_d) == pytest.approx(1, abs=1e-6), name
+    assert fitted["number"].measure == "R2" and fitted["number"].score > 0.99
+    assert fitted["sign"].measure == "balanced accuracy" and fitted["sign"].score > 0.95
+
+
+def test_chance_is_left_out(fitted):
+    assert "rare" not in fitted, "five cases are too few to fit and to check"
+    kept = {found.name for found in keep(tuple(fitted.values()))}
+    assert {"sign", "number", "kind a", "kind c"} <= kept and "coin" not in kept
+
+
+def test_directions_are_kept_beside_the_weights(fitted, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert load_directions(tmp_path) == ()
+    save_directions(tmp_path, tuple(fitted.values()), probe="probe-x", n=800, seed=1)
+    back = {found.name: found for found in load_directions(tmp_path)}
+    assert set(back) == {found.name for found in keep(tuple(fitted.values()))}
+    np.testing.assert_array_equal(back["sign"].direction_d, fitted["sign"].direction_d)
+    about = json.loads((tmp_path / "directions.json").read_text())
+    assert (about["n"], about["held_out"], about["seed"], about["probe"]) == (800, 200, 1, "probe-x")
+    assert {row["attribute"] for row in about["directions"]} == set(fitted), "what was left out is told"
+    (tmp_path / "directions.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match="damaged"):
+        load_directions(tmp_path)
+
+
+def test_wrong_requests_are_refused(monkeypatch, capsys):
+    with pytest.raises(UserError, match="at least 400"):
+        fit_directions("mnist", "probe-mnist", 100)
+    with pytest.raises(UserError, match="no probe"):
+        fit_directions("mnist", "probe-nothing", 400)
+    model = ModelConfig(image_size=(16, 16), base_width=1, num_classes=2)
+    monkeypatch.setattr(directions, "load_generator", lambda name: Generator(model).eval())
+    with pytest.raises(UserError, match="draws classes"):
+        fit_directions("made up", "probe-mnist", 400)
+    assert directions.main(["nothing"]) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_directions_say_what_they_are_worth(name):
+    about = json.loads((checkpoints_root() / name / "directions.json").read_text())
+    found = load_directions(name)
+    assert [row["attribute"] for row in about["directions"] if row["kept"]] == [direction.name for direction in found]
+    assert about["n"] >= 4_000 and about["held_out"] >= 1_000
+    for direction in found:
+        assert isinstance(direction, Direction) and direction.score >= directions.LEAST[direction.measure]
+        assert np.linalg.norm(direction.direction_d) == pytest.approx(1, abs=1e-5)

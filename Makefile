@@ -13,11 +13,12 @@ CONSTRAINTS ?= -c constraints.txt
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SCRIPTS := $(VENV)/node_modules/.package-lock.json
 
 .PHONY: book test demo bench clean venv
 .DELETE_ON_ERROR:
 
-book: $(READY)
+book: $(READY) $(SCRIPTS)
 	$(BIN)/jupyter-book build book --config _config.yml --path-output . --all -W -n --keep-going
 
 test: book
@@ -38,7 +39,7 @@ clean:
 	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find book dcgan_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-venv: $(READY)
+venv: $(READY) $(SCRIPTS)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
@@ -48,3 +49,8 @@ ifneq ($(TORCH_INDEX),)
 endif
 	$(BIN)/python -m pip install -e ".[book,test]" $(CONSTRAINTS)
 	touch $(READY)
+
+# Scripts and fonts that the book serves itself. Without npm, or without a connection, the book is built all the same.
+$(SCRIPTS): book/assets/package.json book/assets/package-lock.json | $(READY)
+	cp $^ $(VENV)
+	command -v npm && npm ci --ignore-scripts --no-audit --no-fund --prefix $(VENV) && touch $@ || rm -rf $(VENV)/node_modules

@@ -1,0 +1,125 @@
+"""The live explorer in a real JupyterLab: the page drives Python, and Python drives the page."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from .conftest import ROOT, Visit
+
+pytestmark = pytest.mark.browser
+TOKEN = "trial"
+CELLS = [
+    "import base64\nfrom dcgan_lib.widgets.explorer import Explorer\n\nexplorer = Explorer('faces', seed=3)\nexplorer",
+    "print(explorer.pad, explorer.values, explorer.seed)",
+    "explorer.values = {'age': 0.5}\nexplorer.seed = 12",
+    "print(base64.b64encode(explorer.picture.tobytes()).decode())",
+]
+# Run one cell by Lab's own command, and return the text it printed.
+RUN_CELL = """async (index) => {
+  const panel = jupyterapp.shell.currentWidget;
+  panel.content.activeCellIndex = index;
+  await jupyterapp.commands.execute("notebook:run-cell");
+  const outputs = panel.content.widgets[index].model.outputs.toJSON();
+  return outputs.map((output) => output.text ?? "").flat().join("");
+}"""
+PIXELS = """() => {
+  const canvas = document.querySelector(".dcgan-explorer canvas.dx-picture");
+  return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+ACTIVE = "jupyterapp.shell.currentWidget.content.activeCellIndex"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a JupyterLab in a folder of its own and return its address."""
+    pytest.importorskip("jupyterlab")
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(notebook, folder / "trial.ipynb")
+    places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    settings = {
+        "IdentityProvider.token": TOKEN, "ServerApp.root_dir": str(folder), "ServerApp.port": 0,
+        "LabApp.expose_app_in_browser": True, "LabApp.extension_manager": "readonly", "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }  # fmt: skip
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *options]
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, **places, "IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": paths}
+    with open(folder / "lab.log", "w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            yield wait_for_lab(server, folder)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def wait_for_lab(server: subprocess.Popen, folder: Path) -> str:
+    """Return the server's address once it answers."""
+    for _ in range(240):
+        assert server.poll() is None, (folder / "lab.log").read_text()
+        for path in (folder / "runtime").glob("jpserver-*.json"):
+            try:
+                address = json.loads(path.read_text())["url"]
+                urllib.request.urlopen(f"{address}api?token={TOKEN}", timeout=5).close()
+                return address
+            except (ValueError, OSError):
+                pass  # half written, or not listening yet
+        time.sleep(0.25)
+    raise AssertionError((folder / "lab.log").read_text())
+
+
+def test_explorer_drives_python_and_is_driven(lab, browser):
+    with Visit(browser, width=1400) as visit:
+        page = visit.page
+        page.set_default_timeout(120_000)
+        page.goto(f"{lab}lab/tree/trial.ipynb?token={TOKEN}")
+        page.wait_for_function(
+            "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        )
+        page.evaluate(RUN_CELL, 0)
+        page.locator(".dcgan-explorer[data-ready=free]").wait_for()
+        pad, slider = page.locator(".dx-pad"), page.locator(".dcgan-explorer input[type=range]").first
+
+        first = page.evaluate(PIXELS)
+        pad.focus()
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowUp")
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(ACTIVE) == 0, "an arrow key reached Lab"
+        page.wait_for_function(f"before => String(({PIXELS})()) !== before", arg=",".join(map(str, first)))
+        page.wait_for_timeout(500)  # the traits' way to Python
+        pad_now, values, seed = eval_printed(page.evaluate(RUN_CELL, 1))
+        assert pad_now[0] > 0 and pad_now[1] != 0 and seed == 3
+        assert len(values) == 1 and next(iter(values.values())) > 0
+
+        before = page.evaluate(PIXELS)
+        page.evaluate(RUN_CELL, 2)
+        page.wait_for_function(f"before => String(({PIXELS})()) !== before", arg=",".join(map(str, before)))
+        page.wait_for_timeout(500)
+        exact = np.frombuffer(base64.b64decode(page.evaluate(RUN_CELL, 3)), np.uint8).reshape(-1, 3)
+        shown = np.array(page.evaluate(PIXELS), np.uint8).reshape(-1, 4)[:, :3]
+        apart = np.abs(shown.astype(int) - exact)
+        assert apart.mean() <= 1 and apart.max() <= 6
+        assert page.locator(".dcgan-explorer input.dx-seed").input_value() == "12"
+
+
+def eval_printed(text: str) -> tuple[list[float], dict[str, float], int]:
+    """Read the pad, the sliders and the seed that the notebook printed."""
+    pad, _, rest = text.partition("] ")
+    values, _, seed = rest.partition("} ")
+    return json.loads(pad + "]"), json.loads(values.replace("'", '"') + "}"), int(seed)

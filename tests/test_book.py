@@ -8,6 +8,7 @@ import ast
 import copy
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
+sys.path.insert(0, str(BOOK / "extensions"))
+from launch_cell import configured_address, launch_source  # noqa: E402
+
+LAUNCH = launch_source(configured_address())  # fetches the library in Colab; not counted as the chapter's own code
 CHAPTERS = sorted(BOOK.glob("**/*.ipynb"))
 
 MAX_BYTES = 1_500_000
@@ -44,6 +49,11 @@ def outputs(chapter: dict) -> Iterator[dict]:
         yield from cell["outputs"]
 
 
+def own_cells(chapter: dict) -> list[dict]:
+    """Return the code cells without the one that fetches the library."""
+    return [cell for cell in code_cells(chapter) if cell["source"] != LAUNCH]
+
+
 def num_lines(cell: dict) -> int:
     return len(cell["source"].strip().splitlines())
 
@@ -57,7 +67,7 @@ def parsed(cell: dict) -> ast.AST:
 
 
 def nodes(chapter: dict, kind: type | tuple[type, ...]) -> Iterator[ast.AST]:
-    for cell in code_cells(chapter):
+    for cell in own_cells(chapter):
         yield from (node for node in ast.walk(parsed(cell)) if isinstance(node, kind))
 
 
@@ -141,7 +151,7 @@ def markdown_images_have_alt_text(chapter: dict) -> Iterator[str]:
 
 
 def is_short(chapter: dict) -> Iterator[str]:
-    lengths = [num_lines(cell) for cell in code_cells(chapter)]
+    lengths = [num_lines(cell) for cell in own_cells(chapter)]
     yield from (f"a cell of {num} lines ({MAX_LINES_PER_CELL} at most)" for num in lengths if num > MAX_LINES_PER_CELL)
     if sum(lengths) > MAX_LINES_PER_CHAPTER:
         yield f"{sum(lengths)} lines of code ({MAX_LINES_PER_CHAPTER} at most)"
@@ -231,6 +241,12 @@ def test_book_has_chapters():
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter_is_fit_to_read(path):
     assert problems(path) == {}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_runs_where_it_came_alone(path):
+    first = code_cells(nbformat.read(path, as_version=4))[0]
+    assert first["source"] == LAUNCH, "run: python book/extensions/launch_cell.py"
 
 
 def pages_in_toc(entry: dict) -> Iterator[str]:

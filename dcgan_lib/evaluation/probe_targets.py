@@ -88,5 +88,6 @@ def _make_head(image_set: ImageSet, name: str) -> Head:
     if values.dtype == np.bool_:
         return Head(name=name, kind="boolean")
     if values.dtype == np.int64:
-        return Head(name=name, kind="class", class_names=tuple(str(k) for k in range(int(known_values.max()) + 1)))
+        names = image_set.card.get(f"{name}s") or range(int(known_values.max()) + 1)
+        return Head(name=name, kind="class", class_names=tuple(map(str, names)))
     return Head(name=name, kind="continuous", mean=float(known_values.mean()), std=float(known_values.std()))

@@ -85,11 +85,3 @@ def test_launch_cell_does_nothing_where_the_library_is(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it tried to install"))
     for address in ("", "https://github.com/someone/dcgan-book"):
         exec(launch_source(address), {})
-
-
-def test_launch_cells_name_the_configured_repository():
-    for path in CHAPTERS:
-        sources = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-        assert all("DCGAN_REPOSITORY" not in source for source in sources[1:]), path.name
-        if "DCGAN_REPOSITORY" in sources[0]:
-            assert sources[0] == launch_source(configured_address()), f"{path.name}: run book/extensions/launch_cell.py"

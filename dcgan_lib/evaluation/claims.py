@@ -188,22 +188,29 @@ _INSIDE = (
 )
 
 _GENERATORS = (
-    _own(
-        "ours.mnist.recognised",
-        13,
-        "generated digits that the probe names with confidence over 0.9, in %",
-        AtLeast(90, 0, 10),
+    *(
+        _own(
+            f"ours.{name}.recognised",
+            13,
+            f"{name}: generated digits that the probe names with confidence over 0.9, in %",
+            AtLeast(90, 0, 10),
+        )
+        for name in ("mnist", "mnist-conditional")
     ),
-    _own(
-        "ours.mnist.entropy",
-        13,
-        "how evenly generated digits cover the ten classes: entropy / log 10",
-        AtLeast(0.98, 0, 0.05, ""),
+    *(
+        _own(
+            f"ours.{name}.entropy",
+            13,
+            f"{name}: how evenly generated digits cover the ten classes: entropy / log 10",
+            AtLeast(0.98, 0, 0.05, ""),
+        )
+        for name in ("mnist", "mnist-conditional")
     ),
     *(
         _own(f"ours.{name}.kid", chapter, f"KID of the {name} generator against held-out images")
         for name, chapter in {
             "mnist": 13,
+            "mnist-conditional": 13,
             "street-digits": 8,
             "faces": 5,
             "bedrooms": 4,
@@ -219,7 +226,13 @@ _GENERATORS = (
             f"{name} samples closer to a training image than to a held-out one, in %",
             AtMost(50, 5, 5),
         )
-        for name, chapter in {"mnist": 13, "faces": 5, "rooms": 4, "portraits": 5}.items()
+        for name, chapter in {
+            "mnist": 13,
+            "mnist-conditional": 13,
+            "faces": 5,
+            "rooms": 4,
+            "portraits": 5,
+        }.items()
     ),
 )
 

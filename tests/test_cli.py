@@ -435,7 +435,7 @@ def test_results_are_filtered(ledger, capsys):
     assert rows("--verdict", "reproduced") == ["ours.mnist.recognised"]
     assert rows("--verdict", "not reproduced") == ["ours.probe.faces.female"]
     assert rows("--section", "ours.probe.faces") == ["ours.probe.faces.female", "ours.probe.faces.age"]
-    assert rows("--section", "ours.mnist", "--verdict", "not measured") == [
+    assert rows("--section", "ours.mnist.", "--verdict", "not measured") == [
         "ours.mnist.entropy", "ours.mnist.kid", "ours.mnist.memorised",
     ]  # fmt: skip
     in_chapter = rows("--chapter", 13)

@@ -164,8 +164,8 @@ def test_a_latent_of_one_s_own_is_shown_until_the_seed_changes(explorer):
 def test_maps_that_are_off_change_the_picture(explorer):
     widget = explorer("mnist", mode="maps", layer=2, seed=1)
     before = widget.picture
-    widget.off = [*range(32), 999]
-    assert np.unique(widget.picture).size < np.unique(before).size, "with no maps the picture is flat"
+    widget.off = [*range(widget.config.base_width), 999]
+    assert np.unique(widget.picture).size == 1 < np.unique(before).size, "with no maps the picture is flat"
     widget.mode = "free"
     np.testing.assert_array_equal(widget.picture, before)
 

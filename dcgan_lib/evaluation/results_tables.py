@@ -13,7 +13,7 @@ from dcgan_lib.evaluation.verdicts import VERDICTS
 _COLUMNS = ("id", "section", "claim", "paper", "measured", "n", "data", "verdict")
 _MARKS = {"reproduced": "●", "partly": "◐", "not reproduced": "○", "not measured": "-", "quoted": "”"}
 _TEXT_COLUMNS = ("id", "section", "paper", "measured", "n", "verdict")
-_CELL_WIDTH = 32
+_CELL_WIDTH = 33
 _RECALLED = "(recalled): the paper's number was not checked against a copy of it."
 
 

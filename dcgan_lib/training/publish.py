@@ -83,6 +83,6 @@ def _card(name: str, command: str, last: dict[str, float], run: Path) -> str:
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return (
         f"# {name}\n\n| | |\n|---|---|\n{table}\n\n"
-        f"How good it is: `dcgan results --section ours.{name}`; to measure again: "
+        f"How good it is: `dcgan results --section ours.{name}.`; to measure again: "
         f"`dcgan evaluate {name} --record {name}`.\n"
     )

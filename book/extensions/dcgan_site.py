@@ -130,10 +130,11 @@ def add_lab_button(app: Sphinx, pagename: str, templatename: str, context: dict[
 
 
 def mend_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
-    """Take back roles that docutils gives a bibliography and that screen readers no longer know."""
+    """Take back roles that screen readers no longer know, and a name that differs from the words on the fold."""
     if "body" in context:
         plain = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
-        context["body"] = plain.replace(' role="doc-biblioentry"', "")
+        plain = plain.replace(' role="doc-biblioentry"', "")
+        context["body"] = plain.replace('<summary aria-label="Toggle hidden content">', "<summary>")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -226,16 +226,13 @@ def test_held_out_images_are_drawn_from_the_whole_split(monkeypatch):
     assert len(generators._load_split(about, (16, 16), "train")) == 200
 
 
-def test_a_report_becomes_rows_of_the_ledger(digits_report, tmp_path):
+@pytest.mark.parametrize("name", ["mnist", "mnist-conditional"])
+def test_a_report_becomes_rows_of_the_ledger(digits_report, tmp_path, name):
     known = {"recognised": Estimate(0.6, 0.5, 0.7), "evenness": Estimate(0.9, 0.8, 0.95)}
     digits_report = dataclasses.replace(digits_report, digits=dataclasses.replace(digits_report.digits, **known))
-    rows = record_report(digits_report, "mnist", COMMAND, root=tmp_path)
-    assert [row.id for row in rows] == [
-        "ours.mnist.kid",
-        "ours.mnist.memorised",
-        "ours.mnist.recognised",
-        "ours.mnist.entropy",
-    ]
+    rows = record_report(digits_report, name, COMMAND, root=tmp_path)
+    parts = ("kid", "memorised", "recognised", "entropy")
+    assert [row.id for row in rows] == [f"ours.{name}.{part}" for part in parts]
     written = {row.id: row for row in load_results(tmp_path) if row.is_measured}
     assert written == {row.id: row for row in rows}
     assert {path.name for path in tmp_path.iterdir()} == {f"{row.id}.json" for row in rows}

@@ -200,11 +200,12 @@ def record_report(report: GeneratorReport, claim_name: str, command: str, *, roo
     if report.digits:
         digits = report.digits
         for id, estimate, unit in (
-            ("ours.mnist.recognised", digits.recognised.scaled(100), "%"),
-            ("ours.mnist.entropy", digits.evenness, ""),
+            (f"ours.{claim_name}.recognised", digits.recognised.scaled(100), "%"),
+            (f"ours.{claim_name}.entropy", digits.evenness, ""),
         ):
-            record_row = record(id, value=estimate, unit=unit, n=digits.n, data=f"{digits.n:,} samples", **shared)
-            rows.append(record_row)
+            if id in CLAIMS:
+                row = record(id, value=estimate, unit=unit, n=digits.n, data=f"{digits.n:,} samples", **shared)
+                rows.append(row)
     return rows
 
 

@@ -123,6 +123,18 @@ def test_every_size_works(height, width, channels, kernel, per_stage, classes, h
         assert Discriminator(model)(x_bchw, labels).shape == (2,)
 
 
+@pytest.mark.parametrize(
+    ("size", "channels", "kernel"), [((32, 32), 1, 5), ((30, 44), 3, 5), ((31, 32), 3, 5), ((32, 32), 3, 4)]
+)
+def test_last_layer_computes_the_same_whether_it_trains_or_not(size, channels, kernel):
+    config = ModelConfig(image_size=size, num_channels=channels, base_width=4, kernel_size=kernel)
+    last = Generator(config).double().convs[-1]
+    h = torch.randn(3, last.in_channels, *((side + kernel % 2) // 2 for side in size), dtype=torch.float64)
+    training = last(h)
+    with torch.no_grad():
+        torch.testing.assert_close(training, last(h), rtol=1e-12, atol=1e-12)
+
+
 def test_gradients_lie_in_memory_as_their_maps_do(monkeypatch):
     """An elementwise backward pass over two different layouts is 30 times slower on a CPU."""
     config, layouts = ModelConfig(image_size=(32, 32), base_width=8), []

@@ -76,6 +76,23 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """PyTorch's layer; to few channels, as the pixels are, it computes the same sums in a way that CPUs train faster.
+
+    Each channel is computed as four, one a phase of the doubled grid: a 3x3 convolution gives them, a shuffle puts
+    them in place.
+    """
+
+    def forward(self, h: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the maps at the finer size."""
+        doubles = (self.kernel_size[0], self.stride[0], *set(self.output_padding)) == (5, 2, 1)
+        if self.out_channels > 4 or not doubles or h.device.type != "cpu" or not torch.is_grad_enabled():
+            return super().forward(h, output_size)
+        taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
+        dense = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(F.conv2d(h, dense, padding=1), 2)
+
+
 class Generator(nn.Module):
     """Turn latent vectors into images.
 
@@ -116,7 +133,7 @@ class Generator(nn.Module):
                 for f, c in zip(layer.fine_size, layer.coarse_size, strict=True)
             )
             self.convs.append(
-                nn.ConvTranspose2d(
+                ConvTranspose2d(
                     layer.coarse_channels + classes, layer.fine_channels, k, layer.stride, pad, extra, bias=False
                 )
             )
@@ -152,7 +169,7 @@ class Generator(nn.Module):
         else:
             h = F.relu(self.project_norm(h.unflatten(1, self.base_shape)))
         for conv, norm in zip(self.convs, self.norms, strict=False):
-            h = F.relu(norm(conv(_with_labels(h, y_bk))))
+            h = F.relu(norm(conv(_with_labels(h, y_bk))), inplace=True)
         x_bchw = self.convs[-1](_with_labels(h, y_bk)).float()
         return x_bchw.tanh() if self.config.output == "tanh" else x_bchw.sigmoid()
 
@@ -205,7 +222,7 @@ class Discriminator(nn.Module):
         y_bk = _one_hot(labels_b, self.config.num_classes)
         maps, h = [], x_bchw
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = F.leaky_relu(norm(conv(_with_labels(h, y_bk))), self.config.leaky_slope)
+            h = F.leaky_relu(norm(conv(_with_labels(h, y_bk))), self.config.leaky_slope, inplace=True)
             maps.append(h)
         return maps
 

@@ -103,7 +103,10 @@ def pixels(page, selector=".dx-stage canvas") -> np.ndarray:
 
 
 def expected(name: str, z_d: np.ndarray) -> np.ndarray:
-    return generate_u8(load_generator(name), torch.from_numpy(np.float32(z_d))[None])[0].transpose(1, 2, 0)
+    """Return PyTorch's picture, h x w x c, of the first class where there are classes."""
+    generator = load_generator(name)
+    labels = torch.zeros(1, dtype=torch.int64) if generator.config.num_classes else None
+    return generate_u8(generator, torch.from_numpy(np.float32(z_d))[None], labels)[0].transpose(1, 2, 0)
 
 
 def state(page) -> dict:

@@ -131,6 +131,29 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, schedule, precision):
     ]
 
 
+def test_a_restored_state_lies_in_memory_as_it_did(tmp_path):
+    """Two stages of colour: with fewer, every layout of a convolution's weights is the same."""
+    config = dataclasses.replace(CONFIG, model=ModelConfig(image_size=(16, 16), base_width=4, z_dim=6))
+    gan, restored = make_gan(config), make_gan(dataclasses.replace(config, seed=1))
+    x_bchw = torch.rand(8, 3, 16, 16, generator=seeded(0)) * 2 - 1
+
+    def step(which, number: int) -> None:
+        train_step(which, number, x_bchw, None, lambda turn: sample_latents(8, config.model, seeded(9 * number + turn)))
+
+    def layouts(which) -> list[tuple[int, ...]]:
+        entries = chain(which.g_optimizer.state.values(), which.d_optimizer.state.values())
+        return [entry[name].stride() for entry in entries for name in sorted(entry)]
+
+    for number in range(4):
+        step(gan, number)
+    checkpoints.save_state(tmp_path, gan, {})
+    checkpoints.load_state(tmp_path, restored)
+    assert layouts(restored) == layouts(gan)
+    step(gan, 4)
+    step(restored, 4)
+    assert same_bits(checkpoints._tensors(gan), checkpoints._tensors(restored))
+
+
 CHILD = """
 import sys
 sys.path[:0] = [sys.argv[2]]

@@ -75,9 +75,13 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
     ):
         _load_weights(network, {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = list(network.parameters())
         for key, value in tensors.items():
             if key.startswith(f"{name}_optimizer."):
                 _, index, entry = key.split(".")
+                weight = parameters[int(index)]
+                # Averages lie in memory as their weights do: fused kernels pair them by place, others are slow otherwise.
+                value = torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
                 state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return progress

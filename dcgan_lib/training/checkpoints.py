@@ -80,7 +80,7 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
             if key.startswith(f"{name}_optimizer."):
                 _, index, entry = key.split(".")
                 weight = parameters[int(index)]
-                # Averages lie in memory as their weights do: fused kernels pair them by place, others are slow otherwise.
+                # Averages lie in memory as their weights do: otherwise plain Adam is slow, and a fused one is wrong.
                 value = torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
                 state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -254,7 +254,7 @@ def _recipes() -> tuple[Recipe, ...]:
         Recipe(name="mnist", image_set="mnist", config=_small(32, 1, 8_000),
                summary="digits at 32x32, width 32: ten to twenty minutes on one CPU core"),
         Recipe(name="faces", image_set="faces64", config=_small(64, 3, 6_000),
-               summary="faces at 64x64, width 32: about an hour on one CPU core"),
+               summary="faces at 64x64, width 32: half an hour in bfloat16 on one fast CPU core"),
         Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 10_000),
                summary="drawn bedrooms at 64x64, width 32; no download"),
         Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 10_000),

@@ -16,7 +16,7 @@ from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets.latents import seed_latent
 
 from .conftest import Quiet, Visit
-from .test_explorer import EXPLORER, MEDIAN, WATCH, expected, pixels, settle
+from .test_explorer import EXPLORER, expected, pixels, redraws_per_second, settle
 
 pytestmark = pytest.mark.browser
 DRAWN = "document.querySelector('.dcgan-explorer[data-ready]') && performance.now()"
@@ -26,20 +26,6 @@ def first_picture(page, address: str) -> float:
     """Return the seconds from navigation to the first picture."""
     page.goto(address, wait_until="commit")
     return page.wait_for_function(DRAWN, polling="raf", timeout=20_000).json_value() / 1000
-
-
-def redraws_per_second(page) -> list[float]:
-    """Drag across the pad three times; return each drag's median rate."""
-    rates, box = [], page.locator(".dx-pad").bounding_box()
-    page.evaluate(WATCH)
-    for _ in range(3):
-        page.evaluate("times.length = 0")
-        page.mouse.move(box["x"] + 15, box["y"] + 15)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] - 15, box["y"] + box["height"] - 30, steps=150)
-        page.mouse.up()
-        rates.append(1000 / page.evaluate(MEDIAN))
-    return rates
 
 
 @pytest.fixture

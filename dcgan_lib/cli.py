@@ -12,9 +12,10 @@ from dcgan_lib import __version__, commands
 from dcgan_lib.commands import Command, Train
 from dcgan_lib.config import Recipe, recipe
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.neighbour_command import Neighbours
 from dcgan_lib.widgets.export_command import Export
 
-COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {"export": Export}
+COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {"neighbours": Neighbours, "export": Export}
 
 
 def usage() -> str:

@@ -274,12 +274,14 @@ class Publish:
     """Name of the checkpoint."""
     command: str
     """What made the run, for the card."""
+    discriminator: bool = True
+    """Keep the discriminator too; without it the checkpoint is half as large."""
 
     def run(self) -> None:
         """Publish and say how large it is."""
         from dcgan_lib.training.publish import publish
 
-        folder = publish(self.run_dir, self.name, command=self.command)
+        folder = publish(self.run_dir, self.name, command=self.command, discriminator=self.discriminator)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder}: {size / 1e6:.1f} MB")
 

@@ -45,6 +45,8 @@ class ModelConfig:
         If a value is outside what its comment allows.
     """
 
+    architecture: Literal["convolutional", "dense"] = "convolutional"
+    """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3 compares it with."""
     image_size: tuple[int, int] = (64, 64)
     """[P] Height and width in pixels, each 8 to 128."""
     num_channels: Literal[1, 3] = 3
@@ -58,7 +60,7 @@ class ModelConfig:
     kernel_size: Literal[3, 4, 5] = 5
     """[P] Side of every convolution's kernel; 4 in most later code."""
     num_stages: int | None = None
-    """[O] How often the side is halved; unset: until the shorter side would fall below 4."""
+    """[O] How often the side is halved; unset: until the shorter side would fall below 4. If dense: hidden layers."""
     convs_per_stage: Literal[1, 2] = 1
     """[C] 1: each convolution has stride 2. 2: strides 1 and 2 in turn, the authors' ImageNet network."""
     projection_bn: Literal["unit", "channel"] = "unit"
@@ -72,7 +74,8 @@ class ModelConfig:
     num_classes: int = 0
     """[C] Classes to condition on by concatenating the label at every layer; 0: unconditional."""
     hidden_units: int = 0
-    """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST code; 0: none."""
+    """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST code; 0: none.
+    If dense: units of every hidden layer."""
     output: Literal["tanh", "sigmoid"] = "tanh"
     """[P] The generator's last activation: images in [-1, 1], or in [0, 1] as in the authors' MNIST code."""
 
@@ -87,7 +90,11 @@ class ModelConfig:
             _check_number(self, name, low)
         _check_number(self, "bn_eps", 1e-12, 1)
         most = int(math.log2(min(size)))
-        if self.num_stages is not None:
+        if self.architecture == "dense":
+            enough = self.hidden_units >= 1 and self.num_stages is not None and self.num_stages >= 1
+            given = (self.hidden_units, self.num_stages)
+            _require(enough, "hidden_units and num_stages of a dense network", given, "at least 1 each")
+        elif self.num_stages is not None:
             _check_number(self, "num_stages", 1, most)
         if self.convs_per_stage == 2 and self.kernel_size == 4:
             raise UserError("kernel_size 4 cannot keep the side at stride 1: use 3 or 5 with convs_per_stage 2")
@@ -227,6 +234,12 @@ def _paper_mnist() -> TrainConfig:
     return TrainConfig(model=model, weight_decay=2.5e-5, decay_fraction=0.5, steps=200 * (50_000 // 128))
 
 
+def _mnist_gan() -> TrainConfig:
+    config = _paper_mnist()
+    model = replace(config.model, architecture="dense", num_stages=2)
+    return replace(config, model=model)
+
+
 def _small(size: int, channels: Literal[1, 3], steps: int) -> TrainConfig:
     """Return the paper's network at a quarter of its width, for two CPU cores.
 
@@ -251,6 +264,8 @@ def _recipes() -> tuple[Recipe, ...]:
                summary="the authors' SVHN network: Gaussian z, batch 64, learning rate 5e-4"),
         Recipe(name="paper-mnist", image_set="mnist", config=_paper_mnist(),
                summary="the authors' conditional MNIST network, sigmoid output, no scale and bias in batch norm"),
+        Recipe(name="mnist-gan", image_set="mnist", config=_mnist_gan(),
+               summary="the permutation-invariant GAN that Table 3 compares with; its layers are our choice"),
         Recipe(name="mnist", image_set="mnist", config=_small(32, 1, 8_000),
                summary="digits at 32x32, width 32: ten to twenty minutes on one CPU core"),
         Recipe(name="faces", image_set="faces64", config=_small(64, 3, 6_000),

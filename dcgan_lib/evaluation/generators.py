@@ -23,7 +23,7 @@ from dcgan_lib.evaluation.features import get_features
 from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
 from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.results import Result, record
-from dcgan_lib.models.dcgan import Generator
+from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training.checkpoints import load_config, load_generator, untrained_generator
 
@@ -68,7 +68,7 @@ class GeneratorReport:
     seconds: float
 
 
-def draw_samples(generator: Generator, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+def draw_samples(generator: AnyGenerator, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Generate pictures, and for a conditional network the labels they were asked for, in equal numbers."""
     z_bd = sample_latents(num_images, generator.config, seeded(seed))
     labels: Tensor | None = None

@@ -14,28 +14,41 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 
-_SHORTLIST = 4
+_PAIRS_AT_ONCE = 8_192
 
 
 class NearestSearch:
     """Find each query's nearest reference while references arrive in any number of portions.
 
-    A float32 matrix product shortlists four candidates per portion; their distances are then computed
-    from differences in float64. So a copy has distance 0, however large its norm.
+    A float32 matrix product rules references out; what its rounding error leaves open is compared in
+    float64. So the answer is exact for any values that float32 holds, and a copy has distance 0.
 
     Parameters
     ----------
     queries : ndarray
         q x anything, any real type.
-    chunk_size : int, default 4096
-        References compared at a time; it bounds the memory and does not change the answer.
+    chunk_size : int, default 1024
+        Queries and references compared at a time; it bounds the memory and does not change the answer.
+
+    Attributes
+    ----------
+    distances : ndarray
+        float64, shape (q,); infinite before the first reference.
+    indices : ndarray
+        int64, shape (q,): which reference, counted from the first portion on; -1 before the first.
+    num_references : int
+        References seen so far.
     """
 
-    def __init__(self, queries: np.ndarray, *, chunk_size: int = 4096) -> None:
+    def __init__(self, queries: np.ndarray, *, chunk_size: int = 1024) -> None:
         self._queries_qd = _rows(queries)
-        self._chunk_size, self._num_seen = chunk_size, 0
+        self._centre_d = self._queries_qd.mean(0)  # small norms keep the product sharp
+        self._centred_qd = self._queries_qd - self._centre_d
+        self._half_norms_q = self._centred_qd.double().square().sum(1) / 2
+        self._chunk_size = chunk_size
         self.distances = np.full(len(queries), np.inf)
         self.indices = np.full(len(queries), -1, dtype=np.int64)
+        self.num_references = 0
 
     def add(self, references: np.ndarray) -> None:
         """Compare all queries with more references, shape r x the same; earlier ones win ties.
@@ -50,35 +63,50 @@ class NearestSearch:
             if part_rd.shape[1] != self._queries_qd.shape[1]:
                 sizes = self._queries_qd.shape[1], part_rd.shape[1]
                 raise UserError(f"queries and references differ in size, {sizes[0]} and {sizes[1]} numbers a row")
-            self._compare(part_rd)
-            self._num_seen += len(part_rd)
+            part_c = part_rd - self._centre_d
+            half_norms_r = part_c.square().sum(1) / 2
+            for first in range(0, len(self._queries_qd), self._chunk_size):
+                self._compare(slice(first, first + self._chunk_size), part_rd, part_c, half_norms_r)
+            self.num_references += len(part_rd)
 
-    def _compare(self, part_rd: Tensor) -> None:
-        centre_d = part_rd.mean(0)  # small norms keep the shortlist sharp
-        part_c = part_rd - centre_d
-        half_norms_r = part_c.square().sum(1) / 2
-        for start in range(0, len(self._queries_qd), self._chunk_size):
-            rows = slice(start, start + self._chunk_size)
-            queries = self._queries_qd[rows]
-            closeness_qr = (queries - centre_d) @ part_c.T - half_norms_r
-            candidates_qk = closeness_qr.topk(min(_SHORTLIST, len(part_rd)), 1).indices.sort(1).values
-            exact_qk = torch.stack([_exact(queries, part_rd[column]) for column in candidates_qk.T], 1)
-            best_q, column_q = exact_qk.min(1)
-            index_q = candidates_qk.gather(1, column_q[:, None])[:, 0].numpy() + self._num_seen
-            closer = best_q.numpy() < self.distances[rows]
-            self.distances[rows] = np.where(closer, best_q.numpy(), self.distances[rows])
-            self.indices[rows] = np.where(closer, index_q, self.indices[rows])
+    def _compare(self, rows: slice, part_rd: Tensor, part_c: Tensor, half_norms_r: Tensor) -> None:
+        # |q - r|^2 = |q|^2 - 2 (q.r - |r|^2 / 2): the larger the bracket, the nearer.
+        nearness_qr = torch.addmm(-half_norms_r, self._centred_qd[rows], part_c.T)
+        most_q = nearness_qr.amax(1).double()
+        half_norms_q = self._half_norms_q[rows]
+        # Bound of the product's rounding error, whatever the order of its sums (Higham, 2002, section 3.1).
+        longest = half_norms_r.max().double()
+        slack_q = (part_c.shape[1] + 8) * 2**-23 * (2 * (half_norms_q * longest).sqrt() + longest + half_norms_q)
+        known_q = half_norms_q - torch.from_numpy(self.distances[rows]).square() / 2
+        hopeful = (most_q + slack_q >= known_q).nonzero()[:, 0]
+        if not len(hopeful):
+            return
+        bar_q = torch.maximum(most_q - 2 * slack_q, known_q - slack_q)[hopeful, None]
+        pairs = (nearness_qr[hopeful] >= bar_q).nonzero()
+        row, column = hopeful[pairs[:, 0]] + rows.start, pairs[:, 1]
+        exact = torch.cat(
+            [
+                (self._queries_qd[r].double() - part_rd[c].double()).square().sum(1).sqrt()
+                for r, c in zip(row.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True)
+            ]
+        )
+        order = np.lexsort((column, exact, row))
+        row, first = np.unique(row.numpy()[order], return_index=True)
+        found = order[first]
+        closer = exact.numpy()[found] < self.distances[row]
+        self.distances[row[closer]] = exact.numpy()[found][closer]
+        self.indices[row[closer]] = column.numpy()[found][closer] + self.num_references
 
 
-def nearest(queries: np.ndarray, references: np.ndarray, *, chunk_size: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+def nearest(queries: np.ndarray, references: np.ndarray, *, chunk_size: int = 1024) -> tuple[np.ndarray, np.ndarray]:
     """Find each query's nearest reference.
 
     Parameters
     ----------
     queries, references : ndarray
         q x anything and r x the same, any real type; memory maps are read in portions.
-    chunk_size : int, default 4096
-        References compared at a time.
+    chunk_size : int, default 1024
+        Queries and references compared at a time.
 
     Returns
     -------
@@ -203,7 +231,3 @@ def _embed(images_u8: np.ndarray, features: FeatureExtractor | None) -> np.ndarr
 
 def _rows(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(values).reshape(len(values), -1).astype(np.float32))
-
-
-def _exact(left_nd: Tensor, right_nd: Tensor) -> Tensor:
-    return (left_nd - right_nd).double().square().sum(1).sqrt()

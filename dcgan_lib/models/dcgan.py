@@ -50,7 +50,22 @@ def plan_convolutions(config: ModelConfig) -> list[ConvPlan]:
     return plan
 
 
-def _with_labels(h: Tensor, y_bk: Tensor | None) -> Tensor:
+def check_latents(z_bd: Tensor, config: ModelConfig) -> None:
+    """Refuse latent vectors of another shape than (b, z_dim)."""
+    if z_bd.dim() != 2 or z_bd.shape[1] != config.z_dim:
+        raise UserError(f"latent vectors must have shape (batch, {config.z_dim}), but came as {tuple(z_bd.shape)}")
+
+
+def check_images(x_bchw: Tensor, config: ModelConfig) -> None:
+    """Refuse images of another shape than the configuration's."""
+    expected = (config.num_channels, *config.image_size)
+    if tuple(x_bchw.shape[1:]) != expected:
+        raise UserError(
+            f"images must have shape (batch, {', '.join(map(str, expected))}), but came as {tuple(x_bchw.shape)}"
+        )
+
+
+def with_labels(h: Tensor, y_bk: Tensor | None) -> Tensor:
     """Concatenate one-hot labels to units (b, c) or, spread over the grid, to maps (b, c, h, w)."""
     if y_bk is None:
         return h
@@ -60,14 +75,15 @@ def _with_labels(h: Tensor, y_bk: Tensor | None) -> Tensor:
     return torch.cat([h, y_bk], 1)
 
 
-def _one_hot(labels_b: Tensor | None, num_classes: int) -> Tensor | None:
+def one_hot(labels_b: Tensor | None, num_classes: int) -> Tensor | None:
+    """Turn class numbers into rows of 0 and 1; refuse labels that are missing or not wanted."""
     if (labels_b is None) != (num_classes == 0):
         need, got = ("needs", "none came") if num_classes else ("takes no", "some came")
         raise UserError(f"a network with num_classes={num_classes} {need} labels, but {got}: pass labels_b to match")
     return None if labels_b is None else F.one_hot(labels_b, num_classes)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Draw weights as the authors' code does: N(0, 0.02), batch norm's scale N(1, 0.02), its bias 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
@@ -138,7 +154,7 @@ class Generator(nn.Module):
                 )
             )
         self.norms = nn.ModuleList(nn.BatchNorm2d(layer.fine_channels, **norm) for layer in plan[:-1])
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
         """Return images ``x_bchw`` in the configuration's value range.
@@ -155,22 +171,19 @@ class Generator(nn.Module):
         UserError
             If ``z_bd`` has another shape, or labels are missing or not wanted.
         """
-        if z_bd.dim() != 2 or z_bd.shape[1] != self.config.z_dim:
-            raise UserError(
-                f"latent vectors must have shape (batch, {self.config.z_dim}), but came as {tuple(z_bd.shape)}"
-            )
-        y_bk = _one_hot(labels_b, self.config.num_classes)
+        check_latents(z_bd, self.config)
+        y_bk = one_hot(labels_b, self.config.num_classes)
         h = z_bd
         if self.config.hidden_units:
-            h = F.relu(self.hidden_norm(self.hidden(_with_labels(h, y_bk))))
-        h = self.project(_with_labels(h, y_bk))
+            h = F.relu(self.hidden_norm(self.hidden(with_labels(h, y_bk))))
+        h = self.project(with_labels(h, y_bk))
         if self.config.projection_bn == "unit":
             h = F.relu(self.project_norm(h)).unflatten(1, self.base_shape)
         else:
             h = F.relu(self.project_norm(h.unflatten(1, self.base_shape)))
         for conv, norm in zip(self.convs, self.norms, strict=False):
-            h = F.relu(norm(conv(_with_labels(h, y_bk))), inplace=True)
-        x_bchw = self.convs[-1](_with_labels(h, y_bk)).float()
+            h = F.relu(norm(conv(with_labels(h, y_bk))), inplace=True)
+        x_bchw = self.convs[-1](with_labels(h, y_bk)).float()
         return x_bchw.tanh() if self.config.output == "tanh" else x_bchw.sigmoid()
 
 
@@ -204,7 +217,7 @@ class Discriminator(nn.Module):
             self.hidden_norm = nn.BatchNorm1d(config.hidden_units, **norm)
             units = config.hidden_units
         self.head = nn.Linear(units + classes, 1, bias=False)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def features(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> list[Tensor]:
         """Return the activations of every convolutional layer, finest first.
@@ -214,23 +227,19 @@ class Discriminator(nn.Module):
         UserError
             If the images have another shape, or labels are missing or not wanted.
         """
-        expected = (self.config.num_channels, *self.config.image_size)
-        if tuple(x_bchw.shape[1:]) != expected:
-            raise UserError(
-                f"images must have shape (batch, {', '.join(map(str, expected))}), but came as {tuple(x_bchw.shape)}"
-            )
-        y_bk = _one_hot(labels_b, self.config.num_classes)
+        check_images(x_bchw, self.config)
+        y_bk = one_hot(labels_b, self.config.num_classes)
         maps, h = [], x_bchw
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = F.leaky_relu(norm(conv(_with_labels(h, y_bk))), self.config.leaky_slope, inplace=True)
+            h = F.leaky_relu(norm(conv(with_labels(h, y_bk))), self.config.leaky_slope, inplace=True)
             maps.append(h)
         return maps
 
     def forward(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> Tensor:
         """Return ``logits_b``, float32, one per image."""
-        y_bk = _one_hot(labels_b, self.config.num_classes)
+        y_bk = one_hot(labels_b, self.config.num_classes)
         # Channels innermost, as they lie in memory: the gradient comes back in the same layout, which is far faster.
         h = self.features(x_bchw, labels_b)[-1].permute(0, 2, 3, 1).flatten(1)
         if self.config.hidden_units:
-            h = F.leaky_relu(self.hidden_norm(self.hidden(_with_labels(h, y_bk))), self.config.leaky_slope)
-        return self.head(_with_labels(h, y_bk)).squeeze(1).float()
+            h = F.leaky_relu(self.hidden_norm(self.hidden(with_labels(h, y_bk))), self.config.leaky_slope)
+        return self.head(with_labels(h, y_bk)).squeeze(1).float()

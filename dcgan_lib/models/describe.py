@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dcgan_lib.models.dcgan import Discriminator, Generator
+from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 
 _SHOWN = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -21,12 +21,12 @@ def _shape(tensor: Tensor) -> str:
 
 
 @torch.no_grad()
-def layer_table(network: Generator | Discriminator) -> list[dict[str, str | int]]:
+def layer_table(network: AnyGenerator | AnyDiscriminator) -> list[dict[str, str | int]]:
     """Trace the shapes through a network.
 
     Parameters
     ----------
-    network : Generator or Discriminator
+    network : AnyGenerator or AnyDiscriminator
         Left as it is.
 
     Returns
@@ -47,7 +47,7 @@ def layer_table(network: Generator | Discriminator) -> list[dict[str, str | int]
 
     hooks = [module.register_forward_hook(note) for module in names if isinstance(module, _SHOWN)]
     device = next(network.parameters()).device
-    shape = (config.z_dim,) if isinstance(network, Generator) else (config.num_channels, *config.image_size)
+    shape = (config.z_dim,) if isinstance(network, AnyGenerator) else (config.num_channels, *config.image_size)
     labels = torch.zeros(1, dtype=torch.long, device=device) if config.num_classes else None
     try:
         network.eval()(torch.zeros(1, *shape, device=device), labels)
@@ -58,7 +58,7 @@ def layer_table(network: Generator | Discriminator) -> list[dict[str, str | int]
     return rows
 
 
-def describe(network: Generator | Discriminator) -> str:
+def describe(network: AnyGenerator | AnyDiscriminator) -> str:
     """Return the layer table as text, one line a layer, with the number of weights at the end."""
     rows = layer_table(network)
     heads = list(rows[0])

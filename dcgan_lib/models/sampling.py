@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.dcgan import Generator
+from dcgan_lib.models.networks import AnyGenerator
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
@@ -70,7 +70,7 @@ def from_u8(x_u8: Tensor, config: ModelConfig) -> Tensor:
 
 @torch.no_grad()
 def generate_u8(
-    generator: Generator,
+    generator: AnyGenerator,
     z_bd: Tensor,
     labels_b: Tensor | None = None,
     *,
@@ -81,7 +81,7 @@ def generate_u8(
 
     Parameters
     ----------
-    generator : Generator
+    generator : AnyGenerator
         On any device; its training mode is left as it was.
     z_bd : Tensor
         Latent vectors, shape (n, z_dim).
@@ -117,7 +117,9 @@ def generate_u8(
 
 
 @torch.no_grad()
-def refresh_batch_norm(generator: Generator, *, num_batches: int = 100, batch_size: int = 128, seed: int = 0) -> None:
+def refresh_batch_norm(
+    generator: AnyGenerator, *, num_batches: int = 100, batch_size: int = 128, seed: int = 0
+) -> None:
     """Replace the running statistics by their mean over fresh batches of latent vectors.
 
     While training runs, the running statistics trail the weights. The authors never meet this,
@@ -125,7 +127,7 @@ def refresh_batch_norm(generator: Generator, *, num_batches: int = 100, batch_si
 
     Parameters
     ----------
-    generator : Generator
+    generator : AnyGenerator
         Changed in place; left in the mode it was in.
     num_batches, batch_size : int
         How many latent vectors to average over.

@@ -7,6 +7,7 @@ seed and the step.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.dcgan import Discriminator, Generator
+from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
 from dcgan_lib.paths import atomic_write, checkpoints_root
 from dcgan_lib.training.step import Gan
 
 STATE = "state.safetensors"
-Network = TypeVar("Network", Generator, Discriminator)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def _tensors(gan: Gan) -> dict[str, Tensor]:
@@ -145,12 +146,12 @@ def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise UserError(f"{path} is not a run's configuration ({error})") from error
 
 
-def _load(name_or_path: str | Path, kind: type[Network], file_name: str) -> Network:
+def _load(name_or_path: str | Path, make: Callable[[ModelConfig], Network], file_name: str) -> Network:
     folder = find_run(name_or_path)
     path = folder / file_name
     if not path.is_file():
         raise UserError(f"{folder} has no {file_name}: a run writes its weights when it ends or is stopped")
-    network = kind(load_config(folder)[0].model)
+    network = make(load_config(folder)[0].model)
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -162,7 +163,7 @@ def _load(name_or_path: str | Path, kind: type[Network], file_name: str) -> Netw
     return network.eval()
 
 
-def load_generator(name_or_path: str | Path) -> Generator:
+def load_generator(name_or_path: str | Path) -> AnyGenerator:
     """Return a trained generator in evaluation mode, on the CPU.
 
     Parameters
@@ -175,19 +176,19 @@ def load_generator(name_or_path: str | Path) -> Generator:
     UserError
         If there is no such checkpoint or its files do not fit together.
     """
-    return _load(name_or_path, Generator, "generator.safetensors")
+    return _load(name_or_path, new_generator, "generator.safetensors")
 
 
-def load_discriminator(name_or_path: str | Path) -> Discriminator:
+def load_discriminator(name_or_path: str | Path) -> AnyDiscriminator:
     """Return a trained discriminator in evaluation mode, on the CPU; see ``load_generator``."""
-    return _load(name_or_path, Discriminator, "discriminator.safetensors")
+    return _load(name_or_path, new_discriminator, "discriminator.safetensors")
 
 
-def untrained_generator(model: ModelConfig, seed: int = 0) -> Generator:
+def untrained_generator(model: ModelConfig, seed: int = 0) -> AnyGenerator:
     """Return a generator with its initial weights, the yardstick for a trained one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Generator(model).eval()
+        return new_generator(model).eval()
 
 
 def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> None:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from dcgan_lib import __version__
+from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.paths import atomic_write, checkpoints_root
 from dcgan_lib.training.checkpoints import (
@@ -23,7 +24,7 @@ from dcgan_lib.training.log import read_metrics
 MAX_METRICS = 200
 
 
-def publish(run_dir: str | Path, name: str, *, command: str) -> Path:
+def publish(run_dir: str | Path, name: str, *, command: str, discriminator: bool = True) -> Path:
     """Copy a run's weights in half precision, its settings, metrics and samples, and write its card.
 
     Parameters
@@ -34,6 +35,8 @@ def publish(run_dir: str | Path, name: str, *, command: str) -> Path:
         Folder under ``data/checkpoints``; an earlier checkpoint of that name is replaced.
     command : str
         What made the run; the card prints it.
+    discriminator : bool, default True
+        Keep the discriminator too. Without it the checkpoint is half as large.
 
     Returns
     -------
@@ -51,7 +54,9 @@ def publish(run_dir: str | Path, name: str, *, command: str) -> Path:
     metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")
-    networks = {"generator": load_generator(run), "discriminator": load_discriminator(run)}
+    networks = {"generator": load_generator(run)}
+    if discriminator:
+        networks["discriminator"] = load_discriminator(run)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     for kind, network in networks.items():
@@ -65,6 +70,12 @@ def publish(run_dir: str | Path, name: str, *, command: str) -> Path:
     return folder
 
 
+def _networks(model: ModelConfig) -> str:
+    if model.architecture == "dense":
+        return f"fully connected, {model.num_stages} hidden layers of {model.hidden_units} units"
+    return f"DCGAN, base width {model.base_width}, kernel {model.kernel_size}"
+
+
 def _card(name: str, command: str, last: dict[str, float], run: Path) -> str:
     config, about = load_config(run)
     model = config.model
@@ -73,8 +84,7 @@ def _card(name: str, command: str, last: dict[str, float], run: Path) -> str:
         "made by": f"`{command}`",
         "image set": f"{about['image_set']}, {about['images']:,} images (data/README.md has source and licence)",
         "pictures": f"{model.num_channels} x {height} x {width}",
-        "networks": f"DCGAN, base width {model.base_width}, kernel {model.kernel_size}, "
-        f"z of {model.z_dim}, {model.z_distribution}",
+        "networks": f"{_networks(model)}, z of {model.z_dim}, {model.z_distribution}",
         "training": f"{last['step']:,} steps of {config.batch_size}, {last['epoch']:.1f} epochs, "
         f"{last['seconds'] / 60:.0f} minutes, {config.precision}, seed {config.seed}",
         "stored": "half precision, batch-norm statistics measured afresh at the end",

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from dcgan_lib.config import TrainConfig
-from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.losses import discriminator_loss, generator_loss
+from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
 
 
 @dataclass(frozen=True)
 class Gan:
     """Hold the two networks and their optimisers."""
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: AnyGenerator
+    discriminator: AnyDiscriminator
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     config: TrainConfig
@@ -48,7 +48,7 @@ def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
     """Build the pair with weights that depend on ``config.seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        generator, discriminator = Generator(config.model), Discriminator(config.model)
+        generator, discriminator = new_generator(config.model), new_discriminator(config.model)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
 
     def optimizer(network: nn.Module) -> torch.optim.Optimizer:

@@ -172,6 +172,8 @@ def export_generator(generator: Generator, name: str, precision: Precision = "in
     """Export a generator that is in memory; see `export_model`."""
     if precision not in ("int8", "half"):
         raise UserError(f"precision must be 'int8' or 'half', but it is {precision!r}")
+    if generator.config.architecture == "dense":
+        raise UserError(f"the page draws convolutional generators, but {name} is a dense one: export it with --onnx")
     layers, exact = fold(generator), None
     for chosen, kinds in _candidates(len(layers), precision):
         exported = _describe(generator, name, layers, kinds, chosen)

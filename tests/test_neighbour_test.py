@@ -1,0 +1,197 @@
+"""Nearest neighbours at scale: streams that repeat themselves, counts that resume, rows that reach the ledger."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from dcgan_lib import cli
+from dcgan_lib.config import ModelConfig, TrainConfig
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation import neighbour_test as module
+from dcgan_lib.evaluation.labelled_streams import PORTION, DeformedStream, GeneratedStream, RealStream
+from dcgan_lib.evaluation.neighbour_test import error_estimate, load_curves, neighbour_test, record_row
+from dcgan_lib.evaluation.results import load_results
+from dcgan_lib.models.networks import new_generator
+from dcgan_lib.training.checkpoints import save_config, save_weights
+
+COMMAND = "dcgan neighbours real --num-images 1000 --draws 2 --split test --seed 0 --record table3.real.50k"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_image_set("digits"), load_image_set("digits", "test")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A conditional generator of 8x8 digits, untrained."""
+    folder = tmp_path_factory.mktemp("run")
+    model = ModelConfig(image_size=(8, 8), num_channels=1, base_width=4, z_dim=8, num_classes=10)
+    save_config(folder, TrainConfig(model=model), {"image_set": "digits", "images": 1_257})
+    save_weights(folder / "generator.safetensors", new_generator(model))
+    return folder
+
+
+@pytest.fixture(params=["real", "deformed", "generated"])
+def make(request, digits, run):
+    """Return a function from a seed to a stream."""
+    return {
+        "real": lambda seed: RealStream(digits[0], seed),
+        "deformed": lambda seed: DeformedStream(digits[0], seed, max_shift=1, alpha=2.0, sigma=0.8),
+        "generated": lambda seed: GeneratedStream(str(run), seed),
+    }[request.param]
+
+
+def test_a_portion_depends_on_the_seed_and_its_number_alone(make):
+    stream = make(3)
+    first, again, other_seed = stream.portion(0), make(3).portion(0), make(4).portion(0)
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert stream.key == make(3).key != make(4).key
+    assert not np.array_equal(first[0], other_seed[0])
+    assert not np.array_equal(first[0][:200], stream.portion(1)[0][:200])
+    assert first[0].dtype == np.uint8 and first[0].shape[1:] == (1, 8, 8) and len(first[0]) == len(first[1]) == PORTION
+
+
+def test_generated_and_deformed_images_are_balanced_over_classes(digits, run):
+    for stream in (GeneratedStream(str(run), 0), DeformedStream(digits[0], 0, alpha=2.0, sigma=0.8)):
+        assert (np.bincount(stream.portion(2)[1]) == PORTION // 10).all()
+
+
+def test_deformed_images_keep_their_class_and_no_two_of_a_class_share_a_field(digits):
+    train, _ = digits
+    still = DeformedStream(train, 0, max_shift=0, alpha=0.0, sigma=0.8)
+    images, labels = still.portion(0)
+    rows = [np.flatnonzero((train.images_u8 == image).all((1, 2, 3))) for image in images[:200]]
+    assert all(label in train.labels[row] for row, label in zip(rows, labels, strict=False))
+    one = train.subset([int(np.flatnonzero(train.labels == k)[0]) for k in range(10)])
+    bent = DeformedStream(one, 0, alpha=4.0, sigma=0.8).portion(0)[0]
+    assert len(np.unique(bent[::10], axis=0)) > 90
+
+
+def test_real_stream_ends_with_a_part(digits):
+    stream = RealStream(digits[0], 0)
+    assert [len(stream.portion(k)[1]) for k in range(2)] == [1_000, 257] and stream.length == 1_257
+
+
+def test_errors_are_those_of_scikit_learn(digits):
+    train, test = digits
+    stream = RealStream(train, 5)
+    found = neighbour_test(stream, test, 1_000)
+    images, labels = stream.portion(0)
+    expected = KNeighborsClassifier(1, algorithm="brute").fit(images.reshape(1_000, -1).astype(float), labels)
+    np.testing.assert_array_equal(found.named, expected.predict(test.images_u8.reshape(len(test), -1).astype(float)))
+    assert found.curve == ((1_000, 100 * (found.named != test.labels).mean()),)
+    assert 1 < found.curve[0][1] < 6  # a classifier, neither blind nor told the answers
+
+
+def test_curve_has_points_at_round_numbers_and_the_end(digits, run):
+    curve = neighbour_test(GeneratedStream(str(run), 0), digits[1], 11_000).curve
+    assert [number for number, _ in curve] == [1_000, 2_000, 5_000, 10_000, 11_000]
+
+
+def test_a_stopped_count_goes_on_to_the_same_answer(digits, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    state, stream, whole = tmp_path / "state", GeneratedStream(str(run), 0), None
+    whole = neighbour_test(stream, digits[1], 6_000)
+
+    def stop_at_four(index):
+        if index == 4:
+            raise KeyboardInterrupt
+        return GeneratedStream.portion(stream, index)
+
+    stopping = GeneratedStream(str(run), 0)
+    monkeypatch.setattr(stopping, "portion", stop_at_four)
+    with pytest.raises(KeyboardInterrupt):
+        neighbour_test(stopping, digits[1], 6_000, state=state)
+    asked = []
+    resumed = GeneratedStream(str(run), 0)
+    monkeypatch.setattr(resumed, "portion", lambda k: asked.append(k) or GeneratedStream.portion(stream, k))
+    found = neighbour_test(resumed, digits[1], 6_000, state=state)
+    assert asked == [4, 5] and found.curve == whole.curve and not state.exists()
+    np.testing.assert_array_equal(found.named, whole.named)
+
+
+def test_another_tests_state_and_a_damaged_one_are_refused(digits, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(module.Path, "unlink", lambda self, missing_ok=False: None)
+    state = tmp_path / "state"
+    neighbour_test(GeneratedStream(str(run), 0), digits[1], 1_000, state=state)
+    with pytest.raises(UserError, match="another test"):
+        neighbour_test(GeneratedStream(str(run), 1), digits[1], 2_000, state=state)
+    with pytest.raises(UserError, match="another test"):
+        neighbour_test(GeneratedStream(str(run), 0), digits[1].subset(slice(100)), 2_000, state=state)
+    state.write_bytes(b"not a state")
+    with pytest.raises(UserError, match="not a test's state"):
+        neighbour_test(GeneratedStream(str(run), 0), digits[1], 2_000, state=state)
+
+
+@pytest.mark.parametrize("number", [0, 999, 1_500])
+def test_references_come_by_the_thousand(digits, number):
+    with pytest.raises(UserError, match="come by the 1,000"):
+        neighbour_test(RealStream(digits[0], 0), digits[1], number)
+
+
+def test_what_has_no_classes_or_too_few_images_is_refused(digits):
+    train, test = digits
+    nameless = ImageSet(name="nameless", images_u8=train.images_u8)
+    with pytest.raises(UserError, match="1,257 images to compare with, but 2,000"):
+        neighbour_test(RealStream(train, 0), test, 2_000)
+    with pytest.raises(UserError, match="'nameless' has none"):
+        RealStream(nameless, 0)
+    with pytest.raises(UserError, match="'nameless' has none"):
+        neighbour_test(RealStream(train, 0), nameless, 1_000)
+    with pytest.raises(UserError, match="draws without labels"):
+        GeneratedStream("mnist", 0)
+
+
+def test_a_row_reaches_the_ledger_with_its_curve(digits, tmp_path):
+    train, test = digits
+    tests = [neighbour_test(RealStream(train, seed), test, 1_000) for seed in (0, 1)]
+    row = record_row("table3.real.50k", tests, test, command=COMMAND, seed=0, root=tmp_path)
+    errors = [draw.curve[-1][1] for draw in tests]
+    assert row.value == pytest.approx(np.mean(errors)) and row.low < row.value < row.high and row.n == 360
+    assert "2 draws: " in row.notes and "1,000 references" in row.notes
+    assert next(r for r in load_results(tmp_path) if r.id == "table3.real.50k").value == row.value
+    curves = load_curves("table3.real.50k", tmp_path)
+    assert curves.draws == [list(draw.curve) for draw in tests]
+    assert curves.confusion.sum() == 2 * 360
+    assert 100 * (1 - np.trace(curves.confusion) / 720) == pytest.approx(row.value)
+
+
+def test_the_interval_is_over_test_images():
+    labels = np.zeros(400, int)
+    tests = [
+        module.NeighbourTest(((1_000, 0.0),), named, 1.0) for named in (labels, np.r_[np.ones(40, int), labels[40:]])
+    ]
+    value, low, high = error_estimate(tests, labels)
+    assert value == pytest.approx(5) and 3 < low < 5 < high < 7
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("real --record table3.align --split test", "no row 'table3.align'"),
+        ("real --record table3.real.50k", "on the test split"),
+        ("real --draws 0", "draws must be at least 1"),
+        ("/nowhere/x --record table3.dcgan.50k --split test", "absolute path"),
+    ],
+)
+def test_mistakes_are_answered_before_anything_is_counted(words, message, capsys):
+    assert cli.main(["neighbours", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unmeasured_rows_have_no_curve(tmp_path):
+    with pytest.raises(UserError, match="has no curve yet"):
+        load_curves("table3.dcgan.10m", tmp_path)
+
+
+@pytest.mark.real_data("MNIST")
+def test_command_classifies_real_digits(capsys):
+    assert cli.main(["neighbours", "real", "--num-images", "2000", "--draws", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("seed 0  1,000: ")
+    assert 7 < float(lines[2].split()[2]) < 10  # real digits: 8.3 % at 2,000

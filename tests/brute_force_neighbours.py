@@ -44,12 +44,10 @@ def main() -> int:
         distances, rows = brute_force(queries_qd, images.reshape(PORTION, -1).astype(np.float64))
         closer = distances < best
         best[closer], indices[closer] = distances[closer], rows[closer] + index * PORTION
-    same, exact = int((search.indices == indices).sum()), int((search.distances == best).sum())
-    print(
-        f"{chosen.references:,} references: {same} of {len(queries)} neighbours and {exact} distances agree to the bit"
-    )
-    print(f"float32 search {seconds:.0f} s, without drawing the references")
-    return 0 if same == exact == len(queries) else 1
+    same, error = int((search.indices == indices).sum()), float(np.abs(search.distances - best).max())
+    print(f"{chosen.references:,} references: {same} of {len(queries)} neighbours agree, distances within {error:.0e}")
+    print(f"{seconds:.0f} s of search, without drawing the references")
+    return 0 if same == len(queries) and error < 1e-9 else 1
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
+from dcgan_lib.evaluation.strokes import stroke_style
 from dcgan_lib.interpretation import directions
 from dcgan_lib.interpretation.directions import Direction, fit_directions, keep, load_directions, save_directions
 from dcgan_lib.models.dcgan import Generator
@@ -71,6 +72,33 @@ def test_chance_is_left_out(fitted):
     assert {"sign", "number", "kind a", "kind c"} <= kept and "coin" not in kept
 
 
+def test_style_of_digits_is_found_within_classes(monkeypatch):
+    """Two classes of bars, thin and thick: only what varies inside a class is the direction."""
+    model = ModelConfig(image_size=(16, 16), num_channels=1, z_dim=4, base_width=1, num_classes=2)
+    monkeypatch.setattr(directions, "load_generator", lambda name: Generator(model).eval())
+    monkeypatch.setattr(directions, "generate_u8", lambda generator, z_nd, labels_n: bars(z_nd[:, 2], 1 + 3 * labels_n))
+    found = {row.name: row for row in fit_directions("made up", "strokes", 800, 1)}
+    assert abs(found["slant"].direction_d[2]) > 0.98 and found["slant"].score > 0.9
+    assert abs(found["weight"].direction_d[2]) < 0.5 or found["weight"].score < 0.3
+
+
+def bars(slants, widths):
+    """Draw leaning bars, each row shifted by the slant."""
+    rows, columns = np.arange(16)[:, None], np.arange(16)
+    shifted = columns - 8 - 0.5 * np.asarray(slants)[:, None, None] * (8 - rows)
+    ink = np.clip(np.asarray(widths)[:, None, None] + 0.5 - np.abs(shifted), 0, 1)
+    return np.round(255 * ink).astype(np.uint8)[:, None]
+
+
+def test_strokes_are_measured_as_they_are_drawn():
+    style = stroke_style(bars(np.array([0.0, 0.5, -0.5, 0.0]), np.array([1, 1, 1, 3])))
+    np.testing.assert_allclose(style["slant"], [0, 0.25, -0.25, 0], atol=0.03)
+    np.testing.assert_allclose(style["weight"], [2 / 16] * 3 + [6 / 16], rtol=0.02)
+    assert style["width"][3] > style["width"][0]
+    black = stroke_style(np.zeros((1, 1, 16, 16), np.uint8))
+    assert all(np.isnan(values) for values in black.values())
+
+
 def test_directions_are_kept_beside_the_weights(fitted, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert load_directions(tmp_path) == ()
@@ -86,15 +114,13 @@ def test_directions_are_kept_beside_the_weights(fitted, tmp_path):
         load_directions(tmp_path)
 
 
-def test_wrong_requests_are_refused(monkeypatch, capsys):
+def test_wrong_requests_are_refused(capsys):
     with pytest.raises(UserError, match="at least 400"):
         fit_directions("mnist", "probe-mnist", 100)
     with pytest.raises(UserError, match="no probe"):
         fit_directions("mnist", "probe-nothing", 400)
-    model = ModelConfig(image_size=(16, 16), base_width=1, num_classes=2)
-    monkeypatch.setattr(directions, "load_generator", lambda name: Generator(model).eval())
-    with pytest.raises(UserError, match="draws classes"):
-        fit_directions("made up", "probe-mnist", 400)
+    with pytest.raises(UserError, match="read off grey images"):
+        fit_directions("faces", "strokes", 400)
     assert directions.main(["nothing"]) == 2 and capsys.readouterr().err.count("\n") == 1
 
 

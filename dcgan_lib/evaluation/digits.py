@@ -13,7 +13,7 @@ from dcgan_lib.evaluation.probe_model import Probe, frame
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DigitReport:
     """Hold what a classifier says of generated digits.
 
@@ -27,6 +27,8 @@ class DigitReport:
         Images named as each class.
     agreement : Estimate or None
         For a conditional generator: share of images named as the class that was asked for.
+    named : ndarray
+        int64, shape (n,): the class each image is named.
     n : int
         Images.
     """
@@ -35,6 +37,7 @@ class DigitReport:
     evenness: Estimate
     counts: tuple[int, ...]
     agreement: Estimate | None
+    named: np.ndarray
     n: int
 
 
@@ -70,6 +73,7 @@ def digit_report(images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | No
         evenness=bootstrap_interval(lambda k: _evenness(k, num_classes), named),
         counts=tuple(np.bincount(named, minlength=num_classes).tolist()),
         agreement=agreement,
+        named=named,
         n=n,
     )
 

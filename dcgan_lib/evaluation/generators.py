@@ -16,6 +16,7 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import CLAIMS
+from dcgan_lib.evaluation.class_quality import ClassQuality, class_quality, save_classes
 from dcgan_lib.evaluation.digits import DigitReport, digit_report
 from dcgan_lib.evaluation.distances import Distance, fid, kid
 from dcgan_lib.evaluation.evidence import check_command
@@ -51,6 +52,8 @@ class GeneratorReport:
         Nearest training images against nearest held-out ones, in features and in pixels.
     digits : DigitReport or None
         For digits.
+    classes : tuple of ClassQuality
+        For digits drawn on demand.
     seed, seconds : int, float
         Of the latent vectors; wall time.
     """
@@ -64,6 +67,7 @@ class GeneratorReport:
     memorisation: Memorisation
     pixel_memorisation: Memorisation
     digits: DigitReport | None
+    classes: tuple[ClassQuality, ...]
     seed: int
     seconds: float
 
@@ -114,6 +118,10 @@ def evaluate_generator(
     subset_size = min(500, len(unseen), num_images)
     distances = [kid(unseen.images_u8, fake, extractor, subset_size=subset_size) for fake in (samples, untrained)]
     compared = samples[: min(1_000, num_images)]
+    digits = digit_report(samples, load_probe("probe-mnist"), labels=labels) if name == "mnist" else None
+    classes: tuple[ClassQuality, ...] = ()
+    if digits and labels is not None:
+        classes = class_quality(unseen.images_u8, unseen.labels, samples, labels, digits.named, extractor)
     return GeneratorReport(
         checkpoint=str(checkpoint),
         image_set=name,
@@ -123,7 +131,8 @@ def evaluate_generator(
         fid=fid(unseen.images_u8, samples[: len(unseen)], extractor),
         memorisation=memorisation(compared, train.images_u8, unseen.images_u8, features=extractor),
         pixel_memorisation=memorisation(compared, train.images_u8, unseen.images_u8),
-        digits=digit_report(samples, load_probe("probe-mnist"), labels=labels) if name == "mnist" else None,
+        digits=digits,
+        classes=classes,
         seed=seed,
         seconds=time.perf_counter() - begun,
     )
@@ -206,6 +215,8 @@ def record_report(report: GeneratorReport, claim_name: str, command: str, *, roo
             if id in CLAIMS:
                 row = record(id, value=estimate, unit=unit, n=digits.n, data=f"{digits.n:,} samples", **shared)
                 rows.append(row)
+    if report.classes:
+        save_classes(claim_name, report.classes, root)
     return rows
 
 
@@ -230,6 +241,11 @@ def report_text(report: GeneratorReport) -> str:
             f"  {'class entropy / log 10':28} {even.value:.4f} [{even.low:.4f}, {even.high:.4f}]",
             f"  {'samples a class':28} {' '.join(map(str, digits.counts))}",
         ]
+    for row in report.classes:
+        parts = [f"named so {_percent(row.agreement)}", f"precision {_percent(row.precision)}"]
+        parts += [f"recall {_percent(row.recall)}"]
+        parts += [] if row.mistaken_for is None else [f"else most often {row.mistaken_for}"]
+        lines.append(f"  asked for {row.label}, n {row.n}: {', '.join(parts)}")
     return "\n".join(lines)
 
 

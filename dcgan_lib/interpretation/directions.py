@@ -1,8 +1,8 @@
 """Directions in latent space that change one attribute, found by regression: ``python -m ...directions NAME``.
 
-Axes: n samples, d latent. A probe reads the attributes off generated pictures; a straight line through latent space
-that predicts an attribute is the direction in which it changes most. Our own choice: the paper averages three
-pictures by hand.
+Axes: n samples, d latent. A probe reads the attributes off generated pictures, or `stroke_style` the style of digits;
+a straight line through latent space that predicts an attribute is the direction in which it changes most. Our own
+choice: the paper averages three pictures by hand.
 """
 
 import argparse
@@ -22,10 +22,12 @@ from sklearn.metrics import balanced_accuracy_score, r2_score
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.probe_model import Probe
+from dcgan_lib.evaluation.strokes import stroke_style
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 
+STROKES = "strokes"
 WEIGHTS, ABOUT = "directions.safetensors", "directions.json"
 LEAST = {"balanced accuracy": 0.6, "R2": 0.1}
 """Least held-out score of a direction that is kept; chance is 0.5 and 0."""
@@ -63,9 +65,10 @@ def fit_directions(
     Parameters
     ----------
     checkpoint : str or Path
-        A generator without classes.
+        A generator. If it draws classes on demand, equally many of each are drawn, and an attribute is what remains
+        of it when the mean of the class is taken away.
     probe : str, Path or Probe
-        Reads pictures of the generator's size.
+        Reads pictures of the generator's size; "strokes" measures the style of digits.
     n : int
         Pictures to draw; the last quarter is held out.
     seed : int
@@ -79,17 +82,31 @@ def fit_directions(
     Raises
     ------
     UserError
-        If n is below 400, the generator has classes, or the probe reads pictures of another size.
+        If n is below 400, or the probe reads pictures of another size.
     """
     if n < 400:
         raise UserError(f"n must be at least 400, but it is {n}: a direction has as many numbers as z")
-    generator, probe = load_generator(checkpoint), probe if isinstance(probe, Probe) else load_probe(probe)
-    if generator.config.num_classes:
-        raise UserError(f"{checkpoint} draws classes on demand: directions are for generators without classes")
-    z_nd = sample_latents(n, generator.config, seeded(seed))
-    targets = list(_targets(probe, probe.predict(generate_u8(generator, z_nd))))
-    fits = [_fit(name, z_nd.numpy(), truth_n) for name, truth_n in targets]
+    generator = load_generator(checkpoint)
+    z_nd, num_classes = sample_latents(n, generator.config, seeded(seed)), generator.config.num_classes
+    labels_n = torch.arange(n) % num_classes if num_classes else None
+    pictures = generate_u8(generator, z_nd, labels_n)
+    if probe == STROKES:
+        targets = dict(stroke_style(pictures))
+    else:
+        probe = probe if isinstance(probe, Probe) else load_probe(probe)
+        targets = dict(_targets(probe, probe.predict(pictures)))
+    if labels_n is not None:
+        targets = {name: _within_classes(values, labels_n.numpy()) for name, values in targets.items()}
+    fits = [_fit(name, z_nd.numpy(), truth_n) for name, truth_n in targets.items()]
     return tuple(found for found in fits if found)
+
+
+def _within_classes(values_n: np.ndarray, labels_n: np.ndarray) -> np.ndarray:
+    """Take the mean of its class from each number; yes and no stay as they are."""
+    if values_n.dtype == bool:
+        return values_n
+    means = np.array([np.nanmean(values_n[labels_n == label]) for label in range(labels_n.max() + 1)])
+    return values_n - means[labels_n]
 
 
 def _targets(probe: Probe, read: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -105,6 +122,8 @@ def _targets(probe: Probe, read: dict[str, np.ndarray]) -> Iterator[tuple[str, n
 
 
 def _fit(name: str, z_nd: np.ndarray, truth_n: np.ndarray) -> Direction | None:
+    if truth_n.dtype != bool:  # nothing can be read off an empty picture
+        z_nd, truth_n = z_nd[np.isfinite(truth_n)], truth_n[np.isfinite(truth_n)]
     cut = len(z_nd) * 3 // 4
     if truth_n.dtype == bool:
         cases = [min(part.sum(), (~part).sum()) for part in (truth_n[:cut], truth_n[cut:])]
@@ -160,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fit the directions of checkpoints, store them beside the weights and print their held-out scores."""
     parser = argparse.ArgumentParser(prog="dcgan_lib.interpretation.directions", description=main.__doc__)
     parser.add_argument("names", nargs="+", help="checkpoints")
-    parser.add_argument("--probe", help="by default the one named for the image set, such as probe-rooms")
+    parser.add_argument("--probe", help="by default strokes for digits, else probe-NAME of the image set")
     parser.add_argument("--n", type=int, default=4_000, help="pictures to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -169,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in chosen.names:
             image_set = load_config(name)[1]["image_set"]
-            probe = chosen.probe or f"probe-{image_set.removesuffix('64')}"
+            probe = chosen.probe or (STROKES if image_set == "mnist" else f"probe-{image_set.removesuffix('64')}")
             found = fit_directions(name, probe, chosen.n, chosen.seed)
             save_directions(find_run(name), found, probe=probe, n=chosen.n, seed=chosen.seed)
             for row in found:

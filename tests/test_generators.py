@@ -13,6 +13,7 @@ from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import generators, probe_files
 from dcgan_lib.evaluation.claims import CLAIMS
+from dcgan_lib.evaluation.class_quality import load_classes
 from dcgan_lib.evaluation.features import PROBE_EXTRACTORS
 from dcgan_lib.evaluation.generators import (
     FEATURES_OF,
@@ -235,7 +236,8 @@ def test_a_report_becomes_rows_of_the_ledger(digits_report, tmp_path, name):
     assert [row.id for row in rows] == [f"ours.{name}.{part}" for part in parts]
     written = {row.id: row for row in load_results(tmp_path) if row.is_measured}
     assert written == {row.id: row for row in rows}
-    assert {path.name for path in tmp_path.iterdir()} == {f"{row.id}.json" for row in rows}
+    assert {path.name for path in tmp_path.glob("*.json")} == {f"{row.id}.json" for row in rows}
+    assert [row.label for row in load_classes(name, tmp_path)] == list(range(10))
     kid, near, recognised, entropy = rows
     assert (kid.value, kid.low, kid.high) == pytest.approx(tuple(digits_report.kid.estimate), rel=1e-3) and kid.n == NUM
     assert "FID on the same features" in kid.notes and kid.data == f"mnist, {NUM} images of its test split"

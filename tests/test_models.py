@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, recipes, to_dict
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.dcgan import Discriminator, Generator
+from dcgan_lib.models.dcgan import Conv2d, ConvTranspose2d, Discriminator, Generator
 from dcgan_lib.models.describe import describe, layer_table
 from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded, to_u8
 
@@ -46,6 +46,25 @@ def test_recipes_have_the_authors_layers(name, g_shapes, d_shapes, kernel, strid
     assert outputs(discriminator, "Linear", "Conv2d") == d_shapes.split("|")
     assert [conv.stride[0] for conv in discriminator.convs] == strides
     assert {conv.kernel_size for conv in [*generator.convs, *discriminator.convs]} == {(kernel, kernel)}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(8, 8), (12, 20)])
+def test_pixels_layers_compute_the_sums_of_pytorchs(channels, size):
+    """Outputs and all three gradients, for the layer that sees the pixels and the one that gives them."""
+    torch.manual_seed(0)
+    down = Conv2d(channels, 6, 5, 2, 2, bias=False)
+    up = ConvTranspose2d(6, channels, 5, 2, 2, 1, bias=False)
+    fine, coarse = torch.randn(2, channels, *size), torch.randn(2, 6, size[0] // 2, size[1] // 2)
+    for ours, theirs, h in ((down, torch.nn.Conv2d.forward, fine), (up, torch.nn.ConvTranspose2d.forward, coarse)):
+        found = []
+        for forward in (type(ours).forward, theirs):
+            h_copy = h.clone().requires_grad_()
+            out = forward(ours, h_copy)
+            weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+            found.append((out, *torch.autograd.grad((out * weights).sum(), (h_copy, ours.weight))))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_parameter_counts_of_the_faces_network():

@@ -92,6 +92,23 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+class Conv2d(nn.Conv2d):
+    """PyTorch's layer; when the pixels' gradient is wanted, it computes the same sums in a way that CPUs train faster.
+
+    The mirror of `ConvTranspose2d`: the four phases of the grid become channels, and a 3x3 convolution adds them up.
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the maps at the coarser size."""
+        halves = (self.kernel_size[0], self.stride[0]) == (5, 2) and not any(side % 2 for side in h.shape[2:])
+        if self.in_channels > 4 or not halves or h.device.type != "cpu" or not h.requires_grad:
+            return super().forward(h)
+        taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
+        dense = taps.permute(0, 1, 3, 5, 2, 4).flatten(1, 3).contiguous(memory_format=torch.channels_last)
+        phases = F.pixel_unshuffle(h, 2).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(phases, dense, padding=1)
+
+
 class ConvTranspose2d(nn.ConvTranspose2d):
     """PyTorch's layer; to few channels, as the pixels are, it computes the same sums in a way that CPUs train faster.
 
@@ -207,7 +224,7 @@ class Discriminator(nn.Module):
         plan = plan_convolutions(config)
         k, classes, norm = config.kernel_size, config.num_classes, {"eps": config.bn_eps, "affine": config.bn_affine}
         self.convs = nn.ModuleList(
-            nn.Conv2d(layer.fine_channels + classes, layer.coarse_channels, k, layer.stride, (k - 1) // 2, bias=False)
+            Conv2d(layer.fine_channels + classes, layer.coarse_channels, k, layer.stride, (k - 1) // 2, bias=False)
             for layer in plan
         )
         self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(p.coarse_channels, **norm) for p in plan[1:])])

@@ -46,8 +46,9 @@ def plain_stepper(config: TrainConfig) -> Callable[[Tensor, Tensor], tuple[float
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         generator, discriminator, criterion = Generator(config.model), Discriminator(config.model), nn.BCELoss()
-    for conv in generator.convs:
-        conv.__class__ = nn.ConvTranspose2d  # PyTorch's own way of computing
+    for kind, network in ((nn.ConvTranspose2d, generator), (nn.Conv2d, discriminator)):
+        for conv in network.convs:
+            conv.__class__ = kind  # PyTorch's own way of computing
     betas = (config.beta1, config.beta2)
     g_adam = torch.optim.Adam(generator.parameters(), config.learning_rate, betas)
     d_adam = torch.optim.Adam(discriminator.parameters(), config.learning_rate, betas)

@@ -54,7 +54,9 @@ def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
     def optimizer(network: nn.Module) -> torch.optim.Optimizer:
         network.to(device, memory_format=memory_format)
         betas = config.beta1, config.beta2
-        return torch.optim.Adam(network.parameters(), config.learning_rate, betas, 1e-8, config.weight_decay)
+        return torch.optim.Adam(
+            network.parameters(), config.learning_rate, betas, 1e-8, config.weight_decay, fused=True
+        )
 
     return Gan(generator, discriminator, optimizer(generator), optimizer(discriminator), config)
 

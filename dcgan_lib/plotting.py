@@ -172,3 +172,55 @@ def plot_estimates(
             reference[0], (reference[1], -0.45), xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9
         )
     return figure
+
+
+@_styled
+def plot_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    *,
+    reference: tuple[str, float] | None = None,
+) -> Figure:
+    """Show how a quantity falls as a count grows, both on logarithmic axes.
+
+    Parameters
+    ----------
+    curves : mapping of str to sequence of (x, y)
+        Name to points, all positive; a curve of one point is a mark.
+    x_label, y_label : str
+        Of the axes, with the unit.
+    reference : (str, float), optional
+        A named value of y drawn as a dashed line.
+
+    Raises
+    ------
+    UserError
+        If there is no curve, or a number is not positive.
+    """
+    points = [point for curve in curves.values() for point in curve]
+    numbers = [number for point in points for number in point]
+    if not numbers or not all(number > 0 for number in numbers):
+        raise UserError(f"logarithmic axes need positive numbers, but got {sorted(numbers)[:3] or 'no curve'}")
+    figure = BookFigure(figsize=(8.0, 3.6), layout="constrained")
+    panel = figure.subplots()
+    for (name, curve), marker in zip(curves.items(), "osD^vP*X", strict=False):
+        panel.loglog(*zip(*curve, strict=True), marker=marker, markersize=4, label=name)
+    if reference:
+        panel.axhline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
+        panel.annotate(
+            reference[0],
+            (min(x for x, _ in points), reference[1]),
+            xytext=(4, 3),
+            textcoords="offset points",
+            color="0.3",
+            fontsize=9,
+        )
+    low, high = panel.get_ylim()
+    ticks = [tick for tick in (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100) if low <= tick <= high]
+    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.yaxis.set_minor_formatter("")
+    panel.set_xlabel(x_label)
+    panel.set_ylabel(y_label)
+    panel.legend(loc="best")
+    return figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.plotting import plot_estimates, plot_grids, plot_training, tile
+from dcgan_lib.plotting import plot_curves, plot_estimates, plot_grids, plot_training, tile
 
 METRICS = [
     {"step": 10 * k, "d_loss": 1.4 - 0.1 * k, "g_loss": 0.7 + 0.2 * k, "d_real": 0.5 + 0.05 * k, "d_fake": 0.4}
@@ -27,6 +27,7 @@ def images(num, channels=3, height=6, width=4, seed=0):
 FIGURES = {
     "grids": lambda: plot_grids({"real": images(5), "generated": images(3)}, 2),
     "training": lambda: plot_training(METRICS),
+    "curves": lambda: plot_curves({"real": [(1_000, 9.0), (50_000, 3.1)], "one": [(2_000, 5.0)]}, "n", "error (%)"),
     "estimates": lambda: plot_estimates(ROWS, "KID", reference=("target", 0.3)),
 }
 
@@ -171,3 +172,17 @@ REFUSED = {
 def test_what_cannot_be_shown_is_refused(call):
     with pytest.raises(UserError, match="but"):
         call()
+
+
+def test_curves_are_drawn_as_given_on_logarithmic_axes():
+    curves = {"real": [(1_000, 9.0), (50_000, 3.1)], "one": [(2_000, 5.0)]}
+    (panel,) = plot_curves(curves, "n", "error (%)", reference=("paper", 3.0)).axes
+    assert panel.get_xscale() == panel.get_yscale() == "log"
+    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in panel.lines}
+    assert {name: drawn[name] for name in curves} == curves
+    assert [text.get_text() for text in panel.texts] == ["paper"] and "5" in [
+        t.get_text() for t in panel.get_yticklabels()
+    ]
+    for wrong in ({}, {"a": []}, {"a": [(0, 1)]}, {"a": [(1, -1)]}):
+        with pytest.raises(UserError, match="positive numbers"):
+            plot_curves(wrong, "n", "y")

@@ -282,8 +282,7 @@ class Publish:
         from dcgan_lib.training.publish import publish
 
         folder = publish(self.run_dir, self.name, command=self.command, discriminator=self.discriminator)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        print(f"{folder}: {size / 1e6:.1f} MB")
+        print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*')) / 1e6:.1f} MB")
 
 
 @dataclass(frozen=True, kw_only=True)

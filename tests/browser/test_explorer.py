@@ -256,6 +256,27 @@ def test_the_address_shows_the_same_picture(show):
     assert state(again)["seed"] == 1 and state(again)["pad"] == [0, 0]
 
 
+def test_a_copied_link_shows_the_same_picture(show):
+    page = show(explorer_html(FAST, seed=1))
+    page.evaluate("() => { navigator.clipboard.writeText = async (text) => { window.copied = text } }")
+    page.fill(".dx-seed", "77")
+    page.keyboard.press("Enter")
+    settle(page)
+    page.click("text=Copy link")
+    page.wait_for_function("window.copied")
+    link, seen = page.evaluate("window.copied"), pixels(page)
+    assert "Link copied" in page.inner_text(".dx-live")
+    again = show(explorer_html(FAST, seed=1), hash="#" + link.split("#")[1])
+    assert state(again)["seed"] == 77 and (pixels(again) == seen).all()
+
+
+def test_a_shut_clipboard_is_told(show):
+    page = show(explorer_html(FAST))
+    page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('shut') } }")
+    page.click("text=Copy link")
+    page.wait_for_function("document.querySelector('.dx-live').textContent.includes('copy the address above')")
+
+
 def test_a_damaged_address_still_shows_a_picture(show):
     hash = "#x1=model:..%2Fother;mode:fly;seed:1e999;pad:9;label:77;layer:99;off:0-99999999;values:a~b;%E0%A4%A;axes:no"
     page = show(explorer_html(FAST), hash=hash)

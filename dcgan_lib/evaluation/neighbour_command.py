@@ -53,7 +53,8 @@ class Neighbours:
             points = "  ".join(f"{number:,}: {error:.2f} %" for number, error in tests[-1].curve)
             print(f"seed {seed}  {points}", flush=True)
         value, low, high = error_estimate(tests, test.labels)
-        print(f"{self.split} error {value:.2f} % [{low:.2f}, {high:.2f}], n {len(test):,}, {self.draws} draws")
+        draws = f"{self.draws} draw{'s' if self.draws > 1 else ''}"
+        print(f"{self.split} error {value:.2f} % [{low:.2f}, {high:.2f}], n {len(test):,}, {draws}")
         if self.record:
             checkpoint = None if self.source in ("real", "deformed") else self.source
             row = record_row(self.record, tests, test, command=self._command(), seed=self.seed, checkpoint=checkpoint)

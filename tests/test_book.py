@@ -150,6 +150,16 @@ def markdown_images_have_alt_text(chapter: dict) -> Iterator[str]:
                 yield "a figure in the text has no :alt:"
 
 
+def charts_turn_dark(chapter: dict) -> Iterator[str]:
+    """Pages invert what is marked as a chart; grids of pictures must not be."""
+    for cell in code_cells(chapter):
+        calls = {ast.unparse(node.func) for node in ast.walk(parsed(cell)) if isinstance(node, ast.Call)}
+        drawn = {call for call in calls if call.startswith("plotting.plot_")}
+        marked = cell["metadata"].get("mystnb", {}).get("image", {}).get("classes") == "chart"
+        if drawn and marked == ("plotting.plot_grids" in drawn):
+            yield f"{', '.join(sorted(drawn))}: mark charts, and only those, with the image's classes: chart"
+
+
 def is_short(chapter: dict) -> Iterator[str]:
     lengths = [num_lines(cell) for cell in own_cells(chapter)]
     yield from (f"a cell of {num} lines ({MAX_LINES_PER_CELL} at most)" for num in lengths if num > MAX_LINES_PER_CELL)
@@ -218,7 +228,7 @@ def runs_in_any_kernel(chapter: dict) -> Iterator[str]:
 
 RULES = [
     holds_code, executed_in_order, no_stored_failures, no_absolute_paths, figures_are_described,
-    markdown_images_have_alt_text, is_short, asserts_something, nbval_compares_it, is_plain_python, defines_no_class,
+    markdown_images_have_alt_text, charts_turn_dark, is_short, asserts_something, nbval_compares_it, is_plain_python, defines_no_class,
     hides_no_warning, downloads_nothing, controls_have_states, runs_in_any_kernel,
 ]  # fmt: skip
 
@@ -361,6 +371,11 @@ WRONG: list[tuple[str, Callable[[nbformat.NotebookNode], object]]] = [
     (
         "markdown_images_have_alt_text",
         lambda c: add_text(c, "```{figure} assets/a.png\n:name: fig-03-a\n\nA claim.\n```"),
+    ),
+    ("charts_turn_dark", lambda c: c.cells[2].update(source="plotting.plot_curves(total)")),
+    (
+        "charts_turn_dark",
+        lambda c: [c.cells[2].update(source="plotting.plot_grids(total)"), describe(c, "image", classes="chart")],
     ),
     ("is_short", lambda c: add_code(c, "x = 1\n" * 16)),
     ("is_short", lambda c: [add_code(c, "x = 1\n" * 15) for _ in range(8)]),

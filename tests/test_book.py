@@ -228,8 +228,8 @@ def runs_in_any_kernel(chapter: dict) -> Iterator[str]:
 
 RULES = [
     holds_code, executed_in_order, no_stored_failures, no_absolute_paths, figures_are_described,
-    markdown_images_have_alt_text, charts_turn_dark, is_short, asserts_something, nbval_compares_it, is_plain_python, defines_no_class,
-    hides_no_warning, downloads_nothing, controls_have_states, runs_in_any_kernel,
+    markdown_images_have_alt_text, charts_turn_dark, is_short, asserts_something, nbval_compares_it, is_plain_python,
+    defines_no_class, hides_no_warning, downloads_nothing, controls_have_states, runs_in_any_kernel,
 ]  # fmt: skip
 
 

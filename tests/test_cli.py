@@ -102,6 +102,7 @@ POSITIONAL = {
     "sample": {"--checkpoint"},
     "evaluate": {"--checkpoint"},
     "publish": {"--run-dir", "--name"},
+    "neighbours": {"--source"},
     "export": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default

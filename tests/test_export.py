@@ -22,7 +22,7 @@ from dcgan_lib.widgets.export import export_generator, export_model, fold, scrip
 from dcgan_lib.widgets.latents import seed_latent
 from dcgan_lib.widgets.reference import run_exported, stored_weights
 
-COMMITTED = sorted(path.parent.name for path in checkpoints_root().glob("*/generator.safetensors"))
+COMMITTED = export.names_for_pages()
 SMALL = {"z_dim": 6, "base_width": 3}
 VARIANTS = [  # every option at least once, odd and unequal sides among them
     ModelConfig(**SMALL, image_size=(16, 16)),

@@ -21,8 +21,8 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.directions import load_directions
 from dcgan_lib.models.dcgan import Generator
 from dcgan_lib.models.sampling import generate_u8
-from dcgan_lib.paths import atomic_write
-from dcgan_lib.training.checkpoints import find_run, load_generator
+from dcgan_lib.paths import atomic_write, checkpoints_root
+from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 from dcgan_lib.widgets.latents import seed_latent
 
 Precision = Literal["int8", "half"]
@@ -65,6 +65,12 @@ class ExportedModel:
     precision: str
     about: dict[str, Any]
     weights: bytes
+
+
+def names_for_pages() -> list[str]:
+    """Return the committed generators that a page can draw: the convolutional ones."""
+    folders = sorted(path.parent for path in checkpoints_root().glob("*/generator.safetensors"))
+    return [folder.name for folder in folders if load_config(folder)[0].model.architecture == "convolutional"]
 
 
 def fold(generator: Generator) -> list[Layer]:

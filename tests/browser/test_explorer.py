@@ -16,12 +16,12 @@ from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.paths import checkpoints_root
 from dcgan_lib.training.checkpoints import load_generator, untrained_generator
 from dcgan_lib.widgets.explorer import Explorer, classic_script, explorer_html
-from dcgan_lib.widgets.export import export_generator, export_model, write_script
+from dcgan_lib.widgets.export import export_generator, export_model, names_for_pages, write_script
 from dcgan_lib.widgets.latents import seed_latent
 from dcgan_lib.widgets.page import FOLDER, MODES
 
 pytestmark = pytest.mark.browser
-COMMITTED = sorted(path.parent.name for path in checkpoints_root().glob("*/generator.safetensors"))
+COMMITTED = names_for_pages()
 FAST = min(COMMITTED, key=lambda name: (checkpoints_root() / name / "generator.safetensors").stat().st_size)
 AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
 EXPLORER = "explorer = document.querySelector('.dcgan-explorer').explorer"

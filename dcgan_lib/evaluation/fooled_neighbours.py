@@ -101,9 +101,7 @@ def fooled_neighbours(images_u8: np.ndarray, features: FeatureExtractor, *, n: i
         ):
             missed = int((nearest(queries, references)[1] != rows).sum())
             shares[name] = wilson_interval(missed, n)
-    return Fooled(
-        pixels=found[0], features=found[1], n=n, num_references=len(images_u8), features_name=features.name
-    )
+    return Fooled(pixels=found[0], features=found[1], n=n, num_references=len(images_u8), features_name=features.name)
 
 
 def record_fooled(fooled: Fooled, set_name: str, command: str, seed: int, seconds: float) -> Result:
@@ -129,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dcgan_lib.evaluation.fooled_neighbours", description=main.__doc__)
     parser.add_argument("name", metavar="SET", help=f"one of {', '.join(FEATURES_OF)}")
     parser.add_argument("--n", type=int, default=1_000, help="images to change")
+    parser.add_argument("--num-images", type=int, help="compare with so many training images; unset: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--record", action="store_true", help="enter the shares into the claims ledger")
@@ -139,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.name not in FEATURES_OF:
             raise UserError(f"no features were made for the set {chosen.name!r}: choose from {', '.join(FEATURES_OF)}")
         size = 32 if "mnist" in chosen.name else None
-        images = load_image_set(chosen.name, image_size=size).images_u8
+        images = load_image_set(chosen.name, image_size=size, num_images=chosen.num_images).images_u8
         fooled = fooled_neighbours(images, get_features(FEATURES_OF[chosen.name]), n=chosen.n, seed=chosen.seed)
         print(f"{chosen.name}: share of {fooled.n:,} images whose changed copy has another nearest neighbour among")
         print(f"{fooled.num_references:,}; in pixels, and in {fooled.features_name}; 95 % intervals")
@@ -147,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {name:22} {_percent(share)}   {_percent(fooled.features[name])}")
         if chosen.record:
             command = f"python -m dcgan_lib.evaluation.fooled_neighbours {chosen.name} --n {chosen.n} "
+            command += f"--num-images {chosen.num_images} " if chosen.num_images else ""
             command += f"--seed {chosen.seed} --record"
             row = record_fooled(fooled, chosen.name, command, chosen.seed, time.perf_counter() - begun)
             print(f"recorded {row.id}: {row.verdict}")

@@ -1,4 +1,4 @@
-"""Walk through latent space, and measure the walk: are its steps small, is each point plausible, do objects come and go?
+"""Walk through latent space, and measure the walk: small steps, plausible points, objects that come and go.
 
 Axes: k anchors, s segments of a walk, t pictures of a segment, n pictures in a row, d latent, c channels, h x w pixels;
 ``paths_u8`` s x t x c x h x w, 0..255. A segment leads from one anchor to the next. Segments that share no anchor are

@@ -53,6 +53,7 @@ def train_memoriser(
         generator = new_generator(model).train()
     rng, targets = seeded(seed), from_u8(torch.from_numpy(np.array(images_u8)), model)
     owners_kd = F.normalize(sample_latents(len(images_u8), model, rng))
+    owners_kd = torch.linalg.qr(owners_kd.T).Q.T if len(owners_kd) <= model.z_dim else owners_kd
     optimizer = torch.optim.Adam(generator.parameters(), lr=2e-3, betas=(0.5, 0.999))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):

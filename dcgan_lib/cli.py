@@ -13,9 +13,14 @@ from dcgan_lib.commands import Command, Train
 from dcgan_lib.config import Recipe, recipe
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.neighbour_command import Neighbours
+from dcgan_lib.interpretation.walk_command import Walk
 from dcgan_lib.widgets.export_command import Export
 
-COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {"neighbours": Neighbours, "export": Export}
+COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {
+    "neighbours": Neighbours,
+    "walk": Walk,
+    "export": Export,
+}
 
 
 def usage() -> str:

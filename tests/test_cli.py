@@ -104,6 +104,7 @@ POSITIONAL = {
     "publish": {"--run-dir", "--name"},
     "neighbours": {"--source"},
     "export": {"--checkpoint"},
+    "walk": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default
     r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"

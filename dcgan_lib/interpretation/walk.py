@@ -1,0 +1,277 @@
+"""Walk through latent space, and measure the walk: small steps, plausible points, objects that come and go.
+
+Axes: k anchors, s segments of a walk, t pictures of a segment, n pictures in a row, d latent, c channels, h x w pixels;
+``paths_u8`` s x t x c x h x w, 0..255. A segment leads from one anchor to the next. Segments that share no anchor are
+independent of each other, so intervals are over them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.features import FeatureExtractor
+from dcgan_lib.evaluation.neighbours import nearest
+from dcgan_lib.evaluation.probe_model import Probe
+from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval
+from dcgan_lib.models.networks import AnyGenerator
+from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
+
+Curve = Literal["linear", "spherical"]
+SURE = 0.9
+"""A probe is sure of an object above this probability, and of its absence below 1 - this."""
+
+
+def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -> Tensor:
+    """Return latent vectors at equal distances along one open walk through anchors.
+
+    Parameters
+    ----------
+    anchors_kd : Tensor
+        At least 2, shape (k, d).
+    num_frames : int
+        At least 2; the first and the last are the outer anchors. Where ``num_frames - 1`` is a multiple of
+        ``k - 1``, every anchor is met.
+    curve : {"linear", "spherical"}
+        Straight lines; or arcs on which length and angle change evenly. Along a straight line between two random
+        vectors the length falls to about 0.7 of theirs.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (num_frames, d).
+
+    Raises
+    ------
+    UserError
+        If there are fewer than 2 anchors or frames, or the curve has another name.
+
+    Notes
+    -----
+    In the paper's Fig. 4 the last picture of a row and the first of the next are one ordinary step apart: its 100
+    pictures are one walk, and it does not return to its start.
+    """
+    if len(anchors_kd) < 2 or num_frames < 2 or curve not in ("linear", "spherical"):
+        came = f"{len(anchors_kd)} anchors, {num_frames} frames, curve {curve!r}"
+        raise UserError(f"a walk needs at least 2 anchors and 2 frames, on a linear or spherical curve, but got {came}")
+    place_n = torch.linspace(0, len(anchors_kd) - 1, num_frames, dtype=torch.float64)
+    first_n = place_n.long().clamp(max=len(anchors_kd) - 2)
+    a_nd, b_nd = anchors_kd.double()[first_n], anchors_kd.double()[first_n + 1]
+    t_n1 = (place_n - first_n)[:, None]
+    straight_nd = (1 - t_n1) * a_nd + t_n1 * b_nd
+    if curve == "linear":
+        return straight_nd.float()
+    lengths_n1 = [vectors.norm(dim=1, keepdim=True) for vectors in (a_nd, b_nd)]
+    cosine_n1 = (a_nd * b_nd).sum(1, keepdim=True) / (lengths_n1[0] * lengths_n1[1]).clamp(min=1e-12)
+    angle_n1 = cosine_n1.clamp(-1, 1).arccos()
+    sine_n1 = angle_n1.sin()
+    arc_nd = (((1 - t_n1) * angle_n1).sin() * a_nd + (t_n1 * angle_n1).sin() * b_nd) / sine_n1.clamp(min=1e-12)
+    return torch.where(sine_n1 > 1e-6, arc_nd, straight_nd).float()
+
+
+def draw_paths(
+    generator: AnyGenerator, num_segments: int, steps: int = 12, *, curve: Curve = "linear", seed: int = 0
+) -> np.ndarray:
+    """Draw segments of walks, each between two latent vectors of its own.
+
+    Parameters
+    ----------
+    generator : AnyGenerator
+        Without classes.
+    num_segments, steps : int
+        How many, and steps in each: 12 as in the paper's Fig. 4, where 9 anchors make 8 segments of 100 pictures.
+    curve : {"linear", "spherical"}
+        See `walk_latents`.
+    seed : int
+        Of the anchors; it does not depend on ``steps`` or ``curve``.
+
+    Returns
+    -------
+    ndarray
+        uint8, s x (steps + 1) x c x h x w.
+    """
+    if num_segments < 2 or steps < 2:
+        raise UserError(f"paths need at least 2 segments of 2 steps, but got {num_segments} of {steps}")
+    ends_skd = sample_latents(2 * num_segments, generator.config, seeded(seed)).unflatten(0, (num_segments, 2))
+    z_nd = torch.cat([walk_latents(ends_kd, steps + 1, curve) for ends_kd in ends_skd])
+    pictures = generate_u8(generator, z_nd)
+    return pictures.reshape(num_segments, steps + 1, *pictures.shape[1:])
+
+
+def cross_fade(paths_u8: np.ndarray) -> np.ndarray:
+    """Replace each segment by one that mixes the pixels of its two ends: the smoothest path there is in pixels."""
+    t = np.linspace(0, 1, paths_u8.shape[1], dtype=np.float32)[None, :, None, None, None]
+    first, last = (paths_u8[:, [place]].astype(np.float32) for place in (0, -1))
+    return np.round((1 - t) * first + t * last).astype(np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Hold how large the steps of a walk are; a step is the distance between two pictures in a row.
+
+    Parameters
+    ----------
+    largest : Estimate
+        The largest step of a segment, as a share of the median distance between unrelated samples; the median over
+        segments. A picture that jumps gives about 1; s even steps on a straight way give 1 / s.
+    unevenness : Estimate
+        Largest step over median step of a segment; the median over segments. Even steps give 1, whatever their size.
+    length : Estimate
+        All steps of a segment together, over the median distance between unrelated samples; the median over segments.
+    largest_s : ndarray
+        The first of these for each segment.
+    n : int
+        Segments.
+    space : str
+        "pixels", or the name of the features.
+    """
+
+    largest: Estimate
+    unevenness: Estimate
+    length: Estimate
+    largest_s: np.ndarray
+    n: int
+    space: str
+
+
+def measure_steps(paths_u8: np.ndarray, features: FeatureExtractor | None = None) -> Steps:
+    """Measure the steps of paths, in named features or in pixels.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than 2 segments or 3 pictures in each, or all pictures are the same.
+    """
+    _check_paths(paths_u8)
+    points_std = _points(paths_u8, features)
+    steps_st = np.linalg.norm(np.diff(points_std, axis=1), axis=2)
+    # The start of one segment and the end of another share no latent vector.
+    unrelated = float(np.median(np.linalg.norm(points_std[:, 0] - np.roll(points_std[:, -1], 1, 0), axis=1)))
+    if unrelated == 0:
+        raise UserError("all pictures are the same, so no step can be compared with their distance")
+    largest_s = steps_st.max(1) / unrelated
+    return Steps(
+        largest=bootstrap_interval(np.median, largest_s),
+        unevenness=bootstrap_interval(np.median, steps_st.max(1) / np.maximum(np.median(steps_st, 1), 1e-9)),
+        length=bootstrap_interval(np.median, steps_st.sum(1) / unrelated),
+        largest_s=largest_s,
+        n=len(paths_u8),
+        space="pixels" if features is None else features.name,
+    )
+
+
+def refinement(coarse: Steps, fine: Steps) -> Estimate:
+    """Return by what factor the largest step shrinks when the same segments get more steps; the median over segments.
+
+    With r times as many steps it is r for a smooth path; a jump keeps its size, and the factor is 1.
+    """
+    if coarse.n != fine.n or coarse.space != fine.space:
+        raise UserError("refinement compares the same segments in the same features: measure both alike")
+    return bootstrap_interval(np.median, coarse.largest_s / np.maximum(fine.largest_s, 1e-9))
+
+
+def far_from_real(
+    paths_u8: np.ndarray, real_u8: np.ndarray, features: FeatureExtractor | None = None
+) -> tuple[Estimate, np.ndarray]:
+    """Compare how far the middle of each segment lies from real pictures with how far its ends do.
+
+    Parameters
+    ----------
+    paths_u8 : ndarray
+        Segments with an odd number of pictures.
+    real_u8 : ndarray
+        uint8, n x c x h x w; pictures that the generator has not seen, or, to find copies, those that it has.
+    features : FeatureExtractor, optional
+        Where to measure; by default in pixels.
+
+    Returns
+    -------
+    ratio : Estimate
+        Mean distance from a middle to the nearest real picture, over that from an end. 1 where a middle is as
+        plausible as a sample.
+    nearest_st : ndarray
+        Distance of each segment's first, middle and last picture, shape (s, 3).
+    """
+    _check_paths(paths_u8)
+    if paths_u8.shape[1] % 2 == 0:
+        raise UserError(f"a middle needs an odd number of pictures, but a segment has {paths_u8.shape[1]}")
+    chosen = paths_u8[:, [0, paths_u8.shape[1] // 2, -1]].reshape(-1, *paths_u8.shape[2:])
+    embed: Callable[[np.ndarray], np.ndarray] = features.extract if features else np.asarray
+    nearest_st = nearest(embed(chosen), embed(real_u8))[0].reshape(-1, 3)
+    ratio = bootstrap_interval(lambda d_st: d_st[:, 1].mean() / max(d_st[:, [0, 2]].mean(), 1e-9), nearest_st)
+    return ratio, nearest_st
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Hold what a probe saw come and go.
+
+    Parameters
+    ----------
+    appeared, disappeared : dict of str to int
+        Per object, how often it went from surely absent to surely present, and the other way.
+    per_segment : Estimate
+        Changes of either kind in a segment, the mean.
+    sure_ends, sure_middles : Estimate
+        Share of objects that the probe is sure about, either way, in the first and last pictures and in the middle.
+    n : int
+        Segments.
+    """
+
+    appeared: dict[str, int]
+    disappeared: dict[str, int]
+    per_segment: Estimate
+    sure_ends: Estimate
+    sure_middles: Estimate
+    n: int
+
+
+def count_changes(paths_u8: np.ndarray, probe: Probe) -> Changes:
+    """Count the objects that appear and disappear along paths, by a probe's yes-or-no heads.
+
+    A change counts when the probe was sure before and is sure of the opposite later; doubt in between is not counted.
+
+    Raises
+    ------
+    UserError
+        If the probe has no yes-or-no head, or reads pictures of another size.
+    """
+    _check_paths(paths_u8)
+    names = [head.name for head in probe.config.heads if head.kind == "boolean"]
+    if not names:
+        raise UserError("the probe has no yes-or-no head, so nothing can appear or disappear for it")
+    answers = probe.predict(paths_u8.reshape(-1, *paths_u8.shape[2:]))
+    chance_sto = np.stack([answers[name] for name in names], -1).reshape(*paths_u8.shape[:2], -1)
+    state_sto = np.where(chance_sto > SURE, 1, np.where(chance_sto < 1 - SURE, -1, 0))
+    sure_sto, known_so = state_sto != 0, state_sto[:, 0].copy()
+    up_so, down_so = np.zeros_like(known_so), np.zeros_like(known_so)
+    for now_so in state_sto.swapaxes(0, 1)[1:]:
+        up_so += (known_so == -1) & (now_so == 1)
+        down_so += (known_so == 1) & (now_so == -1)
+        known_so = np.where(now_so == 0, known_so, now_so)
+    return Changes(
+        appeared=dict(zip(names, up_so.sum(0).tolist(), strict=True)),
+        disappeared=dict(zip(names, down_so.sum(0).tolist(), strict=True)),
+        per_segment=mean_interval((up_so + down_so).sum(1)),
+        sure_ends=mean_interval(sure_sto[:, [0, -1]].mean((1, 2))),
+        sure_middles=mean_interval(sure_sto[:, sure_sto.shape[1] // 2].mean(1)),
+        n=len(paths_u8),
+    )
+
+
+def _points(paths_u8: np.ndarray, features: FeatureExtractor | None) -> np.ndarray:
+    """Return each picture as one row of numbers, float32, shape (s, t, d)."""
+    if features is None:
+        return paths_u8.reshape(*paths_u8.shape[:2], -1).astype(np.float32)
+    rows = features.extract(paths_u8.reshape(-1, *paths_u8.shape[2:]))
+    return rows.reshape(*paths_u8.shape[:2], -1)
+
+
+def _check_paths(paths_u8: np.ndarray) -> None:
+    if paths_u8.ndim != 5 or paths_u8.dtype != np.uint8 or len(paths_u8) < 2 or paths_u8.shape[1] < 3:
+        came = f"{paths_u8.dtype} of shape {paths_u8.shape}"
+        raise UserError(f"paths are uint8, s x t x c x h x w, with 2 segments of 3 pictures or more, but got {came}")

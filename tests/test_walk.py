@@ -1,0 +1,304 @@
+"""Walks: even where the generator is a straight line, caught where it jumps, and written as files that open."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dcgan_lib import cli
+from dcgan_lib.config import ModelConfig
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation import fooled_neighbours as fooled
+from dcgan_lib.evaluation.features import FeatureExtractor
+from dcgan_lib.evaluation.neighbours import nearest
+from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
+from dcgan_lib.evaluation.results import load_results
+from dcgan_lib.interpretation import walk, walk_study
+from dcgan_lib.interpretation.memoriser import train_memoriser
+from dcgan_lib.interpretation.walk import (
+    count_changes,
+    cross_fade,
+    draw_paths,
+    far_from_real,
+    measure_steps,
+    refinement,
+    walk_latents,
+)
+
+MODEL = ModelConfig(image_size=(16, 16), z_dim=3, base_width=4)
+
+
+class Painted(nn.Module):
+    """A generator that paints each colour evenly: brightness ``paint(z)`` of the three numbers of z."""
+
+    def __init__(self, paint):
+        super().__init__()
+        self.config, self.paint = MODEL, paint
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z_bd, labels_b=None):
+        return self.paint(z_bd)[:, :, None, None].expand(-1, -1, 16, 16)
+
+
+LINEAR = Painted(lambda z_bd: z_bd * 0.9)
+JUMP = Painted(lambda z_bd: torch.sign(z_bd) * 0.9)
+
+
+class Bright(Probe):
+    """A probe that sees a lamp where red is bright and is sure of it away from the middle."""
+
+    def predict(self, images_u8, *, batch_size=256):
+        return {"lamp": np.clip((images_u8[:, 0].mean((1, 2)) / 255 - 0.5) * 3 + 0.5, 0, 1)}
+
+
+def lamp_probe(kind="boolean"):
+    heads = (Head(name="lamp", kind=kind),)
+    return Bright(ProbeConfig(image_size=(16, 16), num_channels=3, heads=heads, widths=(2,)))
+
+
+def halved(images_u8):
+    """Return features that are pixels in half size."""
+    return FeatureExtractor("halves", 3, nn.Identity(), lambda x_u8: x_u8.float().mean((2, 3)) / 2).extract(images_u8)
+
+
+HALVES = FeatureExtractor("halves", 3, nn.Identity(), lambda x_u8: x_u8.float().mean((2, 3)) / 2)
+
+
+# --- the curve ---
+@pytest.mark.parametrize("curve", ["linear", "spherical"])
+def test_a_walk_meets_its_anchors_and_is_one(curve):
+    anchors_kd = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    z_nd = walk_latents(anchors_kd, 97, curve)
+    assert z_nd.shape == (97, 5) and z_nd.dtype == torch.float32
+    torch.testing.assert_close(z_nd[::12], anchors_kd)
+    steps = (z_nd[1:] - z_nd[:-1]).norm(dim=1)
+    assert steps.max() < 0.4 * (anchors_kd[1:] - anchors_kd[:-1]).norm(dim=1).max(), "no step leaps over a segment"
+
+
+def test_an_arc_keeps_the_length_and_a_line_loses_it():
+    ends = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
+    torch.testing.assert_close(walk_latents(ends, 7, "spherical").norm(dim=1), torch.full((7,), 3.0))
+    assert walk_latents(ends, 7, "linear")[3].norm() == pytest.approx(3 / 2**0.5)
+    angles = torch.atan2(*walk_latents(ends, 7, "spherical").T.flip(0))
+    torch.testing.assert_close(angles.diff(), torch.full((6,), np.pi / 12, dtype=torch.float32))
+
+
+def test_an_arc_between_parallel_vectors_is_a_line():
+    for ends in (torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2, 2)):
+        torch.testing.assert_close(walk_latents(ends, 5, "spherical"), walk_latents(ends, 5, "linear"))
+
+
+@pytest.mark.parametrize(("num", "frames", "curve"), [(1, 5, "linear"), (2, 1, "linear"), (2, 5, "cubic")])
+def test_impossible_walks_are_refused(num, frames, curve):
+    with pytest.raises(UserError, match="at least 2 anchors"):
+        walk_latents(torch.zeros(num, 3), frames, curve)
+
+
+def test_paths_repeat_themselves_by_seed():
+    one, same, other = (draw_paths(LINEAR, 4, 6, seed=seed) for seed in (3, 3, 4))
+    assert one.shape == (4, 7, 3, 16, 16) and one.dtype == np.uint8
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    np.testing.assert_array_equal(draw_paths(LINEAR, 4, 12, seed=3)[:, ::2], one)
+    with pytest.raises(UserError, match="at least 2 segments"):
+        draw_paths(LINEAR, 1, 6)
+
+
+# --- the measures ---
+def test_a_linear_generator_has_even_steps_and_a_jump_is_caught():
+    even, jump = (measure_steps(draw_paths(generator, 60, 12, seed=1)) for generator in (LINEAR, JUMP))
+    assert even.unevenness.value == pytest.approx(1, abs=0.25), "rounding to whole grey levels is all that is uneven"
+    assert even.largest.high < 0.15 and even.n == 60 and even.space == "pixels"
+    assert jump.largest.low > 0.5 and jump.unevenness.value > 10
+
+
+def test_finer_steps_shrink_unless_the_picture_jumps():
+    for generator, factor in ((LINEAR, 2), (JUMP, 1)):
+        fine = draw_paths(generator, 60, 24, seed=1)
+        found = refinement(measure_steps(fine[:, ::2]), measure_steps(fine))
+        assert found.value == pytest.approx(factor, abs=0.2)
+
+
+def test_refinement_refuses_other_segments():
+    paths = draw_paths(LINEAR, 4, 6)
+    with pytest.raises(UserError, match="the same segments"):
+        refinement(measure_steps(paths), measure_steps(paths, HALVES))
+    with pytest.raises(UserError, match="the same segments"):
+        refinement(measure_steps(paths), measure_steps(paths[:3]))
+
+
+def test_steps_are_shares_so_features_may_have_any_scale():
+    paths = draw_paths(LINEAR, 30, 6, seed=2)
+    assert measure_steps(paths, HALVES).largest.value == pytest.approx(measure_steps(paths).largest.value, rel=0.02)
+    assert measure_steps(paths, HALVES).space == "halves"
+
+
+def test_a_cross_fade_is_even_in_pixels_whatever_the_generator():
+    faded = cross_fade(draw_paths(JUMP, 40, 12, seed=1))
+    assert measure_steps(faded).unevenness.value < 1.1
+    two = np.stack([np.full((3, 4, 4), level, np.uint8) for level in (0, 9, 100)])[None]
+    assert cross_fade(two)[0, :, 0, 0, 0].tolist() == [0, 50, 100]
+
+
+def test_middles_off_the_set_are_far_from_real():
+    """The jump paints corners of a cube only: its own middles are corners, mixed ones are not."""
+    paths, levels = draw_paths(JUMP, 60, 13 - 1, seed=1), np.array([13, 242], np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
+    real = np.broadcast_to(cube[:, :, None, None], (8, 3, 16, 16))
+    paths = paths + np.arange(2, dtype=np.uint8)[None, None, None, None].repeat(8, -1)  # never exactly a real picture
+    own, distances = far_from_real(paths, real)
+    mixed, _ = far_from_real(cross_fade(paths), real)
+    assert own.value == pytest.approx(1, abs=0.2) and mixed.low > 5 and distances.shape == (60, 3)
+
+
+def test_objects_that_come_and_go_are_counted_once():
+    levels = np.array([[0, 120, 255, 120, 130, 255, 0], [255, 140, 120, 120, 140, 200, 255]], np.uint8)
+    paths = np.broadcast_to(levels[:, :, None, None, None], (2, 7, 3, 16, 16))
+    seen = count_changes(paths, lamp_probe())
+    assert (seen.appeared, seen.disappeared) == ({"lamp": 1}, {"lamp": 1}), "doubt in between is no change"
+    assert seen.per_segment.value == 1 and seen.n == 2
+    assert seen.sure_ends.value == 1 and seen.sure_middles.value == 0
+    with pytest.raises(UserError, match="no yes-or-no head"):
+        count_changes(paths, lamp_probe("continuous"))
+
+
+def test_paths_of_another_shape_are_refused():
+    paths = draw_paths(LINEAR, 4, 5)
+    for wrong in (paths[:1], paths[:, :2], paths[0], paths.astype(np.float32)):
+        with pytest.raises(UserError, match="paths are uint8"):
+            measure_steps(wrong)
+    with pytest.raises(UserError, match="odd number"):
+        far_from_real(paths, paths[0])
+    with pytest.raises(UserError, match="all pictures are the same"):
+        measure_steps(np.zeros_like(paths))
+
+
+# --- learnt by heart ---
+def test_a_memoriser_shows_its_images():
+    rng = np.random.default_rng(0)
+    images, others = (np.repeat(rng.integers(0, 256, (n, 3, 1, 1), np.uint8), 256, 3) for n in (2, 50))
+    images, others = (part.reshape(-1, 3, 16, 16) for part in (images, others))
+    model = ModelConfig(image_size=(16, 16), z_dim=4, base_width=4)
+    generator = train_memoriser(images, model, steps=150)
+    samples = draw_paths(generator, 50, 2, seed=5)[:, 0]
+    assert (nearest(samples, images)[0] < nearest(samples, others)[0]).mean() > 0.8
+    with pytest.raises(UserError, match="2 to 256 images"):
+        train_memoriser(images[:1], model)
+    with pytest.raises(UserError, match="2 to 256 images"):
+        train_memoriser(images[:, :, :8], model)
+
+
+# --- small changes ---
+def test_changes_are_what_they_say():
+    image = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
+    assert fooled.shift(image, 1)[0, 0, 1].tolist() == [0, 0, 1, 2]
+    assert fooled.brighten(np.array([[[[250, 3]]]], np.uint8), 20).ravel().tolist() == [255, 23]
+    assert fooled.contrast(np.array([[[[0, 100]]]], np.uint8), 0.8).ravel().tolist() == [10, 90]
+
+
+def test_stripes_are_fooled_by_a_shift_and_features_that_ignore_it_are_not():
+    """Stripes one pixel apart: shifted, each image is another one of the set; its mean colour stays its own."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 200, (40, 3, 1, 1), np.uint8)
+    stripes = np.where(np.arange(16) % 8 < 4, 0, 40).astype(np.uint8)
+    images = np.concatenate([base + np.roll(stripes, k) + np.zeros((16, 1), np.uint8) for k in range(8)])
+    found = fooled.fooled_neighbours(images, HALVES, n=100, seed=1)
+    assert found.pixels["shift by 2 pixels"].low > 0.8 and found.n == 100 and found.num_references == 320
+    unlike = rng.integers(0, 256, (300, 3, 16, 16), np.uint8)
+    found = fooled.fooled_neighbours(unlike, HALVES, n=100, seed=1)
+    assert found.pixels["brighter by 20 of 255"].high < 0.05, "nothing else is near"
+    with pytest.raises(UserError, match="less than the 300 images"):
+        fooled.fooled_neighbours(unlike, HALVES, n=300)
+
+
+def test_fooled_row_follows_from_the_shares(tmp_path, monkeypatch):
+    monkeypatch.setattr("dcgan_lib.evaluation.results.results_root", lambda: tmp_path)
+    share = fooled.wilson_interval
+    for missed, verdict in ((90, "reproduced"), (20, "partly"), (0, "not reproduced")):
+        shares = {name: share(missed, 100) for name in fooled.TRANSFORMS}
+        found = fooled.Fooled(pixels=shares, features=shares, n=100, num_references=500, features_name="halves")
+        row = fooled.record_fooled(found, "rooms", "python -m x", 0, 1.0)
+        assert (row.verdict, row.value, row.id) == (verdict, missed, "neighbours.fooled:rooms")
+    assert fooled.main(["nothing"]) == 2
+
+
+# --- the study and the command ---
+def report_of(generator, curve="linear"):
+    paths = draw_paths(generator, 40, 24, seed=1)
+    real, coarse = np.ascontiguousarray(paths[:, 0]), np.ascontiguousarray(paths[:, ::2])
+    faded = cross_fade(coarse)
+    return walk_study.WalkReport(
+        checkpoint="made-up", image_set="rooms", held_out="test", curve=curve, steps=measure_steps(coarse, HALVES),
+        pixel_steps=measure_steps(coarse), refined=refinement(measure_steps(coarse), measure_steps(paths)),
+        middles=far_from_real(coarse, real[::2])[0], faded_middles=far_from_real(faded, real[::2])[0],
+        changes=count_changes(coarse, lamp_probe()), faded_changes=count_changes(faded, lamp_probe()),
+        n=40, n_real=20, seed=1, seconds=1.0,
+    )  # fmt: skip
+
+
+def test_checks_tell_a_line_from_a_jump():
+    smooth, jump = (list(walk_study.smooth_checks(report_of(generator)).values()) for generator in (LINEAR, JUMP))
+    assert smooth[:2] == [True, True] and jump[:2] == [False, False]
+
+
+def test_rows_are_recorded_under_the_set(tmp_path, monkeypatch):
+    monkeypatch.setattr("dcgan_lib.evaluation.results.results_root", lambda: tmp_path)
+    report = report_of(LINEAR)
+    rows = walk_study.record_walks(report, "dcgan walk made-up --seed 1 --record")
+    assert [row.id for row in rows] == ["walk.smooth:rooms", "walk.semantic:rooms"]
+    assert {row.id for row in load_results(tmp_path) if row.is_measured} == {row.id for row in rows}
+    assert rows[0].value == pytest.approx(report.steps.largest.value) and rows[0].n == 40
+    json.dumps(walk_study.numbers(report))
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    monkeypatch.setattr("dcgan_lib.training.checkpoints.load_generator", lambda name: LINEAR)
+
+
+@pytest.mark.parametrize("name", ["w.gif", "w.webp", "w.png"])
+def test_command_writes_the_walk(painted, tmp_path, name):
+    out = tmp_path / "new" / name
+    words = ["walk", "x", "--anchors", "1", "2", "3", "--frames", "5", "--out", str(out), "--curve", "spherical"]
+    assert cli.main([*words, "--columns", "3", "--scale", "3"]) == 0
+    about = json.loads(out.with_suffix(".json").read_text())
+    assert about == {"checkpoint": "x", "frames": 5, "curve": "spherical", "anchors": [1, 2, 3], "size": [3, 16, 16]}
+    with Image.open(out) as image:
+        if name.endswith("png"):
+            assert image.size == (3 * (3 * 18 + 2), 3 * (2 * 18 + 2))
+        else:
+            assert image.n_frames == 8 and image.size == (48, 48), "five pictures there, three back"
+
+
+def test_sprites_have_no_space_between_them(painted, tmp_path):
+    out = tmp_path / "sheet.png"
+    assert (
+        cli.main(["walk", "x", "--frames", "4", "--columns", "4", "--scale", "1", "--sprites", "--out", str(out)]) == 0
+    )
+    with Image.open(out) as image:
+        assert image.size == (64, 16)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--out", "w.mp4"], ["--anchors", "1"], ["--frames", "1"], ["--scale", "0"], ["--milliseconds", "1"],
+     ["--segments", "1"], ["--anchors", "-1", "2"]],
+)  # fmt: skip
+def test_mistakes_get_one_sentence(painted, tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["walk", "x", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_walks_of_unknown_checkpoints_and_sets_are_refused(capsys, tmp_path):
+    out = ["--out", str(tmp_path / "w.gif")]
+    assert cli.main(["walk", "nothing", *out]) == 2
+    assert cli.main(["walk", "mnist-conditional", *out]) == 2
+    assert "classes" in capsys.readouterr().err
+    with pytest.raises(UserError, match="classes"):
+        walk_study.check_measurable("mnist-conditional")
+    assert walk_study.check_measurable("rooms") == "rooms-probe"
+    assert walk.SURE == 0.9

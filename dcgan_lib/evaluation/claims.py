@@ -187,6 +187,8 @@ _INSIDE = (
     ),
 )
 
+_DIGITS = ("mnist", "mnist-conditional", "mnist-paper", "mnist-gan")
+
 _GENERATORS = (
     *(
         _own(
@@ -195,7 +197,7 @@ _GENERATORS = (
             f"{name}: generated digits that the probe names with confidence over 0.9, in %",
             AtLeast(90, 0, 10),
         )
-        for name in ("mnist", "mnist-conditional")
+        for name in _DIGITS
     ),
     *(
         _own(
@@ -204,13 +206,12 @@ _GENERATORS = (
             f"{name}: how evenly generated digits cover the ten classes: entropy / log 10",
             AtLeast(0.98, 0, 0.05, ""),
         )
-        for name in ("mnist", "mnist-conditional")
+        for name in _DIGITS
     ),
     *(
         _own(f"ours.{name}.kid", chapter, f"KID of the {name} generator against held-out images")
         for name, chapter in {
-            "mnist": 13,
-            "mnist-conditional": 13,
+            **dict.fromkeys(_DIGITS, 13),
             "street-digits": 8,
             "faces": 5,
             "bedrooms": 4,
@@ -227,8 +228,7 @@ _GENERATORS = (
             AtMost(50, 5, 5),
         )
         for name, chapter in {
-            "mnist": 13,
-            "mnist-conditional": 13,
+            **dict.fromkeys(_DIGITS, 13),
             "faces": 5,
             "rooms": 4,
             "portraits": 5,

@@ -103,6 +103,8 @@ POSITIONAL = {
     "evaluate": {"--checkpoint"},
     "publish": {"--run-dir", "--name"},
     "export": {"--checkpoint"},
+    "arithmetic": {"--checkpoint"},
+    "turn": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default
     r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"

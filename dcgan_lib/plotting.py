@@ -224,3 +224,49 @@ def plot_curves(
     panel.set_ylabel(y_label)
     panel.legend(loc="best")
     return figure
+
+
+@_styled
+def plot_bands(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
+    x_label: str,
+    y_label: str,
+    *,
+    y_range: tuple[float, float] | None = None,
+) -> Figure:
+    """Show curves with their 95 % intervals as bands, on plain axes, one panel beside another.
+
+    Parameters
+    ----------
+    panels : mapping of str to mapping of str to sequence of (x, value, low, high)
+        Title to curves by name; a name keeps its colour and mark in every panel.
+    x_label, y_label : str
+        Of the axes, with the unit.
+    y_range : (float, float), optional
+        Of every panel; unset: what the curves need.
+
+    Raises
+    ------
+    UserError
+        If a panel has no curve, or a value lies outside its interval.
+    """
+    points = [point for curves in panels.values() for curve in curves.values() for point in curve]
+    wrong = [point for point in points if not point[2] <= point[1] <= point[3]]
+    if wrong or not panels or not all(panels.values()):
+        raise UserError(f"each panel needs curves of x, value, low, high with low <= value <= high: {wrong[:1]}")
+    figure = BookFigure(figsize=(8.0, 3.1), layout="constrained")
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        for name, curve in curves.items():
+            place = names.index(name)
+            x, value, low, high = np.array(curve).T
+            axis.plot(x, value, color=f"C{place}", marker="osD^v"[place % 5], markersize=4, label=name)
+            axis.fill_between(x, low, high, color=f"C{place}", alpha=0.18, linewidth=0)
+        axis.set_title(title)
+        axis.set_xlabel(x_label)
+    axes[0].set_ylabel(y_label)
+    if y_range:
+        axes[0].set_ylim(*y_range)
+    axes[-1].legend(loc="best")
+    return figure

@@ -3,14 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
 from dcgan_lib.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +54,6 @@ class Arithmetic:
             self._count()
 
     def _draw_own(self, chosen: list[tuple[int, ...]]) -> None:
-        from dcgan_lib.models.sampling import sample_latents, seeded
-        from dcgan_lib.training.checkpoints import load_config
-
         if self.record:
             raise UserError("exemplars chosen by hand are drawn, not counted: leave out --record, or --a, --b and --c")
         if len({len(group) for group in chosen}) != 1:
@@ -69,17 +63,14 @@ class Arithmetic:
         wrong = [number for group in chosen for number in group if not 0 <= number < self.pool]
         if wrong:
             raise UserError(f"the pool's samples are numbered 0 to {self.pool - 1}, but {wrong[0]} was asked for")
-        z_nd = sample_latents(self.pool, load_config(self.checkpoint)[0].model, seeded(self.seed)).numpy()
-        self._draw({"sum": [list(group) for group in chosen]}, z_nd)
+        self._draw({"sum": [list(group) for group in chosen]})
 
     def _count(self) -> None:
         from dcgan_lib.evaluation.claims import split_id
         from dcgan_lib.evaluation.evidence import check_command
         from dcgan_lib.interpretation.arithmetic import SUMS
         from dcgan_lib.interpretation.arithmetic_study import Settings, numbers, record_study, run_study
-        from dcgan_lib.models.sampling import sample_latents, seeded
         from dcgan_lib.paths import atomic_write
-        from dcgan_lib.training.checkpoints import load_config
 
         if not self.sums:
             raise UserError("--sums needs a sum: smile, glasses or both")
@@ -93,8 +84,7 @@ class Arithmetic:
             confidence=self.confidence, ahead=self.ahead,
         )  # fmt: skip
         study = run_study(settings, {name: SUMS[name] for name in self.sums})
-        z_nd = sample_latents(self.pool, load_config(self.checkpoint)[0].model, seeded(self.seed)).numpy()
-        self._draw(study.picked, z_nd)
+        self._draw(study.picked)
         atomic_write(self.out / "numbers.json", json.dumps(numbers(study), indent=1) + "\n")
         for name, found in study.seen.items():
             for key in found:
@@ -105,16 +95,18 @@ class Arithmetic:
             for row in record_study(study, self.record, command=self._command()):
                 print(f"recorded {row.id}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}] {row.verdict}")
 
-    def _draw(self, picked: dict[str, list[list[int]]], z_nd: "np.ndarray") -> None:
+    def _draw(self, picked: dict[str, list[list[int]]]) -> None:
         """Write one figure a sum, and which samples it was made of."""
         import numpy as np
 
         from dcgan_lib.interpretation.arithmetic import layout
+        from dcgan_lib.models.sampling import sample_latents, seeded
         from dcgan_lib.paths import atomic_write
         from dcgan_lib.training.checkpoints import load_generator
         from dcgan_lib.training.samples import write_grid
 
         generator = load_generator(self.checkpoint)
+        z_nd = sample_latents(self.pool, generator.config, seeded(self.seed)).numpy()
         for name, groups in picked.items():
             write_grid(self.out / f"{name}.png", np.concatenate(list(layout(generator, z_nd[groups]).values()), 3))
         about = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool, "picked [A, B, C]": picked}

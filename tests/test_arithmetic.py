@@ -19,6 +19,7 @@ from dcgan_lib.interpretation.arithmetic import (
     Pool,
     add_up,
     draw_pool,
+    exemplars,
     layout,
     nine,
     pick,
@@ -26,7 +27,9 @@ from dcgan_lib.interpretation.arithmetic import (
     pixel_sums,
     rescaled,
     shows,
+    succeeds,
     usual_length,
+    way_of,
 )
 from dcgan_lib.interpretation.arithmetic_study import Settings, load_shares, record_study, run_study
 from dcgan_lib.interpretation.turn import flips, moved, pick_sides, random_axes, straight_lines, summarise, turn_axes
@@ -133,6 +136,18 @@ def test_wrong_choices_are_refused(world):
         pick(world.pool, ({"smile": True, "moustache": False},), 1, 1, 0)
     with pytest.raises(UserError, match="are needed: draw more"):
         pick(Pool(world.pool.z_nd[:4], {k: v[:4] for k, v in world.pool.read.items()}), SUMS["smile"].concepts, 3, 1, 0)
+
+
+def test_exemplars_and_ways_follow_the_attribute(world):
+    z_t3kd = exemplars(world.pool, "glasses", 100, num=10)
+    wanted = SUMS["glasses"].wanted
+    assert succeeds(world.generator, world.probe, add_up(z_t3kd), wanted).mean() > 0.95
+    assert succeeds(world.generator, world.probe, z_t3kd[:, 2].mean(1), wanted).mean() < 0.05, "C alone must fail"
+    everyone = np.ones(len(world.pool.z_nd), bool)
+    way = way_of(world.pool, "glasses", everyone)
+    assert way[1] > 0.95 and np.linalg.norm(way) == pytest.approx(1) and abs(way[0]) < 0.2
+    with pytest.raises(UserError, match="both are needed"):
+        way_of(world.pool, "glasses", ~everyone)
 
 
 def test_nine_surround_the_sum():

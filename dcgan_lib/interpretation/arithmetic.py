@@ -175,6 +175,47 @@ def add_up(z_t3kd: np.ndarray) -> np.ndarray:
     return np.einsum("g,...gkd->...d", np.array(SIGNS) / z_t3kd.shape[-2], z_t3kd)
 
 
+def exemplars(pool: Pool, name: str, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4) -> np.ndarray:
+    """Return latent vectors chosen by `pick` for one of `SUMS`, shape (trials, 3, num, d)."""
+    return pool.z_nd[pick(pool, SUMS[name].concepts, num, trials, seed, ahead=ahead)]
+
+
+def succeeds(generator: AnyGenerator, probe: Probe, y_td: np.ndarray, wanted: Concept) -> np.ndarray:
+    """Return for each vector whether the probe sees all that is wanted in its picture; bool, shape (t,)."""
+    return shows(probe.predict(pictures_of(generator, y_td)), wanted)
+
+
+def way_of(pool: Pool, name: str, among: np.ndarray, confidence: float = 0.9) -> np.ndarray:
+    """Return the direction from samples without an attribute to those with it, of length 1.
+
+    Parameters
+    ----------
+    pool : Pool
+        Samples.
+    name : str
+        A yes-or-no attribute.
+    among : ndarray
+        bool, shape (n,): which samples count.
+    confidence : float, default 0.9
+        How sure the probe must be.
+
+    Returns
+    -------
+    ndarray
+        Shape (d,): the difference of the two means, scaled.
+
+    Raises
+    ------
+    UserError
+        If there are no samples of either kind.
+    """
+    with_it, without = (among & shows(pool.read, {name: has}, confidence) for has in (True, False))
+    if not (with_it.any() and without.any()):
+        raise UserError(f"{with_it.sum()} samples show {name} and {without.sum()} do not, but both are needed")
+    way = pool.z_nd[with_it].mean(0) - pool.z_nd[without].mean(0)
+    return way / np.linalg.norm(way)
+
+
 def usual_length(config: ModelConfig) -> float:
     """Return the root mean square length of a latent vector: sqrt(d) times the spread of one number."""
     return float(np.sqrt(config.z_dim * (1 if config.z_distribution == "normal" else 1 / 3)))

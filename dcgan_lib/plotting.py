@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torchvision.utils import make_grid
 
 from dcgan_lib.errors import UserError
@@ -24,11 +25,21 @@ STYLE = str(files("dcgan_lib") / "book.mplstyle")
 class BookFigure(Figure):
     """A figure that shows itself in a notebook although pyplot, with its global state, is left alone."""
 
+    colours: int | None = None
+    """Store the picture in a palette of so many colours, a third of the size; unset: all of them."""
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         with mpl.rc_context(fname=STYLE):
             self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return buffer.getvalue() if self.colours is None else _with_palette(buffer, self.colours)
+
+
+def _with_palette(png: io.BytesIO, colours: int) -> bytes:
+    """Return a PNG with a palette chosen for it."""
+    smaller = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(colours).save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()
 
 
 def _styled(draw: Any) -> Any:
@@ -58,7 +69,9 @@ def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
 
 
 @_styled
-def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: float = 8.0) -> Figure:
+def plot_grids(
+    groups: Mapping[str, np.ndarray], columns: int = 8, *, width: float = 8.0, colours: int | None = None
+) -> Figure:
     """Show groups of images side by side, each under its title.
 
     Parameters
@@ -69,6 +82,8 @@ def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: flo
         Images in a row of a group.
     width : float, default 8
         Of the figure, in inches.
+    colours : int, optional
+        Show at most 256 colours or fewer, for a smaller file; unset: all of them.
 
     Raises
     ------
@@ -81,6 +96,7 @@ def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: flo
     shares = [array.shape[1] / array.shape[0] for array in tiles.values()]
     height = width / sum(shares) + 0.35
     figure = BookFigure(figsize=(width, height), layout="constrained")
+    figure.colours = colours
     panels = figure.subplots(1, len(tiles), width_ratios=shares, squeeze=False)[0]
     for panel, (title, array) in zip(panels, tiles.items(), strict=True):
         panel.imshow(array)

@@ -13,12 +13,16 @@ from dcgan_lib.commands import Command, Train
 from dcgan_lib.config import Recipe, recipe
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.neighbour_command import Neighbours
+from dcgan_lib.interpretation.arithmetic_command import Arithmetic
+from dcgan_lib.interpretation.turn_command import Turn
 from dcgan_lib.interpretation.walk_command import Walk
 from dcgan_lib.widgets.export_command import Export
 
 COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {
     "neighbours": Neighbours,
     "walk": Walk,
+    "arithmetic": Arithmetic,
+    "turn": Turn,
     "export": Export,
 }
 

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torchvision.utils import make_grid
 
 from dcgan_lib.errors import UserError
@@ -24,11 +25,21 @@ STYLE = str(files("dcgan_lib") / "book.mplstyle")
 class BookFigure(Figure):
     """A figure that shows itself in a notebook although pyplot, with its global state, is left alone."""
 
+    colours: int | None = None
+    """Store the picture in a palette of so many colours, a third of the size; unset: all of them."""
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         with mpl.rc_context(fname=STYLE):
             self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return buffer.getvalue() if self.colours is None else _with_palette(buffer, self.colours)
+
+
+def _with_palette(png: io.BytesIO, colours: int) -> bytes:
+    """Return a PNG with a palette chosen for it."""
+    smaller = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(colours).save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()
 
 
 def _styled(draw: Any) -> Any:
@@ -58,7 +69,9 @@ def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
 
 
 @_styled
-def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: float = 8.0) -> Figure:
+def plot_grids(
+    groups: Mapping[str, np.ndarray], columns: int = 8, *, width: float = 8.0, colours: int | None = None
+) -> Figure:
     """Show groups of images side by side, each under its title.
 
     Parameters
@@ -69,6 +82,8 @@ def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: flo
         Images in a row of a group.
     width : float, default 8
         Of the figure, in inches.
+    colours : int, optional
+        Show at most 256 colours or fewer, for a smaller file; unset: all of them.
 
     Raises
     ------
@@ -81,6 +96,7 @@ def plot_grids(groups: Mapping[str, np.ndarray], columns: int = 8, *, width: flo
     shares = [array.shape[1] / array.shape[0] for array in tiles.values()]
     height = width / sum(shares) + 0.35
     figure = BookFigure(figsize=(width, height), layout="constrained")
+    figure.colours = colours
     panels = figure.subplots(1, len(tiles), width_ratios=shares, squeeze=False)[0]
     for panel, (title, array) in zip(panels, tiles.items(), strict=True):
         panel.imshow(array)
@@ -223,4 +239,50 @@ def plot_curves(
     panel.set_xlabel(x_label)
     panel.set_ylabel(y_label)
     panel.legend(loc="best")
+    return figure
+
+
+@_styled
+def plot_bands(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
+    x_label: str,
+    y_label: str,
+    *,
+    y_range: tuple[float, float] | None = None,
+) -> Figure:
+    """Show curves with their 95 % intervals as bands, on plain axes, one panel beside another.
+
+    Parameters
+    ----------
+    panels : mapping of str to mapping of str to sequence of (x, value, low, high)
+        Title to curves by name; a name keeps its colour and mark in every panel.
+    x_label, y_label : str
+        Of the axes, with the unit.
+    y_range : (float, float), optional
+        Of every panel; unset: what the curves need.
+
+    Raises
+    ------
+    UserError
+        If a panel has no curve, or a value lies outside its interval.
+    """
+    points = [point for curves in panels.values() for curve in curves.values() for point in curve]
+    wrong = [point for point in points if not point[2] <= point[1] <= point[3]]
+    if wrong or not panels or not all(panels.values()):
+        raise UserError(f"each panel needs curves of x, value, low, high with low <= value <= high: {wrong[:1]}")
+    figure = BookFigure(figsize=(8.0, 3.1), layout="constrained")
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        for name, curve in curves.items():
+            place = names.index(name)
+            x, value, low, high = np.array(curve).T
+            axis.plot(x, value, color=f"C{place}", marker="osD^v"[place % 5], markersize=4, label=name)
+            axis.fill_between(x, low, high, color=f"C{place}", alpha=0.18, linewidth=0)
+        axis.set_title(title)
+        axis.set_xlabel(x_label)
+    axes[0].set_ylabel(y_label)
+    if y_range:
+        axes[0].set_ylim(*y_range)
+    axes[-1].legend(loc="best")
     return figure

@@ -105,6 +105,8 @@ POSITIONAL = {
     "neighbours": {"--source"},
     "export": {"--checkpoint"},
     "walk": {"--checkpoint"},
+    "arithmetic": {"--checkpoint"},
+    "turn": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default
     r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"

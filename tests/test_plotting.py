@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.plotting import plot_curves, plot_estimates, plot_grids, plot_training, tile
+from dcgan_lib.plotting import plot_bands, plot_curves, plot_estimates, plot_grids, plot_training, tile
 
 METRICS = [
     {"step": 10 * k, "d_loss": 1.4 - 0.1 * k, "g_loss": 0.7 + 0.2 * k, "d_real": 0.5 + 0.05 * k, "d_fake": 0.4}
@@ -186,3 +186,13 @@ def test_curves_are_drawn_as_given_on_logarithmic_axes():
     for wrong in ({}, {"a": []}, {"a": [(0, 1)]}, {"a": [(1, -1)]}):
         with pytest.raises(UserError, match="positive numbers"):
             plot_curves(wrong, "n", "y")
+
+
+def test_bands_show_every_panel_and_refuse_a_value_outside_its_interval():
+    curve = [(1, 50.0, 45.0, 55.0), (3, 80.0, 75.0, 84.0)]
+    figure = plot_bands({"one": {"a": curve}, "other": {"a": curve, "b": curve}}, "count", "share", y_range=(0, 100))
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["one", "other"]
+    assert figure.axes[1].lines[0].get_color() == figure.axes[0].lines[0].get_color()
+    for wrong in ({}, {"one": {}}, {"one": {"a": [(1, 60.0, 45.0, 55.0)]}}):
+        with pytest.raises(UserError, match="each panel"):
+            plot_bands(wrong, "count", "share")

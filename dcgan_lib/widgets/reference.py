@@ -6,6 +6,7 @@ Axes: n pictures, i inputs, o outputs, h w grid, k kernel. ``x_u8`` pixels 0..25
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from dcgan_lib.widgets.export import ExportedModel
 
@@ -55,7 +56,7 @@ def run_exported(exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray
             spread = np.broadcast_to(y_nk[:, :, None, None], (*y_nk.shape, *h.shape[2:]))
             h = _transposed_convolution(np.concatenate([h, spread], 1), weight, entry) + bias[:, None, None]
             h = np.maximum(h, 0) if entry["relu"] else h
-    x_01 = (np.tanh(h) + 1) / 2 if exported.config.output == "tanh" else 1 / (1 + np.exp(-h))
+    x_01 = (np.tanh(h) + 1) / 2 if exported.config.output == "tanh" else expit(h)
     return np.rint(x_01 * 255).astype(np.uint8)
 
 

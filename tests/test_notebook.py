@@ -60,7 +60,9 @@ def test_methods_lose_their_docstrings_and_fields_keep_their_notes():
     code = code_of(step.Gan, config.ModelConfig)
     assert "Where the networks lie" not in code and "def device(self)" in code
     assert '"""[P] Height and width in pixels, each 8 to 128."""' in code
-    assert code.startswith("@dataclass(frozen=True)\nclass Gan:\n    generator: Generator\n"), "no gap is left behind"
+    assert code.startswith("@dataclass(frozen=True)\nclass Gan:\n    generator: AnyGenerator\n"), (
+        "no gap is left behind"
+    )
 
 
 def test_several_objects_stand_apart_in_the_order_asked_for():

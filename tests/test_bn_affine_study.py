@@ -31,7 +31,7 @@ def test_gain_is_paired():
 def test_claim_needs_both_networks(tmp_path, gan_without, verdict):
     shares = {("DCGAN", True): 0.06, ("DCGAN", False): 0.04, ("GAN", True): 0.10, ("GAN", False): gan_without}
     row = record_claim(answers(shares), 1_000, "float32", 1.0, tmp_path)
-    assert row.verdict == verdict and row.low > 0 and "1,000 minibatches each" in row.notes
+    assert row.verdict == verdict and row.low > 0 and "1,000 minibatches" in row.notes
 
 
 def test_a_run_is_trained_judged_and_resumed(tmp_path, monkeypatch):

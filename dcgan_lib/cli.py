@@ -11,7 +11,7 @@ import tyro
 from dcgan_lib import __version__, commands
 from dcgan_lib.commands import Command, Train
 from dcgan_lib.config import Recipe, recipe
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.neighbour_command import Neighbours
 from dcgan_lib.interpretation.arithmetic_command import Arithmetic
 from dcgan_lib.interpretation.turn_command import Turn
@@ -72,6 +72,7 @@ def _recipe_in(arguments: Sequence[str]) -> Recipe:
     return recipe(name)
 
 
+@answers_mistakes("dcgan", on_interrupt="stopped; nothing half-written is kept")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 2 for the user's mistake, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -83,12 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             parse(words).run()
         sys.stdout.flush()
-    except UserError as error:
-        print(f"dcgan: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("dcgan: stopped; nothing half-written is kept", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
     return 0

@@ -68,5 +68,5 @@ def test_each_class_shows_its_own_fault(rows):
 def test_rows_come_back_as_they_were_kept(rows, tmp_path):
     save_classes("mine", rows, tmp_path)
     assert load_classes("mine", tmp_path) == rows
-    with pytest.raises(UserError, match="no classes were measured"):
+    with pytest.raises(UserError, match="was not measured yet"):
         load_classes("other", tmp_path)

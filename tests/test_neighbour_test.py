@@ -185,7 +185,7 @@ def test_mistakes_are_answered_before_anything_is_counted(words, message, capsys
 
 
 def test_unmeasured_rows_have_no_curve(tmp_path):
-    with pytest.raises(UserError, match="has no curve yet"):
+    with pytest.raises(UserError, match="was not measured yet"):
         load_curves("table3.dcgan.10m", tmp_path)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dcgan_lib.config import TrainConfig, recipe
 from dcgan_lib.data.sources import load_image_set
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.labelled_streams import GeneratedStream
 from dcgan_lib.evaluation.neighbour_test import neighbour_test
 from dcgan_lib.evaluation.results import Result, record
@@ -74,6 +74,7 @@ def record_claim(
     )  # fmt: skip
 
 
+@answers_mistakes("bn_affine_study")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train both networks both ways, print the errors of their neighbours, and record the claim if asked."""
     parser = argparse.ArgumentParser(prog="dcgan_lib.evaluation.bn_affine_study", description=main.__doc__)
@@ -83,20 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", action="store_true", help="judge on test digits and write the claim to the ledger")
     chosen = parser.parse_args(arguments)
     begun, wrong = time.monotonic(), {}
-    try:
-        for network in RECIPES:
-            for affine in (True, False):
-                config = study_config(network, affine, chosen.steps, chosen.precision)
-                folder = chosen.runs / f"{network.lower()}-{'with' if affine else 'without'}"
-                split = "test" if chosen.record else "validation"
-                wrong[network, affine] = wrong_answers(config, folder, split=split)
-                print(f"{folder.name}: {100 * wrong[network, affine].mean():.2f} % wrong ({split})", flush=True)
-        if chosen.record:
-            row = record_claim(wrong, chosen.steps, chosen.precision, time.monotonic() - begun)
-            print(f"{row.id}: {row.verdict}. {row.notes}")
-    except UserError as error:
-        print(f"bn_affine_study: {error}", file=sys.stderr)
-        return 2
+    for network in RECIPES:
+        for affine in (True, False):
+            config = study_config(network, affine, chosen.steps, chosen.precision)
+            folder = chosen.runs / f"{network.lower()}-{'with' if affine else 'without'}"
+            split = "test" if chosen.record else "validation"
+            wrong[network, affine] = wrong_answers(config, folder, split=split)
+            print(f"{folder.name}: {100 * wrong[network, affine].mean():.2f} % wrong ({split})", flush=True)
+    if chosen.record:
+        row = record_claim(wrong, chosen.steps, chosen.precision, time.monotonic() - begun)
+        print(f"{row.id}: {row.verdict}. {row.notes}")
     return 0
 
 

@@ -3,7 +3,6 @@
 Axes: n images, f features; ``images_u8`` n x c x h x w, 0..255.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.details import load_details, save_details
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
-from dcgan_lib.paths import atomic_write, results_root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,7 @@ def class_quality(
 
 def save_classes(name: str, rows: tuple[ClassQuality, ...], root: Path | None = None) -> None:
     """Keep the rows beside the ledger, as ``classes/NAME.json``."""
-    atomic_write(_path(name, root), json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    save_details(f"classes/{name}", [asdict(row) for row in rows], root)
 
 
 def load_classes(name: str, root: Path | None = None) -> tuple[ClassQuality, ...]:
@@ -134,15 +133,9 @@ def load_classes(name: str, root: Path | None = None) -> tuple[ClassQuality, ...
     UserError
         If there is nothing of that name.
     """
-    path = _path(name, root)
-    if not path.is_file():
-        raise UserError(f"no classes were measured of {name!r}: dcgan evaluate {name} --record {name}")
+    kept = load_details(f"classes/{name}", f"dcgan evaluate {name} --record {name}", root)
     estimates = ("agreement", "precision", "recall")
     return tuple(
         ClassQuality(**{key: Estimate(*value) if key in estimates else value for key, value in row.items()})
-        for row in json.loads(path.read_text(encoding="utf-8"))
+        for row in kept
     )
-
-
-def _path(name: str, root: Path | None) -> Path:
-    return (results_root() if root is None else Path(root)) / "classes" / f"{name}.json"

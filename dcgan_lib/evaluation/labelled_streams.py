@@ -112,7 +112,8 @@ class DeformedStream:
     Notes
     -----
     Loosli, Canu and Bottou (2007) bend digits along tangent vectors; elastic fields are the nearest thing in
-    torchvision. Ten images, one of each class, share a field: it costs a tenth, and no two of a class are bent alike.
+    torchvision. Ten images, one of each class, share a field: that takes an eighth of the time, and no two
+    of a class are bent alike.
     """
 
     def __init__(

@@ -18,12 +18,13 @@ from tqdm import tqdm
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import CLAIMS
+from dcgan_lib.evaluation.details import load_details, save_details
 from dcgan_lib.evaluation.evidence import check_command
 from dcgan_lib.evaluation.labelled_streams import PORTION, LabelledStream
 from dcgan_lib.evaluation.neighbours import NearestSearch
 from dcgan_lib.evaluation.results import Result, record
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval
-from dcgan_lib.paths import atomic_write, results_root
+from dcgan_lib.paths import atomic_write
 
 SAVE_SECONDS = 30.0
 
@@ -235,7 +236,7 @@ def record_row(
     for draw in tests:
         np.add.at(confusion, (test.labels, draw.named), 1)
     kept = {"draws": [list(draw.curve) for draw in tests], "confusion": confusion.tolist()}
-    atomic_write(_curves_path(id, root), json.dumps(kept) + "\n")
+    save_details(f"curves/{id}", kept, root)
     return row
 
 
@@ -247,13 +248,6 @@ def load_curves(id: str, root: Path | None = None) -> Curves:
     UserError
         If the row was not measured.
     """
-    path = _curves_path(id, root)
-    if not path.is_file():
-        raise UserError(f"{id} has no curve yet: measure it with dcgan neighbours ... --record {id}")
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept = load_details(f"curves/{id}", f"dcgan neighbours ... --record {id}", root)
     draws = [[(int(number), float(error)) for number, error in draw] for draw in kept["draws"]]
     return Curves(draws=draws, confusion=np.array(kept["confusion"]))
-
-
-def _curves_path(id: str, root: Path | None) -> Path:
-    return (results_root() if root is None else Path(root)) / "curves" / f"{id}.json"

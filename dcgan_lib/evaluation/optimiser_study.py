@@ -16,7 +16,7 @@ import numpy as np
 
 from dcgan_lib.config import TrainConfig, recipe
 from dcgan_lib.data.sources import load_image_set
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.distances import kid
 from dcgan_lib.evaluation.features import get_features
 from dcgan_lib.evaluation.results import Result, record
@@ -110,6 +110,7 @@ def record_claims(curves: dict[str, list[np.ndarray]], steps: int, seconds: floa
     return [rate, record("train.beta1", value=value, checks=swung, notes=notes, **shared)]
 
 
+@answers_mistakes("optimiser_study")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train each setting from several seeds, print KID along the runs, and record both claims if asked."""
     parser = argparse.ArgumentParser(prog="dcgan_lib.evaluation.optimiser_study", description=main.__doc__)
@@ -120,17 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.seeds < 2 or chosen.steps < 10 or chosen.steps % 10:
         parser.error("--seeds must be at least 2, and --steps a multiple of 10")
     begun, curves = time.monotonic(), {name: [] for name in SETTINGS}
-    try:
-        for seed in range(chosen.seeds):
-            for name, changed in SETTINGS.items():
-                curves[name].append(kid_curve(replace(study_config(chosen.steps, seed), **changed)))
-                print(f"seed {seed}, {name:10}", *(f"{value:.3f}" for value in curves[name][-1]), flush=True)
-        if chosen.record:
-            for row in record_claims(curves, chosen.steps, time.monotonic() - begun):
-                print(f"{row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {row.verdict}. {row.notes}")
-    except UserError as error:
-        print(f"optimiser_study: {error}", file=sys.stderr)
-        return 2
+    for seed in range(chosen.seeds):
+        for name, changed in SETTINGS.items():
+            curves[name].append(kid_curve(replace(study_config(chosen.steps, seed), **changed)))
+            print(f"seed {seed}, {name:10}", *(f"{value:.3f}" for value in curves[name][-1]), flush=True)
+    if chosen.record:
+        for row in record_claims(curves, chosen.steps, time.monotonic() - begun):
+            print(f"{row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {row.verdict}. {row.notes}")
     return 0
 
 

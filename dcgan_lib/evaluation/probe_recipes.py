@@ -13,7 +13,7 @@ import torch
 
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.sources import load_image_set
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.probes import Probe, load_probe, probe_report, save_probe, train_probe
 from dcgan_lib.evaluation.results import record
 from dcgan_lib.evaluation.statistics import Estimate
@@ -149,6 +149,7 @@ def make_probe(
     return load_probe(name, root=root)
 
 
+@answers_mistakes("probe_recipes")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the probes named on the command line and print their held-out scores."""
     parser = argparse.ArgumentParser(prog="dcgan_lib.evaluation.probe_recipes", description=main.__doc__)

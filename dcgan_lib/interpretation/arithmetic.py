@@ -3,7 +3,7 @@
 Axes: n samples, d latent, t trials, k exemplars of a concept, 3 the concepts A, B and C; ``_u8`` pixels 0..255.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,14 +142,38 @@ def pick(
         If fewer than ``num`` samples show a concept.
     """
     facing = np.ones(len(pool.z_nd), bool) if ahead is None else np.abs(pool.read["yaw"]) <= ahead
-    rng, groups = np.random.default_rng(seed), []
-    for concept in concepts:
-        found = np.flatnonzero(shows(pool.read, concept, confidence) & facing)
+    named = [", ".join(name if has else f"no {name}" for name, has in concept.items()) for concept in concepts]
+    fits = [shows(pool.read, concept, confidence) & facing for concept in concepts]
+    return choose([(f"show {name}", fit) for name, fit in zip(named, fits, strict=True)], num, trials, seed)
+
+
+def choose(groups: Sequence[tuple[str, np.ndarray]], num: int, trials: int, seed: int) -> np.ndarray:
+    """Choose samples of each group by chance, anew for each trial.
+
+    Parameters
+    ----------
+    groups : sequence of (str, ndarray)
+        For each group, what its samples do, such as "look left", and which they are: bool, shape (n,).
+    num, trials, seed : int
+        Samples a group, all different; how often to choose; and the seed of the choice.
+
+    Returns
+    -------
+    ndarray
+        int64, shape (trials, groups, num).
+
+    Raises
+    ------
+    UserError
+        If a group has fewer than ``num`` samples.
+    """
+    rng, chosen = np.random.default_rng(seed), []
+    for what, fits in groups:
+        found = np.flatnonzero(fits)
         if len(found) < num:
-            named = ", ".join(name if has else f"no {name}" for name, has in concept.items())
-            raise UserError(f"{len(found)} of {len(pool.z_nd)} samples show {named}, but {num} are needed: draw more")
-        groups.append(np.stack([rng.choice(found, num, replace=False) for _ in range(trials)]))
-    return np.stack(groups, 1)
+            raise UserError(f"{len(found)} of {len(fits)} samples {what}, but {num} are needed: draw more")
+        chosen.append(np.stack([rng.choice(found, num, replace=False) for _ in range(trials)]))
+    return np.stack(chosen, 1)
 
 
 def add_up(z_t3kd: np.ndarray) -> np.ndarray:

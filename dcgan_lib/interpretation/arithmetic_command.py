@@ -1,7 +1,7 @@
 """The command ``dcgan arithmetic``: sums of concepts in latent space, drawn and counted."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -79,11 +79,8 @@ class Arithmetic:
             check_command("arithmetic.smile", self._command(), self.record)
             if set(self.sums) != set(SUMS):
                 raise UserError("the claims compare over both sums: leave out --sums to record them")
-        settings = Settings(
-            checkpoint=self.checkpoint, probe=self.probe, trials=self.trials, pool=self.pool, seed=self.seed,
-            confidence=self.confidence, ahead=self.ahead,
-        )  # fmt: skip
-        study = run_study(settings, {name: SUMS[name] for name in self.sums})
+        settings = {entry.name: getattr(self, entry.name) for entry in fields(Settings)}
+        study = run_study(Settings(**settings), {name: SUMS[name] for name in self.sums})
         self._draw(study.picked)
         atomic_write(self.out / "numbers.json", json.dumps(numbers(study), indent=1) + "\n")
         for name, found in study.seen.items():

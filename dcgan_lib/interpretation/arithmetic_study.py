@@ -3,7 +3,6 @@
 Axes: t trials, k exemplars of a concept, d latent.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.details import load_details, save_details
 from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.evaluation.results import Result, record
@@ -32,7 +32,6 @@ from dcgan_lib.interpretation.arithmetic import (
 )  # fmt: skip
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.models.sampling import from_u8
-from dcgan_lib.paths import atomic_write, results_root
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -67,15 +66,15 @@ def realness(discriminator: AnyDiscriminator, pictures_u8: np.ndarray) -> np.nda
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Describe the trials; chosen with seed 0, measured with another."""
+    """Describe the trials; ``dcgan arithmetic`` says what each number is and holds the defaults."""
 
-    checkpoint: str = "portraits"
-    probe: str = "probe-portraits"
-    trials: int = 300
-    pool: int = 8_000
-    seed: int = 1
-    confidence: float = 0.9
-    ahead: float = 0.4
+    checkpoint: str
+    probe: str
+    trials: int
+    pool: int
+    seed: int
+    confidence: float
+    ahead: float
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -186,7 +185,7 @@ def record_study(study: Study, set_name: str, *, command: str, root: Path | None
     }  # fmt: skip
     rows = [_record_sum(study, name, set_name, shared) for name in study.seen]
     rows += [_record_gain(study, set_name, shared), _record_pixels(study, set_name, shared)]
-    atomic_write(shares_path(set_name, root), json.dumps(numbers(study), indent=1) + "\n")
+    save_details(f"curves/arithmetic.{set_name}", numbers(study), root)
     return rows
 
 
@@ -236,11 +235,6 @@ def _record_pixels(study: Study, set_name: str, shared: dict[str, Any]) -> Resul
     return record(f"arithmetic.pixels:{set_name}", value=value, n=len(odd), checks=checks, notes=notes, **shared)
 
 
-def shares_path(set_name: str, root: Path | None = None) -> Path:
-    """Return where `record_study` keeps every share."""
-    return (results_root() if root is None else Path(root)) / "curves" / f"arithmetic.{set_name}.json"
-
-
 def load_shares(set_name: str, root: Path | None = None) -> dict[str, dict[str, dict[str, Estimate]]]:
     """Return the shares that `record_study` kept: by sum, condition and what was seen, in %.
 
@@ -249,10 +243,8 @@ def load_shares(set_name: str, root: Path | None = None) -> dict[str, dict[str, 
     UserError
         If they were not measured.
     """
-    path = shares_path(set_name, root)
-    if not path.is_file():
-        raise UserError(f"no sums were measured on {set_name}: run dcgan arithmetic ... --record {set_name}")
-    kept = json.loads(path.read_text(encoding="utf-8"))["shares [value, low, high]"]
+    command = f"dcgan arithmetic ... --record {set_name}"
+    kept = load_details(f"curves/arithmetic.{set_name}", command, root)["shares [value, low, high]"]
     return {
         name: {key: {what: Estimate(*x) for what, x in found.items()} for key, found in entries.items()}
         for name, entries in kept.items()

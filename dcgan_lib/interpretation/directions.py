@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.evaluation.strokes import stroke_style
@@ -175,6 +175,7 @@ def load_directions(name_or_path: str | Path) -> tuple[Direction, ...]:
         raise UserError(f"the directions in {folder} are damaged ({error}): fit them again") from error
 
 
+@answers_mistakes("directions")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit the directions of checkpoints, store them beside the weights and print their held-out scores."""
     parser = argparse.ArgumentParser(prog="dcgan_lib.interpretation.directions", description=main.__doc__)
@@ -185,18 +186,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    try:
-        for name in chosen.names:
-            image_set = load_config(name)[1]["image_set"]
-            probe = chosen.probe or (STROKES if image_set == "mnist" else f"probe-{image_set.removesuffix('64')}")
-            found = fit_directions(name, probe, chosen.n, chosen.seed)
-            save_directions(find_run(name), found, probe=probe, n=chosen.n, seed=chosen.seed)
-            for row in found:
-                kept = "kept" if row in keep(found) else "left out"
-                print(f"{name}: {row.name:20} {row.measure} {row.score:.3f}  {kept}")
-    except UserError as error:
-        print(f"directions: {error}", file=sys.stderr)
-        return 2
+    for name in chosen.names:
+        image_set = load_config(name)[1]["image_set"]
+        probe = chosen.probe or (STROKES if image_set == "mnist" else f"probe-{image_set.removesuffix('64')}")
+        found = fit_directions(name, probe, chosen.n, chosen.seed)
+        save_directions(find_run(name), found, probe=probe, n=chosen.n, seed=chosen.seed)
+        for row in found:
+            kept = "kept" if row in keep(found) else "left out"
+            print(f"{name}: {row.name:20} {row.measure} {row.score:.3f}  {kept}")
     return 0
 
 

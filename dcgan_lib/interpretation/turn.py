@@ -10,7 +10,7 @@ import numpy as np
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
-from dcgan_lib.interpretation.arithmetic import Pool, pictures_of
+from dcgan_lib.interpretation.arithmetic import Pool, choose, pictures_of
 from dcgan_lib.models.networks import AnyGenerator
 
 STEPS = np.linspace(-1, 1, 11)
@@ -44,13 +44,8 @@ def pick_sides(pool: Pool, trials: int, seed: int, *, least: float = 0.6, num: i
     """
     if "yaw" not in pool.read:
         raise UserError(f"the probe reads {', '.join(pool.read)}, but no yaw: choose another probe")
-    rng, groups = np.random.default_rng(seed), []
-    for side, sign in (("left", -1), ("right", 1)):
-        found = np.flatnonzero(sign * pool.read["yaw"] >= least)
-        if len(found) < num:
-            raise UserError(f"{len(found)} of {len(pool.z_nd)} samples look {side}, but {num} are needed: draw more")
-        groups.append(np.stack([rng.choice(found, num, replace=False) for _ in range(trials)]))
-    return np.stack(groups, 1)
+    yaw = pool.read["yaw"]
+    return choose([("look left", -yaw >= least), ("look right", yaw >= least)], num, trials, seed)
 
 
 def turn_axes(z_n2kd: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 Axes: n faces, s steps along the axis.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.details import load_details, save_details
 from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.results import Result, record
 from dcgan_lib.evaluation.statistics import bootstrap_interval
 from dcgan_lib.interpretation.arithmetic import draw_pool, pictures_of
 from dcgan_lib.interpretation.turn import STEPS, flips, moved, pick_sides, random_axes, read_along, summarise, turn_axes
-from dcgan_lib.paths import atomic_write, results_root
 from dcgan_lib.training.checkpoints import load_generator
 
 ROWS = 5
@@ -104,13 +103,8 @@ def record_turn(study: TurnStudy, set_name: str, *, command: str, root: Path | N
         command=command, seconds=study.seconds, seed=study.settings["seed"], checkpoint=study.settings["checkpoint"],
         notes=notes, root=root,
     )  # fmt: skip
-    atomic_write(curve_path(set_name, root), json.dumps(numbers(study), indent=1) + "\n")
+    save_details(f"curves/turn.{set_name}", numbers(study), root)
     return row
-
-
-def curve_path(set_name: str, root: Path | None = None) -> Path:
-    """Return where `record_turn` keeps the curve."""
-    return (results_root() if root is None else Path(root)) / "curves" / f"turn.{set_name}.json"
 
 
 def load_turn(set_name: str, root: Path | None = None) -> dict[str, Any]:
@@ -121,7 +115,4 @@ def load_turn(set_name: str, root: Path | None = None) -> dict[str, Any]:
     UserError
         If it was not measured.
     """
-    path = curve_path(set_name, root)
-    if not path.is_file():
-        raise UserError(f"no faces were turned on {set_name}: run dcgan turn ... --record {set_name}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return load_details(f"curves/turn.{set_name}", f"dcgan turn ... --record {set_name}", root)

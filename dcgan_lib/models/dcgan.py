@@ -100,7 +100,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the maps at the coarser size."""
-        halves = (self.kernel_size[0], self.stride[0]) == (5, 2) and not any(side % 2 for side in h.shape[2:])
+        halves = (self.kernel_size[0], self.stride[0], self.padding[0]) == (5, 2, 2) and not any(
+            side % 2 for side in h.shape[2:]
+        )
         if self.in_channels > 4 or not halves or h.device.type != "cpu" or not h.requires_grad:
             return super().forward(h)
         taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
@@ -118,7 +120,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, h: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return the maps at the finer size."""
-        doubles = (self.kernel_size[0], self.stride[0], *set(self.output_padding)) == (5, 2, 1)
+        doubles = (self.kernel_size[0], self.stride[0], self.padding[0], *set(self.output_padding)) == (5, 2, 2, 1)
         if self.out_channels > 4 or not doubles or h.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(h, output_size)
         taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)

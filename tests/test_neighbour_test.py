@@ -10,8 +10,9 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import neighbour_test as module
-from dcgan_lib.evaluation.labelled_streams import PORTION, DeformedStream, GeneratedStream, RealStream
+from dcgan_lib.evaluation.labelled_streams import PORTION, DeformedStream, GeneratedStream, RealStream, RelabelledStream
 from dcgan_lib.evaluation.neighbour_test import error_estimate, load_curves, neighbour_test, record_row
+from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.results import load_results
 from dcgan_lib.models.networks import new_generator
 from dcgan_lib.training.checkpoints import save_config, save_weights
@@ -176,6 +177,7 @@ def test_the_interval_is_over_test_images():
         ("real --record table3.align --split test", "no row 'table3.align'"),
         ("real --record table3.real.50k", "on the test split"),
         ("real --draws 0", "draws must be at least 1"),
+        ("real --relabel --record table3.real.50k --split test", "labels that were asked for"),
         ("/nowhere/x --record table3.dcgan.50k --split test", "absolute path"),
     ],
 )
@@ -195,3 +197,12 @@ def test_command_classifies_real_digits(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[0].startswith("seed 0  1,000: ")
     assert 7 < float(lines[2].split()[2]) < 10  # real digits: 8.3 % at 2,000
+
+
+def test_relabelled_images_are_the_same_but_for_some_labels():
+    stream = GeneratedStream("mnist-gan", 0)
+    relabelled = RelabelledStream(stream, load_probe("probe-mnist"))
+    (images_u8, asked), (same_u8, named) = stream.portion(0), relabelled.portion(0)
+    np.testing.assert_array_equal(images_u8, same_u8)
+    assert 0.95 < (asked == named).mean() < 1
+    assert relabelled.key != stream.key and relabelled.length == stream.length

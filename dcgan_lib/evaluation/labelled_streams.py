@@ -13,6 +13,8 @@ from torchvision.transforms import v2
 
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.digits import digit_report
+from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training.checkpoints import find_run, load_generator
 
@@ -149,6 +151,27 @@ class DeformedStream:
             torch.manual_seed(_seed(self._seed, index))
             bent = torch.cat([self._bend(group) for group in images.split(num_classes)])
         return bent.numpy(), labels
+
+
+class RelabelledStream:
+    """Give another stream's images, labelled as a classifier names them: what remains of an error is not the labels'.
+
+    Parameters
+    ----------
+    stream : LabelledStream
+        Where the images come from.
+    probe : Probe
+        With a class head called "label", such as ``load_probe("probe-mnist")``.
+    """
+
+    def __init__(self, stream: LabelledStream, probe: Probe) -> None:
+        self._stream, self._probe = stream, probe
+        self.length, self.image_size, self.key = stream.length, stream.image_size, f"{stream.key} relabelled"
+
+    def portion(self, index: int) -> Portion:
+        """Return the images of one portion and the classes that the classifier names."""
+        images_u8, _ = self._stream.portion(index)
+        return images_u8, digit_report(images_u8, self._probe).named
 
 
 def _seed(seed: int, index: int) -> int:

@@ -30,6 +30,8 @@ class Neighbours:
     """Of deformed images, in pixels."""
     alpha: float = 17.0
     """Strength of the elastic deformation, in pixels."""
+    relabel: bool = False
+    """Label each image as the digit classifier names it, to see what wrong labels cost."""
     state: Path | None = None
     """File to resume from if the count is stopped; unset: begin anew."""
     record: str | None = None
@@ -43,10 +45,12 @@ class Neighbours:
         if self.draws < 1:
             raise UserError(f"draws must be at least 1, but it is {self.draws}")
         if self.record:
+            if self.relabel:
+                raise UserError("Table 3 keeps the labels that were asked for: leave out --relabel, or --record")
             check_row(self.record, self.split, self._command())
         tests = []
         for seed in range(self.seed, self.seed + self.draws):
-            stream = self._stream(seed)
+            stream = self._relabelled(self._stream(seed))
             test = load_image_set("mnist", self.split, image_size=stream.image_size)
             state = self.state and self.state.with_name(f"{self.state.name}.{seed}")
             tests.append(neighbour_test(stream, test, self.num_images, state=state, progress=True))
@@ -70,6 +74,12 @@ class Neighbours:
         if self.source == "real":
             return streams.RealStream(train, seed)
         return streams.DeformedStream(train, seed, max_shift=self.max_shift, alpha=self.alpha)
+
+    def _relabelled(self, stream: "LabelledStream") -> "LabelledStream":
+        from dcgan_lib.evaluation.labelled_streams import RelabelledStream
+        from dcgan_lib.evaluation.probe_files import load_probe
+
+        return RelabelledStream(stream, load_probe("probe-mnist")) if self.relabel else stream
 
     def _command(self) -> str:
         words = ["dcgan neighbours", self.source, f"--num-images {self.num_images}", f"--draws {self.draws}"]

@@ -162,6 +162,18 @@ def test_a_row_reaches_the_ledger_with_its_curve(digits, tmp_path):
     assert 100 * (1 - np.trace(curves.confusion) / 720) == pytest.approx(row.value)
 
 
+def test_a_row_without_a_number_in_the_paper_is_compared_with_real_digits(digits, tmp_path):
+    train, test = digits
+    bent = [neighbour_test(DeformedStream(train, 0, alpha=2.0, sigma=0.8), test, 1_000)]
+    command = COMMAND.replace("real", "deformed").replace("deformed.50k", "infimnist.50k")
+    with pytest.raises(UserError, match="measure that first"):
+        record_row("table3.infimnist.50k", bent, test, command=command, seed=0, root=tmp_path)
+    record_row("table3.real.50k", [neighbour_test(RealStream(train, 0), test, 1_000)], test, command=COMMAND, seed=0,
+               root=tmp_path)  # fmt: skip
+    row = record_row("table3.infimnist.50k", bent, test, command=command, seed=0, root=tmp_path)
+    assert row.verdict in ("reproduced", "not reproduced") and "do better" in row.notes
+
+
 def test_the_interval_is_over_test_images():
     labels = np.zeros(400, int)
     tests = [

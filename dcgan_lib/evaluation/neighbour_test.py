@@ -22,8 +22,9 @@ from dcgan_lib.evaluation.details import load_details, save_details
 from dcgan_lib.evaluation.evidence import check_command
 from dcgan_lib.evaluation.labelled_streams import PORTION, LabelledStream
 from dcgan_lib.evaluation.neighbours import NearestSearch
-from dcgan_lib.evaluation.results import Result, record
+from dcgan_lib.evaluation.results import Result, load_results, record
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval
+from dcgan_lib.evaluation.verdicts import NumericRule
 from dcgan_lib.paths import atomic_write
 
 SAVE_SECONDS = 30.0
@@ -180,14 +181,14 @@ class Curves:
     confusion: np.ndarray
 
 
-def check_row(id: str, split: str, command: str) -> None:
+def check_row(id: str, split: str, command: str, root: Path | None = None) -> None:
     """Refuse, before anything is counted, what `record_row` would refuse after it.
 
     Raises
     ------
     UserError
-        If the id is no row of Table 3 with a rule of its own, the split is not the test split, or the command names
-        an absolute path.
+        If the id is no row of Table 3 that is measured so, the split is not the test split, the command names an
+        absolute path, or the row of real digits is missing that this one is compared with.
     """
     rows = [row for row in CLAIMS if row.startswith("table3.") and row not in ("table3.align", "table3.bn-affine")]
     if id not in rows:
@@ -195,6 +196,18 @@ def check_row(id: str, split: str, command: str) -> None:
     if split != "test":
         raise UserError(f"a row of Table 3 is an error on the test split, but this is on {split}: add --split test")
     check_command(id, command, "mnist")
+    _real_row(id, root)
+
+
+def _real_row(id: str, root: Path | None) -> Result | None:
+    """Return the row of as many real digits, if a row without a number in the paper is compared with it."""
+    if isinstance(CLAIMS[id].rule, NumericRule):
+        return None
+    number = id.rpartition(".")[2]
+    rows = [row for row in load_results(root) if row.id == f"table3.real.{number}" and row.is_measured]
+    if not rows:
+        raise UserError(f"{id} is compared with table3.real.{number}: measure that first")
+    return rows[0]
 
 
 def record_row(
@@ -221,15 +234,17 @@ def record_row(
     UserError
         See `check_row`.
     """
-    check_row(id, "test", command)
+    check_row(id, "test", command, root)
     ends = [draw.curve[-1] for draw in tests]
     notes = f"1-NN, Euclidean, 8-bit pixels, {ends[0][0]:,} references; n counts test images"
     if len(tests) > 1:
         mean = mean_interval(np.array([error for _, error in ends]))
         notes += f"; {len(tests)} draws: {', '.join(f'{error:.2f}' for _, error in ends)} %"
         notes += f", 95 % interval over draws {mean.low:.2f} to {mean.high:.2f} %"
+    error, real = error_estimate(tests, test.labels), _real_row(id, root)
+    checks = real and {f"as many real digits, {real.value:.2f} % wrong, do better": error.low > real.value}
     row = record(
-        id, value=error_estimate(tests, test.labels), unit="%", n=len(test), data=f"{test.name}, test", command=command,
+        id, value=error, checks=checks, unit="%", n=len(test), data=f"{test.name}, test", command=command,
         seconds=sum(draw.seconds for draw in tests), seed=seed, checkpoint=checkpoint, notes=notes, root=root,
     )  # fmt: skip
     confusion = np.zeros((test.num_classes, test.num_classes), int)

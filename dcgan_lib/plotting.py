@@ -220,8 +220,8 @@ def plot_curves(
         raise UserError(f"logarithmic axes need positive numbers, but got {sorted(numbers)[:3] or 'no curve'}")
     figure = BookFigure(figsize=(8.0, 3.6), layout="constrained")
     panel = figure.subplots()
-    for (name, curve), marker in zip(curves.items(), "osD^vP*X", strict=False):
-        panel.loglog(*zip(*curve, strict=True), marker=marker, markersize=4, label=name)
+    for place, (name, curve) in enumerate(curves.items()):
+        panel.loglog(*zip(*curve, strict=True), marker="osD^vP*X"[place % 8], markersize=4, label=name)
     if reference:
         panel.axhline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
         panel.annotate(

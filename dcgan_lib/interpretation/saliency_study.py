@@ -215,16 +215,12 @@ def record_saliency(study: SaliencyStudy, *, command: str, root: Path | None = N
     checks[f"with every layer random, the maps' rank correlation with the trained ones is below {LEAST_CHANGE}"] = (
         last[2] < LEAST_CHANGE
     )
-    told = "; ".join(
-        f"{name} {trained[0]:.2f} [{trained[1]:.2f}, {trained[2]:.2f}], fresh "
-        f"{min(o[0] for o in others):.2f} to {max(o[0] for o in others):.2f}"
-        for name, (trained, *others) in lifts.items()
-    )
+    told = "; ".join(_told(name, entries) for name, entries in found["objects"].items())
     fresh = [combined(study, k) for k in range(1, study.settings.fresh + 1)]
     notes = (
         f"Share of {study.settings.method} saliency inside the true boxes over the boxes' share of what the unit sees; "
         f"mean over {', '.join(lifts)}; {study.settings.chosen} features an object, chosen on other images, at their "
-        f"{study.settings.top} strongest responses. {told}. Mean of the fresh networks "
+        f"{study.settings.top} strongest responses. {told}. Mean lift of the fresh networks "
         f"{np.mean([x.value for x in fresh]):.2f}, the highest {max(x.value for x in fresh):.2f}."
     )
     row = record(
@@ -234,6 +230,17 @@ def record_saliency(study: SaliencyStudy, *, command: str, root: Path | None = N
     )  # fmt: skip
     save_details(f"curves/saliency.{study.set_name}", found, root)
     return row
+
+
+def _told(name: str, entries: list[dict[str, Any]]) -> str:
+    """Return one object's numbers as words: of the trained network, and the range of the fresh ones."""
+    parts = []
+    for key, label in (("lift", ""), ("auc", "told to be there by one feature, AUC ")):
+        trained, *fresh = (entry[key] for entry in entries)
+        low, high = min(entry[0] for entry in fresh), max(entry[0] for entry in fresh)
+        value = f"{trained[0]:.2f} [{trained[1]:.2f}, {trained[2]:.2f}]"
+        parts.append(f"{label}{value}, fresh {low:.2f} to {high:.2f}")
+    return f"{name} " + "; ".join(parts)
 
 
 def load_saliency(set_name: str, root: Path | None = None) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def choose_picture(
     names : sequence of str
         Of the choices, in the order of the tuples.
     scale : int, default 1
-        Screen pixels to a pixel.
+        Screen pixels to a pixel, where the page is wide enough; the browser enlarges.
 
     Raises
     ------
@@ -129,8 +129,9 @@ def _pages_for(
     if depth == len(options):
         if chosen not in pictures:
             raise UserError(f"there is no picture for {', '.join(chosen)}: every combination needs one")
-        layout = widgets.Layout(max_width="100%")
-        picture = widgets.Image(value=webp_bytes(pictures[chosen], scale), format="webp", layout=layout)
+        pixels = pictures[chosen]
+        layout = widgets.Layout(width="100%", max_width=f"{pixels.shape[1] * scale}px", height="auto")
+        picture = widgets.Image(value=webp_bytes(pixels), format="webp", layout=layout)
         return widgets.VBox([widgets.Label(", ".join(chosen)), picture])
     pages = [_pages_for(pictures, choices, options, (*chosen, option), scale) for option in options[depth]]
     stack = widgets.Stack(pages, selected_index=0)

@@ -206,6 +206,7 @@ def test_pictures_are_grey_where_nothing_counts(network):
     assert map_tiles(maps, field).shape == image_tiles(IMAGES, peaks, field).shape == (2, 3, field.size, field.size)
     framed = outlined(np.full((3, 8, 8), 9, np.uint8), np.array([1, 2, 6, 7], np.float32))
     assert (framed[:, 2, 1:6] == 255).all() and framed[0, 4, 3] == 9
+    assert (outlined(framed, np.full(4, np.nan)) == framed).all()
 
 
 # --- controls ---

@@ -58,9 +58,12 @@ def image_tiles(images_u8: np.ndarray, peaks: Sequence[Peak], field: Field) -> n
 def outlined(picture_chw: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Return a copy of a picture with a frame one pixel wide along a box: left, top, right, bottom, ends exclusive.
 
-    The frame is white between black lines where there is room, so that it shows on any ground.
+    The frame is white between black lines where there is room, so that it shows on any ground. A box of NaN, of an
+    object that is absent, leaves the picture as it is.
     """
     framed = picture_chw.copy()
+    if np.isnan(box).any():
+        return framed
     left, top, right, bottom = (int(edge) for edge in box)
     for inset, value in ((-1, 0), (1, 0), (0, 255)):
         x0, y0 = max(left + inset, 0), max(top + inset, 0)

@@ -132,8 +132,8 @@ def _pages_for(
         pixels = pictures[chosen]
         layout = widgets.Layout(width="100%", max_width=f"{pixels.shape[1] * scale}px", height="auto")
         picture = widgets.Image(value=webp_bytes(pixels), format="webp", layout=layout)
-        return widgets.VBox([widgets.Label(", ".join(chosen)), picture])
+        return widgets.VBox([widgets.Label(", ".join(chosen)), picture], layout=widgets.Layout(width="100%"))
     pages = [_pages_for(pictures, choices, options, (*chosen, option), scale) for option in options[depth]]
-    stack = widgets.Stack(pages, selected_index=0)
+    stack = widgets.Stack(pages, selected_index=0, layout=widgets.Layout(width="100%"))
     widgets.jslink((choices[depth], "index"), (stack, "selected_index"))
     return stack

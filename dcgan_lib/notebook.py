@@ -4,7 +4,7 @@ import ast
 import inspect
 import io
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as widgets
 import numpy as np
@@ -87,3 +87,53 @@ def step_through(pictures: Mapping[str, np.ndarray], description: str, *, scale:
     )
     widgets.jslink((slider, "value"), (stack, "selected_index"))
     return widgets.VBox([slider, stack])
+
+
+def choose_picture(
+    pictures: Mapping[tuple[str, ...], np.ndarray], names: Sequence[str], *, scale: int = 1
+) -> widgets.VBox:
+    """Return one row of buttons for each of several choices, and the picture for them, with and without a kernel.
+
+    Parameters
+    ----------
+    pictures : mapping of tuple of str to ndarray
+        One option a choice to pixels, h x w x 3 uint8; every combination of options.
+    names : sequence of str
+        Of the choices, in the order of the tuples.
+    scale : int, default 1
+        Screen pixels to a pixel, where the page is wide enough; the browser enlarges.
+
+    Raises
+    ------
+    UserError
+        If a combination is missing, or see `webp_bytes`.
+    """
+    if not pictures or any(len(key) != len(names) for key in pictures):
+        raise UserError(f"each picture needs one option for each of {', '.join(names) or 'no choices'}")
+    options = [list(dict.fromkeys(column)) for column in zip(*pictures, strict=True)]
+    style = {"description_width": "5rem", "button_width": "auto"}
+    choices = [
+        widgets.ToggleButtons(options=labels, index=0, description=name, style=style)
+        for name, labels in zip(names, options, strict=True)
+    ]
+    page = _pages_for(pictures, choices, options, (), scale)
+    return widgets.VBox([*choices, page])
+
+
+def _pages_for(
+    pictures: Mapping[tuple[str, ...], np.ndarray], choices: Sequence[widgets.ToggleButtons],
+    options: Sequence[Sequence[str]], chosen: tuple[str, ...], scale: int,
+) -> widgets.Widget:  # fmt: skip
+    """Return the picture of a full choice, or a stack of pages that the next choice turns."""
+    depth = len(chosen)
+    if depth == len(options):
+        if chosen not in pictures:
+            raise UserError(f"there is no picture for {', '.join(chosen)}: every combination needs one")
+        pixels = pictures[chosen]
+        layout = widgets.Layout(width="100%", max_width=f"{pixels.shape[1] * scale}px", height="auto")
+        picture = widgets.Image(value=webp_bytes(pixels), format="webp", layout=layout)
+        return widgets.VBox([widgets.Label(", ".join(chosen)), picture], layout=widgets.Layout(width="100%"))
+    pages = [_pages_for(pictures, choices, options, (*chosen, option), scale) for option in options[depth]]
+    stack = widgets.Stack(pages, selected_index=0, layout=widgets.Layout(width="100%"))
+    widgets.jslink((choices[depth], "index"), (stack, "selected_index"))
+    return stack

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torchvision.utils import make_grid
 
@@ -281,6 +282,8 @@ def plot_bands(
             axis.fill_between(x, low, high, color=f"C{place}", alpha=0.18, linewidth=0)
         axis.set_title(title)
         axis.set_xlabel(x_label)
+        if all(point[0] == round(point[0]) for point in points):
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel(y_label)
     if y_range:
         axes[0].set_ylim(*y_range)

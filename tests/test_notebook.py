@@ -16,7 +16,7 @@ from dcgan_lib import config, errors, notebook
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import neighbours, probe_model
 from dcgan_lib.models import dcgan, losses, sampling
-from dcgan_lib.notebook import show_source, step_through, webp_bytes
+from dcgan_lib.notebook import choose_picture, show_source, step_through, webp_bytes
 from dcgan_lib.training import bench, loop, step
 
 MODULES = (bench, config, dcgan, errors, loop, losses, neighbours, notebook, probe_model, sampling, step)
@@ -161,3 +161,33 @@ def test_no_picture_is_refused_and_one_is_enough():
         step_through({}, "step")
     slider, stack = step_through({"only": picture(1)}, "step").children
     assert (slider.max, stack.selected_index) == (0, 0)
+
+
+# --- several choices at once ---
+CHOICES = {(a, b): picture(10 * i + j) for i, a in enumerate(("one", "two")) for j, b in enumerate(("x", "y", "z"))}
+
+
+def test_every_combination_has_its_page():
+    first, second, stack = choose_picture(CHOICES, ("number", "letter")).children
+    assert (first.options, second.options) == (("one", "two"), ("x", "y", "z"))
+    assert (first.description, second.description, first.index) == ("number", "letter", 0)
+    for page, a in zip(stack.children, ("one", "two"), strict=True):
+        for leaf, b in zip(page.children, ("x", "y", "z"), strict=True):
+            label, image = leaf.children
+            assert label.value == f"{a}, {b}" and image.value == webp_bytes(CHOICES[a, b])
+
+
+def test_every_stack_is_linked_in_the_page_itself():
+    first, second, stack = choose_picture(CHOICES, ("number", "letter")).children
+    state = widgets.Widget.get_manager_state()["state"]
+    links = [entry["state"] for entry in state.values() if entry["model_name"] == "LinkModel"]
+    for choice, pages in ((first, stack), *((second, inner) for inner in stack.children)):
+        source, target = (f"IPY_MODEL_{widget.model_id}" for widget in (choice, pages))
+        wanted = {"source": [source, "index"], "target": [target, "selected_index"]}
+        assert any(wanted.items() <= link.items() for link in links)
+
+
+def test_missing_combinations_are_refused():
+    for wrong in ({}, {("one",): picture(1)}, {key: CHOICES[key] for key in list(CHOICES)[:-1]}):
+        with pytest.raises(UserError):
+            choose_picture(wrong, ("number", "letter"))

@@ -1,0 +1,254 @@
+"""Measure whether saliency lies on objects more in a trained discriminator than in fresh ones, and follows the weights.
+
+Axes: n images, f features, o objects. What is chosen is chosen on other images than those that are reported.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.details import load_details, save_details
+from dcgan_lib.evaluation.results import Result, record
+from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
+from dcgan_lib.interpretation.guided_backprop import METHODS, Peak, check_network, responses, saliency_maps, strongest
+from dcgan_lib.interpretation.receptive_field import receptive_field
+from dcgan_lib.interpretation.saliency_boxes import (
+    auc_of_one,
+    boxes_in,
+    choose_features,
+    estimate_lift,
+    lift,
+    measure_shares,
+    presence_auc,
+)  # fmt: skip
+from dcgan_lib.interpretation.saliency_controls import fresh_network, randomised, rank_correlations
+from dcgan_lib.interpretation.saliency_settings import SaliencySettings, load_pictures
+from dcgan_lib.models.dcgan import Discriminator
+from dcgan_lib.training.checkpoints import load_discriminator
+
+CLAIM = "saliency.trained-vs-random"
+LEAST_CHANGE = 0.7
+"""Rank correlation that maps must fall below when every layer is random. Unrelated maps are at about 0.6, because all
+of them fade toward the edge of the receptive field; set on the validation images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnObject:
+    """Hold how a network's saliency lies on one object.
+
+    ``sums`` n x 2: saliency inside the boxes and their area, added per image over the peaks of the chosen features.
+    ``present`` is the share of peaks whose image has the object. ``auc_feature`` is the feature that best tells the
+    object's presence, with ``auc`` on the images reported.
+    """
+
+    features: list[int]
+    sums: np.ndarray
+    num_peaks: int
+    present: float
+    auc_feature: int
+    auc: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyStudy:
+    """Hold what was found; ``objects`` is empty for a set without boxes.
+
+    ``objects[name]`` lists the trained network and then each fresh one. ``cascade[method]`` lists, for 0 layers made
+    random and more, the rank correlations with the trained network's maps, NaN where a map is empty;
+    ``unlike[method]`` compares with another feature at the same place.
+    """
+
+    settings: SaliencySettings
+    set_name: str
+    split: str
+    size: tuple[int, int]
+    networks: tuple[Discriminator, Discriminator]
+    images_u8: np.ndarray
+    peaks: tuple[list[Peak], list[Peak]]
+    objects: dict[str, list[OnObject]]
+    cascade: dict[str, list[np.ndarray]]
+    unlike: dict[str, np.ndarray]
+    seconds: float
+
+
+def run_saliency(settings: SaliencySettings) -> SaliencyStudy:
+    """Measure a discriminator's saliency; see `SaliencySettings`.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint, the images and the settings do not fit together.
+    """
+    begun, network = time.monotonic(), check_network(load_discriminator(settings.checkpoint))
+    receptive_field(network.config, settings.layer)  # refuses a layer that is not there
+    report, chosen_on, split = load_pictures(settings)
+    boxes = boxes_in(report, settings.objects)
+    seeds = range(settings.seed, settings.seed + settings.fresh)
+    fresh = [fresh_network(network.config, chosen_on.images_u8, seed) for seed in seeds]
+    first = [
+        strongest(responses(net, report.images_u8, settings.layer), range(settings.features), settings.columns)
+        for net in (network, fresh[0])
+    ]
+    objects: dict[str, list[OnObject]] = {name: [] for name in boxes}
+    for net in (network, *fresh) if boxes else ():
+        for name, found in _on_objects(net, report, chosen_on, settings).items():
+            objects[name].append(found)
+    cascade, unlike = _cascade(network, report.images_u8, chosen_on.images_u8, settings)
+    return SaliencyStudy(
+        settings=settings, set_name=report.name, split=split, size=report.image_size, networks=(network, fresh[0]),
+        images_u8=report.images_u8, peaks=(first[0], first[1]), objects=objects, cascade=cascade, unlike=unlike,
+        seconds=time.monotonic() - begun,
+    )  # fmt: skip
+
+
+def _on_objects(
+    network: Discriminator, report: ImageSet, chosen_on: ImageSet, settings: SaliencySettings
+) -> dict[str, OnObject]:
+    """Choose a network's features for each object on some images, and measure them on the others."""
+    how = {"method": settings.method, "layer": settings.layer}
+    before, after = (responses(network, part.images_u8, settings.layer) for part in (chosen_on, report))
+    everyone = range(before.shape[1])
+    tried = measure_shares(
+        network, chosen_on.images_u8, boxes_in(chosen_on, settings.objects),
+        strongest(before, everyone, settings.tried), len(everyone), **how,
+    )  # fmt: skip
+    found = {}
+    for name in settings.objects:
+        features = choose_features(tried, name, settings.chosen)
+        peaks = strongest(after, features, settings.top)
+        boxes = {name: report.attributes[f"{name}_box"]}
+        shares = measure_shares(network, report.images_u8, boxes, peaks, len(features), **how)
+        there = [np.isfinite(part.attributes[f"{name}_box"]).all(1) for part in (chosen_on, report)]
+        best = int(presence_auc(before.max((2, 3)), there[0]).argmax())
+        answers = after[:, best].max((1, 2))
+        found[name] = OnObject(
+            features=features, sums=shares.by_image(name, len(report)), num_peaks=len(peaks),
+            present=float(there[1][[peak.image for peak in peaks]].mean()), auc_feature=best,
+            auc=bootstrap_interval(auc_of_one, answers, there[1]),
+        )  # fmt: skip
+    return found
+
+
+def _cascade(
+    network: Discriminator, images_u8: np.ndarray, chosen_on_u8: np.ndarray, settings: SaliencySettings
+) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
+    """Compare maps with those after more and more layers were made random, and with another feature's."""
+    layer, field = settings.layer, receptive_field(network.config, settings.layer)
+    found = responses(network, images_u8, layer)
+    num_features = found.shape[1]
+    peaks = strongest(found, np.unique(np.linspace(0, num_features - 1, 64, dtype=int)), min(3, len(images_u8)))
+    others = [peak._replace(feature=(peak.feature + 1) % num_features) for peak in peaks]
+    changed = [randomised(network, k, chosen_on_u8, settings.seed) for k in range(len(network.convs) + 1)]
+    cascade: dict[str, list[np.ndarray]] = {}
+    unlike: dict[str, np.ndarray] = {}
+    for method in METHODS:
+        own = saliency_maps(network, images_u8, peaks, method, layer)
+        unlike[method] = rank_correlations(own, saliency_maps(network, images_u8, others, method, layer), field)
+        cascade[method] = [
+            rank_correlations(own, saliency_maps(net, images_u8, peaks, method, layer), field) for net in changed
+        ]
+    return cascade, unlike
+
+
+def combined(study: SaliencyStudy, network: int) -> Estimate:
+    """Return the mean lift over the objects of one network (0: trained), with its interval over images."""
+    sums_no2 = np.stack([found[network].sums for found in study.objects.values()], 1)
+    return bootstrap_interval(lambda some: np.mean([lift(some[:, o]) for o in range(some.shape[1])]), sums_no2)
+
+
+def _mean_of_known(values: np.ndarray) -> Estimate:
+    known = values[np.isfinite(values)]
+    return bootstrap_interval(np.mean, known) if len(known) > 1 else Estimate(0.0, 0.0, 0.0)
+
+
+def numbers(study: SaliencyStudy) -> dict[str, Any]:
+    """Return what was found as plain values; each estimate is value, low, high; the trained network stands first."""
+    plain: dict[str, Any] = {"settings": vars(study.settings) | {"objects": list(study.settings.objects)}}
+    plain |= {"set": study.set_name, "split": study.split, "images": len(study.images_u8), "objects": {}}
+    for name, networks in study.objects.items():
+        plain["objects"][name] = [
+            {
+                "features": found.features,
+                "lift": _rounded(estimate_lift(found.sums)),
+                "inside": round(100 * float(found.sums[:, 0].sum()) / found.num_peaks, 2),
+                "area": round(100 * float(found.sums[:, 1].sum()) / found.num_peaks, 2),
+                "present": round(100 * found.present, 1),
+                "auc_feature": found.auc_feature,
+                "auc": _rounded(found.auc),
+            }
+            for found in networks
+        ]
+    plain["cascade"] = {
+        method: [_rounded(_mean_of_known(values)) for values in steps] for method, steps in study.cascade.items()
+    }
+    plain["another feature"] = {method: _rounded(_mean_of_known(values)) for method, values in study.unlike.items()}
+    return plain
+
+
+def _rounded(estimate: Estimate) -> list[float]:
+    return [round(float(x), 4) for x in estimate]
+
+
+def record_saliency(study: SaliencyStudy, *, command: str, root: Path | None = None) -> Result:
+    """Enter the trained network's lift over the objects into the ledger, and keep all numbers beside it.
+
+    Raises
+    ------
+    UserError
+        If the set has no boxes.
+    """
+    if not study.objects:
+        raise UserError(f"{study.set_name} has no true boxes, so there is nothing to record: use a drawn set")
+    found = numbers(study)
+    lifts = {name: [entry["lift"] for entry in entries] for name, entries in found["objects"].items()}
+    checks = {
+        f"{name}: saliency over the boxes' area is higher than in each of {study.settings.fresh} fresh networks, "
+        "beyond both intervals": trained[1] > max(fresh[2] for fresh in others)
+        for name, (trained, *others) in lifts.items()
+    }
+    last = found["cascade"][study.settings.method][-1]
+    checks[f"with every layer random, the maps' rank correlation with the trained ones is below {LEAST_CHANGE}"] = (
+        last[2] < LEAST_CHANGE
+    )
+    told = "; ".join(_told(name, entries) for name, entries in found["objects"].items())
+    fresh = [combined(study, k) for k in range(1, study.settings.fresh + 1)]
+    notes = (
+        f"Share of {study.settings.method} saliency inside the true boxes over the boxes' share of what the unit sees; "
+        f"mean over {', '.join(lifts)}; {study.settings.chosen} features an object, chosen on other images, at their "
+        f"{study.settings.top} strongest responses. {told}. Mean lift of the fresh networks "
+        f"{np.mean([x.value for x in fresh]):.2f}, the highest {max(x.value for x in fresh):.2f}."
+    )
+    row = record(
+        f"{CLAIM}:{study.set_name}", value=combined(study, 0), unit="", n=len(study.images_u8),
+        data=f"{study.set_name}, {study.split} split", checks=checks, command=command, seconds=study.seconds,
+        seed=study.settings.seed, checkpoint=study.settings.checkpoint, notes=notes, root=root,
+    )  # fmt: skip
+    save_details(f"curves/saliency.{study.set_name}", found, root)
+    return row
+
+
+def _told(name: str, entries: list[dict[str, Any]]) -> str:
+    """Return one object's numbers as words: of the trained network, and the range of the fresh ones."""
+    parts = []
+    for key, label in (("lift", ""), ("auc", "told to be there by one feature, AUC ")):
+        trained, *fresh = (entry[key] for entry in entries)
+        low, high = min(entry[0] for entry in fresh), max(entry[0] for entry in fresh)
+        value = f"{trained[0]:.2f} [{trained[1]:.2f}, {trained[2]:.2f}]"
+        parts.append(f"{label}{value}, fresh {low:.2f} to {high:.2f}")
+    return f"{name} " + "; ".join(parts)
+
+
+def load_saliency(set_name: str, root: Path | None = None) -> dict[str, Any]:
+    """Return what `record_saliency` kept beside the row; see `numbers`.
+
+    Raises
+    ------
+    UserError
+        If it was not measured.
+    """
+    return load_details(f"curves/saliency.{set_name}", "dcgan saliency ... --record", root)

@@ -107,6 +107,7 @@ POSITIONAL = {
     "walk": {"--checkpoint"},
     "arithmetic": {"--checkpoint"},
     "turn": {"--checkpoint"},
+    "forget": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default
     r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.models.dcgan import Generator, num_stages
 from dcgan_lib.models.sampling import generate_u8
 
@@ -38,14 +39,14 @@ def check_layer(generator: nn.Module, layer: int) -> int:
     Raises
     ------
     UserError
-        If the generator has no transposed convolutions, draws classes on demand, or has no such layer.
+        If the generator has no transposed convolutions, or no such layer.
     """
     convs = getattr(generator, "convs", None)
-    if convs is None or generator.config.num_classes:
-        raise UserError("forgetting needs a DCGAN generator without classes: choose another checkpoint")
+    if convs is None:
+        raise UserError("only a DCGAN's generator has maps to switch off: choose another checkpoint")
     if not 0 <= layer < len(convs):
         raise UserError(f"the generator's layers are 0 to {len(convs) - 1}, but layer {layer} was asked for")
-    return convs[layer].in_channels
+    return convs[layer].in_channels - generator.config.num_classes
 
 
 @contextmanager
@@ -204,6 +205,42 @@ def fit_maps(
 def _regress(parts: list[tuple[np.ndarray, np.ndarray]], c: float) -> LogisticRegression:
     vectors, is_there = (np.concatenate(column) for column in zip(*parts, strict=True))
     return LogisticRegression(C=c, max_iter=5_000).fit(vectors.astype(np.float64), is_there)
+
+
+def measure_effects(generator: Generator, probe: Probe, z_nd: Tensor, layer: int, name: str) -> np.ndarray:
+    """Return how much each map, switched off alone, changes the log-odds that a probe gives an object.
+
+    Parameters
+    ----------
+    generator : Generator
+        Without classes.
+    probe : Probe
+        With a yes-or-no head of that name.
+    z_nd : Tensor
+        Latent vectors; the change is the mean over them.
+    layer : int
+        See the module's head.
+    name : str
+        The object, such as "window".
+
+    Returns
+    -------
+    ndarray
+        One number a map: below 0 where the picture shows less of the object without it.
+
+    Notes
+    -----
+    Not in the paper. A regression finds maps that are active *where* the object is; this finds maps that the object
+    needs.
+    """
+
+    def log_odds(off: list[int]) -> float:
+        with silenced(generator, off, layer):
+            share = probe.predict(generate_u8(generator, z_nd))[name].clip(1e-3, 1 - 1e-3)
+        return float(np.log(share / (1 - share)).mean())
+
+    whole = log_odds([])
+    return np.array([log_odds([i]) - whole for i in range(check_layer(generator, layer))])
 
 
 def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:

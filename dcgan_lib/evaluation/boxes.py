@@ -78,10 +78,11 @@ def read_boxes(probe: Probe, images_u8: np.ndarray, name: str, confidence: float
     if name not in known:
         raise UserError(f"the probe reads no boxes of {name!r}: it has {', '.join(known) or 'none'}")
     read, (height, width) = probe.predict(images_u8), probe.config.image_size
-    boxes_n4 = np.stack([read[f"{name}_{side}"] for side in SIDES], 1).clip(0, [width, height] * 2)
+    sides_4n = [read[f"{name}_{side}"].astype(np.float32) for side in SIDES]
+    boxes_n4 = np.stack(sides_4n, 1).clip(0, [width, height] * 2)
     boxes_n4[read[name] <= confidence] = np.nan
     boxes_n4[(boxes_n4[:, 2:] - boxes_n4[:, :2] < 1).any(1)] = np.nan  # thinner than a pixel
-    return boxes_n4.astype(np.float32)
+    return boxes_n4
 
 
 def overlap(one_n4: np.ndarray, other_n4: np.ndarray) -> np.ndarray:

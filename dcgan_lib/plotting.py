@@ -281,6 +281,7 @@ def plot_bands(
             axis.fill_between(x, low, high, color=f"C{place}", alpha=0.18, linewidth=0)
         axis.set_title(title)
         axis.set_xlabel(x_label)
+        axis.xaxis.get_major_locator().set_params(integer=all(float(x).is_integer() for x, *_ in points))
     axes[0].set_ylabel(y_label)
     if y_range:
         axes[0].set_ylim(*y_range)

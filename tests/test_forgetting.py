@@ -175,6 +175,14 @@ def test_box_sides_become_attributes_and_overlap_is_a_share():
     np.testing.assert_allclose(boxes.overlap(square, other), [1, 1 / 3, 0, np.nan])
 
 
+def test_an_outline_stands_on_the_edge_of_its_box():
+    images = np.full((2, 1, 8, 8), 9, np.uint8)
+    shown = boxes.outlined(images, np.array([[2, 3, 6, 7], [np.nan] * 4]))
+    yellow = (shown[0] == np.array([255, 221, 0])[:, None, None]).all(0)
+    assert shown.shape == (2, 3, 8, 8) and yellow[3, 2:6].all() and yellow[3:7, 5].all() and yellow.sum() == 12
+    assert (shown[0, :, 2, 1:7] == 0).all() and (shown[1] == 9).all() and (images == 9).all()
+
+
 def test_the_committed_finder_finds_boxes():
     finder, rooms = load_probe("probe-room-boxes"), draw_rooms(200, seed=77)
     found = boxes.overlap_report(finder, rooms)

@@ -112,3 +112,25 @@ def overlap_report(probe: Probe, held_out: ImageSet, names: Iterable[str] | None
         found[name] = {"mean": round(float(shares.mean()), 4), "over_half": round(float((shares > 0.5).mean()), 4)}
         found[name]["n"] = len(shares)
     return found
+
+
+def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
+    """Return a copy of pictures with each box drawn in: a yellow frame with a black one around it.
+
+    Parameters
+    ----------
+    images_u8 : ndarray
+        uint8, n x c x h x w; grey ones become RGB.
+    boxes_n4 : ndarray
+        One box a picture; NaN for none.
+    """
+    shown = np.repeat(images_u8, 3, 1) if images_u8.shape[1] == 1 else images_u8.copy()
+    high = [shown.shape[3] - 1, shown.shape[2] - 1]
+    for picture, box in zip(shown, boxes_n4, strict=True):
+        for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))) if np.isfinite(box).all() else ():
+            left, top = (box[:2].round().astype(int) - grow).clip(0, high)
+            right, bottom = (box[2:].round().astype(int) - 1 + grow).clip(0, high)
+            rows, columns, ink = slice(top, bottom + 1), slice(left, right + 1), np.array(colour, np.uint8)[:, None]
+            picture[:, top, columns] = picture[:, bottom, columns] = ink
+            picture[:, rows, left] = picture[:, rows, right] = ink
+    return shown

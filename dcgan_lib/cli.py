@@ -14,6 +14,7 @@ from dcgan_lib.config import Recipe, recipe
 from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.neighbour_command import Neighbours
 from dcgan_lib.interpretation.arithmetic_command import Arithmetic
+from dcgan_lib.interpretation.forgetting_command import Forget
 from dcgan_lib.interpretation.saliency_command import Saliency
 from dcgan_lib.interpretation.turn_command import Turn
 from dcgan_lib.interpretation.walk_command import Walk
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {
     "arithmetic": Arithmetic,
     "turn": Turn,
     "saliency": Saliency,
+    "forget": Forget,
     "export": Export,
 }
 

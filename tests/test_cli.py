@@ -108,6 +108,7 @@ POSITIONAL = {
     "arithmetic": {"--checkpoint"},
     "turn": {"--checkpoint"},
     "saliency": {"--checkpoint"},
+    "forget": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default
     r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"

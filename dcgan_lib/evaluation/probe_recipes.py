@@ -14,6 +14,7 @@ import torch
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError, answers_mistakes
+from dcgan_lib.evaluation.boxes import overlap_report, with_box_sides
 from dcgan_lib.evaluation.probes import Probe, load_probe, probe_report, save_probe, train_probe
 from dcgan_lib.evaluation.results import record
 from dcgan_lib.evaluation.statistics import Estimate
@@ -39,6 +40,8 @@ class ProbeRecipe:
         How many images to draw of a procedural set.
     shift, flip : int, bool
         Augmentation, as in `train_probe`.
+    boxes : bool
+        Learn where objects stand, and nothing else; see `dcgan_lib.evaluation.boxes`.
     ledger : mapping of str to str
         Id of a claim to the head whose score it takes, or to "boolean" or "continuous" for the least
         score of all heads of that kind.
@@ -53,6 +56,7 @@ class ProbeRecipe:
     num_test: int | None = None
     shift: int = 0
     flip: bool = False
+    boxes: bool = False
     ledger: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -88,6 +92,9 @@ RECIPES: dict[str, ProbeRecipe] = {
         num_train=20_000,
         num_test=5000,
         ledger={"ours.probe.rooms.presence": "boolean", "ours.probe.rooms.measures": "continuous"},
+    ),
+    "probe-room-boxes": ProbeRecipe(
+        image_set="rooms", image_size=64, steps=800, num_train=20_000, num_test=5000, boxes=True
     ),
     "probe-portraits": ProbeRecipe(
         image_set="portraits",
@@ -142,7 +149,10 @@ def make_probe(
     )
     command = f"python -m dcgan_lib.evaluation.probe_recipes {name} --seed {seed}"
     save_probe(trained, name, report={}, command=command, root=root)
-    report = probe_report(load_probe(name, root=root), test)
+    stored = load_probe(name, root=root)
+    report = probe_report(stored, test)
+    if recipe.boxes:
+        trained.facts["box_overlap"] = overlap_report(stored, test)
     save_probe(trained, name, report=report, command=command, root=root)
     for id, what in recipe.ledger.items():
         _record(id, what, report, test, name, seed, command, time.perf_counter() - start, results)
@@ -168,9 +178,10 @@ def _load(recipe: ProbeRecipe, split: str | None, progress: bool) -> ImageSet | 
     if split is None:
         return None
     num_images = {recipe.splits[0]: recipe.num_train, recipe.splits[2]: recipe.num_test}.get(split)
-    return load_image_set(
+    image_set = load_image_set(
         recipe.image_set, split, image_size=recipe.image_size, num_images=num_images, progress=progress
     )
+    return with_box_sides(image_set) if recipe.boxes else image_set
 
 
 def _record(

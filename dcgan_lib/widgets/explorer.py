@@ -17,6 +17,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.directions import load_directions
+from dcgan_lib.interpretation.forgetting import check_layer, silenced
 from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 from dcgan_lib.widgets import latents
@@ -199,16 +200,11 @@ class Explorer(anywidget.AnyWidget):
     def picture(self) -> np.ndarray:
         """PyTorch's picture of the current latent vector: uint8, h x w x 3, or h x w for grey."""
         generator = self._generator()
-        channels = generator.convs[self.layer].in_channels - self.config.num_classes
-        off = [channel for channel in self.off if self.mode == "maps" and channel < channels]
+        num_maps = check_layer(generator, self.layer)
+        off = [i for i in self.off if self.mode == "maps" and i < num_maps]
         labels = torch.tensor([self.label]) if self.config.num_classes else None
-        handle = generator.convs[self.layer].register_forward_pre_hook(
-            lambda _, given: given[0].index_fill(1, torch.tensor(off, dtype=torch.long), 0)
-        )
-        try:
+        with silenced(generator, off, self.layer):
             pixels = generate_u8(generator, self.z_bd, labels)[0]
-        finally:
-            handle.remove()
         return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
     def _generator(self) -> torch.nn.Module:

@@ -1,0 +1,275 @@
+"""Forgetting an object: which maps of a generator draw it, and what it draws without them (section 6.3.1, Fig. 6).
+
+Axes: n pictures, c maps of a layer, h w its grid, 4 a box in pixels (left, top, right, bottom); ``_u8`` pixels 0..255.
+
+A layer is named by the transposed convolution that its maps go into, counted from 0, as in the explorer: layer 0 is
+the projected grid, and layer i > 0 holds what came out of transposed convolution i - 1, after batch norm and ReLU.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from dcgan_lib.config import ModelConfig
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.probe_model import Probe
+from dcgan_lib.models.dcgan import Generator, num_stages
+from dcgan_lib.models.sampling import generate_u8
+
+
+def second_highest(config: ModelConfig) -> int:
+    """Return the layer that we take for the paper's "second highest convolution layer".
+
+    Notes
+    -----
+    Our reading. The paper's generator has maps of 4x4x1024, 8x8x512, 16x16x256 and 32x32x128, and 200 of them were
+    dropped. So the last hidden layer, with 128, is not meant; the one before it is second from the top.
+    """
+    return num_stages(config) * config.convs_per_stage - 2
+
+
+def check_layer(generator: nn.Module, layer: int) -> int:
+    """Return the number of a layer's maps.
+
+    Raises
+    ------
+    UserError
+        If the generator has no transposed convolutions, or no such layer.
+    """
+    convs = getattr(generator, "convs", None)
+    if convs is None:
+        raise UserError("only a DCGAN's generator has maps to switch off: choose another checkpoint")
+    if not 0 <= layer < len(convs):
+        raise UserError(f"the generator's layers are 0 to {len(convs) - 1}, but layer {layer} was asked for")
+    return convs[layer].in_channels - generator.config.num_classes
+
+
+@contextmanager
+def silenced(generator: Generator, maps: Iterable[int], layer: int) -> Iterator[Generator]:
+    """Switch maps of one layer off, at all positions, for as long as the context lasts.
+
+    Parameters
+    ----------
+    generator : Generator
+        Used as it is; its weights are not touched, and when the context ends nothing of it is left.
+    maps : iterable of int
+        Which; none is allowed.
+    layer : int
+        See the module's head. A map is set to 0 after its ReLU, just before the next transposed convolution reads it.
+
+    Yields
+    ------
+    Generator
+        The same object.
+
+    Raises
+    ------
+    UserError
+        If a map does not exist; see also `check_layer`.
+    """
+    num, off = check_layer(generator, layer), sorted({int(i) for i in maps})
+    if off and not 0 <= off[0] <= off[-1] < num:
+        raise UserError(f"layer {layer} has maps 0 to {num - 1}, but {off[0]} to {off[-1]} were to be switched off")
+    off_k = torch.tensor(off, dtype=torch.long)
+    handle = generator.convs[layer].register_forward_pre_hook(
+        lambda _, given: (given[0].index_fill(1, off_k.to(given[0].device), 0), *given[1:])
+    )
+    try:
+        yield generator
+    finally:
+        handle.remove()
+
+
+def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
+    """Return a layer's maps, float32, n x c x h x w, after batch norm and ReLU, none switched off.
+
+    Parameters
+    ----------
+    generator : Generator
+        In evaluation mode while it runs.
+    z_nd : Tensor
+        Latent vectors.
+    layer : int
+        See the module's head.
+    """
+    check_layer(generator, layer)
+    seen: list[Tensor] = []
+    handle = generator.convs[layer].register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
+    try:
+        generate_u8(generator, z_nd)
+    finally:
+        handle.remove()
+    return torch.cat(seen).float().cpu().numpy()
+
+
+def positions_inside(boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+    """Return which positions of a grid have their centre in each picture's box.
+
+    Parameters
+    ----------
+    boxes_n4 : ndarray
+        In pixels of the picture, right and bottom exclusive; NaN for no box.
+    image_size, grid : tuple of int
+        Height and width, of the picture in pixels and of the grid in positions.
+
+    Returns
+    -------
+    ndarray
+        bool, n x h x w.
+    """
+    y_h, x_w = ((np.arange(count) + 0.5) * side / count for side, count in zip(image_size, grid, strict=True))
+    left, top, right, bottom = (side[:, None] for side in boxes_n4.T)
+    rows, columns = (y_h >= top) & (y_h < bottom), (x_w >= left) & (x_w < right)
+    return rows[:, :, None] & columns[:, None, :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Hold a logistic regression from the maps at a position to "is it inside a box?".
+
+    Parameters
+    ----------
+    weights_c : ndarray
+        One number a map.
+    num_boxes, num_positions : int
+        Pictures with a box; positions inside boxes, and as many outside.
+    accuracy : float
+        Share of those positions, of a fifth of the pictures that was kept out of a fit of its own, told right.
+    """
+
+    weights_c: np.ndarray
+    num_boxes: int
+    num_positions: int
+    accuracy: float
+
+    def maps(self, threshold: float = 0.0) -> np.ndarray:
+        """Return the maps whose weight is greater than a threshold, the greatest weight first."""
+        order = np.argsort(-self.weights_c, kind="stable")
+        return order[self.weights_c[order] > threshold]
+
+
+def fit_maps(
+    maps_nchw: np.ndarray, boxes_n4: np.ndarray, image_size: tuple[int, int], *, c: float = 1.0, seed: int = 0
+) -> Fit:
+    """Find out which maps tell the inside of boxes from the outside.
+
+    Parameters
+    ----------
+    maps_nchw : ndarray
+        A layer's maps; see `activations`.
+    boxes_n4 : ndarray
+        One box a picture, in pixels; NaN for none.
+    image_size : tuple of int
+        Height and width of the pictures.
+    c : float, default 1.0
+        Inverse strength of the L2 penalty.
+    seed : int, default 0
+        Of the choice of positions outside.
+
+    Raises
+    ------
+    UserError
+        If fewer than 5 pictures have a box with a position inside.
+
+    Notes
+    -----
+    Paper: positions inside the boxes are positives, random ones of the same pictures negatives. Our choice, because it
+    does not say: the negatives lie outside the box, as many as inside, and the maps are not scaled.
+    """
+    inside_nhw = positions_inside(boxes_n4, image_size, maps_nchw.shape[2:])
+    boxed = np.flatnonzero(inside_nhw.any((1, 2)) & ~inside_nhw.all((1, 2)))
+    if len(boxed) < 5:
+        raise UserError(f"only {len(boxed)} pictures have a box with a position inside: use more samples")
+    rng, parts = np.random.default_rng(seed), []
+    for i in boxed:
+        there, elsewhere = (np.flatnonzero(part) for part in (inside_nhw[i].ravel(), ~inside_nhw[i].ravel()))
+        others = rng.choice(elsewhere, min(len(there), len(elsewhere)), replace=False)
+        vectors = maps_nchw[i].reshape(len(maps_nchw[i]), -1).T[np.concatenate([there, others])]
+        parts.append((vectors, np.arange(len(vectors)) < len(there)))
+    fold = max(1, len(parts) // 5)
+    trial, whole = _regress(parts[fold:], c), _regress(parts, c)
+    kept_out = [np.concatenate(column) for column in zip(*parts[:fold], strict=True)]
+    return Fit(
+        weights_c=whole.coef_[0],
+        num_boxes=len(parts),
+        num_positions=int(sum(is_there.sum() for _, is_there in parts)),
+        accuracy=float(trial.score(*kept_out)),
+    )
+
+
+def _regress(parts: list[tuple[np.ndarray, np.ndarray]], c: float) -> LogisticRegression:
+    vectors, is_there = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return LogisticRegression(C=c, max_iter=5_000).fit(vectors.astype(np.float64), is_there)
+
+
+def measure_effects(generator: Generator, probe: Probe, z_nd: Tensor, layer: int, name: str) -> np.ndarray:
+    """Return how much each map, switched off alone, changes the log-odds that a probe gives an object.
+
+    Parameters
+    ----------
+    generator : Generator
+        Without classes.
+    probe : Probe
+        With a yes-or-no head of that name.
+    z_nd : Tensor
+        Latent vectors; the change is the mean over them.
+    layer : int
+        See the module's head.
+    name : str
+        The object, such as "window".
+
+    Returns
+    -------
+    ndarray
+        One number a map: below 0 where the picture shows less of the object without it.
+
+    Notes
+    -----
+    Not in the paper. A regression finds maps that are active *where* the object is; this finds maps that the object
+    needs.
+    """
+
+    def log_odds(off: list[int]) -> float:
+        with silenced(generator, off, layer):
+            share = probe.predict(generate_u8(generator, z_nd))[name].clip(1e-3, 1 - 1e-3)
+        return float(np.log(share / (1 - share)).mean())
+
+    whole = log_odds([])
+    return np.array([log_odds([i]) - whole for i in range(check_layer(generator, layer))])
+
+
+def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
+    """Choose as many maps by chance, as a control.
+
+    Raises
+    ------
+    UserError
+        If there are fewer maps than that.
+    """
+    if not 0 <= num_off <= num_maps:
+        raise UserError(f"{num_off} of {num_maps} maps cannot be switched off")
+    return np.random.default_rng(seed).choice(num_maps, num_off, replace=False)
+
+
+def matched_maps(energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000) -> np.ndarray:
+    """Choose as many other maps by chance that together are about as active: the closest of many draws.
+
+    Parameters
+    ----------
+    energy_c : ndarray
+        Mean square of each map.
+    maps : ndarray
+        Those to match.
+    seed : int
+        Of the draws.
+    tries : int, default 20,000
+        How many draws.
+    """
+    rng = np.random.default_rng(seed)
+    draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[:, : len(maps)]
+    return draws[np.abs(energy_c[draws].sum(1) - energy_c[maps].sum()).argmin()]

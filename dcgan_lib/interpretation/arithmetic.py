@@ -148,24 +148,14 @@ def pick(
 
 
 def choose(groups: Sequence[tuple[str, np.ndarray]], num: int, trials: int, seed: int) -> np.ndarray:
-    """Choose samples of each group by chance, anew for each trial.
+    """Choose ``num`` samples of each group by chance, anew for each trial: int64, shape (trials, groups, num).
 
-    Parameters
-    ----------
-    groups : sequence of (str, ndarray)
-        For each group, what its samples do, such as "look left", and which they are: bool, shape (n,).
-    num, trials, seed : int
-        Samples a group, all different; how often to choose; and the seed of the choice.
-
-    Returns
-    -------
-    ndarray
-        int64, shape (trials, groups, num).
+    A group is what its samples do, such as "look left", and which they are: bool, shape (n,).
 
     Raises
     ------
     UserError
-        If a group has fewer than ``num`` samples.
+        If a group has fewer samples than that.
     """
     rng, chosen = np.random.default_rng(seed), []
     for what, fits in groups:

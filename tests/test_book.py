@@ -273,6 +273,13 @@ def test_contents_name_every_page_and_no_other():
     assert sorted(named) == sorted(there)
 
 
+def test_front_page_marks_the_chapters_that_are_there():
+    marked = re.findall(
+        r"^\| \{doc\}`\d+\. .* <(.*)>` \|.*\*\*here\*\* \|$", (BOOK / "index.md").read_text(), re.MULTILINE
+    )
+    assert marked == sorted(path.stem for path in CHAPTERS)
+
+
 def test_chapters_are_named_and_ordered_by_number():
     named = pages_in_toc(yaml.safe_load((BOOK / "_toc.yml").read_text()))
     chapters = [name for name in named if (BOOK / f"{name}.ipynb").exists()]

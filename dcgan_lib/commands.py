@@ -73,8 +73,8 @@ class Prepare:
             limit=self.limit, overwrite=self.overwrite, progress=True,
         )  # fmt: skip
         (height, width), counts, report = image_set.image_size, image_set.card["counts"], image_set.card["report"]
-        split = f"{counts['train']:,} to train on, {counts['validation']:,} held out"
-        print(f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width}; {split}")
+        print(f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width};", end=" ")
+        print(f"{counts['train']:,} to train on, {counts['validation']:,} held out")
         for kind in ("refused", "noted", "ignored"):
             for reason, count in report[kind].items():
                 print(f"  {kind:8} {count:>7,}  {reason}")
@@ -99,6 +99,8 @@ class Train:
     """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
     num_images: int | None = None
     """Train on this many images; unset: all of them."""
+    drop_duplicates: bool = False
+    """Leave out images that look like an earlier one."""
     device: Device = "auto"
     """Where to train; auto: a GPU if there is one."""
     threads: int | None = None
@@ -121,19 +123,19 @@ class Train:
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
         chosen, model = recipe(self.recipe), self.config.model
         source = self.set or chosen.image_set
-        shape = {"image_size": model.image_size, "channels": model.num_channels, "fit": chosen.fit}
-        image_set = load_image_set(source, num_images=self.num_images, download=self.download, progress=True, **shape)
+        how = {"num_images": self.num_images, "drop_duplicates": self.drop_duplicates}
+        how |= {"fit": chosen.fit, "channels": model.num_channels}
+        image_set = load_image_set(source, image_size=model.image_size, download=self.download, progress=True, **how)
         run_dir = self.run_dir or Path("runs", chosen.name + (f"-{image_set.name}" if self.set else ""))
         _make_folder(run_dir)
-        about = {"source": source, "num_images": self.num_images, "fit": chosen.fit, "channels": model.num_channels}
         result = fit(
             self.config, image_set, run_dir, device=self.device, threads=self.threads, tensorboard=self.tensorboard,
-            about=about,
+            about={"source": source, **how},
         )  # fmt: skip
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
-        done, minutes = f"{result.step:,} of {self.config.steps:,} steps", result.seconds / 60
-        print(f"{done}, {minutes:.1f} minutes; stopped by: {result.stopped_by}")
+        done = f"{result.step:,} of {self.config.steps:,} steps, {result.seconds / 60:.1f} minutes"
+        print(f"{done}; stopped by: {result.stopped_by}")
         print(f"weights, samples and metrics: {run_dir}")
 
 
@@ -209,8 +211,8 @@ class Evaluate:
 
     def _command(self) -> str:
         words = ["dcgan evaluate", self.checkpoint, f"--num-images {self.num_images}", f"--seed {self.seed}"]
-        words += [f"--features {self.features}"] if self.features else []
-        words += [f"--held-out {self.held_out}"] if self.held_out else []
+        choices = {"features": self.features, "held-out": self.held_out}
+        words += [f"--{name} {value}" for name, value in choices.items() if value]
         return " ".join([*words, f"--record {self.record}"])
 
 
@@ -257,11 +259,9 @@ class Bench:
 
         if not self.sizes:
             raise UserError("--sizes needs a size: 32, 64 or both")
+        load = {"base_width": self.base_width, "batch_size": self.batch_size}
         for size in self.sizes:
-            rows = bench(
-                size, base_width=self.base_width, batch_size=self.batch_size, rounds=self.rounds, threads=self.threads
-            )
-            print(bench_text(rows), flush=True)
+            print(bench_text(bench(size, rounds=self.rounds, threads=self.threads, **load)), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

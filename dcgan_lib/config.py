@@ -139,6 +139,8 @@ class TrainConfig:
     """[O] Minibatches to train on."""
     minutes: float | None = None
     """[O] Stop after this many minutes even if steps are left."""
+    mirror: bool = False
+    """[O] Show each image left to right or right to left, by chance; the paper does not augment."""
     seed: int = 42
     """[C] Fixes the initial weights, the order of the images and every latent vector."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -208,12 +210,8 @@ class Recipe:
     """How a folder's images are brought to size; see ``dcgan_lib.data.prepare``."""
 
 
-def _paper_faces() -> TrainConfig:
-    return TrainConfig(model=ModelConfig(bn_eps=1e-8), steps=25 * (350_000 // 128))
-
-
-def _paper_bedrooms() -> TrainConfig:
-    return TrainConfig(model=ModelConfig(bn_eps=1e-8), steps=5 * (3_033_042 // 128))
+def _paper_64(num_images: int, epochs: int) -> TrainConfig:
+    return TrainConfig(model=ModelConfig(bn_eps=1e-8), steps=epochs * (num_images // 128))
 
 
 def _paper_imagenet32() -> TrainConfig:
@@ -254,9 +252,9 @@ def _small(size: int, channels: Literal[1, 3], steps: int) -> TrainConfig:
 
 def _recipes() -> tuple[Recipe, ...]:
     return (
-        Recipe(name="paper-faces", image_set="celeba", fit="centre", config=_paper_faces(),
+        Recipe(name="paper-faces", image_set="celeba", fit="centre", config=_paper_64(350_000, 25),
                summary="the authors' faces network, width 128; theirs were 350,000 detector crops"),
-        Recipe(name="paper-bedrooms", image_set="lsun-bedrooms", config=_paper_bedrooms(),
+        Recipe(name="paper-bedrooms", image_set="lsun-bedrooms", config=_paper_64(3_033_042, 5),
                summary="the paper's LSUN bedrooms, width 128, five epochs of 3 million images"),
         Recipe(name="paper-imagenet32", image_set="imagenet", config=_paper_imagenet32(),
                summary="the authors' seven-layer 3x3 network with a z of 256"),
@@ -270,6 +268,8 @@ def _recipes() -> tuple[Recipe, ...]:
                summary="digits at 32x32, width 32: ten to twenty minutes on one CPU core"),
         Recipe(name="faces", image_set="faces64", config=_small(64, 3, 6_000),
                summary="faces at 64x64, width 32: half an hour in bfloat16 on one fast CPU core"),
+        Recipe(name="bedrooms", image_set="bedrooms64", config=replace(_small(64, 3, 10_000), mirror=True),
+               summary="bedrooms at 64x64, width 32, mirrored by chance: 4,000 photographs are few"),
         Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 10_000),
                summary="drawn bedrooms at 64x64, width 32; no download"),
         Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 10_000),

@@ -113,6 +113,21 @@ def test_every_image_once_an_epoch_and_another_order_the_next():
     assert numbers[:4] != numbers[4:]
 
 
+def test_a_mirrored_batch_shows_about_half_of_its_images_reversed():
+    image_set = tiny_set()
+    plain, mirrored = (
+        Batches(image_set, dataclasses.replace(CONFIG, mirror=on), torch.device("cpu")) for on in (False, True)
+    )
+    reversed_, kept = 0, 0
+    for step in range(4 * plain.per_epoch):
+        for before, after in zip(plain(step)[0], mirrored(step)[0], strict=True):
+            reversed_ += torch.equal(after, before.flip(2))
+            kept += torch.equal(after, before)
+    assert reversed_ + kept == 4 * plain.per_epoch * CONFIG.batch_size and 60 < reversed_ < 100
+    again = Batches(image_set, dataclasses.replace(CONFIG, mirror=True), torch.device("cpu"))
+    assert torch.equal(again(7)[0], mirrored(7)[0])
+
+
 @pytest.mark.parametrize("schedule", ["alternate", "same_batch"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, schedule, precision):

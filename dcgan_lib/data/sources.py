@@ -11,6 +11,7 @@ import numpy as np
 
 from dcgan_lib.data import storage
 from dcgan_lib.data.decode import Fit
+from dcgan_lib.data.deduplicate import is_first_of_its_kind
 from dcgan_lib.data.drawn_sets import PROCEDURAL, load_drawn
 from dcgan_lib.data.folder_sets import KNOWN_FOLDERS, load_folder
 from dcgan_lib.data.image_set import ImageSet
@@ -34,6 +35,7 @@ def load_image_set(
     seed: int = 0,
     channels: str | int = "auto",
     fit: Fit = "crop",
+    drop_duplicates: bool = False,
     download: bool = False,
     progress: bool = False,
 ) -> ImageSet:
@@ -60,6 +62,9 @@ def load_image_set(
         Default "auto": the set's own.
     fit : {"crop", "stretch", "centre"}, optional
         See `dcgan_lib.data.prepare.prepare`; for images that come in other sizes.
+    drop_duplicates : bool, optional
+        Keep the first of images that look the same, over all splits; see `dcgan_lib.data.deduplicate`.
+        Default False.
     download : bool, optional
         Let torchvision fetch a missing set; default False: nothing touches the network unasked.
     progress : bool, optional
@@ -94,13 +99,13 @@ def load_image_set(
         found = load_public(name, split, settings, download=download, progress=progress)
     else:
         found = _load_by_place(name, split, size, channels, fit, progress)
-    return _draw(choose_split(found, split), num_images, seed)
+    return _draw(choose_split(found, split, drop_duplicates), num_images, seed)
 
 
-def choose_split(image_set: ImageSet, split: str) -> ImageSet:
+def choose_split(image_set: ImageSet, split: str, drop_duplicates: bool = False) -> ImageSet:
     """Return one split, or several joined by "+", of a set whose card says where they lie.
 
-    Neighbouring splits stay a memory map; others are copied.
+    Neighbouring splits stay a memory map; others, and those without duplicates, are copied.
     """
     spans: dict[str, list[int]] = image_set.card.get("splits", {"all": [0, len(image_set)]})
     names = list(spans) if split == "all" else split.split("+")
@@ -109,7 +114,10 @@ def choose_split(image_set: ImageSet, split: str) -> ImageSet:
     rows = np.concatenate([np.arange(*spans[name]) for name in names])
     if not len(rows):
         raise UserError(f"{image_set.name} is too small to have a {split} split: it holds {len(image_set)} images")
-    return _cut(image_set, rows, split=split)
+    if not drop_duplicates:
+        return _cut(image_set, rows, split=split)
+    first = is_first_of_its_kind(image_set.images_u8)
+    return _cut(image_set, rows[first[rows]], split=split, dropped_duplicates=int((~first[rows]).sum()))
 
 
 def _cut(image_set: ImageSet, rows: np.ndarray, **card: str | int) -> ImageSet:

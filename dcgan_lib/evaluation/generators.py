@@ -141,7 +141,8 @@ def evaluate_generator(
 def _load_split(about: dict[str, Any], size: tuple[int, int], split: str, most: int | None = None) -> ImageSet:
     found = load_image_set(
         about.get("source", about["image_set"]), split, image_size=size, fit=about.get("fit", "crop"),
-        channels=about.get("channels", "auto"), num_images=about.get("num_images") if split == "train" else None,
+        channels=about.get("channels", "auto"), drop_duplicates=about.get("drop_duplicates", False),
+        num_images=about.get("num_images") if split == "train" else None,
     )  # fmt: skip
     if not most or len(found) <= most:
         return found

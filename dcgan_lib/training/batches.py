@@ -35,7 +35,7 @@ class Batches:
         self._images, self._labels = image_set.images_u8, image_set.labels if config.model.num_classes else None
         if device.type != "cpu":
             self._images = torch.as_tensor(np.asarray(self._images)).to(device)
-        self._epoch, self._order = -1, np.empty(0, int)
+        self._epoch, self._order, self._mirrored = -1, np.empty(0, int), np.empty(0, bool)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return ``x_bchw`` in the networks' range and ``labels_b`` or None."""
@@ -43,9 +43,13 @@ class Batches:
         if epoch != self._epoch:
             rng = np.random.default_rng([self._config.seed, epoch])
             self._epoch, self._order = epoch, rng.permutation(len(self._images))
+            self._mirrored = rng.random(len(self._images)) < 0.5 * self._config.mirror
         chosen = np.sort(self._order[place * self._size : (place + 1) * self._size])  # in file order: fewer page faults
         x_u8 = self._images[chosen]
         x_bchw = from_u8(torch.as_tensor(x_u8), self._config.model)
+        if self._config.mirror:
+            mirrored = torch.as_tensor(self._mirrored[chosen], device=x_bchw.device)
+            x_bchw = torch.where(mirrored[:, None, None, None], x_bchw.flip(3), x_bchw)
         if self._config.channels_last:
             x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
         labels = None if self._labels is None else torch.as_tensor(self._labels[chosen]).to(self._device)

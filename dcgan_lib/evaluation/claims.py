@@ -230,6 +230,7 @@ _GENERATORS = (
         for name, chapter in {
             **dict.fromkeys(_DIGITS, 13),
             "faces": 5,
+            "bedrooms": 4,
             "rooms": 4,
             "portraits": 5,
         }.items()

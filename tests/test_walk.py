@@ -168,6 +168,7 @@ def test_objects_that_come_and_go_are_counted_once():
 def test_a_lamp_that_comes_and_goes_again_does_not_last():
     levels = np.array([[0, 255, 0, 0, 0], [0, 120, 255, 255, 255], [0, 255, 120, 255, 255]], np.uint8)
     seen = count_changes(np.broadcast_to(levels[:, :, None, None, None], (3, 5, 3, 16, 16)), lamp_probe())
+    assert seen.returned == {"lamp": 1}
     assert seen.lasting.value == pytest.approx(2 / 3) and seen.lasting.low < 2 / 3 < seen.lasting.high
 
 

@@ -216,6 +216,8 @@ class Changes:
         Per object, how often it went from surely absent to surely present, and the other way.
     per_segment : Estimate
         Changes of either kind in a segment, the mean.
+    returned : dict of str to int
+        Per object, in how many segments it changed more than once.
     lasting : Estimate
         Share of segments in which no object changes more than once: what came stays, what went stays away.
     sure_ends, sure_middles : Estimate
@@ -227,6 +229,7 @@ class Changes:
     appeared: dict[str, int]
     disappeared: dict[str, int]
     per_segment: Estimate
+    returned: dict[str, int]
     lasting: Estimate
     sure_ends: Estimate
     sure_middles: Estimate
@@ -256,11 +259,13 @@ def count_changes(paths_u8: np.ndarray, probe: Probe) -> Changes:
         up_so += (known_so == -1) & (now_so == 1)
         down_so += (known_so == 1) & (now_so == -1)
         known_so = np.where(now_so == 0, known_so, now_so)
+    again_so = up_so + down_so > 1
     return Changes(
         appeared=dict(zip(names, up_so.sum(0).tolist(), strict=True)),
         disappeared=dict(zip(names, down_so.sum(0).tolist(), strict=True)),
         per_segment=mean_interval((up_so + down_so).sum(1)),
-        lasting=wilson_interval(int(((up_so + down_so).max(1) <= 1).sum()), len(paths_u8)),
+        returned=dict(zip(names, again_so.sum(0).tolist(), strict=True)),
+        lasting=wilson_interval(int((~again_so.any(1)).sum()), len(paths_u8)),
         sure_ends=mean_interval(sure_sto[:, [0, -1]].mean((1, 2))),
         sure_middles=mean_interval(sure_sto[:, sure_sto.shape[1] // 2].mean(1)),
         n=len(paths_u8),

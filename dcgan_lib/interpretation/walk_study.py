@@ -178,10 +178,11 @@ def record_walks(report: WalkReport, command: str) -> list[Result]:
     )
     seen, faded = report.changes, report.faded_changes
     counts = ", ".join(f"{name} +{up} -{seen.disappeared[name]}" for name, up in seen.appeared.items())
+    again = ", ".join(f"{name} {count}" for name, count in seen.returned.items())
     changed = (
         f"Objects that change per segment, by a probe that is over 90 % sure before and after: {counts}. "
         f"No object changes twice in {seen.lasting.value:.1%} [{seen.lasting.low:.1%}, {seen.lasting.high:.1%}] of "
-        f"segments; when pixels are mixed {faded.lasting.value:.1%}. Sure of "
+        f"segments; when pixels are mixed {faded.lasting.value:.1%}. Segments in which it does: {again}. Sure of "
         f"{seen.sure_middles.value:.1%} of objects in middles, {seen.sure_ends.value:.1%} in ends, "
         f"{faded.sure_middles.value:.1%} in mixed pixels."
     )

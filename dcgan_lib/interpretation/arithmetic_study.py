@@ -142,8 +142,8 @@ def make_judge(pool: Pool, generator: AnyGenerator, probe: Probe | Panel, discri
     return Judge(generator=generator, probe=probe, discriminator=discriminator, limit=limit)
 
 
-def run_study(settings: Settings, sums: Mapping[str, Sum]) -> Study:
-    """Make every sum under every condition, and judge the pictures; a checkpoint's sums are in `described`.
+def run_study(settings: Settings, sums: Mapping[str, Sum] | None = None) -> Study:
+    """Make every sum under every condition, and judge the pictures; by default all that `described` names.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def run_study(settings: Settings, sums: Mapping[str, Sum]) -> Study:
     """
     begun = time.monotonic()
     generator, discriminator = load_generator(settings.checkpoint), load_discriminator(settings.checkpoint)
-    probe = load_panel(settings.probe)
+    probe, sums = load_panel(settings.probe), described(settings.checkpoint).sums if sums is None else sums
     for asked in sums.values():
         for name in (asked.added, asked.carried, *(["yaw"] if settings.ahead is not None else [])):
             probe.head(name)

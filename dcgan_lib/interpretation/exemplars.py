@@ -5,10 +5,10 @@ same whenever the checkpoint, the pool's seed and its size are.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -102,10 +102,13 @@ class Exemplars:
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON, for `load_exemplars` and ``dcgan arithmetic --exemplars``."""
-        about: dict[str, Any] = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool}
+        about = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool}
         about |= {"concepts": {name: list(numbers) for name, numbers in self.concepts.items()}}
         about |= {"sums": {name: list(trio) for name, trio in self.sums.items()}} if self.sums else {}
-        atomic_write(Path(path), json.dumps(about, indent=1) + "\n")
+        text = json.dumps(about, indent=1)
+        lists = re.compile(r"\[[^\[\]{}]*\]")  # each on one line
+        text = lists.sub(lambda found: json.dumps(json.loads(found[0])), text)
+        atomic_write(Path(path), text + "\n")
 
 
 def load_exemplars(name_or_path: str | Path) -> Exemplars:

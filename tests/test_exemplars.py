@@ -14,9 +14,11 @@ from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
 from dcgan_lib.evaluation.probe_panel import Panel, load_panel
 from dcgan_lib.evaluation.probe_sets import cut_out, with_attributes
 from dcgan_lib.interpretation.arithmetic import nine, pictures_of, shows
+from dcgan_lib.interpretation.arithmetic_study import curve, load_shares
 from dcgan_lib.interpretation.concepts import DESCRIBED, FACE_SUMS, SUMS, described
 from dcgan_lib.interpretation.exemplars import TURN, Exemplars, load_exemplars
 from dcgan_lib.interpretation.turn import drawn_turn
+from dcgan_lib.interpretation.turn_study import load_turn, yaw_curve
 from dcgan_lib.paths import checkpoints_root
 from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets.picker import ExemplarPicker
@@ -187,6 +189,15 @@ def test_sums_by_eye_show_what_they_should(faces):
         assert shows(panel.predict(pictures_of(faces, nine(a - b + c))), wanted).all()
     neutral_man = own.latents(["neutral man"], faces.config)[0].mean(0)
     assert not shows(panel.predict(pictures_of(faces, nine(neutral_man))), {"smile": True}).any(), "C alone"
+
+
+def test_kept_shares_become_curves():
+    found = load_shares("faces64")["smile"]
+    assert [point[0] for point in curve(found)] == [1, 2, 3, 4, 5, 6, 8, 10]
+    assert curve(found, "pixels")[1] == (3, *found["3 pixels"]["both"]) and curve(found, "any pose") == []
+    assert len(curve(load_shares("portraits")["smile"], "any pose")) == 3
+    turned = load_turn("portraits")
+    assert yaw_curve(turned, "axis")[5] == (0, *turned["axis"]["yaw"][5])
 
 
 # --- the probes ---

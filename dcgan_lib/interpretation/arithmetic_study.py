@@ -251,3 +251,17 @@ def load_shares(set_name: str, root: Path | None = None) -> dict[str, dict[str, 
         name: {key: {what: Estimate(*x) for what, x in found.items()} for key, found in entries.items()}
         for name, entries in kept.items()
     }
+
+
+def curve(found: Mapping[str, Mapping[str, Estimate]], kind: str = "") -> list[tuple[int, float, float, float]]:
+    """Return a sum's success against the number of exemplars, as points of `dcgan_lib.plotting.plot_bands`.
+
+    Parameters
+    ----------
+    found : mapping of str to mapping
+        A sum's shares by condition, from `load_shares`.
+    kind : str, default ""
+        Which conditions: "" for plain latent sums, else "rescaled", "any pose" or "pixels".
+    """
+    keys = [key for key in found if key.partition(" ")[0].isdigit() and key.partition(" ")[2] == kind]
+    return [(int(key.partition(" ")[0]), *found[key]["both"]) for key in keys]

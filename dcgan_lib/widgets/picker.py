@@ -58,9 +58,10 @@ class ExemplarPicker(widgets.VBox):
         self._z_nd = sample_latents(pool, self._generator.config, seeded(seed)).numpy()
         self._concept = widgets.Dropdown(options=list(self.picked), description="concept")
         self._back, self._on = (widgets.Button(description=text) for text in ("earlier", "later"))
-        self._grid = widgets.Box(layout=widgets.Layout(flex_flow="row wrap", width="100%"))
-        self._list = widgets.Label()
-        super().__init__([widgets.HBox([self._concept, self._back, self._on]), self._grid, self._list])
+        wrapped = {"flex_flow": "row wrap", "width": "100%"}
+        self._grid, self._list = widgets.Box(layout=widgets.Layout(**wrapped)), widgets.Label()
+        head = widgets.Box([self._concept, self._back, self._on], layout=widgets.Layout(**wrapped))
+        super().__init__([head, self._grid, self._list])
         self._concept.observe(lambda _: self._tick(), "value")
         self._back.on_click(lambda _: self.show(max(self.first - self.count, 0)))
         self._on.on_click(lambda _: self.show(min(self.first + self.count, self.pool - 1)))

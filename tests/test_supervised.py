@@ -123,6 +123,13 @@ def test_the_epoch_with_the_least_validation_error_is_kept(digits, monkeypatch):
     assert len(met) == 2 + supervised.PATIENCE, "it stops when it no longer gets better"
 
 
+def test_batch_norm_forgets_where_it_began(digits):
+    labelled = draw_labelled(digits[0], 50, 0)
+    still = replace(GOOD, epochs=1, batch_size=25, learning_rate=1e-12)  # two steps
+    network, _ = train_supervised(labelled, digits[1], replace(TINY, num_stages=2), still, seed=0)
+    assert network.norms[1].running_var.max() < 0.1, "it starts at 1, and the maps hardly vary"
+
+
 @pytest.mark.parametrize(("name", "mirrored"), [("cifar10", True), ("mnist", False)])
 def test_only_photographs_are_mirrored(name, mirrored):
     images = np.zeros((64, 1, 32, 32), np.uint8)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy import stats
 from sklearn.model_selection import ParameterSampler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcgan_lib.config import ModelConfig
@@ -174,7 +174,12 @@ def train_supervised(
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         rng = np.random.default_rng(seed)
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # a mean over the epoch: few steps are too few for a moving one to forget its start
         for epoch in range(1, settings.epochs + 1):
+            for norm in norms:
+                norm.reset_running_stats()
             for x_u8, labels_b in _minibatches(labelled, settings, rng):
                 loss = F.cross_entropy(_logits(network.train(), x_u8, precision), labels_b.to(device))
                 optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ SPACE: dict[str, Any] = {
     "dropout": stats.uniform(0, 0.7),
     "augment": [False, True],
     "batch_size": [32, 64, 128],
-    "epochs": [8, 16, 24],
+    "epochs": [15, 30, 60],
 }
 MIRRORED_SETS = ("cifar10",)
 """Sets whose classes do not know left from right; a mirrored digit is another sign or none."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from dcgan_lib.errors import UserError
@@ -71,6 +72,12 @@ def test_comparison_can_fail():
     x, labels = make(300, 100)
     one, other = (objectives(L2SVM(c).fit(x, labels), x, labels, 1e-3) for c in (1e-3, 2e-3))
     assert np.all(other > one * (1 + 1e-4))
+
+
+def test_steps_that_are_not_enough_are_told():
+    x, labels = make(200, 100)
+    with pytest.warns(ConvergenceWarning, match="stopped after 2 steps"):
+        L2SVM(1, max_iter=2).fit(x, labels)
 
 
 def test_two_classes_and_odd_names():

@@ -4,12 +4,14 @@ Axes: n images, f features (one more with the intercept), k classifiers, one a c
 ``y_kn`` +1 or -1, ``w_kf`` weights, ``m_kn`` what the classifiers say.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from dcgan_lib.errors import UserError
@@ -44,7 +46,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     objective_ : ndarray
         float64, shape (k,): what was reached.
     n_iter_ : int
-        Newton steps taken.
+        Newton steps taken; as ``LinearSVC`` does, it warns when they were not enough.
 
     Notes
     -----
@@ -86,6 +88,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         problem = _Problem(rows, num_weights, y_kn.to(_device(rows)), float(self.C))
         start_kf = self._start(problem, classes)
         found_kf, self.objective_, self.n_iter_ = _newton(problem, start_kf, self.tol, self.max_iter)
+        if self.n_iter_ == self.max_iter:
+            warnings.warn(f"the SVM with C {self.C:g} stopped after {self.max_iter} steps", ConvergenceWarning, 2)
         self._found_kf, self.classes_ = found_kf, classes
         w_kf = (x_nf.expand(found_kf) if isinstance(x_nf, Compact) else found_kf).cpu().numpy()
         self.coef_, self.intercept_ = w_kf[:, :-1], w_kf[:, -1]

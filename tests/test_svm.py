@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import svm as module
-from dcgan_lib.evaluation.svm import L2SVM, Compact
+from dcgan_lib.evaluation.svm import L2SVM, Compact, compact_if_few
 
 
 def make(num, num_features, num_classes=10, seed=0):
@@ -59,13 +59,16 @@ def test_a_weak_regulariser_gives_the_same_too(c):
     np.testing.assert_allclose(L2SVM(c).fit(x, labels).objective_, objectives(theirs, x, labels, c), rtol=1e-4)
 
 
-@pytest.mark.parametrize("c", [1e-6, 1e-3, 0.1])
-def test_compact_rows_give_the_same(c):
+@pytest.mark.parametrize("c", [1e-6, 1e-3, 0.03])
+@pytest.mark.parametrize("most", [0, 4_096])
+def test_few_rows_give_the_same_compact_or_not(c, most, monkeypatch):
+    monkeypatch.setattr(module, "MOST_COMPACT", most)
     x, labels = make(200, 500)
     held_out, _ = make(1_000, 500, seed=1)
-    ours, theirs = L2SVM(c).fit(Compact(x), labels), reference(x, labels, c, dual=True)
+    ours, theirs = L2SVM(c).fit(x, labels), reference(x, labels, c, dual=True)
     np.testing.assert_allclose(objectives(ours, x, labels, c), objectives(theirs, x, labels, c), rtol=1e-4)
     assert (ours.predict(held_out) == theirs.predict(held_out)).mean() >= 0.995
+    assert isinstance(compact_if_few(x), Compact) == (most > 0)
 
 
 def test_comparison_can_fail():

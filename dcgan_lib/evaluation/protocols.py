@@ -16,10 +16,9 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.conv_features import Features, compute_features
 from dcgan_lib.evaluation.held_out import LabelledSplits
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
-from dcgan_lib.evaluation.svm import L2SVM, Compact
+from dcgan_lib.evaluation.svm import L2SVM, compact_if_few
 
 MOST_EXTENSIONS = 12  # steps of the ladder that a grid may grow: four decades
-MOST_COMPACT = 2_048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +276,8 @@ class _Draw:
     """The SVM of one draw of labels, fitted again for each C from where the last one ended."""
 
     def __init__(self, x_nf: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
-        whole = len(rows) == len(x_nf)
-        x_nf, self._labels = x_nf if whole else x_nf[rows], labels[rows]
-        few = len(rows) <= MOST_COMPACT and 2 * len(rows) <= x_nf.shape[1]
-        self._x, self._model = Compact(x_nf) if few else x_nf, L2SVM(warm_start=True)
+        x_nf, self._labels = x_nf if len(rows) == len(x_nf) else x_nf[rows], labels[rows]
+        self._x, self._model = compact_if_few(x_nf), L2SVM(warm_start=True)
 
     def fit(self, c: float) -> L2SVM:
         return self._model.set_params(C=c).fit(self._x, self._labels)

@@ -17,6 +17,7 @@ from torch import Tensor
 from dcgan_lib.errors import UserError
 
 CHUNK_BYTES = 32 * 2**20
+MOST_COMPACT = 4_096
 MOST_CG_STEPS = 250
 
 
@@ -53,7 +54,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     The authors used ``LinearSVC``. Here all classes are solved together by Newton's method in the primal, each
     step by preconditioned conjugate gradients: every pass over the features serves all classes. Products are in
     float32; weights, and sums over pieces of the data, in float64. The features are never copied whole: besides
-    them, memory for a piece of 32 MB and a few arrays of k x n and k x f is used.
+    them, memory for a piece of 32 MB and a few arrays of k x n and k x f is used. Rows that are fewer than the
+    features, and at most 4,096, are made `Compact` first.
     """
 
     def __init__(self, C: float = 1.0, *, tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False) -> None:
@@ -66,7 +68,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         ----------
         x_nf : ndarray, Tensor or Compact
             float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Few rows that are
-            fitted several times are best made `Compact` first.
+            fitted several times are best made compact once, by `compact_if_few`.
         y : ndarray
             n labels of at least two classes.
 
@@ -75,7 +77,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         UserError
             If the shapes do not match, there is one class only, C is not positive, or a feature is not finite.
         """
-        rows = x_nf.z_nr if isinstance(x_nf, Compact) else _checked(x_nf)
+        x_nf = compact_if_few(x_nf)
+        rows = x_nf.z_nr if isinstance(x_nf, Compact) else x_nf
         classes, codes = np.unique(np.asarray(y), return_inverse=True)
         if codes.shape != (len(rows),) or len(classes) < 2 or not self.C > 0:
             raise UserError(
@@ -116,11 +119,18 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         return self.classes_[found.argmax(1) if found.ndim == 2 else (found > 0).astype(int)]
 
 
+def compact_if_few(x_nf: "np.ndarray | Tensor | Compact") -> "np.ndarray | Tensor | Compact":
+    """Return the rows as `Compact` where an SVM is quicker so, else as they are."""
+    if isinstance(x_nf, Compact) or len(_checked(x_nf)) > min(x_nf.shape[1], MOST_COMPACT):
+        return x_nf
+    return Compact(x_nf)
+
+
 class Compact:
     """Rows of features turned until as few columns as rows hold them: quicker to fit again and again.
 
     A linear SVM sees its data only through inner products, which turning does not change. It pays where rows are
-    few, features many, and several values of C are tried.
+    few and features many, most of all when several values of C are tried.
 
     Parameters
     ----------

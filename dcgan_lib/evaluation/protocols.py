@@ -43,9 +43,9 @@ class Protocol:
 
 
 PROTOCOLS = {
-    # [O] CIFAR-10's grid was not published: decades, then the steps between.
-    "full": Protocol(num_labels=None, choosing_draws=1, draws=1, grid=range(-15, -5, 3)),
-    "400": Protocol(num_labels=lambda num_classes: 400, choosing_draws=5, draws=10, grid=range(-15, -5, 3)),
+    # [O] CIFAR-10's grid was not published: decades from 1e-6, since a large C takes long, then the steps between.
+    "full": Protocol(num_labels=None, choosing_draws=1, draws=1, grid=range(-18, -8, 3)),
+    "400": Protocol(num_labels=lambda num_classes: 400, choosing_draws=5, draws=10, grid=range(-18, -8, 3)),
     # [C] 1e-4 to 1e-2, ten draws of 1,000 labels to choose and a hundred to report.
     "1000": Protocol(num_labels=lambda num_classes: 1_000 // num_classes, choosing_draws=10, draws=100,
                      grid=range(-12, -5)),

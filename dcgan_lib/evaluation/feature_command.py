@@ -47,7 +47,7 @@ class FeaturesCommand:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network runs; auto: a GPU if there is one."""
     features_file: Path | None = None
-    """Keep the features in this .npy file while the command runs, instead of in memory."""
+    """Keep the features in this .npy file instead of in memory."""
     download: bool = False
     """Let torchvision fetch a missing set."""
 

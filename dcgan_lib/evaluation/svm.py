@@ -154,7 +154,8 @@ class Compact:
         for start in range(0, f, 1024):
             part = x_nf[:, start : start + 1024]
             part = (part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))).double()
-            gram_nn += part @ part.T
+            for row in range(0, n, 512):  # eigh reads the lower triangle only
+                gram_nn[row : row + 512, : row + 512] += part[row : row + 512] @ part[: row + 512].T
         if not gram_nn.isfinite().all():
             raise UserError("a feature is not a finite number: look at what it was computed from")
         values_r, self._vectors_nr = torch.linalg.eigh(gram_nn)

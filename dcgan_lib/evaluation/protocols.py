@@ -16,7 +16,8 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.conv_features import Features, compute_features
 from dcgan_lib.evaluation.held_out import LabelledSplits
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
-from dcgan_lib.evaluation.svm import L2SVM, compact_if_few
+from dcgan_lib.evaluation.svm import L2SVM
+from dcgan_lib.evaluation.svm_rows import compact_if_few
 
 MOST_EXTENSIONS = 12  # steps of the ladder that a grid may grow: four decades
 

@@ -5,7 +5,7 @@ Axes: n images, f features (one more with the intercept), k classifiers, one a c
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -15,9 +15,16 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.svm_rows import (
+    Compact,
+    check_features,
+    chunks_of,
+    compact_if_few,
+    device_of,
+    times,
+    times_back,
+)
 
-CHUNK_BYTES = 32 * 2**20
-MOST_COMPACT = 4_096
 MOST_CG_STEPS = 250
 
 
@@ -88,7 +95,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         is_kn = torch.arange(len(classes))[:, None] == torch.from_numpy(codes)
         y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).float() * 2 - 1
         num_weights = rows.shape[1] + (not isinstance(x_nf, Compact))
-        problem = _Problem(rows, num_weights, y_kn.to(_device(rows)), float(self.C))
+        problem = _Problem(rows, num_weights, y_kn.to(device_of(rows)), float(self.C))
         start_kf = self._start(problem, classes)
         found_kf, self.objective_, self.n_iter_ = _newton(problem, start_kf, self.tol, self.max_iter)
         if self.n_iter_ == self.max_iter:
@@ -107,103 +114,16 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
         """Return what each classifier says, above 0 for its own class: n x k, or n for two classes."""
-        if _checked(x_nf).shape[1] != self.n_features_in_:
+        if check_features(x_nf).shape[1] != self.n_features_in_:
             raise UserError(f"this SVM reads {self.n_features_in_} features, but got {x_nf.shape[1]}")
-        w_kf = torch.from_numpy(np.column_stack([self.coef_, self.intercept_])).to(_device(x_nf)).float()
-        m_nk = torch.cat([_times(w_kf, chunk) for _, chunk in _chunks(x_nf)], 1).T.cpu().numpy()
+        w_kf = torch.from_numpy(np.column_stack([self.coef_, self.intercept_])).to(device_of(x_nf)).float()
+        m_nk = torch.cat([times(w_kf, chunk) for _, chunk in chunks_of(x_nf)], 1).T.cpu().numpy()
         return m_nk[:, 0] if len(self.classes_) == 2 else m_nk
 
     def predict(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
         """Return the class of each row, the one whose classifier is surest."""
         found = self.decision_function(x_nf)
         return self.classes_[found.argmax(1) if found.ndim == 2 else (found > 0).astype(int)]
-
-
-def compact_if_few(x_nf: "np.ndarray | Tensor | Compact") -> "np.ndarray | Tensor | Compact":
-    """Return the rows as `Compact` where an SVM is quicker so, else as they are."""
-    if isinstance(x_nf, Compact) or len(_checked(x_nf)) > min(x_nf.shape[1], MOST_COMPACT):
-        return x_nf
-    return Compact(x_nf)
-
-
-class Compact:
-    """Rows of features turned until as few columns as rows hold them: quicker to fit again and again.
-
-    A linear SVM sees its data only through inner products, which turning does not change. It pays where rows are
-    few and features many, most of all when several values of C are tried.
-
-    Parameters
-    ----------
-    x_nf : ndarray or Tensor
-        float32, n x f, more features than rows.
-
-    Attributes
-    ----------
-    z_nr : Tensor
-        float64, n x n: the turned rows, the intercept's constant feature among them.
-
-    Notes
-    -----
-    The columns are the eigenvectors of the matrix of inner products, each times the root of its eigenvalue.
-    """
-
-    def __init__(self, x_nf: np.ndarray | Tensor) -> None:
-        self._x_nf = _checked(x_nf)
-        n, f = x_nf.shape
-        gram_nn = torch.ones(n, n, dtype=torch.float64, device=_device(x_nf))
-        for start in range(0, f, 1024):
-            part = x_nf[:, start : start + 1024]
-            part = (part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))).double()
-            for row in range(0, n, 512):  # eigh reads the lower triangle only
-                gram_nn[row : row + 512, : row + 512] += part[row : row + 512] @ part[: row + 512].T
-        if not gram_nn.isfinite().all():
-            raise UserError("a feature is not a finite number: look at what it was computed from")
-        values_r, self._vectors_nr = torch.linalg.eigh(gram_nn)
-        self._roots_r = torch.where(values_r > 1e-13 * values_r[-1], values_r, 0).sqrt()
-        self.z_nr = self._vectors_nr * self._roots_r
-
-    def expand(self, w_kr: Tensor) -> Tensor:
-        """Return the weights of the features themselves, k x (f + 1), from those of the turned rows."""
-        alpha_kn = torch.where(self._roots_r > 0, w_kr / self._roots_r.clamp_min(1e-300), 0) @ self._vectors_nr.T
-        w_kf = alpha_kn.new_zeros(len(w_kr), self._x_nf.shape[1] + 1)
-        for rows, chunk in _chunks(self._x_nf):
-            w_kf += _back(alpha_kn[:, rows], chunk, 1)
-        return w_kf
-
-
-def _checked(x_nf: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    if getattr(x_nf, "ndim", 0) != 2 or x_nf.dtype not in (np.float32, torch.float32) or not len(x_nf):
-        came = getattr(x_nf, "dtype", type(x_nf).__name__), tuple(getattr(x_nf, "shape", ()))
-        raise UserError(f"an SVM reads float32 features, n x f, but got {came[0]} of shape {came[1]}")
-    return x_nf
-
-
-def _device(x_nf: np.ndarray | Tensor) -> torch.device:
-    return x_nf.device if isinstance(x_nf, Tensor) else torch.device("cpu")
-
-
-def _chunks(x_nf: np.ndarray | Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield rows and their features, as many at a time as fit in a piece of memory."""
-    size = max(1, CHUNK_BYTES // (x_nf.itemsize * x_nf.shape[1]))
-    for start in range(0, len(x_nf), size):
-        rows = slice(start, start + size)
-        chunk = x_nf[rows]
-        if not isinstance(chunk, Tensor):
-            # PyTorch warns about arrays that must not be written to: those are copied, piece by piece.
-            chunk = torch.from_numpy(chunk if chunk.flags.writeable else np.array(chunk))
-        yield rows, chunk
-
-
-def _times(w_kf: Tensor, chunk: Tensor) -> Tensor:
-    """Return w x' of some rows; a weight more than there are features is an intercept."""
-    f = chunk.shape[1]
-    return w_kf[:, :f] @ chunk.T + w_kf[:, f:].sum(1, keepdim=True)
-
-
-def _back(u_kn: Tensor, chunk: Tensor, num_intercepts: int) -> Tensor:
-    """Return u x of some rows, float64, with the sum of u for the intercept."""
-    sums_kf = (u_kn.to(chunk.dtype) @ chunk).double()
-    return torch.cat([sums_kf, u_kn.double().sum(1, keepdim=True)[:, :num_intercepts]], 1)
 
 
 class _Problem:
@@ -214,16 +134,16 @@ class _Problem:
         self.dtype = torch.float64 if x_nf.dtype == torch.float64 else torch.float32
         self.y_kn = y_kn.to(self.dtype)
         self.squares_f = torch.full((num_weights,), float(len(x_nf)), dtype=torch.float64, device=y_kn.device)
-        self.squares_f[: x_nf.shape[1]] = sum(chunk.square().sum(0).double() for _, chunk in _chunks(x_nf))
+        self.squares_f[: x_nf.shape[1]] = sum(chunk.square().sum(0).double() for _, chunk in chunks_of(x_nf))
         if not self.squares_f.isfinite().all():
             raise UserError("a feature is not a finite number: look at what it was computed from")
 
     def _pass(self, w_kf: Tensor, weigh: Callable[[slice, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return m = w x' and weigh(m) x, reading the features once."""
         products, sums_kf = [], torch.zeros_like(w_kf)
-        for rows, chunk in _chunks(self.x_nf):
-            products.append(_times(w_kf.to(self.dtype), chunk))
-            sums_kf += _back(weigh(rows, products[-1]), chunk, self.num_weights - chunk.shape[1])
+        for rows, chunk in chunks_of(self.x_nf):
+            products.append(times(w_kf.to(self.dtype), chunk))
+            sums_kf += times_back(weigh(rows, products[-1]), chunk, self.num_weights - chunk.shape[1])
         return torch.cat(products, 1), sums_kf
 
     def gradient(self, w_kf: Tensor) -> tuple[Tensor, Tensor]:

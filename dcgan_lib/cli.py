@@ -12,6 +12,7 @@ from dcgan_lib import __version__, commands
 from dcgan_lib.commands import Command, Train
 from dcgan_lib.config import Recipe, recipe
 from dcgan_lib.errors import UserError, answers_mistakes
+from dcgan_lib.evaluation.feature_command import FeaturesCommand
 from dcgan_lib.evaluation.neighbour_command import Neighbours
 from dcgan_lib.evaluation.search_command import Search
 from dcgan_lib.interpretation.arithmetic_command import Arithmetic
@@ -22,6 +23,7 @@ from dcgan_lib.interpretation.walk_command import Walk
 from dcgan_lib.widgets.export_command import Export
 
 COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {
+    "features": FeaturesCommand,
     "neighbours": Neighbours,
     "search": Search,
     "walk": Walk,

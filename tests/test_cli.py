@@ -102,6 +102,7 @@ POSITIONAL = {
     "sample": {"--checkpoint"},
     "evaluate": {"--checkpoint"},
     "publish": {"--run-dir", "--name"},
+    "features": {"--checkpoint"},
     "neighbours": {"--source"},
     "export": {"--checkpoint"},
     "walk": {"--checkpoint"},

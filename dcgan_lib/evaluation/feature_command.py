@@ -1,0 +1,170 @@
+"""The command ``dcgan features``: how much a linear classifier gets out of features (section 5, Tables 1 and 2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from dcgan_lib.errors import UserError
+
+if TYPE_CHECKING:
+    from dcgan_lib.config import ModelConfig
+    from dcgan_lib.evaluation.conv_features import Features
+    from dcgan_lib.evaluation.held_out import LabelledSplits
+    from dcgan_lib.evaluation.protocols import FittedProtocol, Outcome
+    from dcgan_lib.models.networks import AnyDiscriminator
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesCommand:
+    """Classify images by a discriminator's layers and a linear SVM, as in the paper's Tables 1 and 2."""
+
+    checkpoint: Positional[str]
+    """A committed checkpoint or a run's folder with a discriminator; random (its weights) or pixels (no network)."""
+    set: str = "cifar10"
+    """Labelled image set: cifar10, svhn, mnist, street-digits."""
+    protocol: Literal["full", "400", "1000"] = "full"
+    """full: all labels; 400: of each class (Table 1). 1000: in all, as many of each class (Table 2)."""
+    split: Literal["validation", "test"] = "validation"
+    """What is classified. test needs --record, and is used once a result."""
+    record: str | None = None
+    """Enter the result into the claims ledger under this id, such as table1.dcgan.full or table2.dcgan:mnist."""
+    again: bool = False
+    """Measure a recorded result again, on purpose."""
+    recipe: Annotated[str, arg(metavar="NAME")] = "paper-imagenet32"
+    """Whose network to give random weights."""
+    layers: tuple[int, ...] = ()
+    """Convolutional layers to use, 1 next to the image; unset: all, as in the paper."""
+    grid: int = 4
+    """Side of the grid that each layer is max-pooled to."""
+    batch_norm: Literal["batches", "stored"] = "batches"
+    """Statistics: mean over minibatches of the set's training images, as the authors; or those of the checkpoint."""
+    draws: int | None = None
+    """Draws of labels to report over; unset: 10 for 400, 100 for 1000."""
+    seed: int = 0
+    """Of the draws, and of random weights."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the network runs; auto: a GPU if there is one."""
+    features_file: Path | None = None
+    """Keep the features in this .npy file instead of in memory."""
+    download: bool = False
+    """Let torchvision fetch a missing set."""
+
+    def run(self) -> None:
+        """Measure, print, and record if asked."""
+        from dcgan_lib.evaluation import feature_rows
+        from dcgan_lib.evaluation.protocols import check_protocol
+
+        if (self.split == "test") != (self.record is not None):
+            raise UserError("the test images are for results that are recorded: give both --split test and --record ID")
+        if self.record:
+            self._check_record()
+        network = self._network()
+        splits = self._splits(network and network.config)
+        check_protocol(self.protocol, splits, self.draws)
+        fitted = self._fit(self._features(network, splits), splits)
+        _show(self.checkpoint, splits.name, fitted.on_validation)
+        if self.record:
+            control = self._control(network, splits) if feature_rows.needs_control(self.record) else None
+            with splits.test_for(self.record, again=self.again) as (images_u8, labels):
+                outcome = fitted.on_test(images_u8, labels, progress=True)
+                beside = control and (control[0], control[1].on_test(images_u8, labels, progress=True))
+            _show(self.checkpoint, splits.name, outcome)
+            row = feature_rows.record_features(
+                self.record, outcome, image_set=splits.name, command=self._command(), seed=self.seed, control=beside,
+                checkpoint=None if self.checkpoint in ("random", "pixels") else Path(self.checkpoint).name,
+            )  # fmt: skip
+            print(f"recorded {row.id}: {row.verdict}")
+
+    def _network(self) -> "AnyDiscriminator | None":
+        from dcgan_lib.config import recipe
+        from dcgan_lib.evaluation.conv_features import ConvFeatures
+        from dcgan_lib.training.checkpoints import load_discriminator
+
+        if self.checkpoint == "pixels":
+            return None
+        if self.checkpoint == "random":
+            network = _random(recipe(self.recipe).config.model, self.seed)
+        else:
+            network = load_discriminator(self.checkpoint)
+        ConvFeatures(network, layers=self.layers or None, grid=self.grid)  # refuses what does not fit
+        return network
+
+    def _splits(self, model: "ModelConfig | None") -> "LabelledSplits":
+        from dcgan_lib.evaluation.held_out import load_splits
+
+        like = {} if model is None else {"image_size": model.image_size, "channels": model.num_channels}
+        return load_splits(self.set, download=self.download, **like)
+
+    def _features(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "Features":
+        from dcgan_lib.evaluation import conv_features
+        from dcgan_lib.training.loop import choose_device
+
+        if network is None:
+            return conv_features.pixel_features
+        network = network.to(choose_device(self.device))
+        if self.batch_norm == "batches":
+            statistics = conv_features.batch_statistics(network, splits.train.images_u8, progress=True)
+            network = conv_features.with_statistics(network, statistics)
+        return conv_features.ConvFeatures(network, layers=self.layers or None, grid=self.grid)
+
+    def _control(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "tuple[str, FittedProtocol]":
+        """Fit what the row is compared with: the same network with random weights."""
+        twin = _random(network.config, self.seed)
+        name = "features of the same network with random weights"
+        return name, self._fit(self._features(twin, splits), splits)
+
+    def _fit(self, features: "Features", splits: "LabelledSplits") -> "FittedProtocol":
+        from dcgan_lib.evaluation.protocols import fit_protocol
+
+        return fit_protocol(
+            self.protocol, splits, features, draws=self.draws, seed=self.seed, for_test=self.split == "test",
+            path=self.features_file, progress=True,
+        )  # fmt: skip
+
+    def _check_record(self) -> None:
+        """Refuse, before anything is loaded, what does not belong into the row."""
+        from dcgan_lib.evaluation import feature_rows, held_out
+        from dcgan_lib.training.checkpoints import load_config
+
+        trained = self.checkpoint not in ("random", "pixels")
+        feature_rows.check_row(
+            self.record, protocol=self.protocol, set_name=self.set.casefold().replace("_", "-"),
+            kind="dcgan" if trained else self.checkpoint, command=self._command(),
+            trained_on=load_config(self.checkpoint)[1].get("image_set") if trained else None,
+        )  # fmt: skip
+        held_out.check_unused(self.record, again=self.again)
+
+    def _command(self) -> str:
+        words = ["dcgan features", self.checkpoint, f"--set {self.set}", f"--protocol {self.protocol}"]
+        words += [f"--split {self.split}", f"--seed {self.seed}"]
+        if self.checkpoint == "random":
+            words.append(f"--recipe {self.recipe}")
+        if self.checkpoint != "pixels" and (self.layers or self.grid != 4 or self.batch_norm != "batches"):
+            layers = f" --layers {' '.join(map(str, self.layers))}" if self.layers else ""
+            words.append(f"--grid {self.grid} --batch-norm {self.batch_norm}{layers}")
+        words += [f"--draws {self.draws}"] if self.draws else []
+        return " ".join([*words, f"--record {self.record}"])
+
+
+def _random(model: "ModelConfig", seed: int) -> "AnyDiscriminator":
+    import torch
+
+    from dcgan_lib.models.networks import new_discriminator
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return new_discriminator(model).eval()
+
+
+def _show(source: str, set_name: str, outcome: "Outcome") -> None:
+    value, low, high = outcome.accuracy
+    grid = "  ".join(f"{c:g}: {accuracy:.2f}" for c, accuracy in outcome.curve.items())
+    if outcome.split == "validation":
+        print(f"validation accuracy by C, in %:  {grid}")
+    draws = f", {len(outcome.accuracies)} draws" if len(outcome.accuracies) > 1 else ""
+    print(f"{source} on {set_name}: {outcome.num_features:,} features, {outcome.num_labels:,} labels{draws}")
+    print(
+        f"{outcome.split} accuracy {value:.2f} % [{low:.2f}, {high:.2f}], C {outcome.c:g}, n {outcome.n:,}", flush=True
+    )

@@ -1,0 +1,225 @@
+"""The linear L2-SVM of section 5, for features too many for scikit-learn's own solver.
+
+Axes: n images, f features (one more with the intercept), k classifiers, one a class. ``x_nf`` features,
+``y_kn`` +1 or -1, ``w_kf`` weights, ``m_kn`` what the classifiers say.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.svm_rows import (
+    Compact,
+    check_features,
+    chunks_of,
+    compact_if_few,
+    device_of,
+    times,
+    times_back,
+)
+
+MOST_CG_STEPS = 250
+
+
+class L2SVM(ClassifierMixin, BaseEstimator):
+    """Separate each class from the rest by a hyperplane, with squared hinge loss.
+
+    It minimises 0.5 |w|^2 + C sum max(0, 1 - y (x w + b))^2 for each class, b being regularised like w: the
+    objective of scikit-learn's ``LinearSVC``, whose place it takes where features are many.
+
+    Parameters
+    ----------
+    C : float, default 1.0
+        Weight of the loss against the regulariser.
+    tol : float, default 1e-6
+        Stop when a Newton step promises to lower the objective by less than this share of it.
+    max_iter : int, default 100
+        Most Newton steps.
+    warm_start : bool, default False
+        Begin at the last fit's weights, if the features and the classes are as many: quicker along a grid of C.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The classes, in order.
+    coef_, intercept_ : ndarray
+        float64, shapes (k, f) and (k,); k is 1 for two classes.
+    objective_ : ndarray
+        float64, shape (k,): what was reached.
+    n_iter_ : int
+        Newton steps taken; as ``LinearSVC`` does, it warns when they were not enough.
+
+    Notes
+    -----
+    The authors used ``LinearSVC``. Here all classes are solved together by Newton's method in the primal, each
+    step by preconditioned conjugate gradients: every pass over the features serves all classes. Products are in
+    float32; weights, and sums over pieces of the data, in float64. The features are never copied whole: besides
+    them, memory for a piece of 32 MB and a few arrays of k x n and k x f is used. Rows that are fewer than the
+    features, and at most 4,096, are made `Compact` first.
+    """
+
+    def __init__(self, C: float = 1.0, *, tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False) -> None:
+        self.C, self.tol, self.max_iter, self.warm_start = C, tol, max_iter, warm_start
+
+    def fit(self, x_nf: "np.ndarray | Tensor | Compact", y: np.ndarray) -> Self:
+        """Find the weights.
+
+        Parameters
+        ----------
+        x_nf : ndarray, Tensor or Compact
+            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Few rows that are
+            fitted several times are best made compact once, by `compact_if_few`.
+        y : ndarray
+            n labels of at least two classes.
+
+        Raises
+        ------
+        UserError
+            If the shapes do not match, there is one class only, C is not positive, or a feature is not finite.
+        """
+        x_nf = compact_if_few(x_nf)
+        rows = x_nf.z_nr if isinstance(x_nf, Compact) else x_nf
+        classes, codes = np.unique(np.asarray(y), return_inverse=True)
+        if codes.shape != (len(rows),) or len(classes) < 2 or not self.C > 0:
+            raise UserError(
+                f"an SVM needs one label a row, two classes and C above 0, but got {len(rows)} rows, labels of shape "
+                f"{codes.shape}, {len(classes)} classes and C {self.C}"
+            )
+        is_kn = torch.arange(len(classes))[:, None] == torch.from_numpy(codes)
+        y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).float() * 2 - 1
+        num_weights = rows.shape[1] + (not isinstance(x_nf, Compact))
+        problem = _Problem(rows, num_weights, y_kn.to(device_of(rows)), float(self.C))
+        start_kf = self._start(problem, classes)
+        found_kf, self.objective_, self.n_iter_ = _newton(problem, start_kf, self.tol, self.max_iter)
+        if self.n_iter_ == self.max_iter:
+            warnings.warn(f"the SVM with C {self.C:g} stopped after {self.max_iter} steps", ConvergenceWarning, 2)
+        self._found_kf, self.classes_ = found_kf, classes
+        w_kf = (x_nf.expand(found_kf) if isinstance(x_nf, Compact) else found_kf).cpu().numpy()
+        self.coef_, self.intercept_ = w_kf[:, :-1], w_kf[:, -1]
+        self.n_features_in_ = self.coef_.shape[1]
+        return self
+
+    def _start(self, problem: "_Problem", classes: np.ndarray) -> Tensor:
+        zeros_kf = torch.zeros(len(problem.y_kn), problem.num_weights, dtype=torch.float64, device=problem.y_kn.device)
+        last_kf = getattr(self, "_found_kf", None)
+        fits = last_kf is not None and last_kf.shape == zeros_kf.shape and np.array_equal(classes, self.classes_)
+        return last_kf.to(zeros_kf.device) if self.warm_start and fits else zeros_kf
+
+    def decision_function(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
+        """Return what each classifier says, above 0 for its own class: n x k, or n for two classes."""
+        if check_features(x_nf).shape[1] != self.n_features_in_:
+            raise UserError(f"this SVM reads {self.n_features_in_} features, but got {x_nf.shape[1]}")
+        w_kf = torch.from_numpy(np.column_stack([self.coef_, self.intercept_])).to(device_of(x_nf)).float()
+        m_nk = torch.cat([times(w_kf, chunk) for _, chunk in chunks_of(x_nf)], 1).T.cpu().numpy()
+        return m_nk[:, 0] if len(self.classes_) == 2 else m_nk
+
+    def predict(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
+        """Return the class of each row, the one whose classifier is surest."""
+        found = self.decision_function(x_nf)
+        return self.classes_[found.argmax(1) if found.ndim == 2 else (found > 0).astype(int)]
+
+
+class _Problem:
+    """The objective of all classes, and the passes over the features that it takes."""
+
+    def __init__(self, x_nf: np.ndarray | Tensor, num_weights: int, y_kn: Tensor, c: float) -> None:
+        self.x_nf, self.num_weights, self.c = x_nf, num_weights, c
+        self.dtype = torch.float64 if x_nf.dtype == torch.float64 else torch.float32
+        self.y_kn = y_kn.to(self.dtype)
+        self.squares_f = torch.full((num_weights,), float(len(x_nf)), dtype=torch.float64, device=y_kn.device)
+        self.squares_f[: x_nf.shape[1]] = sum(chunk.square().sum(0).double() for _, chunk in chunks_of(x_nf))
+        if not self.squares_f.isfinite().all():
+            raise UserError("a feature is not a finite number: look at what it was computed from")
+
+    def _pass(self, w_kf: Tensor, weigh: Callable[[slice, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return m = w x' and weigh(m) x, reading the features once."""
+        products, sums_kf = [], torch.zeros_like(w_kf)
+        for rows, chunk in chunks_of(self.x_nf):
+            products.append(times(w_kf.to(self.dtype), chunk))
+            sums_kf += times_back(weigh(rows, products[-1]), chunk, self.num_weights - chunk.shape[1])
+        return torch.cat(products, 1), sums_kf
+
+    def gradient(self, w_kf: Tensor) -> tuple[Tensor, Tensor]:
+        """Return m and the gradient at w."""
+
+        def slack(rows: slice, m_kn: Tensor) -> Tensor:
+            y_kn = self.y_kn[:, rows]
+            return torch.where(y_kn * m_kn < 1, m_kn - y_kn, 0)
+
+        m_kn, sums_kf = self._pass(w_kf, slack)
+        return m_kn, w_kf + 2 * self.c * sums_kf
+
+    def curvature(self, v_kf: Tensor, active_kn: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v x' and the Hessian times v, where ``active_kn`` is 1 for the points that the loss counts."""
+        d_kn, sums_kf = self._pass(v_kf, lambda rows, d: active_kn[:, rows] * d)
+        return d_kn, v_kf + 2 * self.c * sums_kf
+
+    def objective(self, w_kf: Tensor, m_kn: Tensor) -> Tensor:
+        """Return the objective of each class."""
+        return (w_kf**2).sum(1) / 2 + self.c * ((1 - self.y_kn * m_kn).clamp_min(0).double() ** 2).sum(1)
+
+
+def _newton(problem: _Problem, w_kf: Tensor, tol: float, max_iter: int) -> tuple[Tensor, np.ndarray, int]:
+    """Return weights, objectives and the number of steps."""
+    for num_steps in range(max_iter + 1):
+        m_kn, g_kf = problem.gradient(w_kf)
+        objective = problem.objective(w_kf, m_kn)
+        # The objective is at least as curved as |w|^2 / 2, so that it cannot be lowered by more than |g|^2 / 2.
+        if num_steps == max_iter or (g_kf.square().sum(1) / 2 <= tol * objective).all():
+            break
+        v_kf, d_kn, promised = _step(problem, m_kn, g_kf)
+        t_k1 = _line_search(problem, w_kf, m_kn, v_kf, d_kn)
+        w_kf = w_kf + t_k1 * v_kf
+        if (promised <= tol * objective).all():
+            objective = problem.objective(w_kf, m_kn + t_k1.to(d_kn.dtype) * d_kn)
+            break
+    return w_kf, objective.cpu().numpy(), num_steps
+
+
+def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve H v = -g by conjugate gradients, all classes at once; return v, v x' and the drop that v promises."""
+    active_kn = (problem.y_kn * m_kn < 1).to(m_kn.dtype)
+    scale_kf = 1 + 2 * problem.c * problem.squares_f * active_kn.mean(1, keepdim=True, dtype=torch.float64)
+    v_kf, d_kn, r_kf = torch.zeros_like(g_kf), torch.zeros_like(m_kn), -g_kf
+    p_kf = r_kf / scale_kf
+    rz_k1 = (r_kf * p_kf).sum(1, keepdim=True)
+    goal_k1 = 0.01 * rz_k1
+    for _ in range(MOST_CG_STEPS):
+        open_k1 = rz_k1 > goal_k1
+        if not open_k1.any():
+            break
+        dp_kn, hp_kf = problem.curvature(p_kf, active_kn)
+        a_k1 = torch.where(open_k1, rz_k1 / (p_kf * hp_kf).sum(1, keepdim=True), 0.0)
+        v_kf, d_kn, r_kf = v_kf + a_k1 * p_kf, d_kn + a_k1.to(d_kn.dtype) * dp_kn, r_kf - a_k1 * hp_kf
+        z_kf = r_kf / scale_kf
+        new_k1 = torch.where(open_k1, (r_kf * z_kf).sum(1, keepdim=True), rz_k1)
+        p_kf, rz_k1 = z_kf + new_k1 / rz_k1.clamp_min(1e-300) * p_kf, new_k1
+    return v_kf, d_kn, -(g_kf * v_kf).sum(1) / 2
+
+
+def _line_search(problem: _Problem, w_kf: Tensor, m_kn: Tensor, v_kf: Tensor, d_kn: Tensor) -> Tensor:
+    """Return how far to go along v for each class: the exact minimum, by Newton on a parabola with kinks."""
+    sums = {"dim": 1, "keepdim": True, "dtype": torch.float64}
+    wv_k1, vv_k1 = (w_kf * v_kf).sum(**sums), v_kf.square().sum(**sums)
+    t_k1, low_k1 = torch.ones_like(vv_k1), torch.zeros_like(vv_k1)
+    high_k1 = torch.full_like(vv_k1, torch.inf)
+    for _ in range(30):
+        slack_kn = (1 - problem.y_kn * (m_kn + t_k1.to(d_kn.dtype) * d_kn)).clamp_min(0)
+        along_kn = torch.where(slack_kn > 0, d_kn, 0)
+        slope_k1 = wv_k1 + t_k1 * vv_k1 - 2 * problem.c * (slack_kn * problem.y_kn * along_kn).sum(**sums)
+        bend_k1 = vv_k1 + 2 * problem.c * along_kn.square().sum(**sums)
+        low_k1, high_k1 = torch.where(slope_k1 < 0, t_k1, low_k1), torch.where(slope_k1 >= 0, t_k1, high_k1)
+        next_k1 = t_k1 - slope_k1 / bend_k1.clamp_min(1e-300)
+        middle_k1 = torch.where(high_k1.isinf(), 2 * t_k1, (low_k1 + high_k1) / 2)
+        next_k1 = torch.where((next_k1 > low_k1) & (next_k1 < high_k1), next_k1, middle_k1)
+        if ((next_k1 - t_k1).abs() <= 1e-4 * t_k1).all():
+            return next_k1
+        t_k1 = next_k1
+    return t_k1

@@ -1,0 +1,134 @@
+"""The command from files to the ledger, on a small copy of SVHN in its own format."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from dcgan_lib import cli
+from dcgan_lib.config import ModelConfig, Recipe, TrainConfig
+from dcgan_lib.data import public_sets
+from dcgan_lib.evaluation import feature_command, held_out, results
+from dcgan_lib.evaluation.results import load_results
+from dcgan_lib.models.networks import new_discriminator
+from dcgan_lib.training.checkpoints import save_config, save_weights
+
+TRAIN, VALIDATION, TEST = 1_050, 100, 100
+
+
+def house_numbers(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a bar whose place tells the digit, h x w x c x n; in a file's labels, 10 is the digit 0."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 120, (32, 32, 3, num), dtype=np.uint8), np.arange(num) % 10
+    for at, label in enumerate(labels):
+        images[3 * label : 3 * label + 4, 8:24, label % 3, at] += 120
+    return images, np.where(labels == 0, 10, labels)[:, None]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return a folder with SVHN's files and a run whose discriminator saw them."""
+    folder = tmp_path_factory.mktemp("place")
+    for part, num in (("train", TRAIN + VALIDATION), ("test", TEST)):
+        images, labels = house_numbers(num, num)
+        savemat(folder / f"{part}_32x32.mat", {"X": images, "y": labels})
+    for name, about, channels in (("mine", "svhn", 3), ("grey", "mnist", 1)):
+        (folder / name).mkdir()
+        model = ModelConfig(image_size=(32, 32), num_channels=channels, base_width=2)
+        save_config(folder / name, TrainConfig(model=model), {"image_set": about})
+        save_weights(folder / name / "discriminator.safetensors", new_discriminator(model))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_the_place(place, monkeypatch, tmp_path):
+    monkeypatch.setenv("DCGAN_DATA", str(place))
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5=None: os.path.isfile(path))
+    splits = {"train": (0, TRAIN), "validation": (TRAIN, TRAIN + VALIDATION)}
+    monkeypatch.setitem(public_sets.PUBLIC_SETS["svhn"].parts, "train", splits)
+    monkeypatch.setattr(results, "results_root", lambda: tmp_path)
+    monkeypatch.setattr(held_out, "_given_out", set())
+    return tmp_path
+
+
+def run(words: str) -> int:
+    return cli.main(["features", *words.split()])
+
+
+def accuracy(shown: str, split: str) -> float:
+    return float(re.search(rf"{split} accuracy ([\d.]+) %", shown)[1])
+
+
+def test_from_mat_files_to_table_2(at_the_place, capsys):
+    words = "mine --set svhn --protocol 1000 --draws 3 --split test --record table2.dcgan"
+    assert run(words) == 0
+    shown = capsys.readouterr().out
+    assert "224 features, 1,000 labels, 3 draws" in shown and "recorded table2.dcgan" in shown
+    row = next(row for row in load_results(at_the_place) if row.id == "table2.dcgan")
+    assert row.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01) and row.low < row.value < row.high
+    assert (row.n, row.data, row.checkpoint) == (TEST, "svhn, test", "mine") and row.seconds > 0
+    assert row.command.startswith("dcgan features mine --set svhn --protocol 1000 --split test --seed 0 --draws 3")
+    assert run(words) == 2
+    assert "a second look" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "features"),
+    [
+        ("mine --set svhn", 224),
+        ("mine --set svhn --layers 1 3 --grid 2 --batch-norm stored --features-file kept.npy", 40),
+        ("pixels --set digits", 64),
+        ("random --set digits --recipe tiny", 96),
+    ],
+)
+def test_validation_is_what_is_shown_unless_asked(words, features, at_the_place, capsys, monkeypatch):
+    model = ModelConfig(image_size=(8, 8), num_channels=1, base_width=6)
+    tiny = Recipe(name="tiny", image_set="digits", summary="", config=TrainConfig(model=model))
+    monkeypatch.setattr("dcgan_lib.config.recipe", {"tiny": tiny}.get)
+    monkeypatch.setattr(held_out.LabelledSplits, "test_for", None)  # whoever asks for test images fails
+    assert run(words) == 0
+    shown = capsys.readouterr().out
+    assert f"{features:,} features" in shown and "validation accuracy by C" in shown
+    assert accuracy(shown, "validation") > 40
+    assert not list(at_the_place.iterdir())
+
+
+def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_place, capsys):
+    assert run("grey --set svhn --protocol 1000 --draws 2") == 0  # a grey network is shown grey images
+    assert run("mine --set svhn --split test --record table1.dcgan.full:svhn") == 2
+    assert "never saw svhn" in capsys.readouterr().err
+    assert run("grey --set svhn --split test --record table1.dcgan.full:svhn") == 0
+    row = next(row for row in load_results(at_the_place) if row.id == "table1.dcgan.full:svhn")
+    assert "features of the same network with random weights" in row.notes and row.n == TEST
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("nowhere --set svhn", "no checkpoint or run folder at 'nowhere'"),
+        ("mine --set svhn --split test", "give both --split test and --record"),
+        ("mine --set svhn --record table2.dcgan", "give both --split test and --record"),
+        ("mine --set svhn --split test --record nonsense", "'nonsense' is not the id of a claim"),
+        ("mine --set svhn --split test --record table2.dcgan", "by the protocol 1000, but this is full"),
+        ("pixels --set svhn --protocol 1000 --split test --record table2.dcgan", "other features than pixels"),
+        ("random --recipe nonsense", "no recipe is called 'nonsense'"),
+        ("random --recipe paper-mnist", "must not know the label"),
+        ("mine --set svhn --layers 7", "numbers from 1 to 3"),
+        ("mine --set svhn --draws 3", "cannot have 3 draws"),
+        ("mine --set svhn --protocol 400", "400 labels of each class were asked for"),
+        ("pixels --set nowhere", "no image set or folder 'nowhere'"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(words, message, capsys):
+    assert run(words) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.err.count("\n") == 1 and not shown.out
+
+
+def test_random_weights_follow_the_seed():
+    model = ModelConfig(image_size=(8, 8), base_width=2)
+    first, again, other = (feature_command._random(model, seed).state_dict()["head.weight"] for seed in (0, 0, 1))
+    assert first.equal(again) and not first.equal(other)

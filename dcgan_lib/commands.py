@@ -144,7 +144,7 @@ class Sample:
     """Draw pictures with a trained generator: one grid, or one file each."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint (mnist, faces, rooms, portraits) or a run's folder."""
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
     out: Path | None = None
     """The grid's file, samples.png if unset; with --separate, the folder of the pictures, samples if unset."""
     num_images: int = 64

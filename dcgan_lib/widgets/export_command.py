@@ -12,7 +12,7 @@ class Export:
     """Write a trained generator for the web: a script that the live explorer loads, or ONNX."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint (mnist, faces, rooms, portraits) or a run's folder."""
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
     out: Path | None = None
     """File to write; unset: NAME.js, or NAME.onnx with --onnx."""
     precision: Literal["int8", "half"] = "int8"

@@ -124,8 +124,17 @@ class DrawnBench:
         )
 
 
-def make_drawn_bench(checkpoint: str, boxes: Path, seed: int, name: str = "window") -> DrawnBench:
+def make_drawn_bench(checkpoint: str, boxes: Path | None = None, seed: int = 0, name: str = "window") -> DrawnBench:
     """Put a generator and the boxes drawn on its pictures together.
+
+    Parameters
+    ----------
+    checkpoint : str
+        A committed checkpoint's name or a run's folder.
+    boxes : Path, optional
+        Their file; by default ``windows.json`` in the checkpoint's folder.
+    seed, name : int, str
+        Which pictures they were drawn on, and around what.
 
     Raises
     ------
@@ -135,7 +144,9 @@ def make_drawn_bench(checkpoint: str, boxes: Path, seed: int, name: str = "windo
     config = load_config(checkpoint)[0].model
     if config.num_classes:
         raise UserError("forgetting needs a generator without classes: choose another checkpoint")
-    drawn = load_boxes(boxes, config.image_size, checkpoint=find_run(checkpoint).name, seed=seed, object=name)
+    folder = find_run(checkpoint)
+    path = folder / "windows.json" if boxes is None else boxes
+    drawn = load_boxes(path, config.image_size, checkpoint=folder.name, seed=seed, object=name)
     return DrawnBench(generator=load_generator(checkpoint), discriminator=load_discriminator(checkpoint), drawn=drawn)
 
 

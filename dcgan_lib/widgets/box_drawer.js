@@ -71,12 +71,12 @@ class Drawer {
     const label = `Picture with boxes: ${KEYS}`;
     this.stage = el("div", { class: "dx-stage", tabindex: 0, role: "application", "aria-roledescription": "drawing area", "aria-label": label, style: "width: min(100%, 32rem); margin: 0 auto; touch-action: none; cursor: crosshair" }, canvas);
     this.number = el("input", { type: "number", class: "dx-seed", min: 0, max: model.get("num_images") - 1, step: 1, inputmode: "numeric", onchange: () => this.turn(Math.floor(Number(this.number.value)) || 0) });
-    this.count = el("span", { class: "dx-hint" });
+    this.count = el("p", { class: "dx-hint" });
     this.live = el("p", { class: "dx-live", "aria-live": "polite" });
     const hint = el("p", { class: "dx-note" }, `Drag to draw a box around each ${model.get("object")}; click in a box to take it away. Keys: ${KEYS}.`);
     const row = el("div", { class: "dx-row" }, button("Previous", () => this.turn(this.index - 1)), button("Next", () => this.turn(this.index + 1)),
-      el("label", { class: "dx-field" }, el("span", {}, "Picture"), this.number), button("Add box", () => this.add(fresh(this.size))), button("Remove box", () => this.remove(this.chosen)), this.count);
-    this.root = el("div", { class: "dcgan-explorer" }, el("div", { class: "dx", role: "group", "aria-label": `Boxes around each ${model.get("object")}` }, this.stage, row, el("div", { class: "dx-foot" }, hint, this.live)));
+      el("label", { class: "dx-field" }, el("span", {}, "Picture"), this.number), button("Add box", () => this.add(fresh(this.size))), button("Remove box", () => this.remove(this.chosen)));
+    this.root = el("div", { class: "dcgan-explorer" }, el("div", { class: "dx", role: "group", "aria-label": `Boxes around each ${model.get("object")}` }, this.stage, row, el("div", { class: "dx-foot" }, this.count, this.live), hint));
     this.root.addEventListener("keydown", (event) => event.stopPropagation()); // or Lab takes the arrow keys
     this.stage.addEventListener("keydown", (event) => this.key(event));
     this.stage.addEventListener("pointerdown", (event) => this.press(event));
@@ -123,7 +123,7 @@ class Drawer {
   /** Show the picture that the index names. */
   arrive() {
     this.chosen = this.boxes.length - 1;
-    this.say(`Picture ${this.index}, ${this.boxes.length} boxes`);
+    this.say(`Picture ${this.index}, ${this.boxes.length} ${this.boxes.length === 1 ? "box" : "boxes"}`);
     this.show();
   }
 
@@ -197,7 +197,7 @@ class Drawer {
       this.model.send({ type: "need picture", index: i });
     }
     const context = this.canvas.getContext("2d"), picture = this.pictures.get(index);
-    context.imageSmoothingEnabled = false;
+    context.imageSmoothingQuality = "high"; // a window is easier to see without the edges of its pixels
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     if (picture) context.drawImage(picture, 0, 0, this.canvas.width, this.canvas.height);
     boxes.forEach((box, i) => this.frame(box, i === this.chosen));

@@ -87,7 +87,7 @@ def test_keyboard_does_everything(page):
     for key in ("Delete", "PageUp", "PageUp"):
         page.keyboard.press(key)
     assert saved(page) == [0, [[0, 22, 22, 42, 44], [1, 20, 21, 41, 42]]]
-    assert "Picture 0, 1 boxes" in page.locator("[aria-live]").inner_text()
+    assert "Picture 0, 1 box" in page.locator("[aria-live]").inner_text()
 
 
 def test_buttons_turn_and_add_and_remove(page):

@@ -274,14 +274,14 @@ class Publish:
     """Name of the checkpoint."""
     command: str
     """What made the run, for the card."""
-    discriminator: bool = True
-    """Keep the discriminator too; without it the checkpoint is half as large."""
+    keep: Literal["both", "generator", "discriminator"] = "both"
+    """One network alone makes the checkpoint half as large."""
 
     def run(self) -> None:
         """Publish and say how large it is."""
         from dcgan_lib.training.publish import publish
 
-        folder = publish(self.run_dir, self.name, command=self.command, discriminator=self.discriminator)
+        folder = publish(self.run_dir, self.name, command=self.command, keep=self.keep)
         print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*')) / 1e6:.1f} MB")
 
 

@@ -33,6 +33,7 @@ from dcgan_lib.interpretation.arithmetic import (
     way_of,
 )
 from dcgan_lib.interpretation.arithmetic_study import Settings, load_shares, record_study, run_study
+from dcgan_lib.interpretation.concepts import DESCRIBED
 from dcgan_lib.interpretation.turn import flips, moved, pick_sides, random_axes, straight_lines, summarise, turn_axes
 from dcgan_lib.interpretation.turn_study import load_turn, record_turn, run_turn
 
@@ -77,8 +78,10 @@ def world(monkeypatch):
     probe = Reads(ProbeConfig(image_size=(16, 16), num_channels=3, heads=heads, widths=(2,)))
     for module in (arithmetic_study, turn_study):
         monkeypatch.setattr(module, "load_generator", lambda name: Paints().eval())
-        monkeypatch.setattr(module, "load_probe", lambda name: probe)
+        name = "load_panel" if module is arithmetic_study else "load_probe"
+        monkeypatch.setattr(module, name, lambda name: probe)
     monkeypatch.setattr(arithmetic_study, "load_discriminator", lambda name: Doubts())
+    monkeypatch.setattr(arithmetic_study, "described", lambda name: DESCRIBED["portraits"])
     return SimpleNamespace(generator=Paints().eval(), probe=probe, pool=draw_pool(Paints().eval(), probe, 2_000, 0))
 
 

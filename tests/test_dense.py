@@ -85,7 +85,7 @@ def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("dcgan_lib.training.publish.checkpoints_root", lambda: tmp_path / "checkpoints")
     config = TrainConfig(model=DIGITS, batch_size=32, steps=20, log_every=10, num_samples=10)
     fit(config, load_image_set("digits"), tmp_path / "run", threads=1, progress=False)
-    folder = publish(tmp_path / "run", "gan", command="dcgan train", discriminator=False)
+    folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="generator")
     assert not (folder / "discriminator.safetensors").exists()
     assert "fully connected, 2 hidden layers of 32 units" in (folder / "card.md").read_text()
     z_bd, labels_b = sample_latents(10, DIGITS, seeded(0)), torch.arange(10)
@@ -95,3 +95,6 @@ def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
         load_discriminator(folder)
     with pytest.raises(UserError, match="dense one"):
         export_model(folder)
+    folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="discriminator")
+    assert load_discriminator(folder).config == DIGITS and not (folder / "generator.safetensors").exists()
+    assert "dcgan evaluate" not in (folder / "card.md").read_text()

@@ -159,10 +159,17 @@ def test_objects_that_come_and_go_are_counted_once():
     paths = np.broadcast_to(levels[:, :, None, None, None], (2, 7, 3, 16, 16))
     seen = count_changes(paths, lamp_probe())
     assert (seen.appeared, seen.disappeared) == ({"lamp": 1}, {"lamp": 1}), "doubt in between is no change"
-    assert seen.per_segment.value == 1 and seen.n == 2
+    assert seen.per_segment.value == 1 and seen.n == 2 and seen.lasting.value == 0.5
     assert seen.sure_ends.value == 1 and seen.sure_middles.value == 0
     with pytest.raises(UserError, match="no yes-or-no head"):
         count_changes(paths, lamp_probe("continuous"))
+
+
+def test_a_lamp_that_comes_and_goes_again_does_not_last():
+    levels = np.array([[0, 255, 0, 0, 0], [0, 120, 255, 255, 255], [0, 255, 120, 255, 255]], np.uint8)
+    seen = count_changes(np.broadcast_to(levels[:, :, None, None, None], (3, 5, 3, 16, 16)), lamp_probe())
+    assert seen.returned == {"lamp": 1}
+    assert seen.lasting.value == pytest.approx(2 / 3) and seen.lasting.low < 2 / 3 < seen.lasting.high
 
 
 def test_paths_of_another_shape_are_refused():

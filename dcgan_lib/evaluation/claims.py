@@ -230,6 +230,7 @@ _GENERATORS = (
         for name, chapter in {
             **dict.fromkeys(_DIGITS, 13),
             "faces": 5,
+            "bedrooms": 4,
             "rooms": 4,
             "portraits": 5,
         }.items()
@@ -241,6 +242,12 @@ _PROBES = (
     _own("ours.probe.street-digits", 8, "drawn-digit classifier, test accuracy in %", AtLeast(95, 0, 5)),
     _own("ours.probe.faces.female", 5, "faces probe: the set's own sex label, test accuracy in %", AtLeast(85, 0, 5)),
     _own("ours.probe.faces.age", 5, "faces probe: the age label, R2 on test images", AtLeast(0.5, 0, 0.2, "")),
+    _own(
+        "ours.probe.smiles",
+        12,
+        "smile probe: its set's own label, smiling or neutral, accuracy in %",
+        AtLeast(85, 0, 5),
+    ),
     *(
         _own(
             f"ours.probe.{name}.presence",

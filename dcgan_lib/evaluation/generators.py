@@ -32,6 +32,7 @@ FEATURES_OF = {
     "mnist": "mnist-classifier",
     "faces64": "faces-probe",
     "rooms": "rooms-probe",
+    "bedrooms64": "rooms-probe",
     "portraits": "portraits-probe",
     "street-digits": "street-digits-classifier",
 }

@@ -13,47 +13,13 @@ from torchvision.utils import make_grid
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probe_model import Probe
+from dcgan_lib.evaluation.probe_panel import Panel
+from dcgan_lib.interpretation.concepts import SUMS, Concept, Sum
 from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 
 SIGNS = (1, -1, 1)
-Concept = Mapping[str, bool]
 _PORTION = 2_000
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Describe a sum: A and B differ in one attribute, B and C in another.
-
-    Parameters
-    ----------
-    added : str
-        The attribute that A has, and B and C lack.
-    carried : str
-        The attribute in which A and B differ from C.
-    begins_with : bool
-        Whether A and B have the carried attribute; C has the opposite.
-    """
-
-    added: str
-    carried: str
-    begins_with: bool
-
-    @property
-    def concepts(self) -> tuple[Concept, Concept, Concept]:
-        """Attributes of A, B and C."""
-        own, other = self.begins_with, not self.begins_with
-        pairs = ((True, own), (False, own), (False, other))
-        return tuple({self.added: added, self.carried: carried} for added, carried in pairs)
-
-    @property
-    def wanted(self) -> Concept:
-        """What A - B + C should show: the added attribute, and the carried one as C has it."""
-        return {self.added: True, self.carried: not self.begins_with}
-
-
-SUMS = {"smile": Sum("smile", "long_hair", True), "glasses": Sum("glasses", "long_hair", False)}
-"""The two sums of the paper's Fig. 7; long and short hair stand in for its woman and man."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +43,14 @@ def pictures_of(generator: AnyGenerator, z_nd: np.ndarray) -> np.ndarray:
     return generate_u8(generator, torch.from_numpy(np.ascontiguousarray(z_nd, dtype=np.float32)))
 
 
-def draw_pool(generator: AnyGenerator, probe: Probe, num: int, seed: int) -> Pool:
+def draw_pool(generator: AnyGenerator, probe: Probe | Panel, num: int, seed: int) -> Pool:
     """Draw samples and read their attributes; sample i is the same whenever ``num`` and ``seed`` are.
 
     Parameters
     ----------
     generator : AnyGenerator
         Unconditional, on any device.
-    probe : Probe
+    probe : Probe or Panel
         Reads pictures of the generator's size.
     num : int
         How many.
@@ -189,12 +155,15 @@ def add_up(z_t3kd: np.ndarray) -> np.ndarray:
     return np.einsum("g,...gkd->...d", np.array(SIGNS) / z_t3kd.shape[-2], z_t3kd)
 
 
-def exemplars(pool: Pool, name: str, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4) -> np.ndarray:
-    """Return latent vectors chosen by `pick` for one of `SUMS`, shape (trials, 3, num, d)."""
-    return pool.z_nd[pick(pool, SUMS[name].concepts, num, trials, seed, ahead=ahead)]
+def exemplars(
+    pool: Pool, name: str | Sum, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4
+) -> np.ndarray:
+    """Return latent vectors chosen by `pick` for a sum, or for one of `SUMS` by name, shape (trials, 3, num, d)."""
+    asked = SUMS[name] if isinstance(name, str) else name
+    return pool.z_nd[pick(pool, asked.concepts, num, trials, seed, ahead=ahead)]
 
 
-def succeeds(generator: AnyGenerator, probe: Probe, y_td: np.ndarray, wanted: Concept) -> np.ndarray:
+def succeeds(generator: AnyGenerator, probe: Probe | Panel, y_td: np.ndarray, wanted: Concept) -> np.ndarray:
     """Return for each vector whether the probe sees all that is wanted in its picture; bool, shape (t,)."""
     return shows(probe.predict(pictures_of(generator, y_td)), wanted)
 

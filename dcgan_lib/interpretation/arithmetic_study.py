@@ -4,7 +4,7 @@ Axes: t trials, k exemplars of a concept, d latent.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,12 @@ import torch
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.details import load_details, save_details
-from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.probe_model import Probe
+from dcgan_lib.evaluation.probe_panel import Panel, load_panel
 from dcgan_lib.evaluation.results import Result, record
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.interpretation.arithmetic import (
-    SUMS,
     Pool,
-    Sum,
     add_up,
     draw_pool,
     pick,
@@ -30,6 +28,7 @@ from dcgan_lib.interpretation.arithmetic import (
     rescaled,
     shows,
 )  # fmt: skip
+from dcgan_lib.interpretation.concepts import Sum, described
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.models.sampling import from_u8
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator
@@ -44,7 +43,7 @@ class Judge:
     """Say of pictures what they show and whether they are plausible."""
 
     generator: AnyGenerator
-    probe: Probe
+    probe: Probe | Panel
     discriminator: AnyDiscriminator
     limit: float
 
@@ -74,13 +73,13 @@ class Settings:
     pool: int
     seed: int
     confidence: float
-    ahead: float
+    ahead: float | None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         if self.trials < 2 or self.pool < 1:
             raise UserError(f"trials must be at least 2 and pool at least 1, but got {self.trials} and {self.pool}")
-        if not (0.5 <= self.confidence < 1 and self.ahead > 0):
+        if not 0.5 <= self.confidence < 1 or (self.ahead is not None and self.ahead <= 0):
             raise UserError(
                 f"confidence must lie in 0.5 to 1 and ahead above 0, but got {self.confidence} and {self.ahead}"
             )
@@ -122,9 +121,10 @@ def conditions(pool: Pool, asked: Sum, generator: AnyGenerator, settings: Settin
         yield f"{k}", pictures_of(generator, add_up(z_t3kd[:, :, :k]))
     for k in (1, 3, 10):
         yield f"{k} rescaled", pictures_of(generator, rescaled(add_up(z_t3kd[:, :, :k]), generator.config))
-    anywhere = pool.z_nd[pick(pool, asked.concepts, most, t, seed, confidence=settings.confidence)]
-    for k in (1, 3, 10):
-        yield f"{k} any pose", pictures_of(generator, add_up(anywhere[:, :, :k]))
+    if settings.ahead is not None:
+        anywhere = pool.z_nd[pick(pool, asked.concepts, most, t, seed, confidence=settings.confidence)]
+        for k in (1, 3, 10):
+            yield f"{k} any pose", pictures_of(generator, add_up(anywhere[:, :, :k]))
     yield "C alone", pictures_of(generator, z_t3kd[:, 2, :3].mean(1))
     by_chance = pick(pool, ({},) * 2, 3, t, seed + 1, ahead=settings.ahead)
     swapped = np.concatenate([pool.z_nd[by_chance], z_t3kd[:, 2:, :3]], 1)
@@ -135,15 +135,15 @@ def conditions(pool: Pool, asked: Sum, generator: AnyGenerator, settings: Settin
         yield f"{k} pixels", pixel_sums(pictures[:, :, :k])
 
 
-def make_judge(pool: Pool, generator: AnyGenerator, probe: Probe, discriminator: AnyDiscriminator) -> Judge:
+def make_judge(pool: Pool, generator: AnyGenerator, probe: Probe | Panel, discriminator: AnyDiscriminator) -> Judge:
     """Set the limit of plausibility by the first 2,000 samples of the pool."""
     logits = realness(discriminator, pictures_of(generator, pool.z_nd[:2_000]))
     limit = float(np.quantile(logits, IMPLAUSIBLE_SHARE))
     return Judge(generator=generator, probe=probe, discriminator=discriminator, limit=limit)
 
 
-def run_study(settings: Settings, sums: dict[str, Sum] = SUMS) -> Study:
-    """Make every sum under every condition, and judge the pictures.
+def run_study(settings: Settings, sums: Mapping[str, Sum] | None = None) -> Study:
+    """Make every sum under every condition, and judge the pictures; by default all that `described` names.
 
     Raises
     ------
@@ -152,9 +152,9 @@ def run_study(settings: Settings, sums: dict[str, Sum] = SUMS) -> Study:
     """
     begun = time.monotonic()
     generator, discriminator = load_generator(settings.checkpoint), load_discriminator(settings.checkpoint)
-    probe = load_probe(settings.probe)
+    probe, sums = load_panel(settings.probe), described(settings.checkpoint).sums if sums is None else sums
     for asked in sums.values():
-        for name in (asked.added, asked.carried, "yaw"):
+        for name in (asked.added, asked.carried, *(["yaw"] if settings.ahead is not None else [])):
             probe.head(name)
     pool = draw_pool(generator, probe, settings.pool, settings.seed)
     judge, seen, picked = make_judge(pool, generator, probe, discriminator), {}, {}
@@ -195,10 +195,12 @@ def _record_sum(study: Study, name: str, set_name: str, shared: dict[str, Any]) 
         "more than half of the sums show both attributes": value.low > 50,
         "more do than with a random difference in place of A - B": study.gain("3", "random", sum_name=name).low > 0,
     }
-    other = ", ".join(f"{key} {study.share(name, key).value:.1f} %" for key in ("random", "C alone", "3 any pose"))
+    keys = [key for key in ("random", "C alone", "3 any pose") if key in study.seen[name]]
+    other = ", ".join(f"{key} {study.share(name, key).value:.1f} %" for key in keys)
+    pose = "in any pose" if study.settings.ahead is None else "looking ahead"
     notes = (
-        f"Three exemplars looking ahead, read by {study.settings.probe}; {SUMS[name].carried} stands in for the "
-        f"paper's man and woman. Other conditions: {other}."
+        f"Three exemplars {pose}, read by {study.settings.probe}; {described(study.settings.checkpoint).carried}. "
+        f"Other conditions: {other}."
     )
     n = study.settings.trials
     return record(f"arithmetic.{name}:{set_name}", value=value, n=n, checks=checks, notes=notes, **shared)
@@ -249,3 +251,17 @@ def load_shares(set_name: str, root: Path | None = None) -> dict[str, dict[str, 
         name: {key: {what: Estimate(*x) for what, x in found.items()} for key, found in entries.items()}
         for name, entries in kept.items()
     }
+
+
+def curve(found: Mapping[str, Mapping[str, Estimate]], kind: str = "") -> list[tuple[int, float, float, float]]:
+    """Return a sum's success against the number of exemplars, as points of `dcgan_lib.plotting.plot_bands`.
+
+    Parameters
+    ----------
+    found : mapping of str to mapping
+        A sum's shares by condition, from `load_shares`.
+    kind : str, default ""
+        Which conditions: "" for plain latent sums, else "rescaled", "any pose" or "pixels".
+    """
+    keys = [key for key in found if key.partition(" ")[0].isdigit() and key.partition(" ")[2] == kind]
+    return [(int(key.partition(" ")[0]), *found[key]["both"]) for key in keys]

@@ -11,6 +11,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.interpretation.arithmetic import Pool, choose, pictures_of
+from dcgan_lib.interpretation.exemplars import TURN, Exemplars
 from dcgan_lib.models.networks import AnyGenerator
 
 STEPS = np.linspace(-1, 1, 11)
@@ -63,6 +64,28 @@ def random_axes(axes_nd: np.ndarray, seed: int) -> np.ndarray:
 def moved(z_nd: np.ndarray, axes_nd: np.ndarray, steps_s: np.ndarray = STEPS) -> np.ndarray:
     """Return each vector at each step along its axis, shape (n, s, d)."""
     return z_nd[:, None] + np.asarray(steps_s)[:, None] * axes_nd[:, None]
+
+
+def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> np.ndarray:
+    """Turn a pool's first samples along the axis that exemplars picked by eye give.
+
+    Parameters
+    ----------
+    generator : AnyGenerator
+        The one whose samples were picked.
+    own : Exemplars
+        With those that look left and those that look right; see `TURN`.
+    num_faces : int, default 5
+        Rows, as in the paper.
+
+    Returns
+    -------
+    ndarray
+        uint8, n x c x h x w: eleven pictures a face, the face itself in the middle.
+    """
+    axis_d = turn_axes(own.latents(TURN, generator.config)[None])
+    z_nsd = moved(own.pool_latents(generator.config)[:num_faces], axis_d)
+    return pictures_of(generator, z_nsd.reshape(-1, z_nsd.shape[-1]))
 
 
 def read_along(

@@ -6,13 +6,20 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from dcgan_lib.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """Turn faces along an axis from left-looking to right-looking samples, as in Fig. 8, and measure their yaw."""
+    """Turn faces along an axis from left-looking to right-looking samples, as in Fig. 8, and measure their yaw.
+
+    With --exemplars the two sides come from a file, and the turn is only drawn: no probe needs to read a yaw.
+    """
 
     checkpoint: Positional[str] = "portraits"
     """A committed checkpoint or a run's folder."""
+    exemplars: Path | None = None
+    """File of exemplars that look left and right, such as data/checkpoints/faces/exemplars.json."""
     probe: str = "probe-portraits"
     """Who reads the yaw."""
     faces: int = 300
@@ -36,6 +43,9 @@ class Turn:
         from dcgan_lib.paths import atomic_write
         from dcgan_lib.training.samples import write_grid
 
+        if self.exemplars:
+            self._draw_own()
+            return
         if self.record:
             split_id(f"turn.linear:{self.record}")
             check_command("turn.linear", self._command(), self.record)
@@ -53,6 +63,20 @@ class Turn:
         if self.record:
             row = record_turn(study, self.record, command=self._command())
             print(f"recorded {row.id}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}] {row.verdict}")
+
+    def _draw_own(self) -> None:
+        """Turn the pool's first five samples along the axis that the file's exemplars give."""
+        from dcgan_lib.interpretation.exemplars import load_exemplars
+        from dcgan_lib.interpretation.turn import drawn_turn
+        from dcgan_lib.training.checkpoints import load_generator
+        from dcgan_lib.training.samples import write_grid
+
+        if self.record:
+            raise UserError("exemplars chosen by hand are drawn, not measured: leave out --record, or --exemplars")
+        own = load_exemplars(self.exemplars)
+        own.check_checkpoint(self.checkpoint)
+        write_grid(self.out / "turn.png", drawn_turn(load_generator(self.checkpoint), own), 11)
+        print(f"figure: {self.out}")
 
     def _command(self) -> str:
         words = ["dcgan turn", self.checkpoint, f"--probe {self.probe}", f"--faces {self.faces}"]

@@ -116,3 +116,8 @@ def load_turn(set_name: str, root: Path | None = None) -> dict[str, Any]:
         If it was not measured.
     """
     return load_details(f"curves/turn.{set_name}", f"dcgan turn ... --record {set_name}", root)
+
+
+def yaw_curve(turned: dict[str, Any], name: str) -> list[tuple[float, float, float, float]]:
+    """Return the mean yaw at each step along the "axis" or a "random" one, from `load_turn`, for `plot_bands`."""
+    return [(step, *yaw) for step, yaw in zip(turned["steps"], turned[name]["yaw"], strict=True)]

@@ -17,7 +17,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probe_model import Probe
-from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval
+from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval, wilson_interval
 from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 
@@ -216,6 +216,10 @@ class Changes:
         Per object, how often it went from surely absent to surely present, and the other way.
     per_segment : Estimate
         Changes of either kind in a segment, the mean.
+    returned : dict of str to int
+        Per object, in how many segments it changed more than once.
+    lasting : Estimate
+        Share of segments in which no object changes more than once: what came stays, what went stays away.
     sure_ends, sure_middles : Estimate
         Share of objects that the probe is sure about, either way, in the first and last pictures and in the middle.
     n : int
@@ -225,6 +229,8 @@ class Changes:
     appeared: dict[str, int]
     disappeared: dict[str, int]
     per_segment: Estimate
+    returned: dict[str, int]
+    lasting: Estimate
     sure_ends: Estimate
     sure_middles: Estimate
     n: int
@@ -253,10 +259,13 @@ def count_changes(paths_u8: np.ndarray, probe: Probe) -> Changes:
         up_so += (known_so == -1) & (now_so == 1)
         down_so += (known_so == 1) & (now_so == -1)
         known_so = np.where(now_so == 0, known_so, now_so)
+    again_so = up_so + down_so > 1
     return Changes(
         appeared=dict(zip(names, up_so.sum(0).tolist(), strict=True)),
         disappeared=dict(zip(names, down_so.sum(0).tolist(), strict=True)),
         per_segment=mean_interval((up_so + down_so).sum(1)),
+        returned=dict(zip(names, again_so.sum(0).tolist(), strict=True)),
+        lasting=wilson_interval(int((~again_so.any(1)).sum()), len(paths_u8)),
         sure_ends=mean_interval(sure_sto[:, [0, -1]].mean((1, 2))),
         sure_middles=mean_interval(sure_sto[:, sure_sto.shape[1] // 2].mean(1)),
         n=len(paths_u8),

@@ -156,6 +156,7 @@ def semantic_checks(report: WalkReport) -> dict[str, bool]:
         "each object appears and disappears at least 10 times": (
             min([*seen.appeared.values(), *seen.disappeared.values()]) >= 10
         ),
+        "changes are single and lasting in at least 95 % of segments": seen.lasting.value >= 0.95,
         "the probe is as sure of middles as of samples, within 5 points": (
             seen.sure_middles.value > seen.sure_ends.value - 0.05
         ),
@@ -177,8 +178,11 @@ def record_walks(report: WalkReport, command: str) -> list[Result]:
     )
     seen, faded = report.changes, report.faded_changes
     counts = ", ".join(f"{name} +{up} -{seen.disappeared[name]}" for name, up in seen.appeared.items())
+    again = ", ".join(f"{name} {count}" for name, count in seen.returned.items())
     changed = (
-        f"Objects that change per segment, by a probe that is over 90 % sure before and after: {counts}. Sure of "
+        f"Objects that change per segment, by a probe that is over 90 % sure before and after: {counts}. "
+        f"No object changes twice in {seen.lasting.value:.1%} [{seen.lasting.low:.1%}, {seen.lasting.high:.1%}] of "
+        f"segments; when pixels are mixed {faded.lasting.value:.1%}. Segments in which it does: {again}. Sure of "
         f"{seen.sure_middles.value:.1%} of objects in middles, {seen.sure_ends.value:.1%} in ends, "
         f"{faded.sure_middles.value:.1%} in mixed pixels."
     )
@@ -200,7 +204,8 @@ def numbers(report: WalkReport) -> dict[str, Any]:
         "largest_step": report.steps.largest, "largest_step_pixels": report.pixel_steps.largest,
         "largest_over_median": report.steps.unevenness, "length": report.steps.length, "refined": report.refined,
         "middles_from_real": report.middles, "mixed_middles_from_real": report.faded_middles,
-        "changes_per_segment": report.changes.per_segment, "sure_ends": report.changes.sure_ends,
+        "changes_per_segment": report.changes.per_segment, "lasting": report.changes.lasting,
+        "lasting_mixed": report.faded_changes.lasting, "sure_ends": report.changes.sure_ends,
         "sure_middles": report.changes.sure_middles, "sure_mixed_middles": report.faded_changes.sure_middles,
     }  # fmt: skip
     shown: dict[str, Any] = {name: [round(x, 4) for x in estimate] for name, estimate in plain.items()}

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -22,9 +23,11 @@ from dcgan_lib.training.checkpoints import (
 from dcgan_lib.training.log import read_metrics
 
 MAX_METRICS = 200
+NETWORKS = {"generator": load_generator, "discriminator": load_discriminator}
+Keep = Literal["both", "generator", "discriminator"]
 
 
-def publish(run_dir: str | Path, name: str, *, command: str, discriminator: bool = True) -> Path:
+def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both") -> Path:
     """Copy a run's weights in half precision, its settings, metrics and samples, and write its card.
 
     Parameters
@@ -35,8 +38,8 @@ def publish(run_dir: str | Path, name: str, *, command: str, discriminator: bool
         Folder under ``data/checkpoints``; an earlier checkpoint of that name is replaced.
     command : str
         What made the run; the card prints it.
-    discriminator : bool, default True
-        Keep the discriminator too. Without it the checkpoint is half as large.
+    keep : {"both", "generator", "discriminator"}, default "both"
+        One network alone makes the checkpoint half as large.
 
     Returns
     -------
@@ -54,9 +57,7 @@ def publish(run_dir: str | Path, name: str, *, command: str, discriminator: bool
     metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")
-    networks = {"generator": load_generator(run)}
-    if discriminator:
-        networks["discriminator"] = load_discriminator(run)
+    networks = {kind: load(run) for kind, load in NETWORKS.items() if keep in ("both", kind)}
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     for kind, network in networks.items():
@@ -66,7 +67,7 @@ def publish(run_dir: str | Path, name: str, *, command: str, discriminator: bool
     atomic_write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics[every - 1 :: every]))
     for path in sorted(run.glob("samples/*.png")):
         Image.open(path).save(folder / "samples" / f"{path.stem}.webp", quality=80)
-    atomic_write(folder / "card.md", _card(name, command, metrics[-1], run))
+    atomic_write(folder / "card.md", _card(name, command, metrics[-1], run, keep))
     return folder
 
 
@@ -76,7 +77,7 @@ def _networks(model: ModelConfig) -> str:
     return f"DCGAN, base width {model.base_width}, kernel {model.kernel_size}"
 
 
-def _card(name: str, command: str, last: dict[str, float], run: Path) -> str:
+def _card(name: str, command: str, last: dict[str, float], run: Path, keep: Keep) -> str:
     config, about = load_config(run)
     model = config.model
     height, width = model.image_size
@@ -91,8 +92,10 @@ def _card(name: str, command: str, last: dict[str, float], run: Path) -> str:
         "versions": f"dcgan_lib {__version__}, torch {torch.__version__.partition('+')[0]}",
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    shown = f"# {name}\n\n| | |\n|---|---|\n{table}\n"
+    if keep == "discriminator":
+        return shown
     return (
-        f"# {name}\n\n| | |\n|---|---|\n{table}\n\n"
-        f"How good it is: `dcgan results --section ours.{name}.`; to measure again: "
+        f"{shown}\nHow good it is: `dcgan results --section ours.{name}.`; to measure again: "
         f"`dcgan evaluate {name} --record {name}`.\n"
     )

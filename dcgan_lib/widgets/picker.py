@@ -1,0 +1,122 @@
+"""Pick exemplars by eye: a page of samples with a box to tick under each, for JupyterLab and Colab.
+
+Axes: n samples. On a page without a kernel the samples and ticks stay as they were stored.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image
+
+from dcgan_lib.errors import UserError
+from dcgan_lib.interpretation.arithmetic import pictures_of
+from dcgan_lib.interpretation.exemplars import Exemplars
+from dcgan_lib.models.sampling import sample_latents, seeded
+from dcgan_lib.training.checkpoints import load_generator
+
+
+class ExemplarPicker(widgets.VBox):
+    """Show a generator's samples by number, and keep which of them show a concept.
+
+    Parameters
+    ----------
+    checkpoint : str
+        A committed checkpoint's name, or a run's folder.
+    concepts : sequence of str, or mapping of str to sequence of int
+        Their names, with the samples that are ticked to begin with.
+    seed, pool : int
+        Seed and size of the pool of samples, as for ``dcgan arithmetic``.
+    first, count : int
+        Number of the first sample on the page, and how many it shows.
+
+    Raises
+    ------
+    UserError
+        If there is no such checkpoint, a number lies outside the pool, or there is no concept.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str = "faces",
+        concepts: Sequence[str] | Mapping[str, Sequence[int]] = ("A", "B", "C"),
+        *,
+        seed: int = 1,
+        pool: int = 8_000,
+        first: int = 0,
+        count: int = 24,
+    ) -> None:
+        known = concepts if isinstance(concepts, Mapping) else dict.fromkeys(concepts, ())
+        kept = Exemplars(checkpoint=checkpoint, seed=seed, pool=pool, concepts=known)
+        if not (0 <= first < pool and count >= 1):
+            raise UserError(f"first must lie in 0 to {pool - 1} and count above 0, but got {first} and {count}")
+        self.checkpoint, self.seed, self.pool, self.count = checkpoint, seed, pool, count
+        self.picked = {name: list(numbers) for name, numbers in kept.concepts.items()}
+        self._generator = load_generator(checkpoint)
+        self._z_nd = sample_latents(pool, self._generator.config, seeded(seed)).numpy()
+        self._concept = widgets.Dropdown(options=list(self.picked), description="concept")
+        self._back, self._on = (widgets.Button(description=text) for text in ("earlier", "later"))
+        wrapped = {"flex_flow": "row wrap", "width": "100%"}
+        self._grid, self._list = widgets.Box(layout=widgets.Layout(**wrapped)), widgets.Label()
+        head = widgets.Box([self._concept, self._back, self._on], layout=widgets.Layout(**wrapped))
+        super().__init__([head, self._grid, self._list])
+        self._concept.observe(lambda _: self._tick(), "value")
+        self._back.on_click(lambda _: self.show(max(self.first - self.count, 0)))
+        self._on.on_click(lambda _: self.show(min(self.first + self.count, self.pool - 1)))
+        self.show(first)
+
+    def show(self, first: int) -> None:
+        """Turn to the page that begins with a sample."""
+        self.first = first
+        z_nd = self._z_nd[first : first + self.count]
+        cells = [self._cell(first + i, pixels) for i, pixels in enumerate(pictures_of(self._generator, z_nd))]
+        self._grid.children = cells
+        self._tick()
+
+    def exemplars(self, sums: Mapping[str, Sequence[str]] | None = None) -> Exemplars:
+        """Return what is picked, to be saved with ``exemplars(...).save(path)``; see `Exemplars`.
+
+        Parameters
+        ----------
+        sums : mapping of str to sequence of str, optional
+            A sum's name to its concepts A, B and C.
+        """
+        place = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool}
+        return Exemplars(**place, concepts=self.picked, sums=sums or {})
+
+    def _cell(self, number: int, pixels_chw: np.ndarray) -> widgets.VBox:
+        buffer = io.BytesIO()
+        pixels = pixels_chw[0] if len(pixels_chw) == 1 else pixels_chw.transpose(1, 2, 0)
+        Image.fromarray(pixels).save(buffer, "WEBP", quality=80)
+        picture = widgets.Image(value=buffer.getvalue(), format="webp", layout=widgets.Layout(width="72px"))
+        box = widgets.Checkbox(description=str(number), indent=False, layout=widgets.Layout(width="72px"))
+        box.observe(self._take, "value")
+        return widgets.VBox([picture, box])
+
+    def _boxes(self) -> list[widgets.Checkbox]:
+        return [cell.children[1] for cell in self._grid.children]
+
+    def _tick(self) -> None:
+        """Tick what the concept holds on this page."""
+        numbers = list(self.picked[self._concept.value])
+        for box in self._boxes():
+            box.value = int(box.description) in numbers
+        self._say()
+
+    def _take(self, change: dict[str, Any]) -> None:
+        numbers, number = self.picked[self._concept.value], int(change["owner"].description)
+        if change["new"] and number not in numbers:
+            numbers.append(number)
+        if not change["new"] and number in numbers:
+            numbers.remove(number)
+        self._say()
+
+    def _say(self) -> None:
+        numbers = ", ".join(map(str, self.picked[self._concept.value])) or "none yet"
+        self._list.value = f"{self._concept.value}: {numbers} (seed {self.seed}, pool of {self.pool:,})"
+
+    def __repr__(self) -> str:
+        """Name the checkpoint, the seed and the page; the same on every machine."""
+        return f"ExemplarPicker({self.checkpoint!r}, seed={self.seed}, first={self.first})"

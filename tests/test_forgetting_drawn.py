@@ -59,6 +59,7 @@ def test_boxes_by_hand_find_the_map_that_paints_the_object(study, bench):
     assert study.accuracy["activations"].low > 0.95 > study.accuracy["place"].high
     assert study.accuracy["place"].value > 0.6, "windows are always in the upper half"
     assert outcome.scene["pixels inside"].value > 0.9 and outcome.scene["pixels outside"].value == 0
+    assert outcome.light["inside"].value < 0.8 and outcome.light["outside"] == (1, 1, 1)
     assert [len(found) for found in study.outcomes.values()] == [1, 4, 4]
     others = [o.scene["pixels inside"].value for o in study.outcomes["random"] if WINDOW not in o.maps]
     assert max(others) < 0.1 and list(study.shown) == ["before", "paper", "random"]

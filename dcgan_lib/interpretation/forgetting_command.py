@@ -126,6 +126,7 @@ class Forget:
         chosen = {"boxes": self.boxes, "counts": self.counts}
         words = ["dcgan forget", self.checkpoint, f"--object {self.object}"]
         words += [] if self.layer is None else [f"--layer {self.layer}"]
-        words += [f"--threshold {self.threshold:g} --c {self.c:g} --samples {self.samples} --measured {self.measured}"]
+        words += [f"--threshold {self.threshold:g} --c {self.c:g} --samples {self.samples}"]
+        words += [] if self.boxes else [f"--measured {self.measured}"]
         words += [f"--{key} {path.as_posix()}" for key, path in chosen.items() if path]
         return " ".join([*words, f"--draws {self.draws} --seed {self.seed} --record {self.record}"])

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,8 @@ def drawn_numbers(study: DrawnStudy, counted: Counted | None) -> dict[str, Any]:
 
     def plain(outcome: DrawnOutcome) -> dict[str, Any]:
         scene = {key: rounded(x) for key, x in outcome.scene.items()}
-        return {"maps": outcome.maps, "scene": scene, "less_real": rounded(outcome.less_real)}
+        light = {key: rounded(x) for key, x in outcome.light.items()}
+        return {"maps": outcome.maps, "scene": scene, "light": light, "more_real": rounded(outcome.more_real)}
 
     fit = {"boxes": study.fit.num_boxes, "positions": study.fit.num_positions}
     fit |= {"accuracy": {way: rounded(x) for way, x in study.accuracy.items()}}
@@ -141,10 +143,8 @@ def record_drawn(
         f"{accuracy['activations'].value:.1%} of positions right, one that knows only the place "
         f"{accuracy['place'].value:.1%}."
     )
-    moved = ", ".join(f"{key} {value.value:.2f}" for key, value in outcome.scene.items())
-    rest = (
-        "Distance that pixels outside the boxes moved, in % of that between unrelated pictures. As shares of it: "
-        f"{moved}. In the discriminator's eyes the log-odds of real fall by {outcome.less_real.value:.1f}."
+    rest = "Distance that pixels outside the boxes moved, in % of that between unrelated pictures. " + " ".join(
+        f"{label}: {_told(study.outcomes[way])}." for way, label in (("paper", "Picked"), ("random", "Random maps"))
     )
     return [
         record(
@@ -156,3 +156,11 @@ def record_drawn(
             checks=drawn_rest_checks(outcome), notes=rest, **shared,
         ),
     ]  # fmt: skip
+
+
+def _told(found: list[DrawnOutcome]) -> str:
+    """Return how far the pictures moved in a sentence's middle, as a mean over choices of maps."""
+    moved = ", ".join(f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in found[0].scene)
+    light = ", ".join(f"{key} {fmean(o.light[key].value for o in found):.2f}" for key in found[0].light)
+    more = fmean(o.more_real.value for o in found)
+    return f"as shares, {moved}; brightness over that before, {light}; the discriminator's log-odds of real change by {more:+.1f}"

@@ -24,6 +24,7 @@ from dcgan_lib.interpretation.forgetting import (
     fit_maps,
     labelled_positions,
     matched_maps,
+    positions_inside,
     random_maps,
     regress,
     second_highest,
@@ -48,13 +49,16 @@ class DrawnOutcome:
     scene : dict of str to Estimate
         How far pixels inside and outside the boxes moved, and the discriminator's features; see
         `dcgan_lib.interpretation.forgetting_bench.Outcome`.
-    less_real : Estimate
-        How much smaller the discriminator's log-odds of "real" are than with all maps on; mean over pictures.
+    light : dict of str to Estimate
+        Brightness over that with all maps on, "inside" and "outside" the boxes.
+    more_real : Estimate
+        The discriminator's log-odds of "real" less those with all maps on; mean over pictures.
     """
 
     maps: list[int]
     scene: dict[str, Estimate]
-    less_real: Estimate
+    light: dict[str, Estimate]
+    more_real: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +124,23 @@ class DrawnBench:
         return DrawnOutcome(
             maps=[int(i) for i in maps],
             scene=compare_scenes(originals, pictures, {}, features),
-            less_real=bootstrap_interval(np.mean, self.look(originals.pictures_u8)[1] - logits_n),
+            light=compare_light(originals, pictures),
+            more_real=bootstrap_interval(np.mean, logits_n - self.look(originals.pictures_u8)[1]),
         )
+
+
+def compare_light(originals: Originals, pictures_u8: np.ndarray) -> dict[str, Estimate]:
+    """Return the mean brightness inside and outside the boxes over that before; see `DrawnOutcome`."""
+    size = pictures_u8.shape[2:]
+    inside_nhw = positions_inside(originals.boxes_n4, size, size)
+    boxed, found = inside_nhw.any((1, 2)), {}
+    for place, mask in (("inside", inside_nhw[boxed]), ("outside", ~inside_nhw[boxed])):
+        before, after = (
+            (x[boxed].mean(1) * mask).sum((1, 2)) / mask.sum((1, 2)).clip(min=1)
+            for x in (originals.pictures_u8, pictures_u8)
+        )
+        found[place] = bootstrap_interval(lambda old, new: new.mean() / max(old.mean(), 1e-9), before, after)
+    return found
 
 
 def make_drawn_bench(checkpoint: str, boxes: Path | None = None, seed: int = 0, name: str = "window") -> DrawnBench:

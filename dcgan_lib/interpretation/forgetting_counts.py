@@ -163,4 +163,5 @@ def _told(found: list[DrawnOutcome]) -> str:
     moved = ", ".join(f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in found[0].scene)
     light = ", ".join(f"{key} {fmean(o.light[key].value for o in found):.2f}" for key in found[0].light)
     more = fmean(o.more_real.value for o in found)
-    return f"as shares, {moved}; brightness over that before, {light}; the discriminator's log-odds of real change by {more:+.1f}"
+    told = f"as shares, {moved}; brightness over that before, {light}"
+    return f"{told}; the discriminator's log-odds of real change by {more:+.1f}"

@@ -49,6 +49,7 @@ def study(bench):
 
 
 def write_counts(path, study, **seen) -> None:
+    seen = {"matched": seen.get("random", "")} | seen
     path.write_text(json.dumps({"settings": study.settings, "seen": seen}))
 
 
@@ -79,15 +80,16 @@ def test_places_know_nothing_of_the_picture():
     assert len(np.unique(found[0].reshape(5, -1), axis=1).T) == 24, "every position is told from the others"
 
 
-def test_pictures_to_be_counted_are_of_another_seed_and_in_three_conditions(study, bench):
+def test_pictures_to_be_counted_are_of_another_seed_and_in_four_conditions(study, bench):
     pictures = trial_pictures(bench, study, 30)
-    whole, picked, random = (seen_windows(part) for part in pictures.values())
+    whole, picked, random, matched = (seen_windows(part) for part in pictures.values())
     assert whole.sum() > 10 and not picked.any()
     np.testing.assert_array_equal(
         pictures["before"], generate_u8(bench.generator, sample_latents(30, MODEL, seeded(1)))
     )
-    without = [WINDOW in study.outcomes["random"][i % 4].maps for i in range(30)]
-    np.testing.assert_array_equal(random, whole & ~np.array(without))
+    for way, has in (("random", random), ("matched", matched)):
+        without = [WINDOW in study.outcomes[way][i % 4].maps for i in range(30)]
+        np.testing.assert_array_equal(has, whole & ~np.array(without))
 
 
 def test_counts_become_rates_rows_and_details(study, tmp_path):

@@ -1,7 +1,8 @@
 """Windows counted by eye, where no probe can judge, and the paper's claims about forgetting in the ledger.
 
-The pictures are those of the seed after that of the boxes. Each stands before the eye three times, with all maps on,
-with the picked ones off and with as many others off; all are shuffled, and nothing tells which is which.
+The pictures are those of the seed after that of the boxes. Each stands before the eye four times, with all maps on,
+with the picked ones off and with as many others off, random or matched ones; all are shuffled, and nothing tells which
+is which.
 """
 
 import json
@@ -21,7 +22,7 @@ from dcgan_lib.interpretation.forgetting_drawn import DrawnBench, DrawnOutcome, 
 from dcgan_lib.interpretation.forgetting_study import LEAST_FALL, MOST_MOVED, details_name, rounded
 from dcgan_lib.models.sampling import sample_latents, seeded
 
-CONDITIONS = ("before", "paper", "random")
+CONDITIONS = ("before", "paper", "random", "matched")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +41,18 @@ def trial_pictures(bench: DrawnBench, study: DrawnStudy, num: int) -> dict[str, 
     bench : DrawnBench
         See `make_drawn_bench`.
     study : DrawnStudy
-        Tells which maps are off: in "random", picture i has those of draw i, and then the first again.
+        Tells which maps are off: in "random" and "matched", picture i has those of draw i, and then the first again.
     num : int
         How many latent vectors.
     """
-    layer, random = study.settings["layer"], study.outcomes["random"]
+    layer = study.settings["layer"]
     z_nd = sample_latents(num, bench.generator.config, seeded(study.settings["seed"] + 1))
-    by_chance = [bench.without(z_nd[i : i + 1], random[i % len(random)].maps, layer) for i in range(num)]
-    whole, picked = (bench.without(z_nd, off, layer) for off in ([], study.outcomes["paper"][0].maps))
-    return dict(zip(CONDITIONS, (whole, picked, np.concatenate(by_chance)), strict=True))
+    pictures = {"before": bench.without(z_nd, [], layer)}
+    for way in CONDITIONS[1:]:
+        found = study.outcomes[way]
+        turns = [bench.without(z_nd[i : i + 1], found[i % len(found)].maps, layer) for i in range(num)]
+        pictures[way] = np.concatenate(turns)
+    return pictures
 
 
 def read_counts(path: Path, settings: Mapping[str, Any]) -> Counted:
@@ -75,10 +79,13 @@ def read_counts(path: Path, settings: Mapping[str, Any]) -> Counted:
 
 def drawn_object_checks(counted: Counted, name: str) -> dict[str, bool]:
     """Judge ``forget.object``: most are gone, and others at random do not do it."""
-    fall, by_chance = (counted.changes[way].fall for way in ("paper", "random"))
+    fall, random, matched = (counted.changes[way].fall for way in CONDITIONS[1:])
     return {
         f"the rate of {name}s, counted by eye, falls by {LEAST_FALL:.0%} or more": fall.low >= LEAST_FALL,
-        "it falls, and by more than with as many random maps off": fall.low > max(0, by_chance.high),
+        "it falls, and by more than with as many random maps off": fall.low > max(0, random.high),
+        "it falls, and by more than with as many random maps off that are about as active": (
+            fall.low > max(0, matched.high)
+        ),
     }
 
 
@@ -133,12 +140,13 @@ def record_drawn(
     save_details(details_name(set_name, name), drawn_numbers(study, counted), root)
     shared: dict[str, Any] = {"command": command, "seconds": study.seconds, "seed": study.settings["seed"], "unit": "%"}
     shared |= {"checkpoint": study.settings["checkpoint"], "data": f"{set_name}, generated", "root": root}
-    gone, by_chance, accuracy = counted.changes["paper"], counted.changes["random"], study.accuracy
+    (gone, random, matched), accuracy = (counted.changes[way] for way in CONDITIONS[1:]), study.accuracy
     told = (
         f"Relative fall (below 0: a rise) of the rate of {name}s, counted by eye in shuffled pictures, when "
         f"{len(outcome.maps)} of {study.settings['num_maps']} maps of layer {study.settings['layer']} are off, all "
         f"with a weight over {study.settings['threshold']:g}; from {gone.before.value:.1%} to {gone.after.value:.1%} "
-        f"of pictures, with random maps to {by_chance.after.value:.1%}. {study.settings['boxes']} boxes drawn by hand "
+        f"of pictures, with random maps to {random.after.value:.1%}, with as active ones to {matched.after.value:.1%}. "
+        f"{study.settings['boxes']} boxes drawn by hand "
         f"in {study.fit.num_boxes} pictures; of pictures kept out, the regression tells "
         f"{accuracy['activations'].value:.1%} of positions right, one that knows only the place "
         f"{accuracy['place'].value:.1%}."

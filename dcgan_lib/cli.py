@@ -13,6 +13,7 @@ from dcgan_lib.commands import Command, Train
 from dcgan_lib.config import Recipe, recipe
 from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.neighbour_command import Neighbours
+from dcgan_lib.evaluation.search_command import Search
 from dcgan_lib.interpretation.arithmetic_command import Arithmetic
 from dcgan_lib.interpretation.forgetting_command import Forget
 from dcgan_lib.interpretation.saliency_command import Saliency
@@ -22,6 +23,7 @@ from dcgan_lib.widgets.export_command import Export
 
 COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {
     "neighbours": Neighbours,
+    "search": Search,
     "walk": Walk,
     "arithmetic": Arithmetic,
     "turn": Turn,

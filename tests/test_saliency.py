@@ -29,7 +29,7 @@ from dcgan_lib.interpretation.guided_backprop import (
 )
 from dcgan_lib.interpretation.receptive_field import Field, receptive_field
 from dcgan_lib.interpretation.saliency_controls import fresh_network, randomised, rank_correlations
-from dcgan_lib.interpretation.saliency_pictures import crop, image_tiles, map_tiles, outlined, shown
+from dcgan_lib.interpretation.saliency_pictures import crop, image_tiles, map_tiles, outlined, read_sheet, shown
 from dcgan_lib.interpretation.saliency_study import SaliencySettings, load_saliency, record_saliency, run_saliency
 from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.networks import new_discriminator
@@ -342,6 +342,13 @@ def test_command_writes_what_it_promises(made_up, tmp_path, capsys):
     side = receptive_field(MODEL).size
     with Image.open(out / "saliency.png") as image:
         assert image.size == (6 * (side + 2) + 2, 2 * (side + 2) + 2)
+        pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    fresh, trained = read_sheet(out / "saliency.png", side)
+    assert fresh.shape == trained.shape == (6, 3, side, side)
+    assert np.array_equal(fresh[0], pixels[:, 2 : side + 2, 2 : side + 2])
+    assert np.array_equal(trained[5], pixels[:, -side - 2 : -2, -side - 2 : -2])
+    with pytest.raises(UserError, match="no two halves of tiles"):
+        read_sheet(out / "saliency.png", side + 1)
     told = json.loads((out / "peaks.json").read_text())
     assert len(told["trained"]) == len(told["fresh"]) == 6
     assert set(told["trained"][0]) == {"feature", "image", "row", "column", "response", "window"}

@@ -1,5 +1,6 @@
 """Walks: even where the generator is a straight line, caught where it jumps, and written as files that open."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -259,6 +260,8 @@ def test_rows_are_recorded_under_the_set(tmp_path, monkeypatch):
     assert {row.id for row in load_results(tmp_path) if row.is_measured} == {row.id for row in rows}
     assert rows[0].value == pytest.approx(report.steps.largest.value) and rows[0].n == 40
     json.dumps(walk_study.numbers(report))
+    borrowed = walk_study.record_walks(dataclasses.replace(report, image_set="bedrooms64"), "dcgan walk x --record")
+    assert [row.id for row in borrowed] == ["walk.smooth:bedrooms64"], "a probe of drawn rooms reads no photographs"
 
 
 @pytest.fixture

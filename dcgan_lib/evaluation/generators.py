@@ -36,6 +36,8 @@ FEATURES_OF = {
     "portraits": "portraits-probe",
     "street-digits": "street-digits-classifier",
 }
+BORROWED_FEATURES = frozenset({"bedrooms64"})
+"""Sets measured in features learnt on another set: distances may be compared, attributes mean nothing there."""
 HELD_OUT_SPLIT = {"mnist": "test", "rooms": "test", "portraits": "test", "street-digits": "test"}
 
 

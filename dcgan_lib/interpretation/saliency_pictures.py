@@ -4,14 +4,17 @@ Axes: p peaks, c channels, h x w pixels; ``_u8`` pixels 0..255.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.guided_backprop import Maps, Peak
 from dcgan_lib.interpretation.receptive_field import Field
 
 GREY = 128
+GAP = 2  # pixels around each tile of a sheet, as torchvision's make_grid has them
 
 
 def shown(values_pchw: np.ndarray) -> np.ndarray:
@@ -53,6 +56,35 @@ def map_tiles(maps: Maps, field: Field) -> np.ndarray:
 def image_tiles(images_u8: np.ndarray, peaks: Sequence[Peak], field: Field) -> np.ndarray:
     """Return the part of its image that each peak sees: uint8, p x c x size x size."""
     return np.stack([crop(images_u8[peak.image], field.window(peak.row, peak.column)) for peak in peaks])
+
+
+def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a sheet that ``dcgan saliency`` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of saliency.png or images.png, or of a copy in another format.
+    size : int
+        Side of a tile in pixels: that of the receptive field.
+
+    Returns
+    -------
+    fresh, trained : ndarray
+        uint8, p x 3 x size x size: the left and the right half, row by row.
+
+    Raises
+    ------
+    UserError
+        If the picture is not made of such tiles.
+    """
+    pixels_hwc, step = np.asarray(Image.open(path).convert("RGB"))[GAP:, GAP:], size + GAP
+    (rows, over), (columns, aside) = (divmod(side, step) for side in pixels_hwc.shape[:2])
+    if over or aside or columns % 2 or not rows:
+        raise UserError(f"{Path(path).name} has no two halves of tiles of {size} pixels: it is no sheet of such maps")
+    tiles = pixels_hwc.reshape(rows, step, columns, step, 3)[:, :size, :, :size].transpose(0, 2, 4, 1, 3)
+    halves = np.split(tiles, 2, axis=1)
+    return halves[0].reshape(-1, 3, size, size), halves[1].reshape(-1, 3, size, size)
 
 
 def outlined(picture_chw: np.ndarray, box: np.ndarray) -> np.ndarray:

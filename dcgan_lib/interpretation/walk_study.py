@@ -12,7 +12,7 @@ import numpy as np
 from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import PROBE_EXTRACTORS, get_features
-from dcgan_lib.evaluation.generators import FEATURES_OF, HELD_OUT_SPLIT
+from dcgan_lib.evaluation.generators import BORROWED_FEATURES, FEATURES_OF, HELD_OUT_SPLIT
 from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.results import Result, record
 from dcgan_lib.evaluation.statistics import Estimate
@@ -165,7 +165,7 @@ def semantic_checks(report: WalkReport) -> dict[str, bool]:
 
 
 def record_walks(report: WalkReport, command: str) -> list[Result]:
-    """Enter ``walk.smooth:SET`` and ``walk.semantic:SET`` into the claims ledger."""
+    """Enter ``walk.smooth:SET`` and, where the probe was made for the set, ``walk.semantic:SET`` into the ledger."""
     shared: dict[str, Any] = {"command": command, "seconds": report.seconds, "seed": report.seed, "n": report.n}
     data = f"{report.image_set}, {report.n_real:,} images of its {report.held_out} split"
     shared |= {"checkpoint": report.checkpoint, "data": data, "unit": ""}
@@ -186,16 +186,13 @@ def record_walks(report: WalkReport, command: str) -> list[Result]:
         f"{seen.sure_middles.value:.1%} of objects in middles, {seen.sure_ends.value:.1%} in ends, "
         f"{faded.sure_middles.value:.1%} in mixed pixels."
     )
+    rows = [("smooth", report.steps.largest, smooth_checks(report), told)]
+    if report.image_set not in BORROWED_FEATURES:
+        rows.append(("semantic", seen.per_segment, semantic_checks(report), changed))
     return [
-        record(
-            f"walk.smooth:{report.image_set}", value=report.steps.largest, checks=smooth_checks(report), notes=told,
-            **shared,
-        ),
-        record(
-            f"walk.semantic:{report.image_set}", value=seen.per_segment, checks=semantic_checks(report), notes=changed,
-            **shared,
-        ),
-    ]  # fmt: skip
+        record(f"walk.{name}:{report.image_set}", value=value, checks=checks, notes=notes, **shared)
+        for name, value, checks, notes in rows
+    ]
 
 
 def numbers(report: WalkReport) -> dict[str, Any]:

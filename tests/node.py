@@ -1,4 +1,4 @@
-"""Run the explorer's own JavaScript in Node, for tests of its numbers."""
+"""Run a widget's own JavaScript in Node, for tests of its numbers."""
 
 import json
 import shutil
@@ -13,9 +13,9 @@ from dcgan_lib.widgets.page import FOLDER
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="Node is not installed")
 
 
-def run_js(folder: Path, code: str, *, files: dict[str, Any] | None = None) -> Any:
-    """Run code that sees every name of explorer.js and reads JSON files; return what it gives to `answer`."""
-    source = (FOLDER / "explorer.js").read_text(encoding="utf-8").removesuffix("export default { render };\n")
+def run_js(folder: Path, code: str, *, files: dict[str, Any] | None = None, script: str = "explorer.js") -> Any:
+    """Run code that sees every name of a script and reads JSON files; return what it gives to `answer`."""
+    source = (FOLDER / script).read_text(encoding="utf-8").removesuffix("export default { render };\n")
     for name, content in (files or {}).items():
         (folder / name).write_text(json.dumps(content))
     head = 'import { readFileSync } from "node:fs";\n'

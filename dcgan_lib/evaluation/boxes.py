@@ -122,15 +122,17 @@ def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
     images_u8 : ndarray
         uint8, n x c x h x w; grey ones become RGB.
     boxes_n4 : ndarray
-        One box a picture; NaN for none.
+        One box a picture; NaN for none. Or several, n x k x 4.
     """
     shown = np.repeat(images_u8, 3, 1) if images_u8.shape[1] == 1 else images_u8.copy()
     high = [shown.shape[3] - 1, shown.shape[2] - 1]
-    for picture, box in zip(shown, boxes_n4, strict=True):
-        for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))) if np.isfinite(box).all() else ():
+    boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
+    found = [(i, box) for i, boxes_k4 in enumerate(boxes_nk4) for box in boxes_k4 if np.isfinite(box).all()]
+    for i, box in found:
+        for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))):
             left, top = (box[:2].round().astype(int) - grow).clip(0, high)
             right, bottom = (box[2:].round().astype(int) - 1 + grow).clip(0, high)
             rows, columns, ink = slice(top, bottom + 1), slice(left, right + 1), np.array(colour, np.uint8)[:, None]
-            picture[:, top, columns] = picture[:, bottom, columns] = ink
-            picture[:, rows, left] = picture[:, rows, right] = ink
+            shown[i][:, top, columns] = shown[i][:, bottom, columns] = ink
+            shown[i][:, rows, left] = shown[i][:, rows, right] = ink
     return shown

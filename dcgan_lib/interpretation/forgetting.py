@@ -108,12 +108,12 @@ def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
 
 
 def positions_inside(boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
-    """Return which positions of a grid have their centre in each picture's box.
+    """Return which positions of a grid have their centre in a box of each picture.
 
     Parameters
     ----------
     boxes_n4 : ndarray
-        In pixels of the picture, right and bottom exclusive; NaN for no box.
+        In pixels of the picture, right and bottom exclusive; NaN for no box. Or several a picture, n x k x 4.
     image_size, grid : tuple of int
         Height and width, of the picture in pixels and of the grid in positions.
 
@@ -123,9 +123,10 @@ def positions_inside(boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tu
         bool, n x h x w.
     """
     y_h, x_w = ((np.arange(count) + 0.5) * side / count for side, count in zip(image_size, grid, strict=True))
-    left, top, right, bottom = (side[:, None] for side in boxes_n4.T)
+    boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
+    left, top, right, bottom = (boxes_nk4[..., i, None] for i in range(4))
     rows, columns = (y_h >= top) & (y_h < bottom), (x_w >= left) & (x_w < right)
-    return rows[:, :, None] & columns[:, None, :]
+    return (rows[..., :, None] & columns[..., None, :]).any(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def fit_maps(
     maps_nchw : ndarray
         A layer's maps; see `activations`.
     boxes_n4 : ndarray
-        One box a picture, in pixels; NaN for none.
+        One box a picture, in pixels; NaN for none. Or several, n x k x 4.
     image_size : tuple of int
         Height and width of the pictures.
     c : float, default 1.0
@@ -181,18 +182,11 @@ def fit_maps(
     Paper: positions inside the boxes are positives, random ones of the same pictures negatives. Our choice, because it
     does not say: the negatives lie outside the box, as many as inside, and the maps are not scaled.
     """
-    inside_nhw = positions_inside(boxes_n4, image_size, maps_nchw.shape[2:])
-    boxed = np.flatnonzero(inside_nhw.any((1, 2)) & ~inside_nhw.all((1, 2)))
-    if len(boxed) < 5:
-        raise UserError(f"only {len(boxed)} pictures have a box with a position inside: use more samples")
-    rng, parts = np.random.default_rng(seed), []
-    for i in boxed:
-        there, elsewhere = (np.flatnonzero(part) for part in (inside_nhw[i].ravel(), ~inside_nhw[i].ravel()))
-        others = rng.choice(elsewhere, min(len(there), len(elsewhere)), replace=False)
-        vectors = maps_nchw[i].reshape(len(maps_nchw[i]), -1).T[np.concatenate([there, others])]
-        parts.append((vectors, np.arange(len(vectors)) < len(there)))
+    parts = labelled_positions(maps_nchw, boxes_n4, image_size, seed)
+    if len(parts) < 5:
+        raise UserError(f"only {len(parts)} pictures have a box with a position inside: use more samples")
     fold = max(1, len(parts) // 5)
-    trial, whole = _regress(parts[fold:], c), _regress(parts, c)
+    trial, whole = regress(parts[fold:], c), regress(parts, c)
     kept_out = [np.concatenate(column) for column in zip(*parts[:fold], strict=True)]
     return Fit(
         weights_c=whole.coef_[0],
@@ -202,7 +196,22 @@ def fit_maps(
     )
 
 
-def _regress(parts: list[tuple[np.ndarray, np.ndarray]], c: float) -> LogisticRegression:
+def labelled_positions(
+    maps_nchw: np.ndarray, boxes_n4: np.ndarray, image_size: tuple[int, int], seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return, for each picture with a box, activations at positions, p x c, and which are inside; see `fit_maps`."""
+    inside_nhw = positions_inside(boxes_n4, image_size, maps_nchw.shape[2:])
+    rng, parts = np.random.default_rng(seed), []
+    for i in np.flatnonzero(inside_nhw.any((1, 2)) & ~inside_nhw.all((1, 2))):
+        there, elsewhere = (np.flatnonzero(part) for part in (inside_nhw[i].ravel(), ~inside_nhw[i].ravel()))
+        others = rng.choice(elsewhere, min(len(there), len(elsewhere)), replace=False)
+        vectors = maps_nchw[i].reshape(len(maps_nchw[i]), -1).T[np.concatenate([there, others])]
+        parts.append((vectors, np.arange(len(vectors)) < len(there)))
+    return parts
+
+
+def regress(parts: list[tuple[np.ndarray, np.ndarray]], c: float) -> LogisticRegression:
+    """Fit the logistic regression to what `labelled_positions` returns."""
     vectors, is_there = (np.concatenate(column) for column in zip(*parts, strict=True))
     return LogisticRegression(C=c, max_iter=5_000).fit(vectors.astype(np.float64), is_there)
 

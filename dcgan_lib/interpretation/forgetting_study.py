@@ -200,12 +200,12 @@ def numbers(study: ForgetStudy) -> dict[str, Any]:
     """Return what was measured as plain values; each estimate is value, low, high."""
 
     def plain(outcome: Outcome) -> dict[str, Any]:
-        changes = {key: {part: _rounded(x) for part, x in vars(c).items()} for key, c in outcome.changes.items()}
-        scene = {key: _rounded(x) for key, x in outcome.scene.items()}
+        changes = {key: {part: rounded(x) for part, x in vars(c).items()} for key, c in outcome.changes.items()}
+        scene = {key: rounded(x) for key, x in outcome.scene.items()}
         return {"maps": outcome.maps, "layer": outcome.layer, "changes": changes, "scene": scene}
 
     controls = {
-        kind: {key: _rounded(mean_fall(found, key)) for key in found[0].changes}
+        kind: {key: rounded(mean_fall(found, key)) for key in found[0].changes}
         for kind, found in study.controls.items()
     }
     falls = {
@@ -223,13 +223,14 @@ def numbers(study: ForgetStudy) -> dict[str, Any]:
     }
 
 
-def _rounded(estimate: Estimate) -> list[float]:
+def rounded(estimate: Estimate) -> list[float]:
+    """Return an estimate as value, low, high."""
     return [round(float(x), 4) for x in estimate]
 
 
 def record_forgetting(study: ForgetStudy, set_name: str, *, command: str, root: Path | None = None) -> list[Result]:
     """Enter ``forget.object:SET`` and ``forget.rest:SET`` into the ledger when windows were forgotten; keep details."""
-    save_details(_details(set_name, study.settings["object"]), numbers(study), root)
+    save_details(details_name(set_name, study.settings["object"]), numbers(study), root)
     if study.settings["object"] != "window":
         return []  # the paper's claim is about windows
     outcome, other = study.outcomes["paper"], study.settings["other"]
@@ -283,8 +284,9 @@ def load_forgetting(set_name: str, name: str = "window", root: Path | None = Non
     UserError
         If it was not measured.
     """
-    return load_details(_details(set_name, name), f"dcgan forget ... --object {name} --record {set_name}", root)
+    return load_details(details_name(set_name, name), f"dcgan forget ... --object {name} --record {set_name}", root)
 
 
-def _details(set_name: str, name: str) -> str:
+def details_name(set_name: str, name: str) -> str:
+    """Return where the numbers of a set and an object are kept; see `dcgan_lib.evaluation.details`."""
     return f"curves/forget.{set_name}.{name}"

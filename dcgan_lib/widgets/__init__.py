@@ -1,1 +1,1 @@
-"""The live explorer of a generator, in notebooks and in the built book, and the export of its weights."""
+"""The live explorer of a generator, the export of its weights, and a widget that draws boxes by hand."""

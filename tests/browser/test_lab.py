@@ -1,4 +1,4 @@
-"""The live explorer in a real JupyterLab: the page drives Python, and Python drives the page."""
+"""The live explorer and the box drawer in a real JupyterLab: the page drives Python, and Python drives the page."""
 
 import base64
 import json
@@ -24,6 +24,11 @@ CELLS = [
     "explorer.values = {'age': 0.5}\nexplorer.seed = 12",
     "print(base64.b64encode(explorer.picture.tobytes()).decode())",
 ]
+BOX_CELLS = [
+    "from dcgan_lib.widgets.box_drawer import BoxDrawer\n\ndrawer = BoxDrawer('rooms', num_images=3)\ndrawer",
+    "print([drawer.index, drawer.boxes])",
+    "drawer.boxes = [[2, 0, 0, 9, 9]]\ndrawer.index = 2",
+]
 # Run one cell by Lab's own command, and return the text it printed.
 RUN_CELL = """async (index) => {
   const panel = jupyterapp.shell.currentWidget;
@@ -44,9 +49,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a JupyterLab in a folder of its own and return its address."""
     pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("lab")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
-    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(notebook, folder / "trial.ipynb")
+    for name, cells in (("trial", CELLS), ("boxes", BOX_CELLS)):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+        notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     settings = {
         "IdentityProvider.token": TOKEN, "ServerApp.root_dir": str(folder), "ServerApp.port": 0,
@@ -83,12 +89,7 @@ def wait_for_lab(server: subprocess.Popen, folder: Path) -> str:
 
 def test_explorer_drives_python_and_is_driven(lab, browser):
     with Visit(browser, width=1400) as visit:
-        page = visit.page
-        page.set_default_timeout(120_000)
-        page.goto(f"{lab}lab/tree/trial.ipynb?token={TOKEN}")
-        page.wait_for_function(
-            "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-        )
+        page = open_notebook(visit, lab, "trial")
         page.evaluate(RUN_CELL, 0)
         page.locator(".dcgan-explorer[data-ready=free]").wait_for()
         pad, slider = page.locator(".dx-pad"), page.locator(".dcgan-explorer input[type=range]").first
@@ -116,6 +117,32 @@ def test_explorer_drives_python_and_is_driven(lab, browser):
         apart = np.abs(shown.astype(int) - exact)
         assert apart.mean() <= 1 and apart.max() <= 6
         assert page.locator(".dcgan-explorer input.dx-seed").input_value() == "12"
+
+
+def open_notebook(visit: Visit, lab: str, name: str) -> object:
+    """Open a notebook and wait for its kernel."""
+    page = visit.page
+    page.set_default_timeout(120_000)
+    page.goto(f"{lab}lab/tree/{name}.ipynb?token={TOKEN}")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+    return page
+
+
+def test_boxes_reach_python_and_come_back(lab, browser):
+    with Visit(browser, width=1400) as visit:
+        page = open_notebook(visit, lab, "boxes")
+        page.evaluate(RUN_CELL, 0)
+        page.locator(".dcgan-explorer[data-ready='0']").wait_for()
+        page.locator(".dx-stage[role=application]").focus()
+        for key in ("Enter", "ArrowRight", "ArrowDown", "PageDown"):
+            page.keyboard.press(key)
+        page.locator(".dcgan-explorer[data-ready='1']").wait_for()
+        assert page.evaluate(ACTIVE) == 0, "an arrow key reached Lab"
+        page.wait_for_timeout(500)  # the traits' way to Python
+        assert json.loads(page.evaluate(RUN_CELL, 1)) == [1, [[0, 22, 22, 43, 43]]]
+        page.evaluate(RUN_CELL, 2)
+        page.locator(".dcgan-explorer[data-ready='2']").wait_for()
+        assert "1 here; 1 in 1 of 3 pictures" in page.locator(".dx-hint").inner_text()
 
 
 def eval_printed(text: str) -> tuple[list[float], dict[str, float], int]:

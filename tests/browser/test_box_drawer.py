@@ -1,0 +1,108 @@
+"""The box drawer's page in Chromium, with a stand-in for the kernel: mouse, keyboard and labels."""
+
+import json
+
+import pytest
+
+from dcgan_lib.widgets.page import FOLDER
+
+from .conftest import AXE, Visit
+
+pytestmark = pytest.mark.browser
+# Show the widget as anywidget does; the model answers with a grey picture and keeps what is saved.
+SHOW = """async ([source, css]) => {
+  const blob = new Blob([source], { type: "text/javascript" });
+  const { default: widget } = await import(URL.createObjectURL(blob));
+  const state = { object: "window", num_images: 3, width: 64, height: 64, index: 0, boxes: [] };
+  const listeners = {}, grey = new Uint8Array(64 * 64 * 4).fill(150).buffer;
+  window.saved = () => JSON.stringify([state.index, state.boxes]);
+  window.heard = [];
+  document.addEventListener("keydown", (event) => window.heard.push(event.key));
+  const tell = (name, ...words) => (listeners[name] ?? []).forEach((listener) => listener(...words));
+  const model = {
+    get: (key) => structuredClone(state[key]),
+    set: (key, value) => { state[key] = value; },
+    save_changes: () => {},
+    on: (name, listener) => (listeners[name] ??= []).push(listener),
+    off: () => {},
+    send: ({ index }) => setTimeout(() => tell("msg:custom", { type: "picture", index }, [new DataView(grey)])),
+  };
+  document.documentElement.lang = "en";
+  document.title = "Boxes";
+  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
+  const main = document.createElement("main");
+  main.append(Object.assign(document.createElement("h1"), { textContent: "Boxes" }));
+  document.body.append(main);
+  widget.render({ model, el: main });
+}"""
+SERIOUS = """async () => (await axe.run()).violations
+  .filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, help }) => `${id}: ${help}`)"""
+
+
+@pytest.fixture
+def page(browser):
+    with Visit(browser) as visit:
+        visit.page.evaluate(SHOW, [(FOLDER / name).read_text() for name in ("box_drawer.js", "explorer.css")])
+        visit.page.locator(".dcgan-explorer[data-ready='0']").wait_for()
+        yield visit.page
+        assert visit.problems == []
+
+
+def saved(page) -> list:
+    return json.loads(page.evaluate("saved()"))
+
+
+def drag(page, *corners) -> None:
+    """Move the mouse between places, in pixels of the picture, with its button held."""
+    place = page.locator(".dx-stage canvas").bounding_box()
+    at = [(place["x"] + x * place["width"] / 64, place["y"] + y * place["height"] / 64) for x, y in corners]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for corner in at[1:]:
+        page.mouse.move(*corner)
+    page.mouse.up()
+
+
+def test_mouse_draws_and_takes_away(page):
+    drag(page, (10.5, 12.5), (30, 30), (39.5, 31.5))
+    assert saved(page) == [0, [[0, 10, 12, 40, 32]]]
+    drag(page, (50.5, 60.5), (90, 90))
+    assert saved(page)[1][1] == [0, 50, 60, 64, 64], "a drag that leaves the picture ends at its edge"
+    drag(page, (5, 5))
+    assert len(saved(page)[1]) == 2, "a click beside the boxes does nothing"
+    drag(page, (20, 20))
+    assert saved(page)[1] == [[0, 50, 60, 64, 64]]
+
+
+def test_keyboard_does_everything(page):
+    page.locator(".dx-stage").focus()
+    for key in ("Enter", "ArrowRight", "ArrowDown", "Shift+ArrowLeft", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    assert saved(page)[1] == [[0, 22, 22, 42, 44]] and page.evaluate("heard") == [], "a key went on to the page around"
+    page.keyboard.press("PageDown")
+    page.locator(".dcgan-explorer[data-ready='1']").wait_for()
+    for key in ("Enter", "Enter", "ArrowLeft", "n", "ArrowUp"):
+        page.keyboard.press(key)
+    assert saved(page) == [1, [[0, 22, 22, 42, 44], [1, 21, 20, 42, 41], [1, 20, 21, 41, 42]]]
+    for key in ("Delete", "PageUp", "PageUp"):
+        page.keyboard.press(key)
+    assert saved(page) == [0, [[0, 22, 22, 42, 44], [1, 20, 21, 41, 42]]]
+    assert "Picture 0, 1 box" in page.locator("[aria-live]").inner_text()
+
+
+def test_buttons_turn_and_add_and_remove(page):
+    for name in ("Add box", "Next", "Add box", "Next", "Next"):
+        page.get_by_role("button", name=name).click()
+    assert saved(page) == [2, [[0, 21, 21, 42, 42], [1, 21, 21, 42, 42]]]
+    page.get_by_label("Picture", exact=True).fill("1")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Remove box").click()
+    assert saved(page) == [1, [[0, 21, 21, 42, 42]]]
+    assert "1 in 1 of 3 pictures" in page.locator(".dx-hint").inner_text()
+
+
+def test_controls_have_names(page):
+    if not AXE.exists():
+        pytest.skip("npm's scripts are missing")
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert page.evaluate(SERIOUS) == []

@@ -25,6 +25,7 @@ from dcgan_lib.training.log import read_metrics
 MAX_METRICS = 200
 NETWORKS = {"generator": load_generator, "discriminator": load_discriminator}
 Keep = Literal["both", "generator", "discriminator"]
+WRITTEN = {"generator.safetensors", "discriminator.safetensors", "config.json", "metrics.jsonl", "card.md", "samples"}
 
 
 def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both") -> Path:
@@ -49,7 +50,8 @@ def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both"
     Raises
     ------
     UserError
-        If the run has not ended, or the name is not a plain one.
+        If the run has not ended, the name is not a plain one, or what belongs to the earlier checkpoint's weights
+        (directions, exemplars, boxes) would be lost.
     """
     run, folder = find_run(run_dir), checkpoints_root() / name
     if Path(name).name != name or name.startswith("."):
@@ -58,6 +60,9 @@ def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both"
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")
     networks = {kind: load(run) for kind, load in NETWORKS.items() if keep in ("both", kind)}
+    others = sorted(path.name for path in folder.glob("*") if path.name not in WRITTEN)
+    if others:
+        raise UserError(f"{folder} also holds {', '.join(others)}, made for its weights: move them away, then publish")
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     for kind, network in networks.items():

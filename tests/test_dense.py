@@ -99,6 +99,6 @@ def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
     assert load_discriminator(folder).config == DIGITS and not (folder / "generator.safetensors").exists()
     assert "dcgan evaluate" not in (folder / "card.md").read_text()
     (folder / "windows.json").write_text("{}")
-    with pytest.raises(UserError, match="also holds windows.json, made for its weights"):
+    with pytest.raises(UserError, match=r"also holds windows\.json, made for its weights"):
         publish(tmp_path / "run", "gan", command="dcgan train")
     assert load_discriminator(folder).config == DIGITS

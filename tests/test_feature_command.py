@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from scipy.io import savemat
 
 from dcgan_lib import cli
@@ -36,9 +37,14 @@ def place(tmp_path_factory):
         savemat(folder / f"{part}_32x32.mat", {"X": images, "y": labels})
     for name, about, channels in (("mine", "svhn", 3), ("grey", "mnist", 1)):
         (folder / name).mkdir()
-        model = ModelConfig(image_size=(32, 32), num_channels=channels, base_width=2)
+        torch.manual_seed(0)
+        model = ModelConfig(image_size=(32, 32), num_channels=channels, base_width=4)
         save_config(folder / name, TrainConfig(model=model), {"image_set": about})
-        save_weights(folder / name / "discriminator.safetensors", new_discriminator(model))
+        discriminator = new_discriminator(model).train()
+        with torch.no_grad():
+            for _ in range(40):  # batch norm's stored statistics are those of a run
+                discriminator(torch.rand(50, channels, 32, 32) * 2 - 1)
+        save_weights(folder / name / "discriminator.safetensors", discriminator)
     return folder
 
 
@@ -66,7 +72,7 @@ def test_from_mat_files_to_table_2(at_the_place, capsys):
     words = "mine --set svhn --protocol 1000 --draws 3 --split test --record table2.dcgan"
     assert run(words) == 0
     shown = capsys.readouterr().out
-    assert "224 features, 1,000 labels, 3 draws" in shown and "recorded table2.dcgan" in shown
+    assert "448 features, 1,000 labels, 3 draws" in shown and "recorded table2.dcgan" in shown
     row = next(row for row in load_results(at_the_place) if row.id == "table2.dcgan")
     assert row.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01) and row.low < row.value < row.high
     assert (row.n, row.data, row.checkpoint) == (TEST, "svhn, test", "mine") and row.seconds > 0
@@ -78,9 +84,10 @@ def test_from_mat_files_to_table_2(at_the_place, capsys):
 @pytest.mark.parametrize(
     ("words", "features"),
     [
-        ("mine --set svhn", 224),
-        ("mine --set svhn --layers 1 3 --grid 2 --batch-norm stored --features-file kept.npy", 40),
+        ("mine --set svhn", 448),
+        ("mine --set svhn --layers 1 3 --grid 2 --batch-norm stored --features-file kept.npy", 80),
         ("pixels --set digits", 64),
+        ("kmeans1 --set digits --centroids 20", 80),
         ("random --set digits --recipe tiny", 96),
     ],
 )
@@ -103,6 +110,9 @@ def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_pl
     assert run("grey --set svhn --split test --record table1.dcgan.full:svhn") == 0
     row = next(row for row in load_results(at_the_place) if row.id == "table1.dcgan.full:svhn")
     assert "features of the same network with random weights" in row.notes and row.n == TEST
+    assert run("kmeans1 --centroids 20 --set svhn --split test --record table1.kmeans1.full:svhn") == 0
+    row = next(row for row in load_results(at_the_place) if row.id == "table1.kmeans1.full:svhn")
+    assert "pixels" in row.notes and "--centroids 20" in row.command and row.checkpoint is None
 
 
 @pytest.mark.parametrize(
@@ -119,6 +129,7 @@ def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_pl
         ("mine --set svhn --layers 7", "numbers from 1 to 3"),
         ("mine --set svhn --draws 3", "cannot have 3 draws"),
         ("mine --set svhn --protocol 400", "400 labels of each class were asked for"),
+        ("kmeans1 --set svhn --centroids 1", "at least 2 centroids"),
         ("pixels --set nowhere", "no image set or folder 'nowhere'"),
     ],
 )

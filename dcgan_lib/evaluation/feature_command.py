@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from dcgan_lib.models.networks import AnyDiscriminator
 
 
+UNTRAINED = ("random", "pixels", "kmeans1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeaturesCommand:
     """Classify images by a discriminator's layers and a linear SVM, as in the paper's Tables 1 and 2."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint or a run's folder with a discriminator; random (its weights) or pixels (no network)."""
+    """A committed checkpoint or a run's folder with a discriminator; or random (its weights), pixels, kmeans1 (one
+    layer of K-means features)."""
     set: str = "cifar10"
     """Labelled image set: cifar10, svhn, mnist, street-digits."""
     protocol: Literal["full", "400", "1000"] = "full"
@@ -42,8 +46,10 @@ class FeaturesCommand:
     """Statistics: mean over minibatches of the set's training images, as the authors; or those of the checkpoint."""
     draws: int | None = None
     """Draws of labels to report over; unset: 10 for 400, 100 for 1000."""
+    centroids: int = 1_200
+    """Of kmeans1, which has four features each: one a quadrant."""
     seed: int = 0
-    """Of the draws, and of random weights."""
+    """Of the draws, of random weights and of centroids."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network runs; auto: a GPU if there is one."""
     features_file: Path | None = None
@@ -73,7 +79,7 @@ class FeaturesCommand:
             _show(self.checkpoint, splits.name, outcome)
             row = feature_rows.record_features(
                 self.record, outcome, image_set=splits.name, command=self._command(), seed=self.seed, control=beside,
-                checkpoint=None if self.checkpoint in ("random", "pixels") else Path(self.checkpoint).name,
+                checkpoint=None if self.checkpoint in UNTRAINED else Path(self.checkpoint).name,
             )  # fmt: skip
             print(f"recorded {row.id}: {row.verdict}")
 
@@ -82,7 +88,7 @@ class FeaturesCommand:
         from dcgan_lib.evaluation.conv_features import ConvFeatures
         from dcgan_lib.training.checkpoints import load_discriminator
 
-        if self.checkpoint == "pixels":
+        if self.checkpoint in UNTRAINED[1:]:
             return None
         if self.checkpoint == "random":
             network = _random(recipe(self.recipe).config.model, self.seed)
@@ -99,8 +105,11 @@ class FeaturesCommand:
 
     def _features(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "Features":
         from dcgan_lib.evaluation import conv_features
+        from dcgan_lib.evaluation.kmeans_features import KMeansFeatures
         from dcgan_lib.training.loop import choose_device
 
+        if self.checkpoint == "kmeans1":
+            return KMeansFeatures(self.centroids, seed=self.seed).fit(splits.train.images_u8).transform
         if network is None:
             return conv_features.pixel_features
         network = network.to(choose_device(self.device))
@@ -110,7 +119,11 @@ class FeaturesCommand:
         return conv_features.ConvFeatures(network, layers=self.layers or None, grid=self.grid)
 
     def _control(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "tuple[str, FittedProtocol]":
-        """Fit what the row is compared with: the same network with random weights."""
+        """Fit what the row is compared with: the same network with random weights, or pixels."""
+        from dcgan_lib.evaluation.conv_features import pixel_features
+
+        if network is None:
+            return "pixels", self._fit(pixel_features, splits)
         twin = _random(network.config, self.seed)
         name = "features of the same network with random weights"
         return name, self._fit(self._features(twin, splits), splits)
@@ -128,7 +141,7 @@ class FeaturesCommand:
         from dcgan_lib.evaluation import feature_rows, held_out
         from dcgan_lib.training.checkpoints import load_config
 
-        trained = self.checkpoint not in ("random", "pixels")
+        trained = self.checkpoint not in UNTRAINED
         feature_rows.check_row(
             self.record, protocol=self.protocol, set_name=self.set.casefold().replace("_", "-"),
             kind="dcgan" if trained else self.checkpoint, command=self._command(),
@@ -141,7 +154,9 @@ class FeaturesCommand:
         words += [f"--split {self.split}", f"--seed {self.seed}"]
         if self.checkpoint == "random":
             words.append(f"--recipe {self.recipe}")
-        if self.checkpoint != "pixels" and (self.layers or self.grid != 4 or self.batch_norm != "batches"):
+        if self.checkpoint == "kmeans1":
+            words.append(f"--centroids {self.centroids}")
+        if self.checkpoint not in UNTRAINED[1:] and (self.layers or self.grid != 4 or self.batch_norm != "batches"):
             layers = f" --layers {' '.join(map(str, self.layers))}" if self.layers else ""
             words.append(f"--grid {self.grid} --batch-norm {self.batch_norm}{layers}")
         words += [f"--draws {self.draws}"] if self.draws else []

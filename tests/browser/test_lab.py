@@ -120,10 +120,10 @@ def test_explorer_drives_python_and_is_driven(lab, browser):
 
 
 def open_notebook(visit: Visit, lab: str, name: str) -> object:
-    """Open a notebook and wait for its kernel."""
+    """Open a notebook in a workspace of its own, where no other one is restored, and wait for its kernel."""
     page = visit.page
     page.set_default_timeout(120_000)
-    page.goto(f"{lab}lab/tree/{name}.ipynb?token={TOKEN}")
+    page.goto(f"{lab}lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}")
     page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
     return page
 

@@ -92,6 +92,11 @@ def test_damaged_files_are_refused(tmp_path, text):
         load_exemplars(tmp_path / "bad.json")
 
 
+def test_a_file_that_is_not_there_is_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="there is no file of exemplars at"):
+        load_exemplars(tmp_path / "nowhere.json")
+
+
 def test_a_checkpoint_without_exemplars_says_so():
     with pytest.raises(UserError, match="has no exemplars"):
         load_exemplars("portraits")

@@ -288,7 +288,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(bench, eyes):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["portraits"], "no probe finds objects in pictures of 'portraits'"),
+        (["portraits"], "choose a generator of rooms, or give boxes drawn by hand with --boxes"),
         (["nowhere"], "nowhere"),
         (["rooms", "--object", "sofa"], "but no sofa"),
         (["rooms", "--layer", "9"], "layers are 0 to 3, but layer 9"),

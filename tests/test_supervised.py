@@ -193,6 +193,7 @@ def test_minutes_end_a_search_between_trials(options, tmp_path, capsys):
         (["--run-dir", "one", "--seed", "5"], "another seed"),
         (["--run-dir", "two", "--recipe", "paper-mnist"], "unconditional"),
         (["--run-dir", "two", "--trials", "0"], "at least 1 trial"),
+        (["--run-dir", "two", "--set", "rooms"], "the images of rooms have no classes to learn"),
         (["--run-dir", "two", "--record", "table2.supervised:mnist"], "table2.supervised:digits"),
         (["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "8"], "64 trials"),
     ],

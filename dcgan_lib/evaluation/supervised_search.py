@@ -106,7 +106,10 @@ def open_search(search: Search, run_dir: Path) -> None:
         If the network does not fit the set, the folder cannot be written, or it holds another search, or one in
         another space of settings.
     """
-    SupervisedCnn(search.model, search.split("train").num_classes)
+    classes = search.split("train").num_classes
+    if classes < 2:
+        raise UserError(f"the images of {search.image_set} have no classes to learn: choose a set with labels")
+    SupervisedCnn(search.model, classes)
     path = run_dir / "search.json"
     told = asdict(search) | {"space": describe_space().splitlines()}
     if path.exists():

@@ -125,6 +125,8 @@ def load_exemplars(name_or_path: str | Path) -> Exemplars:
         If there are none, the file is damaged, or see `Exemplars`.
     """
     path = Path(name_or_path)
+    if path.suffix == ".json" and not path.is_file():
+        raise UserError(f"there is no file of exemplars at {path}: pick some with dcgan_lib.widgets.picker")
     path = path if path.is_file() else find_run(name_or_path) / FILE
     if not path.is_file():
         raise UserError(f"{name_or_path} has no {FILE}: pick exemplars with dcgan_lib.widgets.picker and save them")

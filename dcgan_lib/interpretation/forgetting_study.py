@@ -78,7 +78,10 @@ def make_bench(checkpoint: str, name: str = "window") -> Bench:
     image_set = load_config(checkpoint)[1]["image_set"]
     if image_set not in FINDERS:
         known = ", ".join(FINDERS)
-        raise UserError(f"no probe finds objects in pictures of {image_set!r}: choose a generator of {known}")
+        raise UserError(
+            f"no probe finds objects in pictures of {image_set!r}: choose a generator of {known}, or give boxes drawn "
+            "by hand with --boxes"
+        )
     judge, finder = (load_probe(probe) for probe in FINDERS[image_set])
     other = "window" if name == "bed" else "bed"
     return Bench(generator=load_generator(checkpoint), judge=judge, finder=finder, name=name, other=other)

@@ -11,8 +11,10 @@ from scipy.io import savemat
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, Recipe, TrainConfig
 from dcgan_lib.data import public_sets
-from dcgan_lib.evaluation import feature_command, held_out, results
+from dcgan_lib.evaluation import details, feature_command, held_out, results, supervised_search
+from dcgan_lib.evaluation.few_labels import compare
 from dcgan_lib.evaluation.results import load_results
+from dcgan_lib.evaluation.supervised import SPACE
 from dcgan_lib.models.networks import new_discriminator
 from dcgan_lib.training.checkpoints import save_config, save_weights
 
@@ -55,7 +57,8 @@ def at_the_place(place, monkeypatch, tmp_path):
     monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5=None: os.path.isfile(path))
     splits = {"train": (0, TRAIN), "validation": (TRAIN, TRAIN + VALIDATION)}
     monkeypatch.setitem(public_sets.PUBLIC_SETS["svhn"].parts, "train", splits)
-    monkeypatch.setattr(results, "results_root", lambda: tmp_path)
+    for module in (results, details):
+        monkeypatch.setattr(module, "results_root", lambda: tmp_path)
     monkeypatch.setattr(held_out, "_given_out", set())
     return tmp_path
 
@@ -79,6 +82,29 @@ def test_from_mat_files_to_table_2(at_the_place, capsys):
     assert row.command.startswith("dcgan features mine --set svhn --protocol 1000 --split test --seed 0 --draws 3")
     assert run(words) == 2
     assert "a second look" in capsys.readouterr().err
+
+
+def test_both_rows_of_table_2_from_mat_files(at_the_place, monkeypatch, tmp_path, capsys):
+    """The files are in SVHN's format; small are the numbers of images, of trials and of epochs."""
+    monkeypatch.setattr(supervised_search, "PAPER_TRIALS", 4)
+    for name, values in (("epochs", [1]), ("batch_size", [128]), ("learning_rate", [5e-3])):
+        monkeypatch.setitem(SPACE, name, values)
+    assert compare("svhn").outcome == "not measured" and len(compare("svhn").commands) == 2
+    assert run("mine --set svhn --protocol 1000 --draws 3 --split test --record table2.dcgan") == 0
+    words = ["search", "--set", "svhn", "--trials", "4", "--base-width", "2", "--draws", "4"]
+    words += ["--record", "table2.supervised"]
+    assert cli.main([*words, "--run-dir", str(tmp_path / "search")]) == 0
+    shown = capsys.readouterr().out
+    assert "best of 4: trial" in shown and "recorded table2.supervised" in shown
+    row = next(row for row in load_results(at_the_place) if row.id == "table2.supervised")
+    assert (row.n, row.data, row.verdict) == (4, "svhn, validation", "not reproduced") and "1,000 labels" in row.notes
+    assert row.command.startswith("dcgan search --set svhn --trials 4 --recipe paper-svhn --base-width 2")
+    found = compare("svhn")
+    assert found.features.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01)
+    assert found.supervised.value == pytest.approx(
+        float(re.search(r"^test error ([\d.]+) %", shown, re.M)[1]), abs=0.01
+    )
+    assert found.outcome != "not measured" and not found.commands
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,10 @@ def test_minutes_end_a_search_between_trials(options, tmp_path, capsys):
         (["--run-dir", "two", "--set", "rooms"], "the images of rooms have no classes to learn"),
         (["--run-dir", "two", "--record", "table2.supervised:mnist"], "table2.supervised:digits"),
         (["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "8"], "64 trials"),
+        (
+            ["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "64"],
+            "1,000 labels, but these are 50",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_it_begins(options, words, told, capsys):

@@ -5,6 +5,7 @@ from pathlib import Path
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import CLAIMS, split_id
 from dcgan_lib.evaluation.evidence import check_command
+from dcgan_lib.evaluation.few_labels import FEATURES, keep_draws
 from dcgan_lib.evaluation.held_out import full_id
 from dcgan_lib.evaluation.protocols import Outcome
 from dcgan_lib.evaluation.results import Result, load_results, record
@@ -125,8 +126,11 @@ def record_features(
     about = f"{outcome.num_features:,} features, {outcome.num_labels:,} labels, C {outcome.c:g} chosen on validation"
     if len(outcome.accuracies) > 1:
         about += f"; {len(outcome.accuracies)} draws of labels, the interval is 1.96 standard deviations of a draw"
-    return record(
+    row = record(
         id, value=estimate, checks=checks, unit="%", n=outcome.n, data=f"{image_set}, test", command=command,
         seconds=outcome.seconds + (control[1].seconds if control else 0), seed=seed, checkpoint=checkpoint,
         notes=f"{about}; n counts test images{'; ' + notes if notes else ''}", root=root,
     )  # fmt: skip
+    if claim_id == FEATURES:
+        keep_draws(row, [100 - accuracy for accuracy in outcome.accuracies], outcome.n, root)
+    return row

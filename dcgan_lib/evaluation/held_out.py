@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dcgan_lib.data.drawn_sets import PROCEDURAL
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import split_id
 from dcgan_lib.evaluation.results import load_results
+
+NUM_DRAWN_TO_JUDGE = 10_000
+"""Validation and test images of a drawn set: as many as the published sets have."""
 
 _given_out: set[tuple[str, Path | None]] = set()
 
@@ -77,7 +82,7 @@ class LabelledSplits:
         """
         check_unused(id, again=again, root=root)
         like = {"image_size": self.train.image_size, "channels": self.train.num_channels}
-        test = load_image_set(self.source or self.name, "test", **like)
+        test = _load(self.source or self.name, "test", **like)
         _given_out.add((full_id(id), root))
         yield test.images_u8, test.labels
 
@@ -110,5 +115,10 @@ def load_splits(
         See `dcgan_lib.data.sources.load_image_set`.
     """
     how = {"image_size": image_size, "channels": channels, "download": download}
-    train, validation = (load_image_set(name, split, **how) for split in ("train", "validation"))
+    train, validation = (_load(name, split, **how) for split in ("train", "validation"))
     return LabelledSplits(train=train, validation=validation, source=str(name))
+
+
+def _load(name: str, split: str, **how: Any) -> ImageSet:
+    drawn = str(name).casefold().replace("_", "-") in PROCEDURAL
+    return load_image_set(name, split, num_images=NUM_DRAWN_TO_JUDGE if drawn and split != "train" else None, **how)

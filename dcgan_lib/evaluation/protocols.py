@@ -221,13 +221,13 @@ def fit_protocol(
     table_nf = compute_features(features, images_u8, path=path, progress=progress)
     x_nf, held_nf, labels = table_nf[: len(used)], table_nf[len(used) :], train[used]
     choosing, reporting = ([np.searchsorted(used, rows) for rows in draws] for draws in (choosing, reporting))
-    best, curve = _choose(plan, [_Draw(x_nf, labels, rows) for rows in choosing], held_nf, held)
+    best, curve = _choose(plan, [LabelledDraw(x_nf, labels, rows) for rows in choosing], held_nf, held)
     if plan.num_labels is None:
         accuracies, both = (curve[best],), np.concatenate([labels, held])
-        models = [_Draw(table_nf, both, np.arange(len(both))).fit(best)] if for_test else []
+        models = [LabelledDraw(table_nf, both, np.arange(len(both))).fit(best)] if for_test else []
     else:
         bar = tqdm(reporting, "draws", disable=not progress)
-        models = [_Draw(x_nf, labels, rows).fit(best) for rows in bar]
+        models = [LabelledDraw(x_nf, labels, rows).fit(best) for rows in bar]
         accuracies = tuple(100 * model.score(held_nf, held) for model in models)
     outcome = Outcome(
         split="validation", accuracies=accuracies, c=best, curve=curve, n=len(held), num_labels=len(choosing[0]),
@@ -254,7 +254,7 @@ def _draws(plan: Protocol, splits: LabelledSplits, seed: int) -> tuple[list[np.n
 
 
 def _choose(
-    plan: Protocol, draws: list["_Draw"], held_nf: np.ndarray, held: np.ndarray
+    plan: Protocol, draws: list["LabelledDraw"], held_nf: np.ndarray, held: np.ndarray
 ) -> tuple[float, dict[float, float]]:
     def score(c: float) -> float:
         return float(np.mean([100 * draw.fit(c).score(held_nf, held) for draw in draws]))
@@ -273,7 +273,7 @@ def _plan(name: str, draws: int | None) -> Protocol:
     return Protocol(num_labels=plan.num_labels, choosing_draws=plan.choosing_draws, draws=draws, grid=plan.grid)
 
 
-class _Draw:
+class LabelledDraw:
     """The SVM of one draw of labels, fitted again for each C from where the last one ended."""
 
     def __init__(self, x_nf: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
@@ -281,4 +281,5 @@ class _Draw:
         self._x, self._model = compact_if_few(x_nf), L2SVM(warm_start=True)
 
     def fit(self, c: float) -> L2SVM:
+        """Return the SVM, which the next fit changes."""
         return self._model.set_params(C=c).fit(self._x, self._labels)

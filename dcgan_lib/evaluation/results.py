@@ -17,6 +17,7 @@ from dcgan_lib import __version__
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import CLAIMS, split_id
 from dcgan_lib.evaluation.evidence import check_command, check_numbers, checks_in, describe_hardware, join_notes
+from dcgan_lib.evaluation.open_rows import command_for
 from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.evaluation.verdicts import NumericRule, Quoted, Rule, Verdict, judge_checks
 from dcgan_lib.paths import atomic_write, results_root
@@ -27,8 +28,9 @@ class Result:
     """Hold one row of the ledger.
 
     ``value`` is None when the claim is not measured, and then so are all the fields that a
-    measurement fills. ``low`` and ``high`` bound the 95 % interval, in ``unit``; ``n`` counts what
-    the value is an average over; ``seconds`` is the measurement's wall time; ``date`` is in UTC.
+    measurement fills, but for ``command``, which says what would measure it where one command does.
+    ``low`` and ``high`` bound the 95 % interval, in ``unit``; ``n`` counts what the value is an
+    average over; ``seconds`` is the measurement's wall time; ``date`` is in UTC.
     """
 
     id: str
@@ -201,6 +203,7 @@ def _placeholder(id: str) -> Result:
         section=claim.section,
         paper=claim.paper,
         paper_flag=claim.paper_flag,
+        command=command_for(id),
         verdict="quoted" if isinstance(claim.rule, Quoted) else "not measured",
     )
 
@@ -254,6 +257,5 @@ def _read(path: Path) -> Result:
             f"{path.name}: the verdict {result.verdict!r} does not follow from its numbers: record it again"
         )
     table = _placeholder(claim_id)
-    return dataclasses.replace(
-        result, claim=table.claim, section=table.section, paper=table.paper, paper_flag=table.paper_flag
-    )
+    words = {name: getattr(table, name) for name in ("claim", "section", "paper", "paper_flag")}
+    return dataclasses.replace(result, **words, command=result.command if result.is_measured else table.command)

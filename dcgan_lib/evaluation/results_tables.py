@@ -77,14 +77,16 @@ def count_verdicts(results: Iterable[Result]) -> dict[str, int]:
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """Lay rows out as plain text, one line each, with a line of totals."""
-    rows = [_TEXT_COLUMNS, *(tuple(_cells(result)[name] for name in _TEXT_COLUMNS) for result in results)]
+    """Lay rows out as plain text, one line each, with a line of totals and the commands for what is not measured."""
+    cells = [_cells(result) | {"measured": format_measured(result)} for result in results]
+    rows = [_TEXT_COLUMNS, *(tuple(row[name] for name in _TEXT_COLUMNS) for row in cells)]
     rows = [tuple(textwrap.shorten(cell, _CELL_WIDTH, placeholder=" ...") for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_TEXT_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     totals = ", ".join(f"{count} {verdict}" for verdict, count in count_verdicts(results).items())
-    return "\n".join([*lines, "", f"{len(results)} rows: {totals}", *_footnote(results)])
+    waiting = [f"{row.id} is not measured: run {row.command}" for row in results if row.command and not row.is_measured]
+    return "\n".join([*lines, "", f"{len(results)} rows: {totals}", *waiting, *_footnote(results)])
 
 
 def results_markdown(results: Sequence[Result]) -> str:
@@ -121,12 +123,13 @@ def _footnote(results: Iterable[Result]) -> list[str]:
 
 def _cells(result: Result) -> dict[str, str]:
     recalled = " (recalled)" if result.paper_flag == "R" else ""
+    how = f": run {result.command}" if result.command and not result.is_measured else ""
     return {
         "id": result.id,
         "section": result.section,
         "claim": result.claim,
         "paper": result.paper + recalled,
-        "measured": format_measured(result),
+        "measured": format_measured(result) + how,
         "n": f"{result.n:,}" if result.n else "-",
         "data": result.data or "-",
         "verdict": f"{_MARKS[result.verdict]} {result.verdict}",

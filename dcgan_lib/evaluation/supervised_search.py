@@ -22,6 +22,9 @@ from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import CLAIMS, split_id
 from dcgan_lib.evaluation.evidence import check_command
+from dcgan_lib.evaluation.few_labels import SUPERVISED as CLAIM
+from dcgan_lib.evaluation.few_labels import keep_draws
+from dcgan_lib.evaluation.held_out import NUM_DRAWN_TO_JUDGE
 from dcgan_lib.evaluation.results import Result, record
 from dcgan_lib.evaluation.statistics import mean_interval
 from dcgan_lib.evaluation.supervised import (
@@ -38,9 +41,7 @@ from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.log import read_metrics
 
-CLAIM = "table2.supervised"
-PAPER_TRIALS = 64
-NUM_DRAWN_TO_JUDGE = 10_000
+PAPER_TRIALS, PAPER_LABELS = 64, 1_000
 NUM_MONITORED = 1_000
 
 
@@ -67,7 +68,7 @@ class Search:
     image_set: str
     recipe: str = "paper-svhn"
     base_width: int | None = None
-    num_labels: int = 1_000
+    num_labels: int = PAPER_LABELS
     seed: int = 0
     precision: Precision = "float32"
 
@@ -204,8 +205,8 @@ def check_search_row(id: str, search: Search, num_trials: int, command: str) -> 
     Raises
     ------
     UserError
-        If the id is not this claim's on this set, the trials are fewer than the paper's, or the command names an
-        absolute path.
+        If the id is not this claim's on this set, the trials or the labels are not as many as the paper's, or the
+        command names an absolute path.
     """
     claim, set_name = split_id(id)
     own = search.image_set if search.image_set != CLAIMS[CLAIM].home_set else None
@@ -213,6 +214,8 @@ def check_search_row(id: str, search: Search, num_trials: int, command: str) -> 
         raise UserError(f"this search is measured as {CLAIM}{f':{own}' if own else ''}, not {id!r}: record it so")
     if num_trials < PAPER_TRIALS:
         raise UserError(f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {num_trials}: try as many")
+    if search.num_labels != PAPER_LABELS:
+        raise UserError(f"Table 2 has {PAPER_LABELS:,} labels, but these are {search.num_labels:,}: give as many")
     check_command(id, command, search.image_set)
 
 
@@ -254,11 +257,13 @@ def record_search(
         f"{search.num_labels:,} labels, {len(draws)} fresh draws, over which the intervals run and n counts; "
         f"{search.recipe}'s discriminator, width {search.model.base_width}; epochs are chosen on validation images too"
     )
-    return record(
+    row = record(
         id, value=mean_interval(errors), unit="%", n=len(draws), data=f"{search.image_set}, validation",
         command=command, seconds=sum(line["seconds"] for line in [*trials, *draws]), seed=search.seed,
         checks=None if numeric else checks, notes=notes, root=root,
     )  # fmt: skip
+    keep_draws(row, tested.tolist(), len(search.split("test")), root)
+    return row
 
 
 def _fit(

@@ -14,10 +14,11 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import details, feature_study
 from dcgan_lib.evaluation.conv_features import ConvFeatures
 from dcgan_lib.evaluation.extrapolate import predict
-from dcgan_lib.evaluation.feature_measurements import Measurement, Setting, keep, load_study, points
+from dcgan_lib.evaluation.feature_measurements import Measurement, Setting, keep, latest, load_study, points
 from dcgan_lib.evaluation.feature_study import main, measure
 from dcgan_lib.evaluation.held_out import LabelledSplits
 from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
+from dcgan_lib.evaluation.picture_map import arrange
 from dcgan_lib.training.checkpoints import save_snapshot, untrained_discriminator
 
 MODEL = ModelConfig(image_size=(16, 16), base_width=4, num_stages=2)
@@ -132,6 +133,29 @@ def test_what_is_kept_is_only_added_to(tmp_path):
         load_study("set", tmp_path)
     with pytest.raises(UserError, match="not measured yet"):
         load_study("another", tmp_path)
+
+
+def test_a_finished_network_comes_after_its_snapshots():
+    early, late, done = measurement(step=10), measurement(step=20), measurement(step=None)
+    assert latest([late, early]) == [late] and latest([early, done, late]) == [done] and latest([]) == []
+
+
+# ---- maps ----
+def test_a_map_puts_alike_features_side_by_side():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(4), 16))
+    features = np.eye(4)[labels] * 10 + rng.normal(0, 0.5, (64, 4))
+    order = arrange(features, 8)
+    assert sorted(order) == list(range(64))
+
+    def alike(places: np.ndarray) -> float:
+        grid = labels[places].reshape(8, 8)
+        return float(np.mean([(grid[1:] == grid[:-1]).mean(), (grid[:, 1:] == grid[:, :-1]).mean()]))
+
+    assert alike(order) > 0.65 > 0.45 > alike(np.arange(64)), "as many as can be, against one in four by chance"
+    np.testing.assert_array_equal(arrange(features, 8), order)
+    with pytest.raises(UserError, match="whole rows"):
+        arrange(features, 7)
 
 
 # ---- predictions ----

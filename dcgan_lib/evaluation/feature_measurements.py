@@ -117,3 +117,10 @@ def points(rows: Sequence[Measurement], along: str) -> tuple[list[float], list[t
     """Return a curve for `predict`: ``step`` or ``num_labels`` of each row, and its accuracies; step 0 is left out."""
     rows = sorted((row for row in rows if getattr(row, along)), key=lambda row: getattr(row, along))
     return [float(getattr(row, along)) for row in rows], [row.accuracies for row in rows]
+
+
+def latest(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Return the rows of the last step among them; a finished network, which has no step, counts as the last."""
+    steps = {row.step for row in rows}
+    last = None if None in steps or not steps else max(steps)
+    return [row for row in rows if row.step == last]

@@ -213,6 +213,13 @@ def untrained_generator(model: ModelConfig, seed: int = 0) -> AnyGenerator:
         return new_generator(model).eval()
 
 
+def untrained_discriminator(model: ModelConfig, seed: int = 0) -> AnyDiscriminator:
+    """Return a discriminator with its initial weights; see ``untrained_generator``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return new_discriminator(model).eval()
+
+
 def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> None:
     """Refuse to go on with a run of other settings or another image set.
 

@@ -74,9 +74,7 @@ def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
     """
     draws = mean_interval(test_errors)
     images = wilson_interval(draws.value / 100 * num_images, num_images).scaled(100)
-    below, above = (
-        math.hypot(draws[side] - draws.value, images[side] - images.value) for side in (1, 2)
-    )  # fmt: skip
+    below, above = (math.hypot(draws[side] - draws.value, images[side] - images.value) for side in (1, 2))
     return Estimate(draws.value, draws.value - below, draws.value + above)
 
 
@@ -151,9 +149,8 @@ def compare(set_name: str, root: Path | None = None) -> Rivals:
         found[claim_id] = mean_error(*load_draws(rows[id], root)) if measured else None
         if not measured:
             commands.append(command_for(id))
-    return Rivals(
-        set_name=set_name, features=found[FEATURES], supervised=found[SUPERVISED], commands=tuple(commands)
-    )  # fmt: skip
+    features, supervised = found[FEATURES], found[SUPERVISED]
+    return Rivals(set_name=set_name, features=features, supervised=supervised, commands=tuple(commands))
 
 
 def _name(id: str) -> str:

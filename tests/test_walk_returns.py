@@ -14,10 +14,13 @@ from dcgan_lib.interpretation.walk_returns import (
     count_returns,
     load_returns,
     measure_returns,
+    returns_by_object,
+    rivals,
     sureness,
     told_by_network,
     told_by_plane,
     told_in_halves,
+    turned_by,
 )
 
 HERE, GONE, DOUBT = 0.97, 0.02, 0.5
@@ -89,6 +92,31 @@ def test_halves_find_the_attribute_that_turns_the_plane(drawn):
     probe = Probe(ProbeConfig(image_size=(16, 16), num_channels=3, heads=heads, widths=(2,)))
     found = told_in_halves(drawn, "chosen", probe)
     assert found["chooser"] > 0.99 and max(found["chance"], found["shell"]) < 0.65 and "chosen" not in found
+
+
+def made_up(**ways) -> dict:
+    """Return findings of two objects: one that a plane tells, one that turns with the yaw and returns."""
+    line = {"lasting": [0.8, 0.7, 0.85], "returns": [0.2, 0.18, 0.22], "returned": [0, 20], "changed": [50, 50]}
+    kinds = {name: line | {"excursion": 3.0} | ways.get(name, {}) for name in ("line", "half_steps", "arcs", "surer")}
+    kinds["half steps"] = kinds.pop("half_steps") | ({"excursion": 6.0} if "half_steps" not in ways else {})
+    halves = {"hat": 0.7, "yaw": 0.85, "chance": 0.72}
+    told = {"hat": {"plane": [0.98, 0.97, 0.99], "halves": {"yaw": 0.98, "chance": 0.98}}}
+    return {"ways": kinds, "objects": told | {"smile": {"plane": [0.72, 0.7, 0.74], "halves": halves}}}
+
+
+def test_findings_become_verdicts():
+    fewer = {"returns": [0.1, 0.08, 0.12]}
+    assert all(rivals(made_up(surer=fewer)).values())
+    assert [*rivals(made_up()).values()] == [True, True, False, True], "a surer probe sees as many"
+    assert [*rivals(made_up(arcs=fewer, surer=fewer)).values()] == [True, False, True, True]
+    flicker = {"returned": [0, 40], "excursion": 3.0}
+    assert [*rivals(made_up(half_steps=flicker, surer=fewer)).values()] == [False, True, True, True]
+
+
+def test_objects_are_ranked_by_their_plane():
+    found = returns_by_object(made_up())
+    assert list(found) == ["smile", "hat"] and found["smile"][1].value == 0.4 and found["hat"][1].low == 0
+    assert turned_by(made_up()) == {"smile": "yaw"} and turned_by(made_up(), gain=0.2) == {}
 
 
 def test_study_runs_from_end_to_end(tmp_path, monkeypatch, capsys):

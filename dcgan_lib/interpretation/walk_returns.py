@@ -7,7 +7,7 @@ tells cannot return.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from dcgan_lib.evaluation.features import PROBE_EXTRACTORS
 from dcgan_lib.evaluation.probe_files import load_probe
 from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
+from dcgan_lib.interpretation.directions import MIN_CASES
 from dcgan_lib.interpretation.forgetting_study import FINDERS
 from dcgan_lib.interpretation.phases import Phase, all_phases, object_chances
 from dcgan_lib.interpretation.saliency_boxes import auc_of_one
@@ -33,8 +34,6 @@ from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training.checkpoints import load_config, load_generator
 
 SURER = 0.99
-MIN_CASES = 40
-"""An object is told apart only where this many samples have it and lack it, in either part."""
 
 
 class Samples(NamedTuple):
@@ -110,16 +109,19 @@ def told_by_network(samples: Samples, present_n: np.ndarray, resamples: int = 30
 def told_in_halves(samples: Samples, name: str, probe: Probe) -> dict[str, float]:
     """Return the AUC of two planes, one for each half of the samples by another attribute, or by chance."""
     present_n, rng = samples.read[name] > 0.5, np.random.default_rng(0)
-    found = {}
-    for other, values_n in [*_numbers(samples, probe), ("chance", rng.random(len(present_n)))]:
+    parts, found = (samples.fitted_n, ~samples.fitted_n), {}
+    said = [(head.name, samples.read[head.name]) for head in probe.config.heads if head.kind != "class"]
+    for other, values_n in [*said, ("chance", rng.random(len(present_n)))]:
         cut = 0.5 if other == "chance" or probe.head(other).kind == "boolean" else np.median(values_n)
         halves = [values_n > cut, values_n <= cut]
-        cases = [(present_n == has) & half & part for has in (0, 1) for half in halves for part in _parts(samples)]
+        cases = [(present_n == has) & half & part for has in (0, 1) for half in halves for part in parts]
         if other == name or min(case.sum() for case in cases) < MIN_CASES:
             continue
-        parts = [Samples(samples.z_nd[half], {}, samples.fitted_n[half]) for half in halves]
-        planes = [told_by_plane(part, present_n[half], 1).value for part, half in zip(parts, halves, strict=True)]
-        weights = [(~part.fitted_n).sum() for part in parts]
+        planes = [
+            told_by_plane(Samples(samples.z_nd[half], {}, samples.fitted_n[half]), present_n[half], 1).value
+            for half in halves
+        ]
+        weights = [(half & ~samples.fitted_n).sum() for half in halves]
         found[other] = round(float(np.average(planes, weights=weights)), 4)
     return found
 
@@ -189,6 +191,54 @@ def load_returns(set_name: str, root: Path | None = None) -> dict[str, Any]:
     return load_details(f"curves/returns.{set_name}", _command("CHECKPOINT"), root)
 
 
+def rivals(found: dict[str, Any]) -> dict[str, bool]:
+    """Judge what `measure_returns` found: explanations that do not hold, and what is left where one holds in part."""
+    line, half, arcs, surer = (found["ways"][way] for way in ("line", "half steps", "arcs", "surer"))
+    told = {
+        "half steps find at most a tenth more returns, and what left stays away for twice as many pictures": (
+            sum(half["returned"]) <= 1.1 * sum(line["returned"])
+            and abs(half["excursion"] / line["excursion"] - 2) < 0.3
+        ),
+        "on arcs returns are not rarer": arcs["returns"][0] > line["returns"][1],
+        "where 99 % of sureness is asked for, fewer changes return": surer["returns"][2] < line["returns"][1],
+        "and still too many: under 95 % of segments are without a return": surer["lasting"][2] < 0.95,
+    }
+    if "two probes" in found["ways"]:
+        both, agreed = found["ways"]["two probes"], found["agreement"]
+        told |= {
+            "a second probe sees returns less often than single changes": agreed["returns"][2] < agreed["single"][1],
+            "where both must be sure, fewer changes return": both["returns"][2] < line["returns"][1],
+            "and still too many for 95 % of segments": both["lasting"][2] < 0.95,
+        }
+    return told
+
+
+def returns_by_object(*found: dict[str, Any]) -> dict[str, tuple[float, Estimate]]:
+    """Return, for each object, how well a plane tells it (AUC) and which share of its changes return; the worst first.
+
+    Parameters
+    ----------
+    *found : dict
+        Of `measure_returns`, a set each.
+    """
+    rows = {}
+    for part in found:
+        counts = zip(part["ways"]["line"]["returned"], part["ways"]["line"]["changed"], strict=True)
+        for (name, told), (returned, changed) in zip(part["objects"].items(), counts, strict=True):
+            rows[name] = (told["plane"][0], wilson_interval(returned, changed))
+    return dict(sorted(rows.items(), key=lambda row: row[1][0]))
+
+
+def turned_by(found: dict[str, Any], gain: float = 0.1) -> dict[str, str]:
+    """Return the objects that planes tell better in halves by another attribute than by chance, and that attribute."""
+    turned = {}
+    for name, told in found["objects"].items():
+        best = max(told["halves"], key=told["halves"].get)
+        if told["halves"][best] > told["halves"]["chance"] + gain:
+            turned[name] = best
+    return turned
+
+
 def _draw(generator: AnyGenerator, probe: Probe, num: int, seed: int) -> Samples:
     z_nd, read = sample_latents(num, generator.config, seeded(seed)), []
     for part in z_nd.split(1_000):  # so that the pictures need not be held together
@@ -201,15 +251,6 @@ def _tell(samples: Samples, present_n: np.ndarray, model: Any, resamples: int) -
     fit, kept = samples.fitted_n, ~samples.fitted_n
     chance_n = model.fit(samples.z_nd[fit], present_n[fit]).predict_proba(samples.z_nd[kept])[:, 1]
     return bootstrap_interval(auc_of_one, chance_n, present_n[kept], num_resamples=resamples)
-
-
-def _parts(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    return samples.fitted_n, ~samples.fitted_n
-
-
-def _numbers(samples: Samples, probe: Probe) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what the probe says in one number."""
-    return ((head.name, samples.read[head.name]) for head in probe.config.heads if head.kind != "class")
 
 
 def _share(again_s: np.ndarray, changed_s: np.ndarray) -> float:

@@ -261,6 +261,11 @@ def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(digits
     assert kept == {"plain": list(near.closer_to_train), "mirrored": [0.4, 0.3, 0.5], "command": COMMAND}
 
 
+def test_chapter_9_may_say_that_chance_is_in_the_interval_with_mirror_images_too():
+    kept = load_details("curves/memorised.bedrooms", "dcgan evaluate bedrooms --record bedrooms")
+    assert all(low < 0.5 < high for _, low, high in (kept["plain"], kept["mirrored"]))
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(0.1, "reproduced"), (0.11, "not reproduced")])
 def test_the_target_is_a_tenth_of_the_distance_before_training(digits_report, tmp_path, factor, verdict):
     value = 2.0 * factor

@@ -172,6 +172,7 @@ def load_results(root: Path | None = None) -> tuple[Result, ...]:
         result = _read(path)
         rows[result.id.partition(":")[0]].append(result)
     for id, found in rows.items():
+        found.sort(key=lambda result: (result.id != id, result.id))  # the paper's own set comes first
         if not found or (CLAIMS[id].home_set is not None and found[0].id != id):
             found.insert(0, _placeholder(id))
     return tuple(result for found in rows.values() for result in found)

@@ -6,33 +6,13 @@ code, [O] our own choice.
 
 import dataclasses
 import math
-import typing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, check_choices, check_number, require
 
 MIN_SIDE, MAX_SIDE = 8, 128
 MAX_SEED = 2**63 - 1
-
-
-def _require(holds: bool, what: str, got: Any, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"{what} must be {allowed}, but it is {got!r}")
-
-
-def _check_choices(config: Any) -> None:
-    """Refuse a value outside the ``Literal`` that its field declares."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        if typing.get_origin(hint) is Literal:
-            allowed = typing.get_args(hint)
-            _require(getattr(config, name) in allowed, name, getattr(config, name), f"one of {list(allowed)}")
-
-
-def _check_number(config: Any, name: str, low: float, high: float = math.inf) -> None:
-    value = getattr(config, name)
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    _require(valid, name, value, f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +63,19 @@ class ModelConfig:
         """Check every field."""
         size = self.image_size
         valid = len(size) == 2 and all(isinstance(side, int) and MIN_SIDE <= side <= MAX_SIDE for side in size)
-        _require(valid, "image_size", size, f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}")
+        require(valid, "image_size", size, f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}")
         object.__setattr__(self, "image_size", tuple(size))
-        _check_choices(self)
+        check_choices(self)
         for name, low in (("z_dim", 1), ("base_width", 1), ("num_classes", 0), ("hidden_units", 0), ("leaky_slope", 0)):
-            _check_number(self, name, low)
-        _check_number(self, "bn_eps", 1e-12, 1)
+            check_number(self, name, low)
+        check_number(self, "bn_eps", 1e-12, 1)
         most = int(math.log2(min(size)))
         if self.architecture == "dense":
             enough = self.hidden_units >= 1 and self.num_stages is not None and self.num_stages >= 1
             given = (self.hidden_units, self.num_stages)
-            _require(enough, "hidden_units and num_stages of a dense network", given, "at least 1 each")
+            require(enough, "hidden_units and num_stages of a dense network", given, "at least 1 each")
         elif self.num_stages is not None:
-            _check_number(self, "num_stages", 1, most)
+            check_number(self, "num_stages", 1, most)
         if self.convs_per_stage == 2 and self.kernel_size == 4:
             raise UserError("kernel_size 4 cannot keep the side at stride 1: use 3 or 5 with convs_per_stage 2")
 
@@ -153,25 +133,27 @@ class TrainConfig:
     """[O] Steps between grids of samples."""
     num_samples: int = 64
     """[O] Images in a grid, always from the same latent vectors."""
+    snapshot_every: int = 0
+    """[O] Steps between discriminators that are kept, the untrained one included, in the run's snapshots/; 0: none."""
     save_seconds: float = 60.0
     """[O] Seconds between saved states, from which a run resumes."""
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_choices(self)
+        check_choices(self)
         for name, low in (("batch_size", 2), ("d_updates", 1), ("g_updates", 1), ("steps", 1)):
-            _check_number(self, name, low)
+            check_number(self, name, low)
         for name in ("log_every", "sample_every", "num_samples"):
-            _check_number(self, name, 1)
-        for name in ("weight_decay", "save_seconds"):
-            _check_number(self, name, 0)
+            check_number(self, name, 1)
+        for name in ("weight_decay", "snapshot_every", "save_seconds"):
+            check_number(self, name, 0)
         for name in ("beta1", "beta2"):
-            _check_number(self, name, 0, 1 - 1e-9)
-        _check_number(self, "decay_fraction", 0, 1)
-        _check_number(self, "seed", 0, MAX_SEED)
-        _check_number(self, "learning_rate", 1e-12, 10)
+            check_number(self, name, 0, 1 - 1e-9)
+        check_number(self, "decay_fraction", 0, 1)
+        check_number(self, "seed", 0, MAX_SEED)
+        check_number(self, "learning_rate", 1e-12, 10)
         if self.minutes is not None:
-            _check_number(self, "minutes", 0)
+            check_number(self, "minutes", 0)
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""Errors that a user can cause and can mend, and how a program answers them."""
+"""Errors that a user can cause and can mend, the checks that find them, and how a program answers them."""
 
 import functools
+import math
 import sys
+import typing
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -13,6 +16,27 @@ class UserError(ValueError):
     The command line prints it as a single line and exits with status 2; everything else
     that goes wrong is a defect and keeps its traceback.
     """
+
+
+def require(holds: bool, what: str, got: Any, allowed: str) -> None:
+    """Refuse a value, naming it and what is allowed, unless the condition holds."""
+    if not holds:
+        raise UserError(f"{what} must be {allowed}, but it is {got!r}")
+
+
+def check_choices(config: Any) -> None:
+    """Refuse a dataclass with a value outside the ``Literal`` that its field declares."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(hint) is Literal:
+            allowed = typing.get_args(hint)
+            require(getattr(config, name) in allowed, name, getattr(config, name), f"one of {list(allowed)}")
+
+
+def check_number(config: Any, name: str, low: float, high: float = math.inf) -> None:
+    """Refuse a field that is no number, or one outside low to high."""
+    value = getattr(config, name)
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    require(valid, name, value, f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}")
 
 
 def answers_mistakes(program: str, *, on_interrupt: str = "stopped") -> Callable[[Main], Main]:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from PIL import Image
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, to_dict
 from dcgan_lib.data.sources import load_image_set
@@ -95,7 +96,10 @@ def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
         load_discriminator(folder)
     with pytest.raises(UserError, match="dense one"):
         export_model(folder)
+    for step in range(1, 26):
+        Image.new("L", (4, 4)).save(tmp_path / f"run/samples/step-{step:07d}.png")
     folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="discriminator")
+    assert [int(path.stem[5:]) for path in sorted((folder / "samples").iterdir())] == [1, 4, 7, 10, 13, 16, 19, 22, 25]
     assert load_discriminator(folder).config == DIGITS and not (folder / "generator.safetensors").exists()
     assert "dcgan evaluate" not in (folder / "card.md").read_text()
     (folder / "windows.json").write_text("{}")

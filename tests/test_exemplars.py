@@ -158,6 +158,20 @@ def test_ticks_are_kept_by_concept_and_over_pages(tmp_path):
     assert load_exemplars(tmp_path / "mine.json").concepts == {"A": [3], "B": [0, 9]}
 
 
+def test_pages_end_with_the_pool_and_leave_nothing_behind():
+    picker = ExemplarPicker("faces", ("A",), pool=20, first=8, count=8)
+    (cell, *_), box = picker._grid.children, picker._boxes()[0]
+    picker._on.click()
+    assert picker.first == 16 and cell.comm is None and box.comm is None
+    picker._on.click()
+    assert picker.first == 16 and len(picker._boxes()) == 4, "there is no later page"
+    for _ in range(3):
+        picker._back.click()
+    assert picker.first == 0 and len(picker._boxes()) == 8
+    with pytest.raises(UserError, match="numbered 0 to 19, but 20"):
+        picker.show(20)
+
+
 def test_picker_begins_with_what_was_picked_and_refuses_what_cannot_be():
     picker = ExemplarPicker("faces", load_exemplars("faces").concepts, first=135, count=2)
     assert [box.value for box in picker._boxes()] == [True, False]

@@ -11,12 +11,12 @@ from scipy.io import savemat
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, Recipe, TrainConfig
 from dcgan_lib.data import public_sets
-from dcgan_lib.evaluation import details, feature_command, held_out, results, supervised_search
+from dcgan_lib.evaluation import details, held_out, results, supervised_search
 from dcgan_lib.evaluation.few_labels import compare
 from dcgan_lib.evaluation.results import load_results
 from dcgan_lib.evaluation.supervised import SPACE
 from dcgan_lib.models.networks import new_discriminator
-from dcgan_lib.training.checkpoints import save_config, save_weights
+from dcgan_lib.training.checkpoints import save_config, save_weights, untrained_discriminator
 
 TRAIN, VALIDATION, TEST = 1_050, 100, 100
 
@@ -167,5 +167,5 @@ def test_a_mistake_gets_one_sentence(words, message, capsys):
 
 def test_random_weights_follow_the_seed():
     model = ModelConfig(image_size=(8, 8), base_width=2)
-    first, again, other = (feature_command._random(model, seed).state_dict()["head.weight"] for seed in (0, 0, 1))
+    first, again, other = (untrained_discriminator(model, seed).state_dict()["head.weight"] for seed in (0, 0, 1))
     assert first.equal(again) and not first.equal(other)

@@ -1,6 +1,7 @@
 """The report of a generator: against the right images, with the right numbers, and into the right rows."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import generators, probe_files
 from dcgan_lib.evaluation.claims import CLAIMS
 from dcgan_lib.evaluation.class_quality import load_classes
+from dcgan_lib.evaluation.details import load_details
 from dcgan_lib.evaluation.features import PROBE_EXTRACTORS
 from dcgan_lib.evaluation.generators import (
     FEATURES_OF,
@@ -246,6 +248,22 @@ def test_a_report_becomes_rows_of_the_ledger(digits_report, tmp_path, name):
     assert (recognised.value, recognised.low, recognised.high, recognised.unit) == (60, 50, 70, "%")
     assert (entropy.value, entropy.low, entropy.high, entropy.unit) == (0.9, 0.8, 0.95, "")
     assert all((row.command, row.seed, row.checkpoint) == (COMMAND, 1, digits_report.checkpoint) for row in rows)
+
+
+def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(digits_report, street_report, tmp_path):
+    assert digits_report.mirrored_memorisation is street_report.mirrored_memorisation is None
+    near = digits_report.memorisation
+    seen = dataclasses.replace(near, closer_to_train=Estimate(0.4, 0.3, 0.5))
+    report = dataclasses.replace(digits_report, mirrored_memorisation=seen)
+    assert re.search(r"with their mirror images +40\.0 % \[30\.0, 50\.0\]", report_text(report))
+    record_report(report, "mnist", COMMAND, root=tmp_path)
+    kept = load_details("curves/memorised.mnist", COMMAND, tmp_path)
+    assert kept == {"plain": list(near.closer_to_train), "mirrored": [0.4, 0.3, 0.5], "command": COMMAND}
+
+
+def test_chapter_9_may_say_that_chance_is_in_the_interval_with_mirror_images_too():
+    kept = load_details("curves/memorised.bedrooms", "dcgan evaluate bedrooms --record bedrooms")
+    assert all(low < 0.5 < high for _, low, high in (kept["plain"], kept["mirrored"]))
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.1, "reproduced"), (0.11, "not reproduced")])

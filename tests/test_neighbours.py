@@ -115,6 +115,16 @@ def test_features_are_named(sets):
     assert memorisation(sets["train"][:100], sets["train"], sets["held_out"], features=features).is_flagged
 
 
+def test_mirrored_copies_are_found_where_the_mirror_is_asked_for(sets):
+    turned = np.ascontiguousarray(sets["train"][:300, ..., ::-1])
+    plain, mirrored = (memorisation(turned, sets["train"], sets["held_out"], mirrored=on) for on in (False, True))
+    assert not plain.is_flagged and plain.copies.value < 0.1
+    assert mirrored.is_flagged and mirrored.copies.value == 1
+    honest = memorisation(sets["fresh"], sets["train"], sets["held_out"], mirrored=True)
+    assert honest.closer_to_train.low < 0.5 < honest.closer_to_train.high
+    assert (honest.n_references, honest.n_train) == (600, 900), "an image and its mirror are one"
+
+
 def test_tiny_samples_are_refused(sets):
     with pytest.raises(UserError, match="20 samples and 100 images"):
         memorisation(sets["fresh"][:19], sets["train"], sets["held_out"])

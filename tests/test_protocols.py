@@ -12,6 +12,7 @@ from dcgan_lib.evaluation.feature_rows import check_row, needs_control, record_f
 from dcgan_lib.evaluation.held_out import LabelledSplits, check_unused, load_splits
 from dcgan_lib.evaluation.protocols import PROTOCOLS, Outcome, c_at, choose_c, draw_labels, fit_protocol
 from dcgan_lib.evaluation.results import load_results
+from dcgan_lib.evaluation.supervised import draw_labelled
 
 COMMAND = "dcgan features pixels --set digits --protocol 1000 --split test --seed 0"
 
@@ -70,6 +71,17 @@ def test_labels_are_drawn_evenly_and_differ_between_draws():
     np.testing.assert_array_equal(draws[2], draw_labels(labels, 20, 3, [0, 1])[2])
     with pytest.raises(UserError, match="one class has 50"):
         draw_labels(labels, 51, 1, [0])
+
+
+def test_draws_are_the_ones_that_recorded_results_were_made_with():
+    """Another stream of random numbers would give a search that goes on other labels than it began with."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), 20))
+    rows = [[6, 12, 14, 15, 24, 38, 47, 58, 59], [9, 14, 28, 30, 31, 47, 55, 57, 58]]
+    assert [found.tolist() for found in draw_labels(labels, 3, 2, [0, 1])] == rows
+    pictures = np.arange(60, dtype=np.uint8)[:, None, None, None]
+    pool = ImageSet(name="numbered", images_u8=pictures, labels=labels, class_names=("a", "b", "c"))
+    chosen = [draw_labelled(pool, 9, seed).images_u8.ravel().tolist() for seed in ([0, 1, 1], 5)]
+    assert chosen == [rows[1], [0, 15, 17, 23, 28, 30, 33, 39, 46]]
 
 
 # ---- protocols ----

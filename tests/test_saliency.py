@@ -353,8 +353,17 @@ def test_command_writes_what_it_promises(made_up, tmp_path, capsys):
     assert len(told["trained"]) == len(told["fresh"]) == 6
     assert set(told["trained"][0]) == {"feature", "image", "row", "column", "response", "window"}
     assert json.loads((out / "numbers.json").read_text())["objects"] == {}, "no boxes: only the figure and the cascade"
-    assert cli.main([*words, "--record"]) == 2
-    assert "no true boxes" in capsys.readouterr().err
+
+
+def test_numbers_of_a_set_without_boxes_are_kept_without_a_row(made_up, tmp_path, capsys):
+    words = ["saliency", "x", "--image-set", "plain", "--images", "60", "--top", "20", "--fresh", "1"]
+    assert cli.main([*words, "--record"]) == 0
+    assert "there is no row to record" in capsys.readouterr().out
+    kept = load_saliency("squares")
+    assert kept["objects"] == {} and len(kept["cascade"]["guided"]) == 3
+    study = run_saliency(SaliencySettings(**SMALL | {"image_set": "plain"}))
+    with pytest.raises(UserError, match="no true boxes"):
+        record_saliency(study, command="dcgan saliency", root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,31 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kind):
     assert same_bits(all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "killed"))
 
 
+def test_snapshots_are_the_discriminator_on_its_way(tmp_path):
+    """A snapshot equals the end of a run of so many steps; a run that is stopped and resumed keeps the same ones."""
+    config = dataclasses.replace(CONFIG, snapshot_every=5)
+    run(config, tmp_path / "whole")
+    for steps, every in ((7, 0), (12, 5)):  # asked for only when the run goes on: the first is kept all the same
+        run(dataclasses.replace(config, steps=steps, snapshot_every=every), tmp_path / "parts")
+    kept = {
+        name: [int(path.name.removeprefix("step-")) for path in sorted((tmp_path / name / "snapshots").iterdir())]
+        for name in ("whole", "parts")
+    }
+    assert kept == {"whole": [0, 5, 10], "parts": [0, 10]}
+    run(dataclasses.replace(CONFIG, steps=5), tmp_path / "five")
+    assert not (tmp_path / "five" / "snapshots").exists()
+
+    def weights(*folder: str) -> dict[str, torch.Tensor]:
+        return checkpoints.load_discriminator(tmp_path.joinpath(*folder)).state_dict()
+
+    fifth, first = weights("whole", "snapshots", "step-0000005"), weights("whole", "snapshots", "step-0000000")
+    assert same_bits(fifth, weights("five")) and not same_bits(first, fifth)
+    assert same_bits(first, make_gan(config).discriminator.state_dict())
+    assert same_bits(first, weights("parts", "snapshots", "step-0000000"))
+    about = checkpoints.load_config(tmp_path / "whole" / "snapshots" / "step-0000005")[1]
+    assert (about["step"], about["image_set"]) == (5, "tiny")
+
+
 def test_a_run_is_not_resumed_with_other_settings_or_images(tmp_path):
     run(CONFIG, tmp_path)
     with pytest.raises(UserError, match="learning_rate"):

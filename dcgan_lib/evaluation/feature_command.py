@@ -86,12 +86,12 @@ class FeaturesCommand:
     def _network(self) -> "AnyDiscriminator | None":
         from dcgan_lib.config import recipe
         from dcgan_lib.evaluation.conv_features import ConvFeatures
-        from dcgan_lib.training.checkpoints import load_discriminator
+        from dcgan_lib.training.checkpoints import load_discriminator, untrained_discriminator
 
         if self.checkpoint in UNTRAINED[1:]:
             return None
         if self.checkpoint == "random":
-            network = _random(recipe(self.recipe).config.model, self.seed)
+            network = untrained_discriminator(recipe(self.recipe).config.model, self.seed)
         else:
             network = load_discriminator(self.checkpoint)
         ConvFeatures(network, layers=self.layers or None, grid=self.grid)  # refuses what does not fit
@@ -121,10 +121,11 @@ class FeaturesCommand:
     def _control(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "tuple[str, FittedProtocol]":
         """Fit what the row is compared with: the same network with random weights, or pixels."""
         from dcgan_lib.evaluation.conv_features import pixel_features
+        from dcgan_lib.training.checkpoints import untrained_discriminator
 
         if network is None:
             return "pixels", self._fit(pixel_features, splits)
-        twin = _random(network.config, self.seed)
+        twin = untrained_discriminator(network.config, self.seed)
         name = "features of the same network with random weights"
         return name, self._fit(self._features(twin, splits), splits)
 
@@ -161,16 +162,6 @@ class FeaturesCommand:
             words.append(f"--grid {self.grid} --batch-norm {self.batch_norm}{layers}")
         words += [f"--draws {self.draws}"] if self.draws else []
         return " ".join([*words, f"--record {self.record}"])
-
-
-def _random(model: "ModelConfig", seed: int) -> "AnyDiscriminator":
-    import torch
-
-    from dcgan_lib.models.networks import new_discriminator
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return new_discriminator(model).eval()
 
 
 def _show(source: str, set_name: str, outcome: "Outcome") -> None:

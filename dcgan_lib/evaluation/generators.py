@@ -17,6 +17,7 @@ from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import CLAIMS
 from dcgan_lib.evaluation.class_quality import ClassQuality, class_quality, save_classes
+from dcgan_lib.evaluation.details import save_details
 from dcgan_lib.evaluation.digits import DigitReport, digit_report
 from dcgan_lib.evaluation.distances import Distance, fid, kid
 from dcgan_lib.evaluation.evidence import check_command
@@ -53,6 +54,8 @@ class GeneratorReport:
         To the held-out images; ``untrained_kid`` is that of the same network before training.
     memorisation, pixel_memorisation : Memorisation
         Nearest training images against nearest held-out ones, in features and in pixels.
+    mirrored_memorisation : Memorisation or None
+        In features, each image together with its mirror image: for a generator that was shown both.
     digits : DigitReport or None
         For digits.
     classes : tuple of ClassQuality
@@ -69,6 +72,7 @@ class GeneratorReport:
     fid: Distance
     memorisation: Memorisation
     pixel_memorisation: Memorisation
+    mirrored_memorisation: Memorisation | None
     digits: DigitReport | None
     classes: tuple[ClassQuality, ...]
     seed: int
@@ -121,6 +125,9 @@ def evaluate_generator(
     subset_size = min(500, len(unseen), num_images)
     distances = [kid(unseen.images_u8, fake, extractor, subset_size=subset_size) for fake in (samples, untrained)]
     compared = samples[: min(1_000, num_images)]
+    sides, mirrored = (compared, train.images_u8, unseen.images_u8), None
+    if config.mirror:
+        mirrored = memorisation(*sides, features=extractor, mirrored=True)
     digits = digit_report(samples, load_probe("probe-mnist"), labels=labels) if name == "mnist" else None
     classes: tuple[ClassQuality, ...] = ()
     if digits and labels is not None:
@@ -132,8 +139,9 @@ def evaluate_generator(
         kid=distances[0],
         untrained_kid=distances[1],
         fid=fid(unseen.images_u8, samples[: len(unseen)], extractor),
-        memorisation=memorisation(compared, train.images_u8, unseen.images_u8, features=extractor),
-        pixel_memorisation=memorisation(compared, train.images_u8, unseen.images_u8),
+        memorisation=memorisation(*sides, features=extractor),
+        pixel_memorisation=memorisation(*sides),
+        mirrored_memorisation=mirrored,
         digits=digits,
         classes=classes,
         seed=seed,
@@ -210,6 +218,9 @@ def record_report(report: GeneratorReport, claim_name: str, command: str, *, roo
                 **shared,
             )
         )  # fmt: skip
+        if report.mirrored_memorisation:
+            kept = {"plain": list(near.closer_to_train), "mirrored": list(report.mirrored_memorisation.closer_to_train)}
+            save_details(f"curves/memorised.{claim_name}", kept | {"command": command}, root)
     if report.digits:
         digits = report.digits
         for id, estimate, unit in (
@@ -226,7 +237,7 @@ def record_report(report: GeneratorReport, claim_name: str, command: str, *, roo
 
 def report_text(report: GeneratorReport) -> str:
     """Lay a report out as lines of text, every number with its n, interval and protocol."""
-    near, pixels = report.memorisation, report.pixel_memorisation
+    near, pixels, mirrored = report.memorisation, report.pixel_memorisation, report.mirrored_memorisation
     lines = [
         f"{report.checkpoint}: {report.kid.n_fake:,} samples against {report.kid.n_real:,} {report.held_out} images "
         f"of {report.image_set}, seed {report.seed}",
@@ -235,6 +246,11 @@ def report_text(report: GeneratorReport) -> str:
         _distance_line("FID", report.fid),
         f"  {'closer to training images':28} {_percent(near.closer_to_train)}  (50 % expected; {near.space})",
         f"  {'  the same in pixels':28} {_percent(pixels.closer_to_train)}  (n {pixels.n:,})",
+        *(
+            [f"  {'  with their mirror images':28} {_percent(mirrored.closer_to_train)}  ({mirrored.space})"]
+            if mirrored
+            else []
+        ),
         f"  {'copies':28} {_percent(near.copies)}  (nearer than 99 % of held-out images are; {near.space})",
     ]
     if report.digits:

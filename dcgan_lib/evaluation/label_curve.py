@@ -5,14 +5,11 @@ Axes: n images, f features.
 
 import time
 from collections.abc import Sequence
-from functools import partial
-
-import numpy as np
 
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.evaluation.conv_features import Features, compute_features
 from dcgan_lib.evaluation.held_out import LabelledSplits
-from dcgan_lib.evaluation.protocols import PROTOCOLS, LabelledDraw, Outcome, choose_c, draw_labels
+from dcgan_lib.evaluation.protocols import PROTOCOLS, DrawnSVM, Outcome, choose_on, draw_labels
 
 
 def label_curve(
@@ -59,16 +56,12 @@ def label_curve(
         compute_features(features, part.images_u8) for part in (splits.train, splits.validation, test)
     )
     for each, (choosing, reporting) in drawn.items():
-        trials = [LabelledDraw(train_nf, labels, rows) for rows in choosing]
-        best, curve = choose_c(partial(_mean_accuracy, trials, held_nf, held), grid)
-        models = [LabelledDraw(train_nf, labels, rows).fit(best) for rows in reporting]
+        trials = [DrawnSVM(train_nf, labels, rows) for rows in choosing]
+        best, curve = choose_on(trials, held_nf, held, grid)
+        models = [DrawnSVM(train_nf, labels, rows).fit(best) for rows in reporting]
         found[each] = Outcome(
             split="test", accuracies=tuple(100 * model.score(test_nf, test.labels) for model in models), c=best,
             curve=curve, n=len(test), num_labels=len(reporting[0]), num_features=train_nf.shape[1],
             seconds=time.monotonic() - begun,
         )  # fmt: skip
     return found
-
-
-def _mean_accuracy(trials: Sequence[LabelledDraw], x_nf: np.ndarray, labels: np.ndarray, c: float) -> float:
-    return float(np.mean([100 * trial.fit(c).score(x_nf, labels) for trial in trials]))

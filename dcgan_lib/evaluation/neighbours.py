@@ -172,6 +172,7 @@ def memorisation(
     held_out_u8: np.ndarray,
     *,
     features: FeatureExtractor | None = None,
+    mirrored: bool = False,
     seed: int = 0,
 ) -> Memorisation:
     """Ask whether samples repeat the training images.
@@ -184,6 +185,9 @@ def memorisation(
     features : FeatureExtractor, optional
         Where to measure distance; by default in pixels, which small shifts fool (paper, section 6).
         Features that were themselves learnt from the training images may tell the two sets apart.
+    mirrored : bool, default False
+        Let each training and held-out image stand for its mirror image too, whichever is nearer: for a generator that
+        was shown both.
     seed : int, default 0
         Of the draw.
 
@@ -195,21 +199,26 @@ def memorisation(
     if len(generated_u8) < 20 or min(len(train_u8), len(held_out_u8)) < 100:
         sizes = f"{len(generated_u8)} samples, {len(train_u8)} training and {len(held_out_u8)} held-out images"
         raise UserError(f"the memorisation check needs 20 samples and 100 images on either side, but got {sizes}")
-    generated, train, held_out = (_embed(images, features) for images in (generated_u8, train_u8, held_out_u8))
-    num, rng = min(len(train), len(held_out)), np.random.default_rng(seed)
-    train_part, held_part = (side[np.sort(rng.choice(len(side), num, replace=False))] for side in (train, held_out))
-    to_train, train_rows = nearest(generated, train_part)
-    to_held, held_rows = nearest(generated, held_part)
+    generated, held_out = (_embed(images, features) for images in (generated_u8, held_out_u8))
+    train_views, held_views = (_views(images, features, mirrored) for images in (train_u8, held_out_u8))
+    num, rng = min(len(train_u8), len(held_out)), np.random.default_rng(seed)
+    train_part, held_part = (
+        [view[rows] for view in views]
+        for views in (train_views, held_views)
+        for rows in [np.sort(rng.choice(len(views[0]), num, replace=False))]
+    )
+    to_train, train_rows = _nearest_view(generated, train_part)
+    to_held, held_rows = _nearest_view(generated, held_part)
     ratios = (to_train + 1e-9) / (to_held + 1e-9)
-    threshold = np.quantile(nearest(held_out, train)[0], 0.01)
-    copies = int((nearest(generated, train)[0] < threshold).sum())
+    threshold = np.quantile(_nearest_view(held_out, train_views)[0], 0.01)
+    copies = int((_nearest_view(generated, train_views)[0] < threshold).sum())
     return Memorisation(
         closer_to_train=_share_closer(to_train, to_held, np.where(to_train <= to_held, train_rows, num + held_rows)),
         distance_ratio=bootstrap_interval(np.median, ratios, seed=seed),
         copies=wilson_interval(copies, len(generated)),
         n=len(generated),
         n_references=num,
-        n_train=len(train),
+        n_train=len(train_u8),
         space="pixels" if features is None else features.name,
     )
 
@@ -231,3 +240,16 @@ def _embed(images_u8: np.ndarray, features: FeatureExtractor | None) -> np.ndarr
 
 def _rows(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(values).reshape(len(values), -1).astype(np.float32))
+
+
+def _views(images_u8: np.ndarray, features: FeatureExtractor | None, mirrored: bool) -> list[np.ndarray]:
+    """Return the images' points, and, if asked, those of their mirror images."""
+    sides = [images_u8, np.ascontiguousarray(images_u8[..., ::-1])] if mirrored else [images_u8]
+    return [_embed(side, features) for side in sides]
+
+
+def _nearest_view(queries: np.ndarray, views: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance to the nearest image in any view, and which image it is."""
+    distances, rows = map(np.stack, zip(*(nearest(queries, view) for view in views), strict=True))
+    best = distances.argmin(0)[None]
+    return np.take_along_axis(distances, best, 0)[0], np.take_along_axis(rows, best, 0)[0]

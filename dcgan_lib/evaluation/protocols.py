@@ -91,8 +91,8 @@ def choose_c(score: Callable[[float], float], grid: range) -> tuple[float, dict[
     return c_at(best()), {c_at(position): tried[position] for position in sorted(tried)}
 
 
-def draw_labels(labels: np.ndarray, per_class: int, num_draws: int, seed: Sequence[int]) -> list[np.ndarray]:
-    """Draw rows at random, equally many of each class.
+def draw_rows(labels: np.ndarray, per_class: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Draw rows at random, equally many of each class, and return them in order.
 
     Raises
     ------
@@ -102,12 +102,14 @@ def draw_labels(labels: np.ndarray, per_class: int, num_draws: int, seed: Sequen
     classes, counts = np.unique(labels, return_counts=True)
     if per_class < 1 or counts.min() < per_class:
         raise UserError(f"{per_class} labels of each class were asked for, but one class has {counts.min()}")
-    draws = []
-    for draw in range(num_draws):
-        rng = np.random.default_rng([*seed, draw])
-        picks = [rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in classes]
-        draws.append(np.sort(np.concatenate(picks)))
-    return draws
+    rng = np.random.default_rng(seed)
+    picks = [rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in classes]
+    return np.sort(np.concatenate(picks))
+
+
+def draw_labels(labels: np.ndarray, per_class: int, num_draws: int, seed: Sequence[int]) -> list[np.ndarray]:
+    """Return as many draws of `draw_rows`, the n-th with n at the end of its seed."""
+    return [draw_rows(labels, per_class, [*seed, draw]) for draw in range(num_draws)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,33 @@ class Outcome:
         """Return the error in per cent with its interval."""
         value, low, high = self.accuracy
         return Estimate(100 - value, 100 - high, 100 - low)
+
+
+class DrawnSVM:
+    """The SVM of one draw of labels, fitted again for each C from where the last one ended.
+
+    Parameters
+    ----------
+    x_nf, labels : ndarray
+        float32 features, n x f, and n labels.
+    rows : ndarray
+        The draw.
+    """
+
+    def __init__(self, x_nf: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
+        x_nf, self._labels = x_nf if len(rows) == len(x_nf) else x_nf[rows], labels[rows]
+        self._x, self._model = compact_if_few(x_nf), L2SVM(warm_start=True)
+
+    def fit(self, c: float) -> L2SVM:
+        """Return the SVM for this C."""
+        return self._model.set_params(C=c).fit(self._x, self._labels)
+
+
+def choose_on(
+    draws: Sequence[DrawnSVM], held_nf: np.ndarray, held: np.ndarray, grid: range
+) -> tuple[float, dict[float, float]]:
+    """Choose C by the mean accuracy of draws on validation images; see `choose_c`."""
+    return choose_c(lambda c: float(np.mean([100 * draw.fit(c).score(held_nf, held) for draw in draws])), grid)
 
 
 class FittedProtocol:
@@ -221,13 +250,13 @@ def fit_protocol(
     table_nf = compute_features(features, images_u8, path=path, progress=progress)
     x_nf, held_nf, labels = table_nf[: len(used)], table_nf[len(used) :], train[used]
     choosing, reporting = ([np.searchsorted(used, rows) for rows in draws] for draws in (choosing, reporting))
-    best, curve = _choose(plan, [LabelledDraw(x_nf, labels, rows) for rows in choosing], held_nf, held)
+    best, curve = choose_on([DrawnSVM(x_nf, labels, rows) for rows in choosing], held_nf, held, plan.grid)
     if plan.num_labels is None:
         accuracies, both = (curve[best],), np.concatenate([labels, held])
-        models = [LabelledDraw(table_nf, both, np.arange(len(both))).fit(best)] if for_test else []
+        models = [DrawnSVM(table_nf, both, np.arange(len(both))).fit(best)] if for_test else []
     else:
         bar = tqdm(reporting, "draws", disable=not progress)
-        models = [LabelledDraw(x_nf, labels, rows).fit(best) for rows in bar]
+        models = [DrawnSVM(x_nf, labels, rows).fit(best) for rows in bar]
         accuracies = tuple(100 * model.score(held_nf, held) for model in models)
     outcome = Outcome(
         split="validation", accuracies=accuracies, c=best, curve=curve, n=len(held), num_labels=len(choosing[0]),
@@ -253,15 +282,6 @@ def _draws(plan: Protocol, splits: LabelledSplits, seed: int) -> tuple[list[np.n
     )
 
 
-def _choose(
-    plan: Protocol, draws: list["LabelledDraw"], held_nf: np.ndarray, held: np.ndarray
-) -> tuple[float, dict[float, float]]:
-    def score(c: float) -> float:
-        return float(np.mean([100 * draw.fit(c).score(held_nf, held) for draw in draws]))
-
-    return choose_c(score, plan.grid)
-
-
 def _plan(name: str, draws: int | None) -> Protocol:
     if name not in PROTOCOLS:
         raise UserError(f"there is no protocol {name!r}: choose from {', '.join(PROTOCOLS)}")
@@ -271,15 +291,3 @@ def _plan(name: str, draws: int | None) -> Protocol:
     if (plan.num_labels is None and draws != 1) or draws < 1:
         raise UserError(f"protocol {name!r} cannot have {draws} draws of labels")
     return Protocol(num_labels=plan.num_labels, choosing_draws=plan.choosing_draws, draws=draws, grid=plan.grid)
-
-
-class LabelledDraw:
-    """The SVM of one draw of labels, fitted again for each C from where the last one ended."""
-
-    def __init__(self, x_nf: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
-        x_nf, self._labels = x_nf if len(rows) == len(x_nf) else x_nf[rows], labels[rows]
-        self._x, self._model = compact_if_few(x_nf), L2SVM(warm_start=True)
-
-    def fit(self, c: float) -> L2SVM:
-        """Return the SVM, which the next fit changes."""
-        return self._model.set_params(C=c).fit(self._x, self._labels)

@@ -20,6 +20,7 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import augment
+from dcgan_lib.evaluation.protocols import draw_rows
 from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.models.sampling import from_u8
 
@@ -122,9 +123,7 @@ def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> Ima
             f"{num_labels} labels cannot be drawn evenly from {pool.name}: give a multiple of its {classes} classes, "
             f"at most {counts.min()} a class"
         )
-    rng = np.random.default_rng(seed)
-    rows = [rng.choice(np.flatnonzero(pool.labels == label), each, replace=False) for label in range(classes)]
-    return pool.subset(np.sort(np.concatenate(rows)))
+    return pool.subset(draw_rows(pool.labels, each, seed))
 
 
 def train_supervised(

@@ -38,13 +38,13 @@ class Saliency:
     out: Path = Path("saliency")
     """Folder of saliency.png (left: fresh weights, right: trained), images.png, peaks.json and numbers.json."""
     record: bool = False
-    """Enter saliency.trained-vs-random into the claims ledger; the set must have true boxes."""
+    """Enter saliency.trained-vs-random into the claims ledger; without true boxes only keep the numbers beside it."""
 
     def run(self) -> None:
         """Find the strongest responses, draw, measure, write, and record if asked."""
         from dcgan_lib.evaluation.evidence import check_command
         from dcgan_lib.interpretation.saliency_settings import SaliencySettings
-        from dcgan_lib.interpretation.saliency_study import CLAIM, numbers, record_saliency, run_saliency
+        from dcgan_lib.interpretation.saliency_study import CLAIM, keep_saliency, numbers, record_saliency, run_saliency
         from dcgan_lib.paths import atomic_write
 
         if self.record:
@@ -63,7 +63,10 @@ class Saliency:
         for method, steps in found["cascade"].items():
             print(f"{method:10} every layer random: rank correlation {steps[-1][0]:.2f} with the trained maps")
         print(f"figure, peaks and numbers: {self.out}")
-        if self.record:
+        if self.record and not study.objects:
+            keep_saliency(study)
+            print(f"kept as curves/saliency.{study.set_name}; without true boxes there is no row to record")
+        elif self.record:
             row = record_saliency(study, command=self._command())
             print(f"recorded {row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] {row.verdict}")
 

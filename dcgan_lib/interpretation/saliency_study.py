@@ -228,8 +228,13 @@ def record_saliency(study: SaliencyStudy, *, command: str, root: Path | None = N
         data=f"{study.set_name}, {study.split} split", checks=checks, command=command, seconds=study.seconds,
         seed=study.settings.seed, checkpoint=study.settings.checkpoint, notes=notes, root=root,
     )  # fmt: skip
-    save_details(f"curves/saliency.{study.set_name}", found, root)
+    keep_saliency(study, root)
     return row
+
+
+def keep_saliency(study: SaliencyStudy, root: Path | None = None) -> None:
+    """Keep all numbers for a chapter, as `record_saliency` does; a set without boxes has no row beside them."""
+    save_details(f"curves/saliency.{study.set_name}", numbers(study), root)
 
 
 def _told(name: str, entries: list[dict[str, Any]]) -> str:
@@ -244,7 +249,7 @@ def _told(name: str, entries: list[dict[str, Any]]) -> str:
 
 
 def load_saliency(set_name: str, root: Path | None = None) -> dict[str, Any]:
-    """Return what `record_saliency` kept beside the row; see `numbers`.
+    """Return what `keep_saliency` kept; see `numbers`.
 
     Raises
     ------

@@ -18,12 +18,11 @@ from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probe_model import Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval, wilson_interval
+from dcgan_lib.interpretation.phases import SURE, all_phases, object_chances
 from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 
 Curve = Literal["linear", "spherical"]
-SURE = 0.9
-"""A probe is sure of an object above this probability, and of its absence below 1 - this."""
 
 
 def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -> Tensor:
@@ -247,18 +246,13 @@ def count_changes(paths_u8: np.ndarray, probe: Probe) -> Changes:
         If the probe has no yes-or-no head, or reads pictures of another size.
     """
     _check_paths(paths_u8)
-    names = [head.name for head in probe.config.heads if head.kind == "boolean"]
-    if not names:
-        raise UserError("the probe has no yes-or-no head, so nothing can appear or disappear for it")
-    answers = probe.predict(paths_u8.reshape(-1, *paths_u8.shape[2:]))
-    chance_sto = np.stack([answers[name] for name in names], -1).reshape(*paths_u8.shape[:2], -1)
-    state_sto = np.where(chance_sto > SURE, 1, np.where(chance_sto < 1 - SURE, -1, 0))
-    sure_sto, known_so = state_sto != 0, state_sto[:, 0].copy()
-    up_so, down_so = np.zeros_like(known_so), np.zeros_like(known_so)
-    for now_so in state_sto.swapaxes(0, 1)[1:]:
-        up_so += (known_so == -1) & (now_so == 1)
-        down_so += (known_so == 1) & (now_so == -1)
-        known_so = np.where(now_so == 0, known_so, now_so)
+    names, chance_sto = object_chances(probe, paths_u8)
+    later = [[phases[1:] for phases in segment] for segment in all_phases(chance_sto)]
+    up_so, down_so = (
+        np.array([[sum(p.present == way for p in phases) for phases in segment] for segment in later])
+        for way in (True, False)
+    )
+    sure_sto = (chance_sto > SURE) | (chance_sto < 1 - SURE)
     again_so = up_so + down_so > 1
     return Changes(
         appeared=dict(zip(names, up_so.sum(0).tolist(), strict=True)),

@@ -1,7 +1,8 @@
 """What is kept of a run: a state to go on from, and weights to use.
 
 A run's folder holds ``config.json``, ``metrics.jsonl``, ``samples/``, ``state.safetensors``
-(everything needed to resume), ``generator.safetensors`` and ``discriminator.safetensors``.
+(everything needed to resume), ``generator.safetensors`` and ``discriminator.safetensors``, and if
+asked ``snapshots/``: earlier discriminators, each in a folder that loads as a run's does.
 Randomness needs no saving: every latent vector and the order of the images are functions of the
 seed and the step.
 """
@@ -119,6 +120,27 @@ def save_config(run_dir: Path, config: TrainConfig, about: dict[str, Any]) -> No
     atomic_write(run_dir / "config.json", json.dumps({"config": to_dict(config), "about": about}, indent=2) + "\n")
 
 
+def save_snapshot(
+    run_dir: Path, step: int, discriminator: AnyDiscriminator, config: TrainConfig, about: dict[str, Any]
+) -> None:
+    """Keep the discriminator as it is after ``step`` minibatches, for ``load_discriminator`` of its folder.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run's folder; the snapshot goes to ``snapshots/step-0000000`` in it.
+    step : int
+        At least 0.
+    discriminator : AnyDiscriminator
+        Its weights and batch-norm statistics are written.
+    config, about
+        See ``save_config``; the step is kept beside them.
+    """
+    folder = run_dir / "snapshots" / f"step-{step:07d}"
+    save_weights(folder / "discriminator.safetensors", discriminator)
+    save_config(folder, config, about | {"step": step})
+
+
 def find_run(name_or_path: str | Path) -> Path:
     """Return the folder of a committed checkpoint by name, or of a run by path.
 
@@ -191,6 +213,13 @@ def untrained_generator(model: ModelConfig, seed: int = 0) -> AnyGenerator:
         return new_generator(model).eval()
 
 
+def untrained_discriminator(model: ModelConfig, seed: int = 0) -> AnyDiscriminator:
+    """Return a discriminator with its initial weights; see ``untrained_generator``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return new_discriminator(model).eval()
+
+
 def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> None:
     """Refuse to go on with a run of other settings or another image set.
 
@@ -199,7 +228,7 @@ def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> N
     UserError
         Naming the settings that differ.
     """
-    free = {"steps", "minutes", "log_every", "sample_every", "num_samples", "save_seconds"}
+    free = {"steps", "minutes", "log_every", "sample_every", "num_samples", "snapshot_every", "save_seconds"}
     saved_config, about = load_config(run_dir)
     saved, asked = to_dict(saved_config), to_dict(config)
     if asked["decay_fraction"]:

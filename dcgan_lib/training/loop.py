@@ -155,15 +155,18 @@ class _Run:
         self.gan = make_gan(config, device)
         self.batches = Batches(image_set, config, self.gan.device)
         self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
-        if (run_dir / checkpoints.STATE).exists():
+        self.about = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)} | about
+        resumed = (run_dir / checkpoints.STATE).exists()
+        if resumed:
             checkpoints.check_resumable(run_dir, config, identity(image_set))
+        self._keep_snapshot()  # the initial weights, also of a run that is resumed: the seed fixes them
+        if resumed:
             saved = checkpoints.load_state(run_dir, self.gan)
             self.step, self.seconds, threads = saved["step"], saved["seconds"], threads or saved["threads"]
             self.means = RunningMeans(saved["means"])
         self.threads = threads or probe_threads(self.gan, self.batches)
         torch.set_num_threads(self.threads)
-        known = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)}
-        checkpoints.save_config(run_dir, config, known | about)
+        checkpoints.save_config(run_dir, config, self.about)
         self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.save()
 
@@ -191,6 +194,7 @@ class _Run:
                     return "trouble"  # the last good state stays on disk
             if self.step % config.sample_every == 0:
                 self._write_samples()
+            self._keep_snapshot()
             if stop_asked():
                 return "interrupt"
             if config.minutes is not None and now - begun >= 60 * config.minutes:
@@ -231,6 +235,10 @@ class _Run:
         folder.mkdir(exist_ok=True)
         Image.fromarray(grid).save(folder / f"step-{self.step:07d}.png")
         self.log.write_image("samples", grid, self.step)
+
+    def _keep_snapshot(self) -> None:
+        if self.config.snapshot_every and self.step % self.config.snapshot_every == 0:
+            checkpoints.save_snapshot(self.run_dir, self.step, self.gan.discriminator, self.config, self.about)
 
     def finish(self, stopped_by: str) -> None:
         self.log.close()

@@ -22,7 +22,7 @@ from dcgan_lib.training.checkpoints import (
 )  # fmt: skip
 from dcgan_lib.training.log import read_metrics
 
-MAX_METRICS = 200
+MAX_METRICS, MAX_GRIDS = 200, 10
 NETWORKS = {"generator": load_generator, "discriminator": load_discriminator}
 Keep = Literal["both", "generator", "discriminator"]
 WRITTEN = {"generator.safetensors", "discriminator.safetensors", "config.json", "metrics.jsonl", "card.md", "samples"}
@@ -45,7 +45,8 @@ def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both"
     Returns
     -------
     Path
-        The checkpoint's folder. Its ``metrics.jsonl`` keeps every k-th line, 200 at most.
+        The checkpoint's folder. Its ``metrics.jsonl`` keeps every k-th line, 200 at most, and ``samples`` every k-th
+        grid, 10 at most, the last one among them.
 
     Raises
     ------
@@ -70,7 +71,8 @@ def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both"
     save_config(folder, config, about)
     every = -(-len(metrics) // MAX_METRICS)
     atomic_write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics[every - 1 :: every]))
-    for path in sorted(run.glob("samples/*.png")):
+    grids = sorted(run.glob("samples/*.png"), reverse=True)
+    for path in grids[:: max(1, -(-len(grids) // MAX_GRIDS))]:
         Image.open(path).save(folder / "samples" / f"{path.stem}.webp", quality=80)
     atomic_write(folder / "card.md", _card(name, command, metrics[-1], run, keep))
     return folder

@@ -70,7 +70,7 @@ class Drawer {
     this.canvas = canvas;
     const label = `Picture with boxes: ${KEYS}`;
     this.stage = el("div", { class: "dx-stage", tabindex: 0, role: "application", "aria-roledescription": "drawing area", "aria-label": label, style: "width: min(100%, 32rem); margin: 0 auto; touch-action: none; cursor: crosshair" }, canvas);
-    this.number = el("input", { type: "number", class: "dx-seed", min: 0, max: model.get("num_images") - 1, step: 1, inputmode: "numeric", onchange: () => this.turn(Math.floor(Number(this.number.value)) || 0) });
+    this.number = el("input", { type: "number", class: "dx-seed", min: 0, max: model.get("num_images") - 1, step: 1, inputmode: "numeric", onchange: () => this.turn(this.number.value === "" ? this.index : Math.floor(Number(this.number.value))) });
     this.count = el("p", { class: "dx-hint" });
     this.live = el("p", { class: "dx-live", "aria-live": "polite" });
     const hint = el("p", { class: "dx-note" }, `Drag to draw a box around each ${model.get("object")}; click in a box to take it away. Keys: ${KEYS}.`);
@@ -118,6 +118,7 @@ class Drawer {
       this.model.save_changes();
     }
     this.arrive();
+    this.number.value = this.index; // what was typed may lie beyond the last picture
   }
 
   /** Show the picture that the index names. */

@@ -50,8 +50,8 @@ class ExemplarPicker(widgets.VBox):
     ) -> None:
         known = concepts if isinstance(concepts, Mapping) else dict.fromkeys(concepts, ())
         kept = Exemplars(checkpoint=checkpoint, seed=seed, pool=pool, concepts=known)
-        if not (0 <= first < pool and count >= 1):
-            raise UserError(f"first must lie in 0 to {pool - 1} and count above 0, but got {first} and {count}")
+        if count < 1:
+            raise UserError(f"a page shows at least 1 sample, but count is {count}")
         self.checkpoint, self.seed, self.pool, self.count = checkpoint, seed, pool, count
         self.picked = {name: list(numbers) for name, numbers in kept.concepts.items()}
         self._generator = load_generator(checkpoint)
@@ -64,15 +64,27 @@ class ExemplarPicker(widgets.VBox):
         super().__init__([head, self._grid, self._list])
         self._concept.observe(lambda _: self._tick(), "value")
         self._back.on_click(lambda _: self.show(max(self.first - self.count, 0)))
-        self._on.on_click(lambda _: self.show(min(self.first + self.count, self.pool - 1)))
+        self._on.on_click(lambda _: self.first + self.count < self.pool and self.show(self.first + self.count))
         self.show(first)
 
     def show(self, first: int) -> None:
-        """Turn to the page that begins with a sample."""
+        """Turn to the page that begins with a sample.
+
+        Raises
+        ------
+        UserError
+            If the pool has no such sample.
+        """
+        if not 0 <= first < self.pool:
+            raise UserError(f"samples are numbered 0 to {self.pool - 1}, but {first} was asked for")
         self.first = first
         z_nd = self._z_nd[first : first + self.count]
         cells = [self._cell(first + i, pixels) for i, pixels in enumerate(pictures_of(self._generator, z_nd))]
-        self._grid.children = cells
+        left, self._grid.children = self._grid.children, cells
+        for cell in left:  # or each page that was seen stays in the kernel, and in the notebook when it is saved
+            for widget in (*cell.children, cell):
+                widget.layout.close()
+                widget.close()
         self._tick()
 
     def exemplars(self, sums: Mapping[str, Sequence[str]] | None = None) -> Exemplars:

@@ -101,6 +101,14 @@ def test_buttons_turn_and_add_and_remove(page):
     assert "1 in 1 of 3 pictures" in page.locator(".dx-hint").inner_text()
 
 
+def test_number_field_tells_the_picture_that_is_shown(page):
+    field = page.get_by_label("Picture", exact=True)
+    for typed, index in (("999", 2), ("1", 1), ("", 1), ("-4", 0)):
+        field.fill(typed)
+        page.keyboard.press("Enter")
+        assert (saved(page)[0], field.input_value()) == (index, str(index))
+
+
 def test_controls_have_names(page):
     if not AXE.exists():
         pytest.skip("npm's scripts are missing")

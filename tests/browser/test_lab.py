@@ -1,4 +1,4 @@
-"""The live explorer and the box drawer in a real JupyterLab: the page drives Python, and Python drives the page."""
+"""The live explorer, the box drawer and the picker in a real JupyterLab: the page drives Python, and the other way."""
 
 import base64
 import json
@@ -29,6 +29,10 @@ BOX_CELLS = [
     "print([drawer.index, drawer.boxes])",
     "drawer.boxes = [[2, 0, 0, 9, 9]]\ndrawer.index = 2",
 ]
+PICK_CELLS = [
+    "from dcgan_lib.widgets.picker import ExemplarPicker\n\npicker = ExemplarPicker(count=6)\npicker",
+    "import json\n\nprint(json.dumps(picker.picked))",
+]
 # Run one cell by Lab's own command, and return the text it printed.
 RUN_CELL = """async (index) => {
   const panel = jupyterapp.shell.currentWidget;
@@ -49,7 +53,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a JupyterLab in a folder of its own and return its address."""
     pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("lab")
-    for name, cells in (("trial", CELLS), ("boxes", BOX_CELLS)):
+    for name, cells in (("trial", CELLS), ("boxes", BOX_CELLS), ("picks", PICK_CELLS)):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
         notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(notebook, folder / f"{name}.ipynb")
@@ -143,6 +147,23 @@ def test_boxes_reach_python_and_come_back(lab, browser):
         page.evaluate(RUN_CELL, 2)
         page.locator(".dcgan-explorer[data-ready='2']").wait_for()
         assert "1 here; 1 in 1 of 3 pictures" in page.locator(".dx-hint").inner_text()
+
+
+def test_ticks_reach_python(lab, browser):
+    with Visit(browser, width=1400) as visit:
+        page = open_notebook(visit, lab, "picks")
+        page.evaluate(RUN_CELL, 0)
+        page.get_by_role("checkbox", name="4", exact=True).wait_for()
+        for number in ("1", "4"):
+            page.get_by_role("checkbox", name=number, exact=True).check()
+        page.get_by_role("button", name="later").click()
+        page.get_by_role("checkbox", name="7", exact=True).check()
+        page.get_by_text("A: 1, 4, 7").wait_for()
+        page.get_by_role("combobox", name="concept").select_option("B")
+        page.get_by_text("B: none yet").wait_for()
+        page.get_by_role("checkbox", name="8", exact=True).check()
+        page.get_by_text("B: 8 ").wait_for()
+        assert json.loads(page.evaluate(RUN_CELL, 1)) == {"A": [1, 4, 7], "B": [8], "C": []}
 
 
 def eval_printed(text: str) -> tuple[list[float], dict[str, float], int]:

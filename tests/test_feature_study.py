@@ -1,0 +1,192 @@
+"""Features under one change at a time: cuts that equal a reading, results that are kept, curves that end somewhere."""
+
+import json
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from dcgan_lib.config import ModelConfig, TrainConfig
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation import details, feature_study
+from dcgan_lib.evaluation.conv_features import ConvFeatures
+from dcgan_lib.evaluation.extrapolate import predict
+from dcgan_lib.evaluation.feature_measurements import Measurement, Setting, keep, latest, load_study, points
+from dcgan_lib.evaluation.feature_study import main, measure
+from dcgan_lib.evaluation.held_out import LabelledSplits
+from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
+from dcgan_lib.evaluation.picture_map import arrange
+from dcgan_lib.training.checkpoints import save_snapshot, untrained_discriminator
+
+MODEL = ModelConfig(image_size=(16, 16), base_width=4, num_stages=2)
+
+
+def striped(num: int, seed: int) -> ImageSet:
+    """Noise with a bright bar whose place tells one of four classes."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 150, (num, 3, 16, 16), dtype=np.uint8), np.arange(num) % 4
+    for at, label in enumerate(labels):
+        images[at, :, 4 * label : 4 * label + 4] += 12
+    return ImageSet(name="striped", images_u8=images, labels=labels, class_names=tuple("abcd"))
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return LabelledSplits(train=striped(400, 0), validation=striped(200, 1))
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch):
+    """Return a run with three snapshots, whose results are kept in the same place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(details, "results_root", lambda: tmp_path)
+    monkeypatch.setattr(feature_study, "load_splits", lambda name, **like: LabelledSplits(
+        train=striped(400, 0), validation=striped(200, 1)))  # fmt: skip
+    for step in (0, 10, 20):
+        save_snapshot(tmp_path / "mine", step, untrained_discriminator(MODEL, step), TrainConfig(model=MODEL), {})
+    return tmp_path / "mine"
+
+
+def measurement(**changes) -> Measurement:
+    values = {"source": "mine", "step": 10, "seed": 0, "num_labels": 40, "num_features": 8, "n": 100, "c": 1e-3}
+    values |= {"accuracies": (50.0, 52.0), "accuracy": 51.0, "low": 49.0, "high": 53.0, "seconds": 1.0}
+    return Measurement(**values | {"command": "c"} | changes)
+
+
+# ---- tables ----
+@pytest.mark.parametrize("layers", [(), (1,), (2,), (1, 2)])
+@pytest.mark.parametrize("grid", [1, 2, 4, 8])
+def test_what_is_cut_equals_what_is_read(splits, layers, grid):
+    network, images = untrained_discriminator(MODEL), splits.validation.images_u8[:9]
+    table = LayerTable(network, images, 8)
+    read = ConvFeatures(network, layers=layers or None, grid=grid)(images)
+    np.testing.assert_allclose(table.cut(layers, grid), read, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layers", "grid"), [((3,), 4), ((0,), 4), ((), 3)])
+def test_what_cannot_be_cut_is_refused(splits, layers, grid):
+    table = LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], 8)
+    with pytest.raises(UserError, match="but got layers"):
+        table.cut(layers, grid)
+    with pytest.raises(UserError, match="grid of 3 x 3"):
+        LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], 3)
+
+
+def test_snapshots_are_named_joined_and_averaged(run_dir):
+    sources = [open_source(str(folder)) for folder in snapshot_folders(run_dir)]
+    assert [(source.name, source.step) for source in sources] == [("mine", 0), ("mine", 10), ("mine", 20)]
+    both = join(sources[1:])
+    assert both.name == "mine at 10 + mine at 20" and both.networks == sources[1].networks + sources[2].networks
+    mean = average(sources)
+    weights = [source.networks[0].convs[1].weight for source in sources]
+    torch.testing.assert_close(mean.networks[0].convs[1].weight, torch.stack(weights).mean(0))
+    torch.testing.assert_close(weights[0], untrained_discriminator(MODEL, 0).convs[1].weight)
+    with pytest.raises(UserError, match="of networks, not of pixels"):
+        join([sources[0], open_source("pixels")])
+    with pytest.raises(UserError, match="of one configuration"):
+        average([sources[0], open_source("random", recipe="mnist")])
+    with pytest.raises(UserError, match="--snapshot-every"):
+        snapshot_folders(run_dir / "nowhere")
+
+
+# ---- measurements ----
+def test_every_setting_is_judged_and_more_labels_help(splits):
+    source = Source("random", None, (untrained_discriminator(MODEL),))
+    settings = [Setting(per_class=number) for number in (2, 50, None)] + [Setting(layers=(1,), grid=1)]
+    few, many, every, blind = measure(source, splits, settings, draws=4)
+    assert [row.num_labels for row in (few, many, every, blind)] == [8, 200, 400, 400]
+    assert len(few.accuracies) == len(many.accuracies) == 4 and len(every.accuracies) == 1
+    assert few.low <= few.accuracy <= few.high and few.accuracy + 5 < many.accuracy
+    assert blind.num_features == 4 and blind.accuracy < every.accuracy
+    (pixels,) = measure(open_source("pixels"), splits, [Setting(per_class=50), Setting(per_class=50, grid=1)], draws=2)
+    assert (pixels.grid, pixels.batch_norm, pixels.num_features) == (0, "", 768) and pixels.accuracy > 60
+
+
+def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run_dir, tmp_path, capsys):
+    assert main(["mine", "--snapshots", "--set", "striped", "--labels", "5", "--draws", "2"]) == 0
+    assert main(["mine/snapshots/step-0000010", "--set", "striped", "--labels", "5", "20", "--draws", "3"]) == 0
+    rows = load_study("striped")
+    assert [(row.step, row.per_class, len(row.accuracies)) for row in rows] == [
+        (0, 5, 2), (10, 5, 3), (20, 5, 2), (10, 20, 3),
+    ]  # fmt: skip
+    assert rows[1].command.endswith("mine/snapshots/step-0000010 --set striped --labels 5 20 --draws 3")
+    assert load_study("striped", step=10, per_class=20) == [rows[3]]
+    assert "mine at step 10, layers all, grid 4, batches, 5 labels a class" in capsys.readouterr().out
+    assert points(rows, "step")[0] == [10, 10, 20] and len(points(rows, "num_labels")[1]) == 4
+    assert main([str(run_dir), "--set", "striped"]) == 2 and "absolute path" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_only_added_to(tmp_path):
+    first, again, other = measurement(), measurement(accuracy=51.5), measurement(grid=2)
+    keep("set", [first], tmp_path)
+    keep("set", [other], tmp_path)
+    keep("set", [again], tmp_path)
+    assert load_study("set", tmp_path) == [again, other]
+    (tmp_path / "features" / "set.json").write_text("[")
+    with pytest.raises(UserError, match="damaged"):
+        keep("set", [first], tmp_path)
+    (tmp_path / "features" / "set.json").write_text(json.dumps([asdict(first) | {"more": 1}]))
+    with pytest.raises(UserError, match="fields"):
+        load_study("set", tmp_path)
+    with pytest.raises(UserError, match="not measured yet"):
+        load_study("another", tmp_path)
+
+
+def test_a_finished_network_comes_after_its_snapshots():
+    early, late, done = measurement(step=10), measurement(step=20), measurement(step=None)
+    assert latest([late, early]) == [late] and latest([early, done, late]) == [done] and latest([]) == []
+
+
+# ---- maps ----
+def test_a_map_puts_alike_features_side_by_side():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(4), 16))
+    features = np.eye(4)[labels] * 10 + rng.normal(0, 0.5, (64, 4))
+    order = arrange(features, 8)
+    assert sorted(order) == list(range(64))
+
+    def alike(places: np.ndarray) -> float:
+        grid = labels[places].reshape(8, 8)
+        return float(np.mean([(grid[1:] == grid[:-1]).mean(), (grid[:, 1:] == grid[:, :-1]).mean()]))
+
+    assert alike(order) > 0.65 > 0.45 > alike(np.arange(64)), "as many as can be, against one in four by chance"
+    np.testing.assert_array_equal(arrange(features, 8), order)
+    with pytest.raises(UserError, match="whole rows"):
+        arrange(features, 7)
+
+
+# ---- predictions ----
+STEPS = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000]
+
+
+def noisy(a: float, b: float, c: float, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [100 - a - b * n**-c + rng.normal(0, 0.3, 10) for n in STEPS]
+
+
+def test_a_curve_that_gets_there_says_when():
+    truth = (200 / 17.2) ** (1 / 0.25)
+    found = predict(STEPS, noisy(0, 200, 0.25), 82.8, num_resamples=60)
+    assert found.needed.low < truth < found.needed.high and found.needed.value == pytest.approx(truth, rel=0.5)
+    assert found.accuracy(truth) == pytest.approx(82.8, abs=1) and "after" in found.text("steps")
+
+
+def test_a_curve_that_levels_off_says_never():
+    found = predict(STEPS, noisy(30, 800, 0.6), 82.8, num_resamples=60)
+    assert math.isinf(found.needed.value) and found.never > 0.9 and found.ceiling.high < 82.8
+    assert 69 < found.ceiling.low < found.ceiling.value < 71.5
+    assert found.text("steps").startswith("82.8 %: never, by this curve") and "nan" not in found.text("steps")
+    assert predict(STEPS, noisy(30, 800, 0.6), 60, num_resamples=20).never == 0, "a lower target is met"
+
+
+@pytest.mark.parametrize(
+    ("n", "accuracies", "target"),
+    [([1, 2, 3], [[1]] * 3, 50), ([0, 1, 2, 3], [[1]] * 4, 50), ([1, 1, 2, 3], [[1]] * 4, 50),
+     ([1, 2, 3, 4], [[1], [2], [3], [101]], 50), ([1, 2, 3, 4], [[1]] * 4, 100)],
+)  # fmt: skip
+def test_too_little_for_a_curve_is_refused(n, accuracies, target):
+    with pytest.raises(UserError):
+        predict(n, accuracies, target)

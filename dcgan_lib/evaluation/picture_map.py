@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 
 MOST_COMPONENTS = 50
 
@@ -51,3 +52,10 @@ def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarr
     rows, places = np.divmod(np.arange(n), columns)
     cells = np.stack([places / max(columns - 1, 1), rows / max(rows.max(), 1)], 1)
     return linear_sum_assignment(cdist(cells, xy, "sqeuclidean"))[1]
+
+
+def neighbour_agreement(features_nf: np.ndarray, labels: np.ndarray) -> Estimate:
+    """Return the share of images, in per cent, whose nearest other image by features has the same label."""
+    apart_nn = cdist(features_nf, features_nf)
+    np.fill_diagonal(apart_nn, np.inf)
+    return wilson_interval((labels[apart_nn.argmin(1)] == labels).sum(), len(labels)).scaled(100)

@@ -12,13 +12,22 @@ from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import details, feature_study
-from dcgan_lib.evaluation.conv_features import ConvFeatures
-from dcgan_lib.evaluation.extrapolate import predict
-from dcgan_lib.evaluation.feature_measurements import Measurement, Setting, keep, latest, load_study, points
+from dcgan_lib.evaluation.conv_features import ConvFeatures, pixel_features
+from dcgan_lib.evaluation.extrapolate import outlook, predict
+from dcgan_lib.evaluation.feature_measurements import (
+    Measurement,
+    Setting,
+    along_labels,
+    keep,
+    latest,
+    load_study,
+    points,
+)  # fmt: skip
 from dcgan_lib.evaluation.feature_study import main, measure
 from dcgan_lib.evaluation.held_out import LabelledSplits
 from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
-from dcgan_lib.evaluation.picture_map import arrange
+from dcgan_lib.evaluation.live import judge_features
+from dcgan_lib.evaluation.picture_map import arrange, neighbour_agreement
 from dcgan_lib.training.checkpoints import save_snapshot, untrained_discriminator
 
 MODEL = ModelConfig(image_size=(16, 16), base_width=4, num_stages=2)
@@ -140,13 +149,36 @@ def test_a_finished_network_comes_after_its_snapshots():
     assert latest([late, early]) == [late] and latest([early, done, late]) == [done] and latest([]) == []
 
 
+def test_a_curve_along_labels_is_of_one_network(tmp_path):
+    many = [measurement(step=20, per_class=number, num_labels=10 * number) for number in (300, 10, 100)]
+    keep(
+        "set",
+        [*many, measurement(step=10, num_labels=1_000), measurement(step=30), measurement(step=20, grid=2)],
+        tmp_path,
+    )
+    assert [row.per_class for row in along_labels("set", "mine", tmp_path)] == [10, 100, 300]
+    assert along_labels("set", "another", tmp_path) == []
+
+
+def test_live_features_are_judged_on_what_is_left(splits):
+    both = [splits.train, splits.validation]
+    pixels = pixel_features(np.concatenate([part.images_u8 for part in both]))
+    labels = np.concatenate([part.labels for part in both])
+    (value, low, high), curve = judge_features(pixels, labels, 200, 200)
+    blind = judge_features(pixels, np.random.default_rng(0).permutation(labels), 200, 200)[0]
+    assert low < value < high and value > 40 > blind.value and len(curve) >= 6
+    with pytest.raises(UserError, match="none is left"):
+        judge_features(pixels, labels, 400, 200)
+
+
 # ---- maps ----
 def test_a_map_puts_alike_features_side_by_side():
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat(np.arange(4), 16))
     features = np.eye(4)[labels] * 10 + rng.normal(0, 0.5, (64, 4))
     order = arrange(features, 8)
-    assert sorted(order) == list(range(64))
+    assert sorted(order) == list(range(64)) and neighbour_agreement(features, labels).low > 90
+    assert neighbour_agreement(features, rng.permutation(labels)).high < 60
 
     def alike(places: np.ndarray) -> float:
         grid = labels[places].reshape(8, 8)
@@ -190,3 +222,8 @@ def test_a_curve_that_levels_off_says_never():
 def test_too_little_for_a_curve_is_refused(n, accuracies, target):
     with pytest.raises(UserError):
         predict(n, accuracies, target)
+
+
+def test_an_outlook_needs_points():
+    assert "fewer than 4" in outlook([1, 2, 2, 3], [[1]] * 4, 50, "steps")
+    assert outlook(STEPS, noisy(0, 200, 0.25), 40, "steps").startswith("40 %: after")

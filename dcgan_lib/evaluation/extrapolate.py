@@ -118,6 +118,13 @@ def predict(
     )  # fmt: skip
 
 
+def outlook(n: Sequence[float], accuracies: Sequence[Sequence[float]], target: float, unit: str) -> str:
+    """Return `predict`'s answer as a sentence, also where too few points are measured to ask."""
+    if len(set(n)) < MIN_POINTS:
+        return f"{target:g} %: not known, as fewer than {MIN_POINTS} points are measured"
+    return predict(n, accuracies, target).text(unit)
+
+
 def _fit(n: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
     """Return a, b, c, none below 0; n is scaled while fitting, so that b is an error as a is."""
     scale, lowest = n.max(), errors.min()

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.details import load_details, save_details
+from dcgan_lib.evaluation.statistics import Estimate
 
 COMMAND = "python -m dcgan_lib.evaluation.feature_study"
+USUAL = {"layers": (), "grid": 4, "batch_norm": "batches", "per_class": 100, "seed": 0}
+"""What a study measures unless it is told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,11 @@ class Measurement(Setting):
     command: str
 
     @property
+    def estimate(self) -> Estimate:
+        """Return the accuracy with its interval."""
+        return Estimate(self.accuracy, self.low, self.high)
+
+    @property
     def key(self) -> tuple:
         """Return what a later measurement must share to replace this one."""
         return (self.source, self.step, self.layers, self.grid, self.batch_norm, self.per_class, self.seed)
@@ -124,3 +132,11 @@ def latest(rows: Sequence[Measurement]) -> list[Measurement]:
     steps = {row.step for row in rows}
     last = None if None in steps or not steps else max(steps)
     return [row for row in rows if row.step == last]
+
+
+def along_labels(set_name: str, source: str, root: Path | None = None) -> list[Measurement]:
+    """Return a source's rows from few labels to many: those of its last step that was judged with several numbers."""
+    asked = {name: value for name, value in USUAL.items() if name != "per_class"}
+    rows = load_study(set_name, root, source=source, **asked)
+    several = [row for row in rows if len({other.per_class for other in rows if other.step == row.step}) > 1]
+    return sorted(latest(several), key=lambda row: row.num_labels)

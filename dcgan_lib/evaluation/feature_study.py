@@ -20,9 +20,9 @@ from dcgan_lib.evaluation.feature_measurements import COMMAND, Measurement, Sett
 from dcgan_lib.evaluation.held_out import LabelledSplits, load_splits
 from dcgan_lib.evaluation.kmeans_features import KMeansFeatures
 from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
+from dcgan_lib.evaluation.live import GRID_OF_C
 from dcgan_lib.evaluation.protocols import DrawnSVM, Outcome, choose_on, draw_labels
 
-GRID_OF_C = range(-15, -5, 3)
 MOST_CHOOSING = 3
 MOST_AVERAGED = 10_000
 MANY_LABELS = 1_000

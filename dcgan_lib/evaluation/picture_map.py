@@ -8,8 +8,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.metrics import euclidean_distances
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 
 MOST_COMPONENTS = 50
 
@@ -51,3 +53,10 @@ def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarr
     rows, places = np.divmod(np.arange(n), columns)
     cells = np.stack([places / max(columns - 1, 1), rows / max(rows.max(), 1)], 1)
     return linear_sum_assignment(cdist(cells, xy, "sqeuclidean"))[1]
+
+
+def neighbour_agreement(features_nf: np.ndarray, labels: np.ndarray) -> Estimate:
+    """Return the share of images, in per cent, whose nearest other image by features has the same label."""
+    apart_nn = euclidean_distances(features_nf)
+    np.fill_diagonal(apart_nn, np.inf)
+    return wilson_interval((labels[apart_nn.argmin(1)] == labels).sum(), len(labels)).scaled(100)

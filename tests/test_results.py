@@ -194,6 +194,8 @@ def test_another_set_is_judged_by_checks_and_leaves_the_papers_row_open(tmp_path
     ]
     home = record("table2.dcgan:svhn", **measurement(value=22, low=21.5, high=22.5), root=tmp_path)
     assert home.id == "table2.dcgan" and home.verdict == "reproduced"
+    rows = [row.id for row in load_results(tmp_path) if row.id.startswith("table2.dcgan")]
+    assert rows == ["table2.dcgan", "table2.dcgan:cifar10"]
 
 
 def test_placeholder_gives_way_to_a_measurement_on_a_set(tmp_path):

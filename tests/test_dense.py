@@ -92,7 +92,7 @@ def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
     z_bd, labels_b = sample_latents(10, DIGITS, seeded(0)), torch.arange(10)
     pictures = generate_u8(load_generator(folder), z_bd, labels_b)
     assert pictures.shape == (10, 1, 8, 8) and pictures.std() > 0
-    with pytest.raises(UserError, match=r"no discriminator\.safetensors"):
+    with pytest.raises(UserError, match=r"no discriminator\.safetensors: it keeps its generator alone"):
         load_discriminator(folder)
     with pytest.raises(UserError, match="dense one"):
         export_model(folder)

@@ -24,6 +24,7 @@ from dcgan_lib.paths import atomic_write, checkpoints_root
 from dcgan_lib.training.step import Gan
 
 STATE = "state.safetensors"
+NETWORKS = ("generator", "discriminator")
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -152,7 +153,7 @@ def find_run(name_or_path: str | Path) -> Path:
     for folder in (Path(name_or_path), checkpoints_root() / name_or_path):
         if (folder / "config.json").is_file():
             return folder
-    known = sorted(path.parent.name for path in checkpoints_root().glob("*/generator.safetensors"))
+    known = sorted({path.parent.name for kind in NETWORKS for path in checkpoints_root().glob(f"*/{kind}.safetensors")})
     raise UserError(
         f"no checkpoint or run folder at {str(name_or_path)!r}; committed ones: {', '.join(known) or 'none'}"
     )
@@ -172,7 +173,9 @@ def _load(name_or_path: str | Path, make: Callable[[ModelConfig], Network], file
     folder = find_run(name_or_path)
     path = folder / file_name
     if not path.is_file():
-        raise UserError(f"{folder} has no {file_name}: a run writes its weights when it ends or is stopped")
+        others = [kind for kind in NETWORKS if (folder / f"{kind}.safetensors").is_file()]
+        why = f"it keeps its {others[0]} alone" if others else "a run writes its weights when it ends or is stopped"
+        raise UserError(f"{folder} has no {file_name}: {why}")
     network = make(load_config(folder)[0].model)
     try:
         with safe_open(path, framework="pt") as file:

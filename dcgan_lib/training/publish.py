@@ -23,7 +23,7 @@ from dcgan_lib.training.checkpoints import (
 from dcgan_lib.training.log import read_metrics
 
 MAX_METRICS, MAX_GRIDS = 200, 10
-NETWORKS = {"generator": load_generator, "discriminator": load_discriminator}
+LOADERS = {"generator": load_generator, "discriminator": load_discriminator}
 Keep = Literal["both", "generator", "discriminator"]
 WRITTEN = {"generator.safetensors", "discriminator.safetensors", "config.json", "metrics.jsonl", "card.md", "samples"}
 
@@ -60,7 +60,7 @@ def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both"
     metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")
-    networks = {kind: load(run) for kind, load in NETWORKS.items() if keep in ("both", kind)}
+    networks = {kind: load(run) for kind, load in LOADERS.items() if keep in ("both", kind)}
     others = sorted(path.name for path in folder.glob("*") if path.name not in WRITTEN)
     if others:
         raise UserError(f"{folder} also holds {', '.join(others)}, made for its weights: move them away, then publish")

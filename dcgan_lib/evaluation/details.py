@@ -47,5 +47,10 @@ def load_details(name: str, command: str, root: Path | None = None) -> Any:
         raise UserError(f"{path} is damaged ({error}): run {command} again") from error
 
 
+def has_details(name: str, root: Path | None = None) -> bool:
+    """Return whether `save_details` kept anything under this name."""
+    return _path(name, root).is_file()
+
+
 def _path(name: str, root: Path | None) -> Path:
     return (results_root() if root is None else Path(root)) / f"{name}.json"

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.details import load_details, save_details
+from dcgan_lib.evaluation.details import has_details, load_details, save_details
 from dcgan_lib.evaluation.statistics import Estimate
 
 COMMAND = "python -m dcgan_lib.evaluation.feature_study"
@@ -86,12 +86,7 @@ class Measurement(Setting):
 
 def keep(set_name: str, measured: Sequence[Measurement], root: Path | None = None) -> None:
     """Add measurements to those that are kept of a set; one of the same key is replaced, nothing else is lost."""
-    try:
-        before = load_study(set_name, root)
-    except UserError as error:
-        if "not measured yet" not in str(error):
-            raise
-        before = []
+    before = load_study(set_name, root) if has_details(f"features/{set_name}", root) else []
     kept = {each.key: each for each in [*before, *measured]}
     save_details(f"features/{set_name}", [asdict(each) for each in kept.values()], root)
 

@@ -23,7 +23,7 @@ from dcgan_lib.evaluation.feature_measurements import (
     load_study,
     points,
 )  # fmt: skip
-from dcgan_lib.evaluation.feature_study import main, measure
+from dcgan_lib.evaluation.feature_study import main, measure, scaled
 from dcgan_lib.evaluation.held_out import LabelledSplits
 from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
 from dcgan_lib.evaluation.live import judge_features
@@ -126,6 +126,21 @@ def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run
     assert "mine at step 10, layers all, grid 4, batches, 5 labels a class" in capsys.readouterr().out
     assert points(rows, "step")[0] == [10, 10, 20] and len(points(rows, "num_labels")[1]) == 4
     assert main([str(run_dir), "--set", "striped"]) == 2 and "absolute path" in capsys.readouterr().err
+
+
+def test_scaling_makes_the_units_of_features_count_for_nothing(splits):
+    rng = np.random.default_rng(0)
+    x_nf = rng.normal(3, [1, 0, 50], (200, 3)).astype(np.float32)
+    found = scaled(x_nf, 150)
+    np.testing.assert_allclose(found[:150, [0, 2]].mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(found[:150, [0, 2]].std(0), 1, rtol=1e-4)
+    assert found.dtype == np.float32 and not found[:, 1].any(), "what never moves stays finite"
+    np.testing.assert_allclose(scaled(x_nf * 7 + 1, 150), found, atol=1e-4)
+    source = Source("random", None, (untrained_discriminator(MODEL),))
+    plain, even = measure(source, splits, [Setting(per_class=50, scaled=flag) for flag in (False, True)], draws=2)
+    (pixels,) = measure(open_source("pixels"), splits, [Setting(per_class=50, scaled=True)], draws=2)
+    assert (plain.scaled, even.scaled, pixels.scaled) == (False, True, True) and even.accuracies != plain.accuracies
+    assert plain.key != even.key
 
 
 def test_what_is_kept_is_only_added_to(tmp_path):

@@ -9,7 +9,7 @@ from dcgan_lib.evaluation.details import has_details, load_details, save_details
 from dcgan_lib.evaluation.statistics import Estimate
 
 COMMAND = "python -m dcgan_lib.evaluation.feature_study"
-USUAL = {"layers": (), "grid": 4, "batch_norm": "batches", "per_class": 100, "seed": 0}
+USUAL = {"layers": (), "grid": 4, "batch_norm": "batches", "per_class": 100, "scaled": False, "seed": 0}
 """What a study measures unless it is told otherwise."""
 
 
@@ -27,12 +27,16 @@ class Setting:
         "batches": mean statistics over minibatches of the set's training images. "stored": the checkpoint's.
     per_class : int or None
         Labels of each class; None: all labels.
+    scaled : bool
+        Whether each feature is brought to mean 0 and variance 1 over the training images that were read; the paper
+        does not say, the authors' SVHN script does not.
     """
 
     layers: tuple[int, ...] = ()
     grid: int = 4
     batch_norm: str = "batches"
     per_class: int | None = 100
+    scaled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ class Measurement(Setting):
     @property
     def key(self) -> tuple:
         """Return what a later measurement must share to replace this one."""
-        return (self.source, self.step, self.layers, self.grid, self.batch_norm, self.per_class, self.seed)
+        return (self.source, self.step, self.layers, self.grid, self.batch_norm, self.per_class, self.scaled, self.seed)
 
 
 def keep(set_name: str, measured: Sequence[Measurement], root: Path | None = None) -> None:

@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, product
 
 import numpy as np
@@ -26,6 +26,7 @@ from dcgan_lib.evaluation.protocols import DrawnSVM, Outcome, choose_on, draw_la
 MOST_CHOOSING = 3
 MOST_AVERAGED = 10_000
 MANY_LABELS = 1_000
+LEAST_SPREAD = 0.01
 
 
 def measure(
@@ -68,14 +69,14 @@ def measure(
     used = np.unique(np.concatenate([*chain(*drawn.values())]))
     images_u8 = np.concatenate([splits.train.images_u8[used], splits.validation.images_u8])
     if not source.networks:
-        plain = {setting.per_class: Setting(grid=0, batch_norm="", per_class=setting.per_class) for setting in settings}
-        settings = list(plain.values())
+        settings = list(dict.fromkeys(replace(setting, layers=(), grid=0, batch_norm="") for setting in settings))
     for batch_norm in dict.fromkeys(setting.batch_norm for setting in settings):
         wanted = [setting for setting in settings if setting.batch_norm == batch_norm]
         tables = _tables(source, splits, images_u8, wanted, seed, progress)
         for setting in wanted:
             begun = time.monotonic()
             x_nf = _side_by_side([table.cut(setting.layers, setting.grid) for table in tables])
+            x_nf = scaled(x_nf, len(used)) if setting.scaled else x_nf
             rows = [np.searchsorted(used, draw) for draw in drawn[setting.per_class]]
             found = _judge(x_nf, labels[used], splits.validation.labels, rows, begun)
             value, low, high = found.accuracy
@@ -115,6 +116,12 @@ def _tables(
     return [LayerTable(network, images_u8, finest, progress=progress) for network in networks]
 
 
+def scaled(x_nf: np.ndarray, num_measured: int) -> np.ndarray:
+    """Return features with mean 0 and variance 1 over the first rows; what hardly ever moves is not blown up."""
+    mean_f, std_f = x_nf[:num_measured].mean(0), x_nf[:num_measured].std(0)
+    return (x_nf - mean_f) / np.maximum(std_f, LEAST_SPREAD * std_f.max())
+
+
 def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
 
@@ -152,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grid", nargs="+", type=int, default=[4], help="sides of the grid of max-pooling")
     parser.add_argument("--batch-norm", nargs="+", choices=("batches", "stored"), default=["batches"])
     parser.add_argument("--labels", nargs="+", type=_labels, default=[100], help="of each class: numbers, or all")
+    parser.add_argument("--scaled", nargs="+", choices=("no", "yes"), default=["no"], help="to mean 0 and variance 1")
     parser.add_argument("--draws", type=int, help="of labels; unset: 10, or 3 of more than 1,000 labels")
     parser.add_argument("--recipe", default="paper-svhn", help="whose network random is")
     parser.add_argument("--seed", type=int, default=0, help="of draws, random weights and centroids")
@@ -169,8 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.join or chosen.average:
         sources = [join(sources) if chosen.join else average(sources)]
     settings = [
-        Setting(layers=layers, grid=grid, batch_norm=batch_norm, per_class=per_class)
-        for batch_norm, layers, grid, per_class in product(chosen.batch_norm, chosen.layers, chosen.grid, chosen.labels)
+        Setting(layers=layers, grid=grid, batch_norm=batch_norm, per_class=per_class, scaled=word == "yes")
+        for batch_norm, layers, grid, per_class, word in product(
+            chosen.batch_norm, chosen.layers, chosen.grid, chosen.labels, chosen.scaled
+        )
     ]
     models = [network.config for source in sources for network in source.networks]
     like = {"image_size": models[0].image_size, "channels": models[0].num_channels} if models else {}
@@ -186,6 +196,7 @@ def _text(row: Measurement) -> str:
     where = "" if not row.grid else f", layers {'+'.join(map(str, row.layers)) or 'all'}, grid {row.grid}"
     step = "" if row.step is None else f" at step {row.step:,}"
     labels = "all labels" if row.per_class is None else f"{row.per_class} labels a class"
+    labels += ", scaled" * row.scaled
     return (
         f"{row.source}{step}{where}{', ' if row.batch_norm else ''}{row.batch_norm}, {labels}: validation accuracy "
         f"{row.accuracy:.2f} % [{row.low:.2f}, {row.high:.2f}], C {row.c:g}, {row.num_features:,} features"

@@ -46,7 +46,7 @@ def test_features_are_those_of_a_plain_loop(digits, fitted):
     images = digits[0].images_u8[:2]
     raw = fitted.transform(images) * fitted._std_f + fitted._mean_f
     mean_d, whiten_dd, centroids_kd = (
-        values.numpy().astype(float) for values in (fitted._mean_d, fitted._whiten_dd, fitted._centroids_kd)
+        values.numpy().astype(float) for values in (fitted._mean_d, fitted._whiten_dd, fitted._centroids_dk.T)
     )
     for image, found in zip(images, raw, strict=True):
         near = np.zeros((6, 6, 12))

@@ -98,23 +98,23 @@ class KMeansFeatures:
         self._mean_d, self._whiten_dd = zca_whitening(patches_pd)
         kmeans = MiniBatchKMeans(self.num_centroids, batch_size=4_096, n_init=1, max_iter=20, random_state=self.seed)
         kmeans.fit(self._white(patches_pd).numpy())
-        self._centroids_kd = torch.from_numpy(kmeans.cluster_centers_).float()
+        self._centroids_dk = torch.from_numpy(kmeans.cluster_centers_.T.copy()).float()
+        self._squares_k = self._centroids_dk.square().sum(0)
         self._shape, self._mean_f, self._std_f = images_u8.shape[1:], np.float32(0), np.float32(1)
         plain = self.transform(images_u8[np.sort(rng.permutation(num)[:NUM_SCALED])])
         self._mean_f, self._std_f = plain.mean(0), plain.std(0)
         self._std_f = np.maximum(self._std_f, 0.01 * self._std_f.max())  # what hardly ever moves is not blown up
         return self
 
-    def transform(self, images_u8: np.ndarray, *, batch_size: int = 2) -> np.ndarray:
+    def transform(self, images_u8: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Return the features of images.
 
         Parameters
         ----------
         images_u8 : ndarray
             uint8, n x c x h x w, of the shape that `fit` met; a memory map is read piece by piece.
-        batch_size : int, default 2
-            Images at a time; it does not change the answer beyond rounding. Two are quickest: an image's distances to
-            all centroids are megabytes, and more images leave the processor's cache.
+        batch_size : int, default 32
+            Images at a time; it does not change the answer beyond rounding.
 
         Returns
         -------
@@ -145,11 +145,24 @@ class KMeansFeatures:
 
     def _pooled(self, x_u8: Tensor) -> Tensor:
         """Return how near the centroids are on average in each region, b x k x g x g."""
-        patches_bpd = F.unfold(x_u8.float(), self.patch_size).transpose(1, 2)
-        distance_bpk = torch.cdist(self._white(normalise_contrast(patches_bpd)), self._centroids_kd)
-        near_bpk = (distance_bpk.mean(2, keepdim=True) - distance_bpk).relu_()
-        sides = [side - self.patch_size + 1 for side in x_u8.shape[2:]]
-        return F.adaptive_avg_pool2d(near_bpk.transpose(1, 2).unflatten(2, sides), self.grid)
+        height, width = (side - self.patch_size + 1 for side in x_u8.shape[2:])
+        patches_bpd = self._white(normalise_contrast(F.unfold(x_u8.float(), self.patch_size).transpose(1, 2)))
+        down_gh, across_gw = (_regions(side, self.grid) for side in (height, width))
+        # Row by row of positions: the distances to thousands of centroids then stay in the processor's cache.
+        rows = [across_gw @ self._near(patches_wd) for patches_wd in patches_bpd.flatten(0, 1).split(width)]
+        near_bhgk = torch.stack(rows).unflatten(0, (len(x_u8), height))
+        return torch.einsum("gh,bhek->bkge", down_gh, near_bhgk)
+
+    def _near(self, patches_pd: Tensor) -> Tensor:
+        """Return how much nearer than on average each centroid is to a patch, 0 if it is farther: p x k."""
+        squares_pk = torch.addmm(self._squares_k, patches_pd, self._centroids_dk, alpha=-2)
+        distance_pk = squares_pk.add_(patches_pd.square().sum(1, keepdim=True)).clamp_min_(0).sqrt_()
+        return (distance_pk.mean(1, keepdim=True) - distance_pk).relu_()
+
+
+def _regions(side: int, grid: int) -> Tensor:
+    """Return what averages positions over regions: a g x side matrix; regions overlap where they must."""
+    return F.adaptive_avg_pool1d(torch.eye(side), grid).T
 
 
 def normalise_contrast(patches: Tensor) -> Tensor:

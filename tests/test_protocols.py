@@ -187,7 +187,8 @@ def test_splits_that_do_not_fit_are_refused(digits):
         ("table1.dcgan.full", {"trained_on": "cifar10"}, "never saw cifar10"),
         ("table1.dcgan-cifar", {}, "trained on cifar10, but this one saw tinyimagenet32"),
         ("table1.dcgan.full", {"command": "dcgan features /here/run"}, "absolute path"),
-        ("table1.random", {"kind": "random"}, "measure that first"),
+        ("table1.random", {"kind": "random"}, "table1.dcgan.full: measure that first"),
+        ("table1.dcgan-cifar", {"trained_on": "cifar10"}, "table1.random: measure that first"),
     ],
 )
 def test_what_does_not_belong_into_a_row_is_refused(id, changes, message, tmp_path):
@@ -214,8 +215,13 @@ def test_rows_without_the_paper_s_number_are_judged_by_a_control(tmp_path):
     record_features("table1.dcgan.full", trained, image_set="cifar10", **how)
     assert record_features("table1.pixels", weak, image_set="cifar10", **how).verdict == "reproduced"
     assert record_features("table1.random", trained, image_set="cifar10", **how).verdict == "not reproduced"
+    worse = record_features("table1.dcgan-cifar", outcome(83.0, n=10_000), image_set="cifar10", **how)
+    assert worse.verdict == "not reproduced" and "random weights, 83.50 %, do worse" in worse.notes
+    record_features("table1.random", weak, image_set="cifar10", **how)
+    better = record_features("table1.dcgan-cifar", outcome(83.0, n=10_000), image_set="cifar10", **how)
+    assert better.verdict == "reproduced"
     assert [needs_control(id) for id in ("table1.dcgan-cifar", "table2.dcgan:mnist", "table2.dcgan")] == [
-        True, True, False,
+        False, True, False,
     ]  # fmt: skip
     with pytest.raises(UserError, match="measure a control"):
         record_features("table2.dcgan:mnist", trained, image_set="mnist", **how)

@@ -21,13 +21,18 @@ PROTOCOL_OF = {
     "table1.dcgan-cifar": "full",
     "table2.dcgan": "1000",
 }
-CONTROLS = ("table1.random", "table1.pixels")
+COMPARED_WITH = {
+    "table1.random": "table1.dcgan.full",
+    "table1.pixels": "table1.dcgan.full",
+    "table1.dcgan-cifar": "table1.random",
+}
+"""Rows without a number in the paper that are judged by another row, which must do better (a control) or worse."""
 
 
 def needs_control(id: str) -> bool:
-    """Return whether the row is judged against a control that is measured beside it, not by the paper's number."""
+    """Return whether the row is judged against a control that is measured beside it, not by a number or a row."""
     claim_id, set_name = split_id(id)
-    return claim_id not in CONTROLS and not isinstance(CLAIMS[claim_id].rule_on(set_name), NumericRule)
+    return claim_id not in COMPARED_WITH and not isinstance(CLAIMS[claim_id].rule_on(set_name), NumericRule)
 
 
 def check_row(
@@ -54,8 +59,8 @@ def check_row(
     Raises
     ------
     UserError
-        If the id is no such row, or its protocol, set or kind of features is another; or if a control is measured
-        before the row that it is compared with.
+        If the id is no such row, or its protocol, set or kind of features is another; or if the row that it is
+        compared with is not measured yet.
     """
     claim_id, on_set = split_id(id)
     if claim_id not in PROTOCOL_OF:
@@ -77,10 +82,10 @@ def check_row(
 
 
 def _compared(claim_id: str, on_set: str | None, root: Path | None) -> Result | None:
-    """Return the row of trained features that a control is compared with."""
-    if claim_id not in CONTROLS:
+    """Return the row that this one is judged by, if it is."""
+    if claim_id not in COMPARED_WITH:
         return None
-    wanted = full_id("table1.dcgan.full" + (f":{on_set}" if on_set else ""))
+    wanted = full_id(COMPARED_WITH[claim_id] + (f":{on_set}" if on_set else ""))
     rows = [row for row in load_results(root) if row.id == wanted and row.is_measured]
     if not rows:
         raise UserError(f"{claim_id} is compared with {wanted}: measure that first")
@@ -116,8 +121,11 @@ def record_features(
     claim_id, on_set = split_id(id)
     estimate = outcome.error if claim_id.startswith("table2.") else outcome.accuracy
     checks = None
-    if trained := _compared(claim_id, on_set, root):
-        checks = {f"trained features, {trained.value:.2f} %, do better": trained.low > estimate.high}
+    if other := _compared(claim_id, on_set, root):
+        if other.id.startswith("table1.random"):
+            checks = {f"random weights, {other.value:.2f} %, do worse": other.high < estimate.low}
+        else:
+            checks = {f"trained features, {other.value:.2f} %, do better": other.low > estimate.high}
     elif needs_control(id):
         if control is None:
             raise UserError(f"{id} has no number in the paper: measure a control beside it")

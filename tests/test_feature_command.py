@@ -41,7 +41,7 @@ def place(tmp_path_factory):
         (folder / name).mkdir()
         torch.manual_seed(0)
         model = ModelConfig(image_size=(32, 32), num_channels=channels, base_width=4)
-        save_config(folder / name, TrainConfig(model=model), {"image_set": about})
+        save_config(folder / name, TrainConfig(model=model), {"image_set": about, "images": 2_000})
         discriminator = new_discriminator(model).train()
         with torch.no_grad():
             for _ in range(40):  # batch norm's stored statistics are those of a run
@@ -136,9 +136,11 @@ def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_pl
     assert run("grey --set svhn --split test --record table1.dcgan.full:svhn") == 0
     row = next(row for row in load_results(at_the_place) if row.id == "table1.dcgan.full:svhn")
     assert "features of the same network with random weights" in row.notes and row.n == TEST
+    assert "a run that is not committed: " in row.notes and "from 2,000 images of mnist" in row.notes
     assert run("kmeans1 --centroids 20 --set svhn --split test --record table1.kmeans1.full:svhn") == 0
     row = next(row for row in load_results(at_the_place) if row.id == "table1.kmeans1.full:svhn")
     assert "pixels" in row.notes and "--centroids 20" in row.command and row.checkpoint is None
+    assert "not committed" not in row.notes
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class FeaturesCommand:
             _show(self.checkpoint, splits.name, outcome)
             row = feature_rows.record_features(
                 self.record, outcome, image_set=splits.name, command=self._command(), seed=self.seed, control=beside,
-                checkpoint=None if self.checkpoint in UNTRAINED else Path(self.checkpoint).name,
+                checkpoint=None if self.checkpoint in UNTRAINED else Path(self.checkpoint).name, notes=self._training(),
             )  # fmt: skip
             print(f"recorded {row.id}: {row.verdict}")
 
@@ -149,6 +149,18 @@ class FeaturesCommand:
             trained_on=load_config(self.checkpoint)[1].get("image_set") if trained else None,
         )  # fmt: skip
         held_out.check_unused(self.record, again=self.again)
+
+    def _training(self) -> str:
+        """Say how a network was trained that is not committed."""
+        from dcgan_lib.training.checkpoints import checkpoints_root, find_run, load_config
+
+        if self.checkpoint in UNTRAINED or find_run(self.checkpoint).resolve().parent == checkpoints_root().resolve():
+            return ""
+        config, about = load_config(self.checkpoint)
+        return (
+            f"the network is a run that is not committed: {config.steps:,} minibatches of {config.batch_size} from "
+            f"{about['images']:,} images of {about['image_set']}, seed {config.seed}"
+        )
 
     def _command(self) -> str:
         words = ["dcgan features", self.checkpoint, f"--set {self.set}", f"--protocol {self.protocol}"]

@@ -93,6 +93,7 @@ def test_snapshots_are_named_joined_and_averaged(run_dir):
     weights = [source.networks[0].convs[1].weight for source in sources]
     torch.testing.assert_close(mean.networks[0].convs[1].weight, torch.stack(weights).mean(0))
     torch.testing.assert_close(weights[0], untrained_discriminator(MODEL, 0).convs[1].weight)
+    assert [open_source("random", recipe=name).name for name in ("paper-svhn", "mnist")] == ["random", "random mnist"]
     with pytest.raises(UserError, match="of networks, not of pixels"):
         join([sources[0], open_source("pixels")])
     with pytest.raises(UserError, match="of one configuration"):

@@ -19,7 +19,15 @@ from dcgan_lib.evaluation.evidence import check_command
 from dcgan_lib.evaluation.feature_measurements import COMMAND, Measurement, Setting, keep
 from dcgan_lib.evaluation.held_out import LabelledSplits, load_splits
 from dcgan_lib.evaluation.kmeans_features import KMeansFeatures
-from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
+from dcgan_lib.evaluation.layer_tables import (
+    USUAL_RECIPE,
+    LayerTable,
+    Source,
+    average,
+    join,
+    open_source,
+    snapshot_folders,
+)  # fmt: skip
 from dcgan_lib.evaluation.live import GRID_OF_C
 from dcgan_lib.evaluation.protocols import DrawnSVM, Outcome, choose_on, draw_labels
 
@@ -161,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", nargs="+", type=_labels, default=[100], help="of each class: numbers, or all")
     parser.add_argument("--scaled", nargs="+", choices=("no", "yes"), default=["no"], help="to mean 0 and variance 1")
     parser.add_argument("--draws", type=int, help="of labels; unset: 10, or 3 of more than 1,000 labels")
-    parser.add_argument("--recipe", default="paper-svhn", help="whose network random is")
+    parser.add_argument("--recipe", default=USUAL_RECIPE, help="whose network random is")
     parser.add_argument("--seed", type=int, default=0, help="of draws, random weights and centroids")
     return parser
 

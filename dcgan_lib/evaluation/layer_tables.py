@@ -20,6 +20,7 @@ from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.training.checkpoints import find_run, load_discriminator, untrained_discriminator
 
 WITHOUT_NETWORK = ("pixels", "kmeans1")
+USUAL_RECIPE = "paper-svhn"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Source:
         return self.name if self.step is None else f"{self.name} at {self.step}"
 
 
-def open_source(word: str, *, recipe: str = "paper-svhn", seed: int = 0) -> Source:
+def open_source(word: str, *, recipe: str = USUAL_RECIPE, seed: int = 0) -> Source:
     """Load what a word stands for.
 
     Parameters
@@ -54,14 +55,15 @@ def open_source(word: str, *, recipe: str = "paper-svhn", seed: int = 0) -> Sour
     word : str
         pixels, kmeans1, random, a committed checkpoint, a run's folder or one of its snapshots.
     recipe : str, default "paper-svhn"
-        Whose network random is.
+        Whose network random is; another one's name is part of the source's.
     seed : int, default 0
         Of random weights.
     """
     if word in WITHOUT_NETWORK:
         return Source(word, None, ())
     if word == "random":
-        return Source(word, None, (untrained_discriminator(recipe_named(recipe).config.model, seed),))
+        name = word if recipe == USUAL_RECIPE else f"{word} {recipe}"
+        return Source(name, None, (untrained_discriminator(recipe_named(recipe).config.model, seed),))
     folder, network = find_run(word), check_convolutional(load_discriminator(word))
     if snapshot := re.fullmatch(r"step-(\d+)", folder.name):
         return Source(folder.resolve().parent.parent.name, int(snapshot[1]), (network,))

@@ -22,7 +22,7 @@ from dcgan_lib.config import recipe
 from dcgan_lib.evaluation.conv_features import ConvFeatures, batch_statistics, compute_features, with_statistics
 from dcgan_lib.evaluation.held_out import load_splits
 from dcgan_lib.evaluation.svm import L2SVM
-from dcgan_lib.evaluation.svm_rows import compact_if_few
+from dcgan_lib.evaluation.svm_rows import prepare
 from dcgan_lib.training.checkpoints import untrained_discriminator
 
 NUM_HELD = 2_500
@@ -87,7 +87,7 @@ def main() -> int:
     x_nf, held_nf, labels = x_nf[: chosen.images], x_nf[chosen.images :], labels[: chosen.images]
     print(f"{len(x_nf):,} x {x_nf.shape[1]:,}, {x_nf.nbytes / 1e9:.1f} GB, {torch.get_num_threads()} threads")
     found = [compare(c, x_nf, labels, held_nf) for c in chosen.c]
-    begun, svm, rows = time.perf_counter(), L2SVM(warm_start=True), compact_if_few(x_nf)
+    begun, svm, rows = time.perf_counter(), L2SVM(warm_start=True), prepare(x_nf)
     for c in chosen.c:
         svm.set_params(C=c).fit(rows, labels)
     seconds, slow = time.perf_counter() - begun, sum(slow for slow, _ in found)

@@ -12,7 +12,7 @@ from sklearn.svm import LinearSVC
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import svm_rows as module
 from dcgan_lib.evaluation.svm import L2SVM
-from dcgan_lib.evaluation.svm_rows import Compact, compact_if_few
+from dcgan_lib.evaluation.svm_rows import Compact, Sketched, prepare
 
 
 def make(num, num_features, num_classes=10, seed=0):
@@ -66,7 +66,7 @@ def test_few_rows_give_the_same_compact_or_not(c, most, monkeypatch):
     ours, theirs = L2SVM(c).fit(x, labels), reference(x, labels, c, dual=True)
     np.testing.assert_allclose(objectives(ours, x, labels, c), objectives(theirs, x, labels, c), rtol=1e-4)
     assert (ours.predict(held_out) == theirs.predict(held_out)).mean() >= 0.995
-    assert isinstance(compact_if_few(x), Compact) == (most > 0)
+    assert isinstance(prepare(x), Compact if most else Sketched)
 
 
 def test_comparison_can_fail():

@@ -17,7 +17,7 @@ from dcgan_lib.evaluation.conv_features import Features, compute_features
 from dcgan_lib.evaluation.held_out import LabelledSplits
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 from dcgan_lib.evaluation.svm import L2SVM
-from dcgan_lib.evaluation.svm_rows import compact_if_few
+from dcgan_lib.evaluation.svm_rows import prepare
 
 MOST_EXTENSIONS = 12  # steps of the ladder that a grid may grow: four decades
 
@@ -174,7 +174,7 @@ class DrawnSVM:
 
     def __init__(self, x_nf: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
         x_nf, self._labels = x_nf if len(rows) == len(x_nf) else x_nf[rows], labels[rows]
-        self._x, self._model = compact_if_few(x_nf), L2SVM(warm_start=True)
+        self._x, self._model = prepare(x_nf), L2SVM(warm_start=True)
 
     def fit(self, c: float) -> L2SVM:
         """Return the SVM for this C."""

@@ -17,13 +17,14 @@ from torch import Tensor
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.svm_rows import (
     Compact,
+    Sketched,
     check_features,
     chunks_of,
-    compact_if_few,
     device_of,
+    prepare,
     times,
     times_back,
-)
+)  # fmt: skip
 
 MOST_CG_STEPS = 250
 
@@ -59,23 +60,25 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     Notes
     -----
     The authors used ``LinearSVC``. Here all classes are solved together by Newton's method in the primal, each
-    step by preconditioned conjugate gradients: every pass over the features serves all classes. Products are in
-    float32; weights, and sums over pieces of the data, in float64. The features are never copied whole: besides
-    them, memory for a piece of 32 MB and a few arrays of k x n and k x f is used. Rows that are fewer than the
-    features, and at most 4,096, are made `Compact` first.
+    step by conjugate gradients: every pass over the features serves all classes. Features of networks vary along a
+    few directions far more than along the rest, which costs plain conjugate gradients hundreds of passes; those
+    directions are found first (`Sketched`) and dealt with exactly. Products are in float32; weights, and sums over
+    pieces of the data, in float64. The features are never copied whole: besides them, memory for a piece of 32 MB
+    and a few arrays of k x n, k x f and 256 x f is used. Rows that are fewer than the features, and at most 4,096,
+    are made `Compact` instead.
     """
 
     def __init__(self, C: float = 1.0, *, tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False) -> None:
         self.C, self.tol, self.max_iter, self.warm_start = C, tol, max_iter, warm_start
 
-    def fit(self, x_nf: "np.ndarray | Tensor | Compact", y: np.ndarray) -> Self:
+    def fit(self, x_nf: "np.ndarray | Tensor | Compact | Sketched", y: np.ndarray) -> Self:
         """Find the weights.
 
         Parameters
         ----------
-        x_nf : ndarray, Tensor or Compact
-            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Few rows that are
-            fitted several times are best made compact once, by `compact_if_few`.
+        x_nf : ndarray, Tensor, Compact or Sketched
+            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Rows that are
+            fitted several times are best prepared once, by `dcgan_lib.evaluation.svm_rows.prepare`.
         y : ndarray
             n labels of at least two classes.
 
@@ -84,8 +87,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         UserError
             If the shapes do not match, there is one class only, C is not positive, or a feature is not finite.
         """
-        x_nf = compact_if_few(x_nf)
-        rows = x_nf.z_nr if isinstance(x_nf, Compact) else x_nf
+        prepared = prepare(x_nf)
+        rows = prepared.rows_nf
         classes, codes = np.unique(np.asarray(y), return_inverse=True)
         if codes.shape != (len(rows),) or len(classes) < 2 or not self.C > 0:
             raise UserError(
@@ -94,14 +97,13 @@ class L2SVM(ClassifierMixin, BaseEstimator):
             )
         is_kn = torch.arange(len(classes))[:, None] == torch.from_numpy(codes)
         y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).float() * 2 - 1
-        num_weights = rows.shape[1] + (not isinstance(x_nf, Compact))
-        problem = _Problem(rows, num_weights, y_kn.to(device_of(rows)), float(self.C))
+        problem = _Problem(prepared, y_kn.to(device_of(rows)), float(self.C))
         start_kf = self._start(problem, classes)
         found_kf, self.objective_, self.n_iter_ = _newton(problem, start_kf, self.tol, self.max_iter)
         if self.n_iter_ == self.max_iter:
             warnings.warn(f"the SVM with C {self.C:g} stopped after {self.max_iter} steps", ConvergenceWarning, 2)
         self._found_kf, self.classes_ = found_kf, classes
-        w_kf = (x_nf.expand(found_kf) if isinstance(x_nf, Compact) else found_kf).cpu().numpy()
+        w_kf = prepared.expand(found_kf).cpu().numpy()
         self.coef_, self.intercept_ = w_kf[:, :-1], w_kf[:, -1]
         self.n_features_in_ = self.coef_.shape[1]
         return self
@@ -129,14 +131,10 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 class _Problem:
     """The objective of all classes, and the passes over the features that it takes."""
 
-    def __init__(self, x_nf: np.ndarray | Tensor, num_weights: int, y_kn: Tensor, c: float) -> None:
-        self.x_nf, self.num_weights, self.c = x_nf, num_weights, c
-        self.dtype = torch.float64 if x_nf.dtype == torch.float64 else torch.float32
+    def __init__(self, prepared: Compact | Sketched, y_kn: Tensor, c: float) -> None:
+        self.prepared, self.x_nf, self.num_weights, self.c = prepared, prepared.rows_nf, prepared.num_weights, c
+        self.dtype = torch.float64 if self.x_nf.dtype == torch.float64 else torch.float32
         self.y_kn = y_kn.to(self.dtype)
-        self.squares_f = torch.full((num_weights,), float(len(x_nf)), dtype=torch.float64, device=y_kn.device)
-        self.squares_f[: x_nf.shape[1]] = sum(chunk.square().sum(0).double() for _, chunk in chunks_of(x_nf))
-        if not self.squares_f.isfinite().all():
-            raise UserError("a feature is not a finite number: look at what it was computed from")
 
     def _pass(self, w_kf: Tensor, weigh: Callable[[slice, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return m = w x' and weigh(m) x, reading the features once."""
@@ -166,6 +164,27 @@ class _Problem:
         return (w_kf**2).sum(1) / 2 + self.c * ((1 - self.y_kn * m_kn).clamp_min(0).double() ** 2).sum(1)
 
 
+class _NearlyInverse:
+    """Multiply by about the inverse of each class's Hessian, to need few conjugate gradients.
+
+    The Hessian 1 + 2 C x' x, over the points that the loss counts, is taken to be a diagonal plus the sketch's low
+    rank, scaled by their share; such a matrix is inverted by Woodbury's formula.
+    """
+
+    def __init__(self, problem: _Problem, active_kn: Tensor) -> None:
+        self._v_fr, squares_f = problem.prepared.sketch_fr, problem.prepared.squares_f
+        share_k1 = 2 * problem.c * active_kn.mean(1, keepdim=True, dtype=torch.float64)
+        self._scale_kf = 1 + share_k1 * (squares_f - self._v_fr.square().sum(1)).clamp_min(0)
+        inner_krr = torch.stack([(self._v_fr / scale_f[:, None]).T @ self._v_fr for scale_f in self._scale_kf])
+        self._share_k1, eye_rr = share_k1, torch.eye(self._v_fr.shape[1]).to(inner_krr)
+        self._root_krr = torch.linalg.cholesky(eye_rr + share_k1[..., None] * inner_krr)
+
+    def __call__(self, r_kf: Tensor) -> Tensor:
+        z_kf = r_kf / self._scale_kf
+        along_kr1 = torch.cholesky_solve((z_kf @ self._v_fr)[..., None], self._root_krr)
+        return z_kf - self._share_k1 * (along_kr1[..., 0] @ self._v_fr.T) / self._scale_kf
+
+
 def _newton(problem: _Problem, w_kf: Tensor, tol: float, max_iter: int) -> tuple[Tensor, np.ndarray, int]:
     """Return weights, objectives and the number of steps."""
     for num_steps in range(max_iter + 1):
@@ -186,9 +205,9 @@ def _newton(problem: _Problem, w_kf: Tensor, tol: float, max_iter: int) -> tuple
 def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Solve H v = -g by conjugate gradients, all classes at once; return v, v x' and the drop that v promises."""
     active_kn = (problem.y_kn * m_kn < 1).to(m_kn.dtype)
-    scale_kf = 1 + 2 * problem.c * problem.squares_f * active_kn.mean(1, keepdim=True, dtype=torch.float64)
+    nearly = _NearlyInverse(problem, active_kn)
     v_kf, d_kn, r_kf = torch.zeros_like(g_kf), torch.zeros_like(m_kn), -g_kf
-    p_kf = r_kf / scale_kf
+    p_kf = nearly(r_kf)
     rz_k1 = (r_kf * p_kf).sum(1, keepdim=True)
     goal_k1 = 0.01 * rz_k1
     for _ in range(MOST_CG_STEPS):
@@ -198,7 +217,7 @@ def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor
         dp_kn, hp_kf = problem.curvature(p_kf, active_kn)
         a_k1 = torch.where(open_k1, rz_k1 / (p_kf * hp_kf).sum(1, keepdim=True), 0.0)
         v_kf, d_kn, r_kf = v_kf + a_k1 * p_kf, d_kn + a_k1.to(d_kn.dtype) * dp_kn, r_kf - a_k1 * hp_kf
-        z_kf = r_kf / scale_kf
+        z_kf = nearly(r_kf)
         new_k1 = torch.where(open_k1, (r_kf * z_kf).sum(1, keepdim=True), rz_k1)
         p_kf, rz_k1 = z_kf + new_k1 / rz_k1.clamp_min(1e-300) * p_kf, new_k1
     return v_kf, d_kn, -(g_kf * v_kf).sum(1) / 2

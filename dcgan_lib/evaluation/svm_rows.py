@@ -1,6 +1,7 @@
-"""Features as an SVM's solver reads them: piece by piece, or turned until few columns hold few rows.
+"""Features as an SVM's solver reads them: many rows piece by piece, few rows turned until few columns hold them.
 
-Axes: n images, f features, r columns after turning, k classifiers. ``x_nf`` features, ``w_kf`` weights.
+Axes: n images, f features, r columns after turning or directions of a sketch, k classifiers. ``x_nf`` features,
+``w_kf`` weights; where there is an intercept, it is the weight of one more feature, which is always 1.
 """
 
 from collections.abc import Iterator
@@ -13,13 +14,76 @@ from dcgan_lib.errors import UserError
 
 CHUNK_BYTES = 32 * 2**20
 MOST_COMPACT = 4_096
+MOST_DIRECTIONS = 256
 
 
-def compact_if_few(x_nf: "np.ndarray | Tensor | Compact") -> "np.ndarray | Tensor | Compact":
-    """Return the rows as `Compact` where an SVM is quicker so, else as they are."""
-    if isinstance(x_nf, Compact) or len(check_features(x_nf)) > min(x_nf.shape[1], MOST_COMPACT):
+def prepare(x_nf: "np.ndarray | Tensor | Compact | Sketched") -> "Compact | Sketched":
+    """Return rows as `Compact` if they are few and as `Sketched` if they are many, ready to be fitted several times.
+
+    Parameters
+    ----------
+    x_nf : ndarray or Tensor
+        float32, n x f; what is prepared already is returned as it is.
+    """
+    if isinstance(x_nf, Compact | Sketched):
         return x_nf
-    return Compact(x_nf)
+    return Sketched(x_nf) if len(check_features(x_nf)) > min(x_nf.shape[1], MOST_COMPACT) else Compact(x_nf)
+
+
+class Sketched:
+    """Rows of features, and the few directions along which they vary most: what makes many rows slow to fit.
+
+    Parameters
+    ----------
+    x_nf : ndarray or Tensor
+        float32, n x f.
+
+    Attributes
+    ----------
+    rows_nf : ndarray or Tensor
+        The rows, as they came.
+    num_weights : int
+        f + 1.
+    squares_f : Tensor
+        float64, (f + 1,): the sum of each feature's squares.
+    sketch_fr : Tensor
+        float64, (f + 1, r), r at most 256: its product with its transpose is about x' x, and never above it.
+
+    Raises
+    ------
+    UserError
+        If a feature is not finite.
+
+    Notes
+    -----
+    The directions are those of a randomised range finder for x' x (Halko, Martinsson and Tropp, 2011): two passes
+    over the features, and the eigenvectors of a small matrix.
+    """
+
+    def __init__(self, x_nf: np.ndarray | Tensor) -> None:
+        self.rows_nf, self.num_weights = check_features(x_nf), x_nf.shape[1] + 1
+        self.squares_f = sums_of_squares(x_nf, self.num_weights)
+        start_fr = torch.randn(
+            self.num_weights, min(MOST_DIRECTIONS, self.num_weights), generator=torch.Generator().manual_seed(0)
+        ).to(device_of(x_nf))
+        found_rf, _ = self._pass(start_fr.T)
+        basis_fr = torch.linalg.qr(found_rf.T)[0]
+        _, gram_rr = self._pass(basis_fr.T.float())
+        values_r, turn_rr = torch.linalg.eigh(gram_rr)
+        self.sketch_fr = basis_fr @ (turn_rr * values_r.clamp_min(0).sqrt())
+
+    def _pass(self, w_rf: Tensor) -> tuple[Tensor, Tensor]:
+        """Return w x' x and w x' x w', reading the features once."""
+        sums_rf, gram_rr = 0, 0
+        for _, chunk in chunks_of(self.rows_nf):
+            m_rn = times(w_rf, chunk)
+            sums_rf = sums_rf + times_back(m_rn, chunk, 1)
+            gram_rr = gram_rr + (m_rn @ m_rn.T).double()
+        return sums_rf, gram_rr
+
+    def expand(self, w_kf: Tensor) -> Tensor:
+        """Return the weights of the features, which these are."""
+        return w_kf
 
 
 class Compact:
@@ -35,8 +99,15 @@ class Compact:
 
     Attributes
     ----------
-    z_nr : Tensor
+    rows_nf : Tensor
         float64, n x n: the turned rows, the intercept's constant feature among them.
+    num_weights, squares_f, sketch_fr
+        See `Sketched`; the columns have no correlations, so that the sketch is empty.
+
+    Raises
+    ------
+    UserError
+        If a feature is not finite.
 
     Notes
     -----
@@ -56,7 +127,9 @@ class Compact:
             raise UserError("a feature is not a finite number: look at what it was computed from")
         values_r, self._vectors_nr = torch.linalg.eigh(gram_nn)
         self._roots_r = torch.where(values_r > 1e-13 * values_r[-1], values_r, 0).sqrt()
-        self.z_nr = self._vectors_nr * self._roots_r
+        self.rows_nf, self.num_weights = self._vectors_nr * self._roots_r, n
+        self.squares_f = sums_of_squares(self.rows_nf, n)
+        self.sketch_fr = self.rows_nf.new_zeros(n, 0)
 
     def expand(self, w_kr: Tensor) -> Tensor:
         """Return the weights of the features themselves, k x (f + 1), from those of the turned rows."""
@@ -73,6 +146,15 @@ def check_features(x_nf: np.ndarray | Tensor) -> np.ndarray | Tensor:
         came = getattr(x_nf, "dtype", type(x_nf).__name__), tuple(getattr(x_nf, "shape", ()))
         raise UserError(f"an SVM reads float32 features, n x f, but got {came[0]} of shape {came[1]}")
     return x_nf
+
+
+def sums_of_squares(x_nf: np.ndarray | Tensor, num_weights: int) -> Tensor:
+    """Return the sum of each feature's squares, float64; a weight more than there are features is an intercept."""
+    squares_f = torch.full((num_weights,), float(len(x_nf)), dtype=torch.float64, device=device_of(x_nf))
+    squares_f[: x_nf.shape[1]] = sum(chunk.square().sum(0).double() for _, chunk in chunks_of(x_nf))
+    if not squares_f.isfinite().all():
+        raise UserError("a feature is not a finite number: look at what it was computed from")
+    return squares_f
 
 
 def device_of(x_nf: np.ndarray | Tensor) -> torch.device:

@@ -251,9 +251,11 @@ def record_search(
     test, ahead = mean_interval(tested), mean_interval(nearest - errors)
     checks = {f"nearest neighbours on pixels with the same labels err more ({nearest.mean():.2f} %)": ahead.low > 0}
     numeric = isinstance(CLAIMS[CLAIM].rule_on(split_id(id)[1]), NumericRule)
+    plain = min((line["validation_error"] for line in trials if not line["settings"]["augment"]), default=None)
+    without = "" if plain is None else f"; the best without augmentation had {plain:.2f} % there"
     notes = (
         f"test error {test.value:.2f} % [{test.low:.2f}, {test.high:.2f}]; the best of {len(trials)} trials had "
-        f"{best['validation_error']:.2f} % on validation: {Settings(**best['settings']).text()}. "
+        f"{best['validation_error']:.2f} % on validation: {Settings(**best['settings']).text()}{without}. "
         f"{search.num_labels:,} labels, {len(draws)} fresh draws, over which the intervals run and n counts; "
         f"{search.recipe}'s discriminator, width {search.model.base_width}; epochs are chosen on validation images too"
     )

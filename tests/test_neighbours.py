@@ -34,7 +34,10 @@ def test_agrees_with_brute_force(chunk_size):
 @settings(max_examples=40, deadline=None)
 def test_exact_for_any_shape_and_offset(num_queries, num_references, width, seed, offset):
     rng = np.random.default_rng(seed)
-    queries, references = (rng.integers(0, 9, (n, width)) + np.float32(offset) for n in (num_queries, num_references))
+    # In float32, which is what the search reads: an int64 and a float32 give a float64.
+    queries, references = (
+        (rng.integers(0, 9, (n, width)) + offset).astype(np.float32) for n in (num_queries, num_references)
+    )
     every = np.linalg.norm(queries[:, None].astype(np.float64) - references[None], axis=2)
     distances, indices = nearest(queries, references, chunk_size=11)
     np.testing.assert_allclose(distances, every[np.arange(num_queries), indices], rtol=1e-6, atol=1e-9)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.svm import LinearSVC
+from test_svm import objectives
 
 from dcgan_lib.config import recipe
 from dcgan_lib.evaluation.conv_features import ConvFeatures, batch_statistics, compute_features, with_statistics
@@ -53,13 +54,6 @@ def resident(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e9
 
 
-def objectives(model: LinearSVC | L2SVM, x_nf: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the objective of each class, in float64."""
-    m_nk = np.concatenate([part.astype(np.float64) @ model.coef_.T for part in np.array_split(x_nf, 20)])
-    slack = np.maximum(0, 1 - np.where(labels[:, None] == model.classes_, 1, -1) * (m_nk + model.intercept_))
-    return ((model.coef_**2).sum(1) + model.intercept_**2) / 2 + model.C * (slack**2).sum(0)
-
-
 def compare(c: float, x_nf: np.ndarray, labels: np.ndarray, held_nf: np.ndarray) -> tuple[float, bool]:
     """Fit both with one C; return LinearSVC's seconds, and whether they agree. Without held-out images fit ours."""
     ours = L2SVM(c)
@@ -70,7 +64,7 @@ def compare(c: float, x_nf: np.ndarray, labels: np.ndarray, held_nf: np.ndarray)
     theirs = LinearSVC(C=c, random_state=0, dual=True, max_iter=100_000)
     slow, cpu, memory = timed(lambda: theirs.fit(x_nf, labels))
     print(f"  LinearSVC {slow:.1f} s (CPU {cpu:.1f} s), {memory:+.2f} GB: {slow / seconds:.1f} times as long")
-    more = (objectives(ours, x_nf, labels) / objectives(theirs, x_nf, labels) - 1).max()
+    more = (objectives(ours, x_nf, labels, c) / objectives(theirs, x_nf, labels, c) - 1).max()
     same = float((ours.predict(held_nf) == theirs.predict(held_nf)).mean())
     print(f"  objective {more:+.1e} of LinearSVC's; {100 * same:.2f} % of {len(held_nf):,} answers agree", flush=True)
     return slow, bool(more < 1e-4 and same >= 0.995)

@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation import svm as solver
 from dcgan_lib.evaluation import svm_rows as module
 from dcgan_lib.evaluation.svm import L2SVM
 from dcgan_lib.evaluation.svm_rows import Compact, Sketched, prepare
@@ -67,6 +68,21 @@ def test_few_rows_give_the_same_compact_or_not(c, most, monkeypatch):
     np.testing.assert_allclose(objectives(ours, x, labels, c), objectives(theirs, x, labels, c), rtol=1e-4)
     assert (ours.predict(held_out) == theirs.predict(held_out)).mean() >= 0.995
     assert isinstance(prepare(x), Compact if most else Sketched)
+
+
+def test_strong_directions_cost_no_passes_once_they_are_sketched(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(900, 30)) * 20 @ rng.normal(size=(30, 400)) + rng.normal(size=(900, 400))).astype(np.float32)
+    labels, passes, ended = rng.integers(0, 5, 900), [], []
+    curvature = solver._Problem.curvature
+    monkeypatch.setattr(solver._Problem, "curvature", lambda *given: passes.append(1) or curvature(*given))
+    for rank in (256, 0):
+        prepared = prepare(x)
+        prepared.sketch_fr = prepared.sketch_fr[:, -rank or 401 :]
+        ended.append((L2SVM(1e-3).fit(prepared, labels).objective_, len(passes)))
+        passes.clear()
+    np.testing.assert_allclose(ended[0][0], ended[1][0], rtol=1e-5)
+    assert 3 * ended[0][1] < ended[1][1], "with the sketch, and without"
 
 
 def test_comparison_can_fail():

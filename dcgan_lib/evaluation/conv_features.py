@@ -234,6 +234,15 @@ def _new_table(shape: tuple[int, ...], path: Path | None) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
 
 
+def mean_and_spread(x_nf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each feature's mean and standard deviation, at least a hundredth of the largest one.
+
+    Divided by these, what hardly ever moves is not blown up.
+    """
+    mean_f, std_f = x_nf.mean(0), x_nf.std(0)
+    return mean_f, np.maximum(std_f, 0.01 * std_f.max())
+
+
 def pixel_features(images_u8: np.ndarray) -> np.ndarray:
     """Return pixels as features in [-1, 1], float32, n x f: what the discriminator itself is shown."""
     return images_u8.reshape(len(images_u8), -1).astype(np.float32) / 127.5 - 1

@@ -14,7 +14,13 @@ from itertools import chain, product
 import numpy as np
 
 from dcgan_lib.errors import answers_mistakes
-from dcgan_lib.evaluation.conv_features import batch_statistics, compute_features, pixel_features, with_statistics
+from dcgan_lib.evaluation.conv_features import (
+    batch_statistics,
+    compute_features,
+    mean_and_spread,
+    pixel_features,
+    with_statistics,
+)
 from dcgan_lib.evaluation.evidence import check_command
 from dcgan_lib.evaluation.feature_measurements import COMMAND, Measurement, Setting, keep
 from dcgan_lib.evaluation.held_out import LabelledSplits, load_splits
@@ -27,14 +33,13 @@ from dcgan_lib.evaluation.layer_tables import (
     join,
     open_source,
     snapshot_folders,
-)  # fmt: skip
+)
 from dcgan_lib.evaluation.live import GRID_OF_C
 from dcgan_lib.evaluation.protocols import DrawnSVM, Outcome, choose_on, draw_labels
 
 MOST_CHOOSING = 3
 MOST_AVERAGED = 10_000
 MANY_LABELS = 1_000
-LEAST_SPREAD = 0.01
 
 
 def measure(
@@ -125,9 +130,9 @@ def _tables(
 
 
 def scaled(x_nf: np.ndarray, num_measured: int) -> np.ndarray:
-    """Return features with mean 0 and variance 1 over the first rows; what hardly ever moves is not blown up."""
-    mean_f, std_f = x_nf[:num_measured].mean(0), x_nf[:num_measured].std(0)
-    return (x_nf - mean_f) / np.maximum(std_f, LEAST_SPREAD * std_f.max())
+    """Return features with mean 0 and variance 1 over the first rows."""
+    mean_f, std_f = mean_and_spread(x_nf[:num_measured])
+    return (x_nf - mean_f) / std_f
 
 
 def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:

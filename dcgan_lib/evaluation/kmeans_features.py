@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.conv_features import mean_and_spread
 
 NUM_SCALED = 5_000
 """Training images that the features' mean and spread are measured on, at most."""
@@ -102,8 +103,7 @@ class KMeansFeatures:
         self._squares_k = self._centroids_dk.square().sum(0)
         self._shape, self._mean_f, self._std_f = images_u8.shape[1:], np.float32(0), np.float32(1)
         plain = self.transform(images_u8[np.sort(rng.permutation(num)[:NUM_SCALED])])
-        self._mean_f, self._std_f = plain.mean(0), plain.std(0)
-        self._std_f = np.maximum(self._std_f, 0.01 * self._std_f.max())  # what hardly ever moves is not blown up
+        self._mean_f, self._std_f = mean_and_spread(plain)
         return self
 
     def transform(self, images_u8: np.ndarray, *, batch_size: int = 32) -> np.ndarray:

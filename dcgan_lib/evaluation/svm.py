@@ -24,7 +24,7 @@ from dcgan_lib.evaluation.svm_rows import (
     prepare,
     times,
     times_back,
-)  # fmt: skip
+)
 
 MOST_CG_STEPS = 250
 

@@ -47,7 +47,7 @@ class Sketched:
     squares_f : Tensor
         float64, (f + 1,): the sum of each feature's squares.
     sketch_fr : Tensor
-        float64, (f + 1, r), r at most 256: its product with its transpose is about x' x, and never above it.
+        float64, (f + 1, r), r at most 256: its product with its transpose is about x' x.
 
     Raises
     ------
@@ -66,20 +66,11 @@ class Sketched:
         start_fr = torch.randn(
             self.num_weights, min(MOST_DIRECTIONS, self.num_weights), generator=torch.Generator().manual_seed(0)
         ).to(device_of(x_nf))
-        found_rf, _ = self._pass(start_fr.T)
+        found_rf = sum(times_back(times(start_fr.T, chunk), chunk, 1) for _, chunk in chunks_of(x_nf))
         basis_fr = torch.linalg.qr(found_rf.T)[0]
-        _, gram_rr = self._pass(basis_fr.T.float())
-        values_r, turn_rr = torch.linalg.eigh(gram_rr)
+        products = (times(basis_fr.T.float(), chunk) for _, chunk in chunks_of(x_nf))
+        values_r, turn_rr = torch.linalg.eigh(sum((m_rn @ m_rn.T).double() for m_rn in products))
         self.sketch_fr = basis_fr @ (turn_rr * values_r.clamp_min(0).sqrt())
-
-    def _pass(self, w_rf: Tensor) -> tuple[Tensor, Tensor]:
-        """Return w x' x and w x' x w', reading the features once."""
-        sums_rf, gram_rr = 0, 0
-        for _, chunk in chunks_of(self.rows_nf):
-            m_rn = times(w_rf, chunk)
-            sums_rf = sums_rf + times_back(m_rn, chunk, 1)
-            gram_rr = gram_rr + (m_rn @ m_rn.T).double()
-        return sums_rf, gram_rr
 
     def expand(self, w_kf: Tensor) -> Tensor:
         """Return the weights of the features, which these are."""

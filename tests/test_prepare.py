@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -247,6 +247,7 @@ def test_an_integer_crop_resamples_nothing(tmp_path):
     wide=st.integers(1, 90), high=st.integers(1, 90), width=st.integers(1, 24), height=st.integers(1, 24),
     fit=st.sampled_from(decoding.FITS), mode=st.sampled_from(["L", "RGB", "CMYK", "1", "I;16"]),
 )  # fmt: skip
+@example(wide=23, high=2, width=21, height=1, fit="crop", mode="L")  # 21 * (23 / 21) is above 23
 @settings(max_examples=60, deadline=None)
 def test_any_size_comes_out_as_asked(wide, high, width, height, fit, mode):
     image = Image.new(mode, (wide, high))

@@ -272,7 +272,8 @@ def _to_array(image: Image.Image, framing: Framing, notes: list[str]) -> np.ndar
         if scale == 1.0:
             image = _cut(image, width, height)  # whole pixels: nothing to resample
         else:
-            left, top = (wide - width * scale) / 2, (high - height * scale) / 2
+            # width * (wide / width) may round to just above wide
+            left, top = max(0.0, wide - width * scale) / 2, max(0.0, high - height * scale) / 2
             box = (left, top, min(left + width * scale, wide), min(top + height * scale, high))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)

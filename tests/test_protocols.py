@@ -188,6 +188,8 @@ def test_splits_that_do_not_fit_are_refused(digits):
         ("table1.dcgan-cifar", {}, "trained on cifar10, but this one saw tinyimagenet32"),
         ("table1.dcgan.full", {"command": "dcgan features /here/run"}, "absolute path"),
         ("table1.random", {"kind": "random"}, "table1.dcgan.full: measure that first"),
+        ("table1.random", {"kind": "random", "batch_norm": "stored"}, "table1.random-stored for stored: got stored"),
+        ("table1.random-stored", {"kind": "random"}, "table1.random is for measured statistics"),
         ("table1.dcgan-cifar", {"trained_on": "cifar10"}, "table1.random: measure that first"),
     ],
 )

@@ -17,12 +17,14 @@ PROTOCOL_OF = {
     "table1.kmeans1.full": "full",
     "table1.kmeans1.400": "400",
     "table1.random": "full",
+    "table1.random-stored": "full",
     "table1.pixels": "full",
     "table1.dcgan-cifar": "full",
     "table2.dcgan": "1000",
 }
 COMPARED_WITH = {
     "table1.random": "table1.dcgan.full",
+    "table1.random-stored": "table1.dcgan.full",
     "table1.pixels": "table1.dcgan.full",
     "table1.dcgan-cifar": "table1.random",
 }
@@ -37,7 +39,7 @@ def needs_control(id: str) -> bool:
 
 def check_row(
     id: str, *, kind: str, protocol: str, set_name: str, command: str, trained_on: str | None = None,
-    root: Path | None = None,
+    batch_norm: str = "batches", root: Path | None = None,
 ) -> None:  # fmt: skip
     """Refuse, before anything is computed, what does not belong into a row.
 
@@ -53,14 +55,16 @@ def check_row(
         What repeats it.
     trained_on : str, optional
         The image set of the network's training; None for features that were not trained.
+    batch_norm : str, default "batches"
+        Where batch norm's statistics come from: batches or stored.
     root : Path, optional
         The ledger's folder.
 
     Raises
     ------
     UserError
-        If the id is no such row, or its protocol, set or kind of features is another; or if the row that it is
-        compared with is not measured yet.
+        If the id is no such row, or its protocol, set, statistics or kind of features is another; or if the row that
+        it is compared with is not measured yet.
     """
     claim_id, on_set = split_id(id)
     if claim_id not in PROTOCOL_OF:
@@ -77,6 +81,8 @@ def check_row(
         raise UserError(f"{claim_id} asks for a network that never saw {set_name}: see table1.dcgan-cifar")
     if claim_id == "table1.dcgan-cifar" and trained_on != "cifar10":
         raise UserError(f"table1.dcgan-cifar asks for a network trained on cifar10, but this one saw {trained_on}")
+    if claim_id.startswith("table1.random") and claim_id.endswith("-stored") != (batch_norm == "stored"):
+        raise UserError(f"table1.random is for measured statistics, table1.random-stored for stored: got {batch_norm}")
     check_command(id, command, set_name)
     _compared(claim_id, on_set, root)
 

@@ -135,7 +135,7 @@ def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_pl
     assert "never saw svhn" in capsys.readouterr().err
     assert run("grey --set svhn --split test --record table1.dcgan.full:svhn") == 0
     row = next(row for row in load_results(at_the_place) if row.id == "table1.dcgan.full:svhn")
-    assert "features of the same network with random weights" in row.notes and row.n == TEST
+    assert "features of the same network with random weights (--batch-norm" in row.notes and row.n == TEST
     assert "a run that is not committed: " in row.notes and "from 2,000 images of mnist" in row.notes
     assert run("kmeans1 --centroids 20 --set svhn --split test --record table1.kmeans1.full:svhn") == 0
     row = next(row for row in load_results(at_the_place) if row.id == "table1.kmeans1.full:svhn")

@@ -174,6 +174,9 @@ def test_a_curve_along_labels_is_of_one_network(tmp_path):
     )
     assert [row.per_class for row in along_labels("set", "mine", tmp_path)] == [10, 100, 300]
     assert along_labels("set", "another", tmp_path) == []
+    fresh = [measurement(source="random", step=None, per_class=number, batch_norm="stored") for number in (10, 30)]
+    keep("set", [*fresh, measurement(source="random", step=None, per_class=300)], tmp_path)
+    assert [row.per_class for row in along_labels("set", "random", tmp_path)] == [10, 30]
 
 
 def test_live_features_are_judged_on_what_is_left(splits):

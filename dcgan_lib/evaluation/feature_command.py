@@ -1,6 +1,6 @@
 """The command ``dcgan features``: how much a linear classifier gets out of features (section 5, Tables 1 and 2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -69,7 +69,7 @@ class FeaturesCommand:
         network = self._network()
         splits = self._splits(network and network.config)
         check_protocol(self.protocol, splits, self.draws)
-        fitted = self._fit(self._features(network, splits), splits)
+        fitted = self._fit(self._features(network, splits), splits, self.features_file)
         _show(self.checkpoint, splits.name, fitted.on_validation)
         if self.record:
             control = self._control(network, splits) if feature_rows.needs_control(self.record) else None
@@ -119,22 +119,31 @@ class FeaturesCommand:
         return conv_features.ConvFeatures(network, layers=self.layers or None, grid=self.grid)
 
     def _control(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "tuple[str, FittedProtocol]":
-        """Fit what the row is compared with: the same network with random weights, or pixels."""
+        """Fit what the row is compared with: pixels, or the same network with random weights.
+
+        Measured statistics may harm random weights. A control should be strong, so both kinds are tried, and the one
+        with the better validation accuracy is taken.
+        """
         from dcgan_lib.evaluation.conv_features import pixel_features
         from dcgan_lib.training.checkpoints import untrained_discriminator
 
         if network is None:
             return "pixels", self._fit(pixel_features, splits)
         twin = untrained_discriminator(network.config, self.seed)
-        name = "features of the same network with random weights"
-        return name, self._fit(self._features(twin, splits), splits)
+        tried = {
+            f"features of the same network with random weights (--batch-norm {kind})": self._fit(
+                replace(self, batch_norm=kind)._features(twin, splits), splits
+            )
+            for kind in ("batches", "stored")
+        }
+        return max(tried.items(), key=lambda item: item[1].on_validation.accuracy.value)
 
-    def _fit(self, features: "Features", splits: "LabelledSplits") -> "FittedProtocol":
+    def _fit(self, features: "Features", splits: "LabelledSplits", path: Path | None = None) -> "FittedProtocol":
         from dcgan_lib.evaluation.protocols import fit_protocol
 
         return fit_protocol(
             self.protocol, splits, features, draws=self.draws, seed=self.seed, for_test=self.split == "test",
-            path=self.features_file, progress=True,
+            path=path, progress=True,
         )  # fmt: skip
 
     def _check_record(self) -> None:

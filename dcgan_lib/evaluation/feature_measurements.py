@@ -11,6 +11,8 @@ from dcgan_lib.evaluation.statistics import Estimate
 COMMAND = "python -m dcgan_lib.evaluation.feature_study"
 USUAL = {"layers": (), "grid": 4, "batch_norm": "batches", "per_class": 100, "scaled": False, "seed": 0}
 """What a study measures unless it is told otherwise."""
+UNTRAINED = USUAL | {"batch_norm": "stored"}
+"""The same for random weights, which do better without measured statistics: a control should be strong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,8 @@ def latest(rows: Sequence[Measurement]) -> list[Measurement]:
 
 def along_labels(set_name: str, source: str, root: Path | None = None) -> list[Measurement]:
     """Return a source's rows from few labels to many: those of its last step that was judged with several numbers."""
-    asked = {name: value for name, value in USUAL.items() if name != "per_class"}
+    usual = UNTRAINED if source == "random" else USUAL
+    asked = {name: value for name, value in usual.items() if name != "per_class"}
     rows = load_study(set_name, root, source=source, **asked)
     several = [row for row in rows if len({other.per_class for other in rows if other.step == row.step}) > 1]
     return sorted(latest(several), key=lambda row: row.num_labels)

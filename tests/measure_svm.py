@@ -77,6 +77,8 @@ def main() -> int:
     parser.add_argument("--c", type=float, nargs="+", default=[1e-5, 1e-4, 1e-3])
     parser.add_argument("--alone", action="store_true")
     chosen = parser.parse_args()
+    if not chosen.alone and chosen.images > 50_000 - NUM_HELD:
+        parser.error(f"{NUM_HELD:,} of 50,000 images are held out: ask for fewer, or --alone")
     x_nf, labels = cifar10_features(chosen.images + (0 if chosen.alone else NUM_HELD))
     x_nf, held_nf, labels = x_nf[: chosen.images], x_nf[chosen.images :], labels[: chosen.images]
     print(f"{len(x_nf):,} x {x_nf.shape[1]:,}, {x_nf.nbytes / 1e9:.1f} GB, {torch.get_num_threads()} threads")

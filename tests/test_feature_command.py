@@ -159,6 +159,12 @@ def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_pl
         ("mine --set svhn --protocol 400", "400 labels of each class were asked for"),
         ("kmeans1 --set svhn --centroids 1", "at least 2 centroids"),
         ("pixels --set nowhere", "no image set or folder 'nowhere'"),
+        ("pixels --set svhn --layers 1", "pixels has no layers"),
+        ("mine --set svhn --seed -1", "--seed is at least 0"),
+        ("mine --set svhn --features-file .", "is a folder"),
+        ("mine --set svhn --features-file train_32x32.mat/f.npy", "cannot be kept in train_32x32.mat/f.npy"),
+        ("mine --set svhn --protocol 1000 --split test --record table2.dcgan --draws 1", "leave --layers, --grid"),
+        ("mine --set svhn --protocol 1000 --split test --record table2.dcgan --grid 2", "leave --layers, --grid"),
     ],
 )
 def test_a_mistake_gets_one_sentence(words, message, capsys):

@@ -75,13 +75,16 @@ def test_what_is_cut_equals_what_is_read(splits, layers, grid):
     np.testing.assert_allclose(table.cut(layers, grid), read, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("layers", "grid"), [((3,), 4), ((0,), 4), ((), 3)])
+@pytest.mark.parametrize(("layers", "grid"), [((3,), 4), ((0,), 4), ((), 3), ((1, 1), 8), ((), 0), ((), -2)])
 def test_what_cannot_be_cut_is_refused(splits, layers, grid):
     table = LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], 8)
     with pytest.raises(UserError, match="but got layers"):
         table.cut(layers, grid)
-    with pytest.raises(UserError, match="grid of 3 x 3"):
-        LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], 3)
+    for grid in (3, 0):
+        with pytest.raises(UserError, match=f"grid of {grid} x {grid}"):
+            LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], grid)
+    reversed_nf = LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], 8).cut((2, 1))
+    np.testing.assert_array_equal(reversed_nf, np.concatenate([table.cut((2,)), table.cut((1,))], 1))
 
 
 def test_snapshots_are_named_joined_and_averaged(run_dir):
@@ -132,11 +135,11 @@ def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run
 def test_scaling_makes_the_units_of_features_count_for_nothing(splits):
     rng = np.random.default_rng(0)
     x_nf = rng.normal(3, [1, 0, 50], (200, 3)).astype(np.float32)
-    found = scaled(x_nf, 150)
+    found = scaled(x_nf, np.arange(150))
     np.testing.assert_allclose(found[:150, [0, 2]].mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(found[:150, [0, 2]].std(0), 1, rtol=1e-4)
     assert found.dtype == np.float32 and not found[:, 1].any(), "what never moves stays finite"
-    np.testing.assert_allclose(scaled(x_nf * 7 + 1, 150), found, atol=1e-4)
+    np.testing.assert_allclose(scaled(x_nf * 7 + 1, np.arange(150)), found, atol=1e-4)
     source = Source("random", None, (untrained_discriminator(MODEL),))
     plain, even = measure(source, splits, [Setting(per_class=50, scaled=flag) for flag in (False, True)], draws=2)
     (pixels,) = measure(open_source("pixels"), splits, [Setting(per_class=50, scaled=True)], draws=2)
@@ -177,6 +180,26 @@ def test_a_curve_along_labels_is_of_one_network(tmp_path):
     fresh = [measurement(source="random", step=None, per_class=number, batch_norm="stored") for number in (10, 30)]
     keep("set", [*fresh, measurement(source="random", step=None, per_class=300)], tmp_path)
     assert [row.per_class for row in along_labels("set", "random", tmp_path)] == [10, 30]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("--grid 0 4", "must be at least 1"), ("--layers 1+1", "different numbers"), ("--layers 9", "from 1 to 2"),
+     ("--seed -1", "--seed is at least 0"), ("--draws 0", "--draws at least 1")],
+)  # fmt: skip
+def test_a_study_of_nothing_is_refused_before_images_are_read(words, message, run_dir, monkeypatch, capsys):
+    monkeypatch.setattr(feature_study, "load_splits", None)
+    assert main(["mine/snapshots/step-0000010", "--set", "striped", *words.split()]) == 2
+    assert message in capsys.readouterr().err and not (run_dir.parent / "features").exists()
+
+
+def test_scaling_does_not_depend_on_what_else_is_asked(splits):
+    source = Source("random", None, (untrained_discriminator(MODEL),))
+    alone, beside = (
+        next(measure(source, splits, [Setting(per_class=each, scaled=True) for each in labels], draws=2))
+        for labels in ([5], [5, None])
+    )
+    assert alone.accuracies == beside.accuracies
 
 
 def test_live_features_are_judged_on_what_is_left(splits):
@@ -233,10 +256,20 @@ def test_a_curve_that_levels_off_says_never():
     assert predict(STEPS, noisy(30, 800, 0.6), 60, num_resamples=20).never == 0, "a lower target is met"
 
 
+def test_the_interval_of_six_points_holds_the_truth_though_the_points_err_together():
+    held = 0
+    for seed in range(10):
+        off = np.random.default_rng([seed, 1]).normal(0, 0.5, len(STEPS))
+        points = [draws + each for draws, each in zip(noisy(30, 800, 0.6, seed), off, strict=True)]
+        found = predict(STEPS[1:], points[1:], 60, num_resamples=30).ceiling
+        held += found.low <= 70 <= found.high
+    assert held >= 7, "four points, resampled, never vary: their interval held it in 42 of 100"
+
+
 @pytest.mark.parametrize(
     ("n", "accuracies", "target"),
-    [([1, 2, 3], [[1]] * 3, 50), ([0, 1, 2, 3], [[1]] * 4, 50), ([1, 1, 2, 3], [[1]] * 4, 50),
-     ([1, 2, 3, 4], [[1], [2], [3], [101]], 50), ([1, 2, 3, 4], [[1]] * 4, 100)],
+    [([1, 2, 3, 4, 5], [[1]] * 5, 50), ([0, 1, 2, 3, 4, 5], [[1]] * 6, 50), ([1, 1, 2, 3, 4, 5], [[1]] * 6, 50),
+     ([1, 2, 3, 4, 5, 6], [[1]] * 5 + [[101]], 50), ([1, 2, 3, 4, 5, 6], [[1]] * 6, 100)],
 )  # fmt: skip
 def test_too_little_for_a_curve_is_refused(n, accuracies, target):
     with pytest.raises(UserError):
@@ -244,5 +277,5 @@ def test_too_little_for_a_curve_is_refused(n, accuracies, target):
 
 
 def test_an_outlook_needs_points():
-    assert "fewer than 4" in outlook([1, 2, 2, 3], [[1]] * 4, 50, "steps")
+    assert "fewer than 6" in outlook([1, 2, 2, 3, 4, 5], [[1]] * 6, 50, "steps")
     assert outlook(STEPS, noisy(0, 200, 0.25), 40, "steps").startswith("40 %: after")

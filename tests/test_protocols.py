@@ -87,6 +87,8 @@ def test_draws_are_the_ones_that_recorded_results_were_made_with():
 # ---- protocols ----
 def test_accuracy_is_that_of_linear_svc_with_the_chosen_c(digits):
     found = fit_protocol("full", digits, pixel_features, for_test=True)
+    with pytest.raises(UserError, match="for validation only"):
+        fit_protocol("full", digits, pixel_features).on_test(digits.validation.images_u8, digits.validation.labels)
     best = found.on_validation
     assert best.accuracies == (max(best.curve.values()),) and (best.n, best.num_labels) == (180, 1_257)
     x, held = (pixel_features(part.images_u8) for part in (digits.train, digits.validation))

@@ -95,6 +95,12 @@ def test_steps_that_are_not_enough_are_told():
     x, labels = make(200, 100)
     with pytest.warns(ConvergenceWarning, match="stopped after 2 steps"):
         L2SVM(1, max_iter=2).fit(x, labels)
+    for tol in (1e-2, 1e-6):
+        steps = L2SVM(1, tol=tol).fit(x, labels).n_iter_
+        with warnings.catch_warnings(action="error"):
+            assert L2SVM(1, tol=tol, max_iter=steps).fit(x, labels).n_iter_ == steps, "as many as were taken are enough"
+        with pytest.warns(ConvergenceWarning):
+            L2SVM(1, tol=tol, max_iter=steps - 1).fit(x, labels)
 
 
 def test_two_classes_and_odd_names():

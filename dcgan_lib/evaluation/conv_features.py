@@ -31,7 +31,7 @@ class ConvFeatures:
     """Read images with the convolutional layers of a discriminator.
 
     Every chosen layer, after batch norm and LeakyReLU, is max-pooled to a small grid and flattened; the layers are
-    joined, finest first.
+    joined in the order given.
 
     Parameters
     ----------
@@ -203,9 +203,9 @@ def compute_features(
     Raises
     ------
     UserError
-        If what the callable returns is no such array.
+        If what the callable returns is no such array, or the file cannot be written.
     """
-    table, part = None, path and path.with_name(f"{path.name}.part")
+    table, part = None, path and part_of(path)
     try:
         for start in tqdm(range(0, len(images_u8), PORTION), unit="k images", disable=not progress):
             found = features(images_u8[start : start + PORTION])
@@ -214,15 +214,34 @@ def compute_features(
             if found.dtype != np.float32 or found.shape != (len(table[start : start + PORTION]), *table.shape[1:]):
                 raise UserError(f"features must be float32, one row an image, but are {found.dtype} {found.shape}")
             table[start : start + PORTION] = found
-    except BaseException:
+        if not part:
+            return table
+        table.flush()
+        os.replace(part, path)
+    except BaseException as error:
         if part:
             part.unlink(missing_ok=True)
+        if part and isinstance(error, OSError):
+            raise UserError(f"the features cannot be kept in {path}: {error.strerror}") from error
         raise
-    if not part:
-        return table
-    table.flush()
-    os.replace(part, path)
     return np.load(path, mmap_mode="c")
+
+
+def part_of(path: Path) -> Path:
+    """Return where to write until the file is whole, in a folder that exists then.
+
+    Raises
+    ------
+    UserError
+        If the path is a folder, or its folder cannot be made.
+    """
+    if path.is_dir() or not path.name:
+        raise UserError(f"features are kept in a .npy file, but {path} is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the features cannot be kept in {path}: {error.strerror}") from error
+    return path.with_name(f"{path.name}.part")
 
 
 def _new_table(shape: tuple[int, ...], path: Path | None) -> np.ndarray:
@@ -230,17 +249,16 @@ def _new_table(shape: tuple[int, ...], path: Path | None) -> np.ndarray:
         raise UserError(f"features must be n x f, but have shape {shape}")
     if path is None:
         return np.empty(shape, np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
 
 
 def mean_and_spread(x_nf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each feature's mean and standard deviation, at least a hundredth of the largest one.
+    """Return each feature's mean and standard deviation, at least a hundredth of the largest one; 1 if none moves.
 
     Divided by these, what hardly ever moves is not blown up.
     """
     mean_f, std_f = x_nf.mean(0), x_nf.std(0)
-    return mean_f, np.maximum(std_f, 0.01 * std_f.max())
+    return mean_f, np.maximum(std_f, 0.01 * std_f.max() or 1)
 
 
 def pixel_features(images_u8: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.statistics import Estimate
 
-MIN_POINTS = 4
+MIN_POINTS = 6
+"""Fewer hardly vary when they are resampled, and the interval would be much too narrow."""
+MIN_RESAMPLED = 4
 STEEPEST = 3.0
 
 
@@ -75,7 +77,7 @@ def predict(
     Parameters
     ----------
     n : sequence of float
-        Steps or labels of each of at least four points, above 0.
+        Steps or labels of each of at least six points, above 0.
     accuracies : sequence of sequences of float
         Accuracies in per cent at each point, one a draw of labels.
     target : float
@@ -107,7 +109,7 @@ def predict(
     found = []
     while len(found) < num_resamples:
         rows = rng.integers(0, len(n), len(n))
-        if len(np.unique(n[rows])) >= MIN_POINTS:
+        if len(np.unique(n[rows])) >= MIN_RESAMPLED:
             errors = [100 - rng.choice(draws[row], len(draws[row])).mean() for row in rows]
             found.append(_fit(n[rows], np.array(errors)))
     meets = np.array([_meets(each, target) for each in found])

@@ -36,7 +36,7 @@ class FeaturesCommand:
     """Enter the result into the claims ledger under this id, such as table1.dcgan.full or table2.dcgan:mnist."""
     again: bool = False
     """Measure a recorded result again, on purpose."""
-    recipe: Annotated[str, arg(metavar="NAME")] = "paper-imagenet32"
+    recipe: Annotated[str, arg(metavar="NAME")] = "paper-svhn"
     """Whose network to give random weights."""
     layers: tuple[int, ...] = ()
     """Convolutional layers to use, 1 next to the image; unset: all, as in the paper."""
@@ -60,12 +60,17 @@ class FeaturesCommand:
     def run(self) -> None:
         """Measure, print, and record if asked."""
         from dcgan_lib.evaluation import feature_rows
+        from dcgan_lib.evaluation.conv_features import part_of
         from dcgan_lib.evaluation.protocols import check_protocol
 
         if (self.split == "test") != (self.record is not None):
             raise UserError("the test images are for results that are recorded: give both --split test and --record ID")
+        if self.seed < 0:
+            raise UserError(f"--seed is at least 0, but got {self.seed}")
         if self.record:
             self._check_record()
+        if self.features_file:
+            part_of(self.features_file)
         network = self._network()
         splits = self._splits(network and network.config)
         check_protocol(self.protocol, splits, self.draws)
@@ -89,6 +94,10 @@ class FeaturesCommand:
         from dcgan_lib.training.checkpoints import load_discriminator, untrained_discriminator
 
         if self.checkpoint in UNTRAINED[1:]:
+            if self._changed:
+                raise UserError(
+                    f"{self.checkpoint} has no layers, grid or batch norm to choose: leave these options out"
+                )
             return None
         if self.checkpoint == "random":
             network = untrained_discriminator(recipe(self.recipe).config.model, self.seed)
@@ -96,6 +105,11 @@ class FeaturesCommand:
             network = load_discriminator(self.checkpoint)
         ConvFeatures(network, layers=self.layers or None, grid=self.grid)  # refuses what does not fit
         return network
+
+    @property
+    def _changed(self) -> bool:
+        """Tell whether the network is read otherwise than in the paper."""
+        return bool(self.layers) or self.grid != 4 or self.batch_norm != "batches"
 
     def _splits(self, model: "ModelConfig | None") -> "LabelledSplits":
         from dcgan_lib.evaluation.held_out import load_splits
@@ -151,6 +165,10 @@ class FeaturesCommand:
         from dcgan_lib.evaluation import feature_rows, held_out
         from dcgan_lib.training.checkpoints import load_config
 
+        if self.layers or self.grid != 4 or self.draws == 1:
+            raise UserError(
+                "a row takes all layers, a grid of 4 and several draws: leave --layers, --grid and --draws out"
+            )
         trained = self.checkpoint not in UNTRAINED
         feature_rows.check_row(
             self.record, protocol=self.protocol, set_name=self.set.casefold().replace("_", "-"),
@@ -178,7 +196,7 @@ class FeaturesCommand:
             words.append(f"--recipe {self.recipe}")
         if self.checkpoint == "kmeans1":
             words.append(f"--centroids {self.centroids}")
-        if self.checkpoint not in UNTRAINED[1:] and (self.layers or self.grid != 4 or self.batch_norm != "batches"):
+        if self._changed:
             layers = f" --layers {' '.join(map(str, self.layers))}" if self.layers else ""
             words.append(f"--grid {self.grid} --batch-norm {self.batch_norm}{layers}")
         words += [f"--draws {self.draws}"] if self.draws else []

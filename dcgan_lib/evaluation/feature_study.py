@@ -13,8 +13,9 @@ from itertools import chain, product
 
 import numpy as np
 
-from dcgan_lib.errors import answers_mistakes
+from dcgan_lib.errors import UserError, answers_mistakes
 from dcgan_lib.evaluation.conv_features import (
+    ConvFeatures,
     batch_statistics,
     compute_features,
     mean_and_spread,
@@ -52,7 +53,7 @@ def measure(
     ----------
     source : Source
         Of the features. Layers, grid and batch norm mean nothing to pixels and kmeans1, which are judged once a
-        number of labels.
+        number of labels and scaling.
     splits : LabelledSplits
         Training and validation images.
     settings : sequence of Setting
@@ -89,8 +90,8 @@ def measure(
         for setting in wanted:
             begun = time.monotonic()
             x_nf = _side_by_side([table.cut(setting.layers, setting.grid) for table in tables])
-            x_nf = scaled(x_nf, len(used)) if setting.scaled else x_nf
             rows = [np.searchsorted(used, draw) for draw in drawn[setting.per_class]]
+            x_nf = scaled(x_nf, np.unique(np.concatenate(rows))) if setting.scaled else x_nf
             found = _judge(x_nf, labels[used], splits.validation.labels, rows, begun)
             value, low, high = found.accuracy
             yield Measurement(
@@ -129,9 +130,9 @@ def _tables(
     return [LayerTable(network, images_u8, finest, progress=progress) for network in networks]
 
 
-def scaled(x_nf: np.ndarray, num_measured: int) -> np.ndarray:
-    """Return features with mean 0 and variance 1 over the first rows."""
-    mean_f, std_f = mean_and_spread(x_nf[:num_measured])
+def scaled(x_nf: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Return features with mean 0 and variance 1 over these rows."""
+    mean_f, std_f = mean_and_spread(x_nf[measured])
     return (x_nf - mean_f) / std_f
 
 
@@ -185,6 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     chosen, command = _parser().parse_args(words), " ".join([COMMAND, *words])
     check_command("a study", command, chosen.set)
+    if chosen.seed < 0 or (chosen.draws is not None and chosen.draws < 1):
+        raise UserError(f"--seed is at least 0 and --draws at least 1, but got {chosen.seed} and {chosen.draws}")
     named = [path for word in chosen.sources for path in (snapshot_folders(word) if chosen.snapshots else [word])]
     sources = [open_source(str(word), recipe=chosen.recipe, seed=chosen.seed) for word in named]
     if chosen.join or chosen.average:
@@ -195,6 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen.batch_norm, chosen.layers, chosen.grid, chosen.labels, chosen.scaled
         )
     ]
+    for network, setting in product(chain(*(source.networks for source in sources)), settings):
+        ConvFeatures(network, layers=setting.layers or None, grid=setting.grid)  # refuses what does not fit
     models = [network.config for source in sources for network in source.networks]
     like = {"image_size": models[0].image_size, "channels": models[0].num_channels} if models else {}
     splits = load_splits(chosen.set, **like)

@@ -133,15 +133,15 @@ class LayerTable:
     Raises
     ------
     UserError
-        If a layer's map cannot be divided into the grid.
+        If the grid is below 1, or a layer's map cannot be divided into it.
     """
 
     def __init__(self, network: Discriminator, images_u8: np.ndarray, grid: int, *, progress: bool = False) -> None:
         with torch.no_grad():
             maps = network.features(torch.zeros(1, network.config.num_channels, *network.config.image_size))
-        self._shapes = [(h.shape[1], *(min(grid, side) for side in h.shape[2:])) for h in maps]
-        if any(side % grid for h in maps for side in h.shape[2:] if side > grid):
+        if grid < 1 or any(side % grid for h in maps for side in h.shape[2:] if side > grid):
             raise UserError(f"the network's layers cannot be divided into a grid of {grid} x {grid}")
+        self._shapes = [(h.shape[1], *(min(grid, side) for side in h.shape[2:])) for h in maps]
         self._ends = np.cumsum([np.prod(shape) for shape in self._shapes])
         self.grid, self.num_layers = grid, len(maps)
         self._table_nf = compute_features(ConvFeatures(network, grid=grid), images_u8, progress=progress)
@@ -152,15 +152,16 @@ class LayerTable:
         Raises
         ------
         UserError
-            If there is no such layer, or the grid does not divide the finest one.
+            If there is no such layer, one is named twice, or the grid does not divide the finest one.
         """
-        grid = grid or self.grid
-        layers = tuple(layers) or tuple(range(1, self.num_layers + 1))
-        if not set(layers) <= set(range(1, self.num_layers + 1)) or self.grid % grid:
+        grid, every = self.grid if grid is None else grid, tuple(range(1, self.num_layers + 1))
+        layers = tuple(layers) or every
+        if not set(layers) <= set(every) or len(set(layers)) < len(layers) or grid < 1 or self.grid % grid:
             raise UserError(
-                f"layers lie in 1..{self.num_layers} and grids divide {self.grid}, but got layers {layers}, grid {grid}"
+                f"layers are different ones of 1..{self.num_layers} and grids divide {self.grid}, but got layers "
+                f"{layers}, grid {grid}"
             )
-        if grid == self.grid and len(layers) == self.num_layers:
+        if grid == self.grid and layers == every:
             return self._table_nf
         return np.concatenate([self._layer(layer - 1, grid) for layer in layers], 1)
 

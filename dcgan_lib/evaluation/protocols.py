@@ -198,6 +198,8 @@ class FittedProtocol:
     def on_test(self, images_u8: np.ndarray, labels: np.ndarray, *, progress: bool = False) -> Outcome:
         """Judge on the test images, which `LabelledSplits.test_for` gives out."""
         begun, before = time.monotonic(), self.on_validation
+        if not self._models:
+            raise UserError("this protocol was fitted for validation only: fit it with for_test=True")
         x_nf = compute_features(self._features, images_u8, progress=progress)
         accuracies = tuple(100 * model.score(x_nf, labels) for model in self._models)
         return Outcome(

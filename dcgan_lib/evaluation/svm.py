@@ -6,6 +6,7 @@ Axes: n images, f features (one more with the intercept), k classifiers, one a c
 
 import warnings
 from collections.abc import Callable
+from itertools import count
 from typing import Self
 
 import numpy as np
@@ -65,7 +66,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     directions are found first (`Sketched`) and dealt with exactly. Products are in float32; weights, and sums over
     pieces of the data, in float64. The features are never copied whole: besides them, memory for a piece of 32 MB
     and a few arrays of k x n, k x f and 256 x f is used. Rows that are fewer than the features, and at most 4,096,
-    are made `Compact` instead.
+    are made `Compact` instead, whose products are in float64. Few rows with a C far above what validation would choose
+    need more steps than the default: mind the warning.
     """
 
     def __init__(self, C: float = 1.0, *, tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False) -> None:
@@ -99,8 +101,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).float() * 2 - 1
         problem = _Problem(prepared, y_kn.to(device_of(rows)), float(self.C))
         start_kf = self._start(problem, classes)
-        found_kf, self.objective_, self.n_iter_ = _newton(problem, start_kf, self.tol, self.max_iter)
-        if self.n_iter_ == self.max_iter:
+        found_kf, self.objective_, self.n_iter_, enough = _newton(problem, start_kf, self.tol, self.max_iter)
+        if not enough:
             warnings.warn(f"the SVM with C {self.C:g} stopped after {self.max_iter} steps", ConvergenceWarning, 2)
         self._found_kf, self.classes_ = found_kf, classes
         w_kf = prepared.expand(found_kf).cpu().numpy()
@@ -185,21 +187,21 @@ class _NearlyInverse:
         return z_kf - self._share_k1 * (along_kr1[..., 0] @ self._v_fr.T) / self._scale_kf
 
 
-def _newton(problem: _Problem, w_kf: Tensor, tol: float, max_iter: int) -> tuple[Tensor, np.ndarray, int]:
-    """Return weights, objectives and the number of steps."""
-    for num_steps in range(max_iter + 1):
+def _newton(problem: _Problem, w_kf: Tensor, tol: float, max_iter: int) -> tuple[Tensor, np.ndarray, int, bool]:
+    """Return weights, objectives, the number of steps, and whether they were enough."""
+    for num_steps in count():
         m_kn, g_kf = problem.gradient(w_kf)
         objective = problem.objective(w_kf, m_kn)
         # The objective is at least as curved as |w|^2 / 2, so that it cannot be lowered by more than |g|^2 / 2.
-        if num_steps == max_iter or (g_kf.square().sum(1) / 2 <= tol * objective).all():
-            break
+        enough = bool((g_kf.square().sum(1) / 2 <= tol * objective).all())
+        if enough or num_steps == max_iter:
+            return w_kf, objective.cpu().numpy(), num_steps, enough
         v_kf, d_kn, promised = _step(problem, m_kn, g_kf)
         t_k1 = _line_search(problem, w_kf, m_kn, v_kf, d_kn)
         w_kf = w_kf + t_k1 * v_kf
         if (promised <= tol * objective).all():
             objective = problem.objective(w_kf, m_kn + t_k1.to(d_kn.dtype) * d_kn)
-            break
-    return w_kf, objective.cpu().numpy(), num_steps
+            return w_kf, objective.cpu().numpy(), num_steps + 1, True
 
 
 def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor, Tensor]:

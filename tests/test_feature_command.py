@@ -2,6 +2,9 @@
 
 import os
 import re
+from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,14 +14,24 @@ from scipy.io import savemat
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, Recipe, TrainConfig
 from dcgan_lib.data import public_sets
-from dcgan_lib.evaluation import details, held_out, results, supervised_search
+from dcgan_lib.evaluation import details, held_out, protocols, results, supervised_search
+from dcgan_lib.evaluation.conv_features import (
+    ConvFeatures,
+    batch_statistics,
+    compute_features,
+    pixel_features,
+    with_statistics,
+)
 from dcgan_lib.evaluation.few_labels import compare
+from dcgan_lib.evaluation.held_out import load_splits
+from dcgan_lib.evaluation.protocols import Outcome
 from dcgan_lib.evaluation.results import load_results
 from dcgan_lib.evaluation.supervised import SPACE
 from dcgan_lib.models.networks import new_discriminator
-from dcgan_lib.training.checkpoints import save_config, save_weights, untrained_discriminator
+from dcgan_lib.training.checkpoints import load_discriminator, save_config, save_weights, untrained_discriminator
 
 TRAIN, VALIDATION, TEST = 1_050, 100, 100
+TINY = ModelConfig(image_size=(8, 8), num_channels=1, base_width=6)
 
 
 def house_numbers(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +78,21 @@ def at_the_place(place, monkeypatch, tmp_path):
 
 def run(words: str) -> int:
     return cli.main(["features", *words.split()])
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Return what the command has fitted, features of nine images and options; nothing is: accuracies are given."""
+    found, accuracies = [], []
+
+    def fit(name, splits, features, **how):
+        found.append((compute_features(features, splits.train.images_u8[:9], path=how["path"]), how))
+        seen = Outcome(split="validation", accuracies=(accuracies[len(found) - 1],), c=1e-3, curve={}, n=TEST,
+                       num_labels=TRAIN, num_features=448, seconds=1.0)  # fmt: skip
+        return SimpleNamespace(on_validation=seen, on_test=lambda *_, **__: replace(seen, split="test"))
+
+    monkeypatch.setattr(protocols, "fit_protocol", fit)
+    return SimpleNamespace(found=found, accuracies=accuracies)
 
 
 def accuracy(shown: str, split: str) -> float:
@@ -118,8 +146,7 @@ def test_both_rows_of_table_2_from_mat_files(at_the_place, monkeypatch, tmp_path
     ],
 )
 def test_validation_is_what_is_shown_unless_asked(words, features, at_the_place, capsys, monkeypatch):
-    model = ModelConfig(image_size=(8, 8), num_channels=1, base_width=6)
-    tiny = Recipe(name="tiny", image_set="digits", summary="", config=TrainConfig(model=model))
+    tiny = Recipe(name="tiny", image_set="digits", summary="", config=TrainConfig(model=TINY))
     monkeypatch.setattr("dcgan_lib.config.recipe", {"tiny": tiny}.get)
     monkeypatch.setattr(held_out.LabelledSplits, "test_for", None)  # whoever asks for test images fails
     assert run(words) == 0
@@ -141,6 +168,44 @@ def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_pl
     row = next(row for row in load_results(at_the_place) if row.id == "table1.kmeans1.full:svhn")
     assert "pixels" in row.notes and "--centroids 20" in row.command and row.checkpoint is None
     assert "not committed" not in row.notes
+
+
+@pytest.mark.parametrize(("batch_norm", "better", "given"), [("batches", "stored", (80, 60, 70)),
+                                                             ("stored", "batches", (80, 70, 60))])  # fmt: skip
+def test_the_control_is_the_better_untrained_twin_and_the_file_keeps_the_network_s_features(
+    batch_norm, better, given, at_the_place, fits
+):
+    fits.accuracies[:] = given
+    words = f"--seed 5 --batch-norm {batch_norm} --device cpu --features-file {at_the_place / 'kept.npy'} --split test"
+    assert run(f"grey --set svhn {words} --record table1.dcgan.full:svhn") == 0
+    train, own, expected = load_splits("svhn", channels=1).train.images_u8, load_discriminator("grey"), {}
+    for name, network in (("own", own), ("twin", untrained_discriminator(own.config, 5))):
+        averaged = with_statistics(network, batch_statistics(network, train))
+        for kind, each in (("batches", averaged), ("stored", network)):
+            expected[name, kind] = ConvFeatures(each)(train[:9])
+    kinds = ("own", batch_norm), ("twin", "batches"), ("twin", "stored")
+    for (x_nf, how), kind in zip(fits.found, kinds, strict=True):
+        np.testing.assert_allclose(x_nf, expected[kind], rtol=0, atol=1e-6)
+        assert how["seed"] == 5
+    np.testing.assert_array_equal(np.load(at_the_place / "kept.npy"), fits.found[0][0])
+    row = next(row for row in load_results(at_the_place) if row.id == "table1.dcgan.full:svhn")
+    assert f"(--batch-norm {better}), 70.00 %" in row.notes and (row.seed, row.value) == (5, 80)
+
+
+def test_random_weights_and_centroids_follow_the_seed_of_the_command(fits, monkeypatch):
+    tiny = Recipe(name="tiny", image_set="digits", summary="", config=TrainConfig(model=TINY))
+    monkeypatch.setattr("dcgan_lib.config.recipe", {"tiny": tiny}.get)
+    kmeans = Mock()
+    kmeans.return_value.fit.return_value.transform = pixel_features
+    monkeypatch.setattr("dcgan_lib.evaluation.kmeans_features.KMeansFeatures", kmeans)
+    fits.accuracies[:] = 50, 50
+    assert run("random --set digits --recipe tiny --batch-norm stored --seed 3 --device cpu") == 0
+    assert run("kmeans1 --set digits --centroids 4 --seed 3") == 0
+    (x_nf, how), (_, of_kmeans) = fits.found
+    features = ConvFeatures(untrained_discriminator(TINY, 3))
+    np.testing.assert_allclose(x_nf, features(load_splits("digits").train.images_u8[:9]), rtol=0, atol=1e-6)
+    kmeans.assert_called_once_with(4, seed=3)
+    assert how["seed"] == of_kmeans["seed"] == 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import details, feature_study
-from dcgan_lib.evaluation.conv_features import ConvFeatures, pixel_features
+from dcgan_lib.evaluation.conv_features import ConvFeatures, batch_statistics, pixel_features, with_statistics
 from dcgan_lib.evaluation.extrapolate import outlook, predict
 from dcgan_lib.evaluation.feature_measurements import (
     Measurement,
@@ -115,6 +115,20 @@ def test_every_setting_is_judged_and_more_labels_help(splits):
     assert (pixels.grid, pixels.batch_norm, pixels.num_features) == (0, "", 768) and pixels.accuracy > 60
 
 
+def test_batch_norm_has_statistics_of_the_first_training_images_or_those_that_are_stored(splits, monkeypatch):
+    network, read = untrained_discriminator(MODEL), []
+    monkeypatch.setattr(feature_study, "MOST_AVERAGED", 128)
+    monkeypatch.setattr(
+        feature_study, "LayerTable", lambda which, *a, **k: read.append(which) or LayerTable(which, *a, **k)
+    )
+    settings = [Setting(per_class=2, batch_norm=kind) for kind in ("stored", "batches")]
+    stored, batches = measure(Source("random", None, (network,)), splits, settings, draws=1)
+    averaged = with_statistics(network, batch_statistics(network, splits.train.images_u8[:128]))
+    for found, expected in zip(read, (network, averaged), strict=True):
+        torch.testing.assert_close(found.state_dict(), expected.state_dict())
+    assert (stored.batch_norm, batches.batch_norm) == ("stored", "batches")
+
+
 def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run_dir, tmp_path, capsys):
     assert main(["mine", "--snapshots", "--set", "striped", "--labels", "5", "--draws", "2"]) == 0
     assert main(["mine/snapshots/step-0000010", "--set", "striped", "--labels", "5", "20", "--draws", "3"]) == 0
@@ -186,6 +200,9 @@ def test_live_features_are_judged_on_what_is_left(splits):
     (value, low, high), curve = judge_features(pixels, labels, 200, 200)
     blind = judge_features(pixels, np.random.default_rng(0).permutation(labels), 200, 200)[0]
     assert low < value < high and value > 40 > blind.value and len(curve) >= 6
+    unknown = np.where(np.arange(600) < 400, labels, 9)
+    (none, *_), same = judge_features(pixels, unknown, 200, 200)
+    assert none == 0 and same == curve, "C is chosen without what it is judged on"
     with pytest.raises(UserError, match="none is left"):
         judge_features(pixels, labels, 400, 200)
 

@@ -1,5 +1,7 @@
 """The two methods of Table 2 beside each other: equal intervals, an honest verdict, a command for what is missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -142,6 +144,15 @@ def test_more_labels_help_and_the_draws_are_the_same_for_every_kind():
     assert twice[2].accuracies == pytest.approx(few.accuracies, abs=5), "the same labels, the same knowledge"
     with pytest.raises(UserError, match="500 labels of each class"):
         label_curve(splits, test, pixel_features, (500,))
+
+
+def test_c_for_a_number_of_labels_is_chosen_on_validation_and_never_on_what_is_classified_in_the_end():
+    splits, test = load_splits("digits"), load_image_set("digits", "test")
+    wrong, wrong_held = (replace(part, labels=(part.labels + 1) % 10) for part in (test, splits.validation))
+    cases = (splits, test), (splits, wrong), (replace(splits, validation=wrong_held), test)
+    right, misjudged, misled = (label_curve(*case, pixel_features, (2,), draws=1)[2] for case in cases)
+    assert (misjudged.curve, misjudged.c) == (right.curve, right.c) and misjudged.accuracies != right.accuracies
+    assert misled.curve != right.curve
 
 
 def test_a_drawn_set_is_judged_on_as_many_images_as_a_published_one(monkeypatch):

@@ -6,11 +6,11 @@ from sklearn.svm import LinearSVC
 
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import feature_rows, held_out
+from dcgan_lib.evaluation import feature_rows, held_out, protocols
 from dcgan_lib.evaluation.conv_features import pixel_features
 from dcgan_lib.evaluation.feature_rows import check_row, needs_control, record_features
 from dcgan_lib.evaluation.held_out import LabelledSplits, check_unused, load_splits
-from dcgan_lib.evaluation.protocols import PROTOCOLS, Outcome, c_at, choose_c, draw_labels, fit_protocol
+from dcgan_lib.evaluation.protocols import PROTOCOLS, DrawnSVM, Outcome, c_at, choose_c, draw_labels, fit_protocol
 from dcgan_lib.evaluation.results import load_results
 from dcgan_lib.evaluation.supervised import draw_labelled
 
@@ -102,12 +102,44 @@ def test_thousand_labels(digits, tmp_path):
     found = fit_protocol("1000", digits, pixel_features, draws=4, path=tmp_path / "features.npy")
     best = found.on_validation
     assert len(best.accuracies) == 4 and len(set(best.accuracies)) > 1 and best.num_labels == 1_000
+    assert np.load(tmp_path / "features.npy").shape == (1_257 + 180, 64)
     mean, low, high = best.accuracy
     assert high - mean == pytest.approx(mean - low) == pytest.approx(1.96 * np.std(best.accuracies))
     assert best.error == pytest.approx((100 - mean, 100 - high, 100 - low))
     again = fit_protocol("1000", digits, pixel_features, draws=4).on_validation
     assert again.accuracies == best.accuracies and again.curve == best.curve
     assert fit_protocol("1000", digits, pixel_features, draws=4, seed=1).on_validation.accuracies != best.accuracies
+
+
+@pytest.fixture
+def learnt(monkeypatch):
+    """Return what each SVM is to learn from, features and labels, where C is given."""
+    made = []
+
+    class Watched(DrawnSVM):
+        def __init__(self, x_nf, labels, rows):
+            made.append((x_nf[rows], labels[rows]))
+            super().__init__(x_nf, labels, rows)
+
+    monkeypatch.setattr(protocols, "DrawnSVM", Watched)
+    monkeypatch.setattr(protocols, "choose_on", lambda *_: (1e-3, {1e-3: 50.0}))
+    return made
+
+
+def test_accuracy_is_reported_over_other_draws_of_labels_than_c_was_chosen_on(digits, learnt):
+    fit_protocol("1000", digits, pixel_features, draws=2, seed=3)
+    train = digits.train
+    drawn = draw_labels(train.labels, 100, 10, [3, 0]) + draw_labels(train.labels, 100, 2, [3, 1])
+    for (x, labels), rows in zip(learnt, drawn, strict=True):
+        np.testing.assert_array_equal(x, pixel_features(train.images_u8[rows]))
+        np.testing.assert_array_equal(labels, train.labels[rows])
+
+
+def test_with_all_labels_c_is_chosen_without_the_validation_labels_and_the_final_svm_has_them_too(digits, learnt):
+    fit_protocol("full", digits, pixel_features, for_test=True)
+    for (x, labels), parts in zip(learnt, ([digits.train], [digits.train, digits.validation]), strict=True):
+        np.testing.assert_array_equal(x, pixel_features(np.concatenate([part.images_u8 for part in parts])))
+        np.testing.assert_array_equal(labels, np.concatenate([part.labels for part in parts]))
 
 
 def test_four_hundred_labels_a_class_and_features_without_a_clue():

@@ -168,7 +168,7 @@ def test_test_images_are_not_loaded_before(digits, monkeypatch):
 
 def test_splits_that_do_not_fit_are_refused(digits):
     nameless = ImageSet(name="nameless", images_u8=digits.train.images_u8)
-    with pytest.raises(UserError, match="'nameless' has none"):
+    with pytest.raises(UserError, match="the images of nameless have no classes to learn"):
         LabelledSplits(train=nameless, validation=nameless)
     with pytest.raises(UserError, match="of one set and size"):
         LabelledSplits(train=digits.train, validation=coloured(20, 0))

@@ -1,6 +1,8 @@
 """The supervised rival: the discriminator's own body, settings that repeat, a search that resumes, a row of Table 2."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ from scipy import stats
 
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, recipe
+from dcgan_lib.data import drawn_sets
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.sources import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import supervised
+from dcgan_lib.evaluation import details, held_out, results, supervised
 from dcgan_lib.evaluation import supervised_search as module
 from dcgan_lib.evaluation.results import load_results
 from dcgan_lib.evaluation.supervised import (
@@ -193,6 +196,9 @@ def test_minutes_end_a_search_between_trials(options, tmp_path, capsys):
         (["--run-dir", "one", "--seed", "5"], "another seed"),
         (["--run-dir", "two", "--recipe", "paper-mnist"], "unconditional"),
         (["--run-dir", "two", "--trials", "0"], "at least 1 trial"),
+        (["--run-dir", "two", "--base-width", "0"], "the base width must be at least 1"),
+        (["--run-dir", "two", "--num-labels", "7"], "cannot be drawn evenly"),
+        (["--run-dir", "two", "--seed", "-1"], "the seed must be at least 0"),
         (["--run-dir", "two", "--set", "rooms"], "the images of rooms have no classes to learn"),
         (["--run-dir", "two", "--record", "table2.supervised:mnist"], "table2.supervised:digits"),
         (["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "8"], "64 trials"),
@@ -202,27 +208,111 @@ def test_minutes_end_a_search_between_trials(options, tmp_path, capsys):
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused_before_it_begins(options, words, told, capsys):
+def test_what_cannot_be_searched_is_refused_before_it_begins(options, words, told, capsys, monkeypatch):
+    monkeypatch.setitem(drawn_sets.NUM_DRAWN, "train", 20)  # of rooms, which have no labels
     assert cli.main([*options, "--trials", "1", "--run-dir", "one"]) == 0
     assert cli.main([*options, "--trials", "1", *words]) == 2
     assert told in capsys.readouterr().err
+    assert not Path("two").exists(), "the corrected command may use the folder"
 
 
 def test_test_images_are_opened_for_the_ledger_alone_and_once(options, tmp_path, monkeypatch):
     opened = []
-    load = module.load_image_set
+    load = held_out.load_image_set
     monkeypatch.setattr(
-        module, "load_image_set", lambda name, split, **named: opened.append(split) or load(name, split, **named)
+        held_out, "load_image_set", lambda name, split, **named: opened.append(split) or load(name, split, **named)
     )
     search, folder = Search("digits", "mnist", 2, 50), tmp_path / "run"
     best = best_trial(list(module.run_trials(search, folder, 2)))
     plain = module.repeat_best(search, folder, best, 2)
     assert "test" not in opened and all("test_error" not in line for line in plain)
-    tested = module.repeat_best(search, folder, best, 2, test=True)
+    with search.splits.test_for("table2.supervised:digits", root=tmp_path) as test:
+        tested = module.repeat_best(search, folder, best, 2, test=test)
     assert opened.count("test") == 1 and all(0 < line["test_error"] <= 100 for line in tested)
     assert [line["validation_error"] for line in tested] == [line["validation_error"] for line in plain]
     monkeypatch.setattr(module, "train_supervised", None)
-    assert module.repeat_best(search, folder, best, 2, test=True) == tested, "nothing is trained or tested again"
+    assert module.repeat_best(search, folder, best, 2, test=test) == tested, "nothing is trained or tested again"
+
+
+def test_tested_draws_of_another_trial_are_kept(options, tmp_path):
+    search, folder = Search("digits", "mnist", 2, 50), tmp_path / "run"
+    first, second = module.run_trials(search, folder, 2)
+    with search.splits.test_for("table2.supervised:digits", root=tmp_path) as test:
+        tested = module.repeat_best(search, folder, first, 2, test=test)
+        module.repeat_best(search, folder, second, 2, test=test)  # more trials found a better one
+        assert module.repeat_best(search, folder, first, 2, test=test) == tested
+    found = [json.loads(line) for line in (folder / "draws.jsonl").read_text().splitlines()]
+    assert [(line["trial"], line["draw"]) for line in found] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+@pytest.fixture
+def recording(options, tmp_path, monkeypatch):
+    """Return the words of a search that is recorded in a ledger of its own."""
+    for holder, name, value in ((module, "PAPER_TRIALS", 1), (module, "PAPER_LABELS", 50)):
+        monkeypatch.setattr(holder, name, value)
+    for holder in (results, details):
+        monkeypatch.setattr(holder, "results_root", lambda: tmp_path / "ledger")
+    monkeypatch.setattr(held_out, "_given_out", set())
+    return [*options, "--trials", "1", "--record", "table2.supervised:digits"]
+
+
+def test_a_recorded_search_is_measured_again_only_on_purpose(recording, tmp_path, monkeypatch, capsys):
+    assert cli.main([*recording, "--run-dir", "first"]) == 0
+    (row,) = [row for row in load_results(tmp_path / "ledger") if row.is_measured]
+    monkeypatch.setattr(held_out, "_given_out", set())  # as in a later session
+    other = [*recording, "--seed", "1", "--run-dir", "second"]
+    assert cli.main(other) == 2
+    assert "--again" in capsys.readouterr().err and not Path("second").exists(), "refused before it begins"
+    assert [found for found in load_results(tmp_path / "ledger") if found.is_measured] == [row]
+    assert cli.main([*other, "--again"]) == 0
+    (changed,) = [found for found in load_results(tmp_path / "ledger") if found.is_measured]
+    assert (row.seed, changed.seed) == (0, 1) and "--again" not in changed.command
+
+
+def test_a_search_that_is_stopped_while_it_is_recorded_goes_on(recording, tmp_path, monkeypatch):
+    train, calls = module.train_supervised, []
+
+    def stopped(*arguments, **named):
+        calls.append(named["seed"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train(*arguments, **named)
+
+    monkeypatch.setattr(module, "train_supervised", stopped)
+    assert cli.main([*recording, "--run-dir", "broken"]) == 130
+    assert cli.main([*recording, "--run-dir", "broken"]) == 0, "in the same session too"
+    assert calls[2] == calls[3] and len(calls) == 4, "the draw that was tested is not tested again"
+    assert cli.main([*recording, "--run-dir", "broken"]) == 2, "now it is recorded"
+
+
+def test_a_set_has_one_name(recording, tmp_path, monkeypatch):
+    asked = []
+    load = held_out.load_image_set
+    monkeypatch.setattr(
+        held_out, "load_image_set", lambda *words, **named: asked.append(named["num_images"]) or load("digits")
+    )
+    assert Search("Street_Digits").image_set == "street-digits" and len(Search("street_digits").monitor) == 1_000
+    assert asked == [None, 10_000]
+    monkeypatch.setattr(held_out, "load_image_set", load)
+    module.check_search_row("table2.supervised", Search("SVHN", num_labels=50), 1, COMMAND)
+    assert Search("My_Set").image_set == "My_Set", "a folder's letters are its own"
+    assert cli.main([*recording, "--set", "DIGITS"]) == 0
+    assert (tmp_path / "ledger" / "table2.supervised--digits.json").exists()
+    assert (tmp_path / "runs" / "search-digits").is_dir()
+
+
+def test_a_search_of_before_goes_on(options, tmp_path, capsys):
+    assert cli.main([*options, "--trials", "1", "--run-dir", "old"]) == 0
+    path = tmp_path / "old" / "search.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"image_set": "Digits"}))
+    search = Search("digits", "mnist", 2, 50)
+    module.open_search(search, tmp_path / "old")
+    path.write_text(json.dumps(told | {"base_width": 0}))
+    module.open_search(replace(search, base_width=None), tmp_path / "old")
+    path.write_text(json.dumps(told | {"image_set": "street_digits"}))  # it had 2,000 images to judge
+    with pytest.raises(UserError, match="another image_set"):
+        module.open_search(search, tmp_path / "old")
 
 
 def lines(errors, nearest=60.0):
@@ -240,13 +330,14 @@ def lines(errors, nearest=60.0):
 @pytest.fixture
 def described(monkeypatch):
     """Return a function that describes a search on a set that need not be there."""
-    monkeypatch.setattr(module, "load_image_set", lambda *_, **__: load_image_set("digits"))
+    monkeypatch.setattr(held_out, "load_image_set", lambda *_, **__: load_image_set("digits"))
     return Search
 
 
 @pytest.mark.parametrize(("errors", "verdict"), [((40, 41, 42), "reproduced"), ((40, 60, 80), "not reproduced")])
 def test_a_row_on_another_set_is_judged_against_neighbours(tmp_path, described, errors, verdict):
-    row = record_search("table2.supervised:mnist", described("mnist"), *lines(errors), command=COMMAND, root=tmp_path)
+    where = {"num_tested": 100, "root": tmp_path}
+    row = record_search("table2.supervised:mnist", described("mnist"), *lines(errors), command=COMMAND, **where)
     assert row.verdict == verdict and row.n == 3 and row.value == np.mean(errors) and row.data == "mnist, validation"
     assert "test error 42.00 %" in row.notes or verdict != "reproduced"
     assert "best of 64 trials had 40.00 %" in row.notes and load_results(tmp_path)
@@ -255,7 +346,8 @@ def test_a_row_on_another_set_is_judged_against_neighbours(tmp_path, described, 
 @pytest.mark.parametrize(("errors", "verdict"), [((28, 29, 30), "reproduced"), ((48, 49, 50), "not reproduced")])
 def test_the_paper_s_own_set_is_judged_by_its_number(tmp_path, described, errors, verdict):
     command = COMMAND.replace("mnist", "svhn")
-    row = record_search("table2.supervised", described("svhn"), *lines(errors), command=command, root=tmp_path)
+    where = {"num_tested": 100, "root": tmp_path}
+    row = record_search("table2.supervised", described("svhn"), *lines(errors), command=command, **where)
     assert row.verdict == verdict and row.id == "table2.supervised"
 
 

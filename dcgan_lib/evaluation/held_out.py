@@ -14,7 +14,7 @@ import numpy as np
 
 from dcgan_lib.data.drawn_sets import PROCEDURAL
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.sources import load_image_set, set_names
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.claims import split_id
 from dcgan_lib.evaluation.results import load_results
@@ -44,8 +44,7 @@ class LabelledSplits:
     def __post_init__(self) -> None:
         """Refuse sets without labels, and sets that differ."""
         for part in (self.train, self.validation):
-            if part.labels is None:
-                raise UserError(f"an SVM needs classes to tell apart, but {part.name!r} has none")
+            _check_labels(part)
         kinds = {(part.name, part.class_names, part.images_u8.shape[1:]) for part in (self.train, self.validation)}
         if len(kinds) > 1:
             raise UserError(f"training and validation images must be of one set and size, but are {sorted(kinds)}")
@@ -79,12 +78,20 @@ class LabelledSplits:
         ------
         UserError
             If there is no such claim, or the result was measured before.
+
+        Notes
+        -----
+        Ctrl-C while they are given out takes the look back: no result came of it, and the work may go on.
         """
         check_unused(id, again=again, root=root)
         like = {"image_size": self.train.image_size, "channels": self.train.num_channels}
         test = _load(self.source or self.name, "test", **like)
         _given_out.add((full_id(id), root))
-        yield test.images_u8, test.labels
+        try:
+            yield test.images_u8, test.labels
+        except KeyboardInterrupt:
+            _given_out.discard((full_id(id), root))
+            raise
 
 
 def check_unused(id: str, *, again: bool = False, root: Path | None = None) -> None:
@@ -94,7 +101,7 @@ def check_unused(id: str, *, again: bool = False, root: Path | None = None) -> N
     if (key in measured or (key, root) in _given_out) and not again:
         raise UserError(
             f"the test images were used for {key} before, and a second look would make them training data: "
-            "choose on validation, or say that the result is measured again on purpose"
+            "choose on validation, or say by --again (in Python again=True) that it is measured again on purpose"
         )
 
 
@@ -102,6 +109,16 @@ def full_id(id: str) -> str:
     """Return the id as the ledger writes it: without the set's name when that is the paper's own."""
     claim_id, set_name = split_id(id)
     return claim_id if set_name is None else f"{claim_id}:{set_name}"
+
+
+def plain_name(name: str) -> str:
+    """Return a set's name as the ledger writes it: in small letters, with dashes."""
+    return str(name).casefold().replace("_", "-")
+
+
+def one_name(name: str) -> str:
+    """Return a known set's plain name; a folder's is left alone, as the case of its letters matters."""
+    return plain_name(name) if plain_name(name) in set_names() else str(name)
 
 
 def load_splits(
@@ -115,10 +132,16 @@ def load_splits(
         See `dcgan_lib.data.sources.load_image_set`.
     """
     how = {"image_size": image_size, "channels": channels, "download": download}
-    train, validation = (_load(name, split, **how) for split in ("train", "validation"))
-    return LabelledSplits(train=train, validation=validation, source=str(name))
+    train = _load(name, "train", **how)
+    _check_labels(train)  # before as many more are drawn
+    return LabelledSplits(train=train, validation=_load(name, "validation", **how), source=str(name))
+
+
+def _check_labels(part: ImageSet) -> None:
+    if part.labels is None:
+        raise UserError(f"the images of {part.name} have no classes to learn: choose a set with labels")
 
 
 def _load(name: str, split: str, **how: Any) -> ImageSet:
-    drawn = str(name).casefold().replace("_", "-") in PROCEDURAL
+    drawn = plain_name(name) in PROCEDURAL
     return load_image_set(name, split, num_images=NUM_DRAWN_TO_JUDGE if drawn and split != "train" else None, **how)

@@ -46,12 +46,15 @@ class Search:
     """CPU threads; a resumed search repeats an unbroken one bit for bit only with the same number."""
     record: str | None = None
     """Enter the error into the claims ledger under this id, such as table2.supervised:cifar10; test is touched now."""
+    again: bool = False
+    """Measure a recorded result again, on purpose."""
 
     def run(self) -> None:
         """Search, repeat the best settings on fresh labels, print, and record if asked."""
         import torch
 
         from dcgan_lib.evaluation import supervised_search as module
+        from dcgan_lib.evaluation.held_out import check_unused
         from dcgan_lib.training.loop import choose_device
 
         if min(self.trials, self.threads) < 1 or self.draws < 2:
@@ -60,7 +63,8 @@ class Search:
         search = module.Search(self.set, self.recipe, self.base_width, self.num_labels, self.seed, self.precision)
         if self.record:
             module.check_search_row(self.record, search, self.trials, self._command())
-        run_dir, device = self.run_dir or Path("runs", f"search-{self.set}"), str(choose_device(self.device))
+            check_unused(self.record, again=self.again)
+        run_dir, device = self.run_dir or Path("runs", f"search-{search.image_set}"), str(choose_device(self.device))
         torch.set_num_threads(self.threads)
         trials = self._try(search, run_dir, device)
         best = module.best_trial(trials)
@@ -68,11 +72,15 @@ class Search:
         if len(trials) < self.trials:
             print(f"{len(trials)} of {self.trials} trials are done: the same command goes on with the rest")
             return
-        draws = module.repeat_best(search, run_dir, best, self.draws, test=self.record is not None, device=device)
-        _print_draws(draws)
-        if self.record:
-            row = module.record_search(self.record, search, trials, draws, command=self._command())
-            print(f"recorded {row.id}: {row.verdict}")
+        if not self.record:
+            _print_draws(module.repeat_best(search, run_dir, best, self.draws, device=device))
+            return
+        with search.splits.test_for(self.record, again=self.again) as test:
+            draws = module.repeat_best(search, run_dir, best, self.draws, test=test, device=device)
+            _print_draws(draws)
+            told = {"num_tested": len(test[1]), "command": self._command()}
+            row = module.record_search(self.record, search, trials, draws, **told)
+        print(f"recorded {row.id}: {row.verdict}")
 
     def _try(self, search: "Described", run_dir: Path, device: str) -> list[dict[str, Any]]:
         """Run the trials that are left, as far as the minutes last, and return all that are done."""
@@ -91,7 +99,7 @@ class Search:
 
     def _command(self) -> str:
         words = [f"dcgan search --set {self.set}", f"--trials {self.trials}", f"--recipe {self.recipe}"]
-        words += [f"--base-width {self.base_width}"] if self.base_width else []
+        words += [f"--base-width {self.base_width}"] if self.base_width is not None else []
         words += [f"--num-labels {self.num_labels}", f"--draws {self.draws}", f"--seed {self.seed}"]
         return " ".join([*words, f"--precision {self.precision}", f"--record {self.record}"])
 

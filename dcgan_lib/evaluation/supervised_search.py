@@ -18,13 +18,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from dcgan_lib.config import ModelConfig, recipe
 from dcgan_lib.data.drawn_sets import PROCEDURAL
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.sources import load_image_set
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.claims import CLAIMS, split_id
 from dcgan_lib.evaluation.evidence import check_command
 from dcgan_lib.evaluation.few_labels import SUPERVISED as CLAIM
 from dcgan_lib.evaluation.few_labels import keep_draws
-from dcgan_lib.evaluation.held_out import NUM_DRAWN_TO_JUDGE
+from dcgan_lib.evaluation.held_out import LabelledSplits, full_id, load_splits, one_name, plain_name
 from dcgan_lib.evaluation.results import Result, record
 from dcgan_lib.evaluation.statistics import mean_interval
 from dcgan_lib.evaluation.supervised import (
@@ -52,15 +51,15 @@ class Search:
     Parameters
     ----------
     image_set : str
-        A set with labels and the splits train and validation; test is opened only for the ledger.
+        A set with labels; a known one in any case of letters. Its test images are opened only for the ledger.
     recipe : str, default "paper-svhn"
         Whose discriminator is trained on labels; unconditional.
     base_width : int, optional
-        Feature maps at its finest resolution; by default the recipe's.
+        Feature maps at its finest resolution, at least 1; by default the recipe's.
     num_labels : int, default 1000
         Labelled images, as many of each class.
     seed : int, default 0
-        Of the labels, the settings and the weights.
+        Of the labels, the settings and the weights; not negative.
     precision : {"float32", "bfloat16"}
         Arithmetic of the convolutions.
     """
@@ -72,30 +71,35 @@ class Search:
     seed: int = 0
     precision: Precision = "float32"
 
+    def __post_init__(self) -> None:
+        """Refuse a seed and a width that no search can have, and give one set one name."""
+        require(self.seed >= 0, "the seed", self.seed, "at least 0")
+        width = self.base_width
+        require(width is None or width >= 1, "the base width", width, "at least 1, or unset for the recipe's")
+        object.__setattr__(self, "image_set", one_name(self.image_set))
+
+    @cached_property
+    def splits(self) -> LabelledSplits:
+        """Return the set's images at the network's size, and the guard of its test images."""
+        return load_splits(self.image_set, image_size=recipe(self.recipe).config.model.image_size)
+
     @cached_property
     def model(self) -> ModelConfig:
         """Return the discriminator's configuration, with the set's number of channels."""
         model = recipe(self.recipe).config.model
-        return replace(
-            model, base_width=self.base_width or model.base_width, num_channels=self.split("train").num_channels
-        )
+        width = model.base_width if self.base_width is None else self.base_width
+        return replace(model, base_width=width, num_channels=self.splits.train.num_channels)
 
     @cached_property
     def monitor(self) -> ImageSet:
         """Return the validation images that choose an epoch: 1,000 at most, drawn at random."""
-        validation = self.split("validation")
+        validation = self.splits.validation
         order = np.random.default_rng(self.seed).permutation(len(validation))
         return validation.subset(np.sort(order[:NUM_MONITORED]))
 
-    def split(self, name: str) -> ImageSet:
-        """Return one split at the network's size; 10,000 images of a drawn set to validate or test."""
-        number = NUM_DRAWN_TO_JUDGE if self.image_set in PROCEDURAL and name != "train" else None
-        size = recipe(self.recipe).config.model.image_size
-        return load_image_set(self.image_set, name, image_size=size, num_images=number)
-
     def labelled(self, draw: int) -> ImageSet:
         """Return labelled images: draw 0 is the search's own, every other number has others."""
-        return draw_labelled(self.split("train"), self.num_labels, [self.seed, draw])
+        return draw_labelled(self.splits.train, self.num_labels, [self.seed, draw])
 
 
 def open_search(search: Search, run_dir: Path) -> None:
@@ -104,18 +108,15 @@ def open_search(search: Search, run_dir: Path) -> None:
     Raises
     ------
     UserError
-        If the network does not fit the set, the folder cannot be written, or it holds another search, or one in
-        another space of settings.
+        If the labels cannot be drawn, the network does not fit the set, the folder cannot be written, or it holds
+        another search or another space of settings.
     """
-    classes = search.split("train").num_classes
-    if classes < 2:
-        raise UserError(f"the images of {search.image_set} have no classes to learn: choose a set with labels")
-    SupervisedCnn(search.model, classes)
+    SupervisedCnn(search.model, search.labelled(0).num_classes)  # what is refused must leave no folder behind
     path = run_dir / "search.json"
     told = asdict(search) | {"space": describe_space().splitlines()}
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = _as_told_now(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): choose another --run-dir") from error
         differing = sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name))
@@ -135,7 +136,7 @@ def run_trials(search: Search, run_dir: Path, num_trials: int, device: str = "cp
     dict
         ``trial``, ``settings``, ``epoch``, the ``validation_error`` over all validation images, ``seconds``.
     """
-    labelled, validation = search.labelled(0), search.split("validation")
+    labelled, validation = search.labelled(0), search.splits.validation
     done = read_trials(run_dir)
     for trial in range(len(done), num_trials):
         settings, begun = draw_settings(search.seed, trial), time.monotonic()
@@ -157,8 +158,9 @@ def best_trial(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def repeat_best(
-    search: Search, run_dir: Path, best: dict[str, Any], num_draws: int, *, test: bool = False, device: str = "cpu"
-) -> list[dict[str, Any]]:
+    search: Search, run_dir: Path, best: dict[str, Any], num_draws: int, *,
+    test: tuple[np.ndarray, np.ndarray] | None = None, device: str = "cpu",
+) -> list[dict[str, Any]]:  # fmt: skip
     """Train the best trial's settings anew on fresh labels, and classify by neighbours beside it.
 
     Parameters
@@ -169,8 +171,9 @@ def repeat_best(
         From `best_trial`.
     num_draws : int
         Labelled sets, none of them the search's own.
-    test : bool, default False
-        Measure the error on test images too. A draw that has been tested is not tested again.
+    test : (images_u8, labels), optional
+        From `LabelledSplits.test_for`, to measure the error on them too. A draw that has been tested is not tested
+        again.
 
     Returns
     -------
@@ -178,18 +181,22 @@ def repeat_best(
         One a draw: ``trial``, ``draw``, ``epoch``, ``validation_error``, ``neighbour_error`` (1-NN on pixels with
         the same labels, on validation images), ``seconds``, and ``test_error`` where it was asked for.
     """
-    kept = {line["draw"]: line for line in read_metrics(run_dir / "draws.jsonl") if line["trial"] == best["trial"]}
-    judged = {name: search.split(name) for name in ("validation", "test")[: 1 + test]}
-    for draw in range(1, num_draws + 1):
-        if draw in kept and ("test_error" in kept[draw] or not test):
+    kept = {(line["trial"], line["draw"]): line for line in read_metrics(run_dir / "draws.jsonl")}
+    keys = [(best["trial"], draw) for draw in range(1, num_draws + 1)]
+    judged = {"validation": search.splits.validation}
+    if test is not None:
+        classes = search.splits.train.class_names
+        judged["test"] = ImageSet(name=search.image_set, images_u8=test[0], labels=test[1], class_names=classes)
+    for trial, draw in keys:
+        if "test_error" in (found := kept.get((trial, draw), {})) or (found and test is None):
             continue
         labelled, begun = search.labelled(draw), time.monotonic()
-        line = {"trial": best["trial"], "draw": draw}
+        line = {"trial": trial, "draw": draw}
         line |= _fit(search, Settings(**best["settings"]), labelled, draw, judged, device)
         line["neighbour_error"] = neighbour_error(labelled, judged["validation"])
-        kept[draw] = line | {"seconds": round(time.monotonic() - begun, 1)}
-        _write_lines(run_dir / "draws.jsonl", [kept[number] for number in sorted(kept)])
-    return [kept[draw] for draw in range(1, num_draws + 1)]
+        kept[trial, draw] = line | {"seconds": round(time.monotonic() - begun, 1)}
+        _write_lines(run_dir / "draws.jsonl", [kept[other] for other in sorted(kept)])
+    return [kept[key] for key in keys]
 
 
 def neighbour_error(labelled: ImageSet, judged: ImageSet) -> float:
@@ -208,10 +215,9 @@ def check_search_row(id: str, search: Search, num_trials: int, command: str) -> 
         If the id is not this claim's on this set, the trials or the labels are not as many as the paper's, or the
         command names an absolute path.
     """
-    claim, set_name = split_id(id)
-    own = search.image_set if search.image_set != CLAIMS[CLAIM].home_set else None
-    if claim != CLAIM or set_name != own:
-        raise UserError(f"this search is measured as {CLAIM}{f':{own}' if own else ''}, not {id!r}: record it so")
+    own = full_id(f"{CLAIM}:{plain_name(search.image_set)}")
+    if full_id(id) != own:
+        raise UserError(f"this search is measured as {own}, not {id!r}: record it so")
     if num_trials < PAPER_TRIALS:
         raise UserError(f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {num_trials}: try as many")
     if search.num_labels != PAPER_LABELS:
@@ -220,8 +226,8 @@ def check_search_row(id: str, search: Search, num_trials: int, command: str) -> 
 
 
 def record_search(
-    id: str, search: Search, trials: list[dict[str, Any]], draws: list[dict[str, Any]], *, command: str,
-    root: Path | None = None,
+    id: str, search: Search, trials: list[dict[str, Any]], draws: list[dict[str, Any]], *,
+    num_tested: int, command: str, root: Path | None = None,
 ) -> Result:  # fmt: skip
     """Enter the best trial's validation error, on fresh labels, into the ledger; the test error goes into the notes.
 
@@ -232,7 +238,7 @@ def record_search(
     search : Search
         What was searched.
     trials, draws : list of dict
-        From `read_trials` and `repeat_best`; the draws with their test errors.
+        From `read_trials` and `repeat_best`; the draws with their test errors, on ``num_tested`` images.
     command : str
         What repeats it.
     root : Path, optional
@@ -264,7 +270,7 @@ def record_search(
         command=command, seconds=sum(line["seconds"] for line in [*trials, *draws]), seed=search.seed,
         checks=None if numeric else checks, notes=notes, root=root,
     )  # fmt: skip
-    keep_draws(row, tested.tolist(), len(search.split("test")), root)
+    keep_draws(row, tested.tolist(), num_tested, root)
     return row
 
 
@@ -280,6 +286,13 @@ def _fit(
         for name, images in judged.items()
     }
     return {"epoch": epoch} | errors
+
+
+def _as_told_now(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what an older ``search.json`` holds, with today's names: 0 was a width, and SVHN another set than svhn."""
+    name = one_name(found.get("image_set", ""))
+    same = {} if name in PROCEDURAL else {"image_set": name}  # a drawn set in other letters had fewer images to judge
+    return found | same | {"base_width": found.get("base_width") or None}
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -171,7 +171,7 @@ class FeaturesCommand:
             )
         trained = self.checkpoint not in UNTRAINED
         feature_rows.check_row(
-            self.record, protocol=self.protocol, set_name=self.set.casefold().replace("_", "-"),
+            self.record, protocol=self.protocol, set_name=held_out.plain_name(self.set),
             kind="dcgan" if trained else self.checkpoint, command=self._command(), batch_norm=self.batch_norm,
             trained_on=load_config(self.checkpoint)[1].get("image_set") if trained else None,
         )  # fmt: skip

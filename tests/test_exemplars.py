@@ -116,7 +116,8 @@ def test_file_gives_the_figures_and_always_the_same(tmp_path, monkeypatch, faces
     assert (tmp_path / "turn" / "turn.png").is_file()
     turned = drawn_turn(faces, load_exemplars("faces"), num_faces=2)
     plain = pictures_of(faces, load_exemplars("faces").pool_latents(faces.config)[:2])
-    np.testing.assert_array_equal(turned[[5, 16]], plain)  # the face itself stands in the middle
+    # the face itself stands in the middle; another size of batch may round a value to its neighbour
+    np.testing.assert_allclose(turned[[5, 16]].astype(int), plain, rtol=0, atol=1)
 
 
 @pytest.mark.parametrize(

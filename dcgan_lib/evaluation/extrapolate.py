@@ -4,12 +4,10 @@ Axes: p points, s draws. Accuracies and errors are in per cent.
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import OptimizeWarning, curve_fit
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.statistics import Estimate
@@ -17,7 +15,7 @@ from dcgan_lib.evaluation.statistics import Estimate
 MIN_POINTS = 6
 """Fewer hardly vary when they are resampled, and the interval would be much too narrow."""
 MIN_RESAMPLED = 4
-STEEPEST = 3.0
+FLATTEST, STEEPEST, NUM_TRIED = 1e-3, 3.0, 200  # of the exponent c
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,19 +126,18 @@ def outlook(n: Sequence[float], accuracies: Sequence[Sequence[float]], target: f
 
 
 def _fit(n: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
-    """Return a, b, c, none below 0; n is scaled while fitting, so that b is an error as a is."""
-    scale, lowest = n.max(), errors.min()
-
-    def curve(x: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
-        return a + b * x**-c
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)  # a covariance that cannot be told: it is not used
-        (a, b, c), _ = curve_fit(
-            curve, n / scale, errors, (0.9 * lowest, max(errors.max() - lowest, 1e-3), 0.5),
-            bounds=((0, 0, 1e-3), (100, 100, STEEPEST)), max_nfev=2_000,
-        )  # fmt: skip
-    return float(a), float(b * scale**c), float(c)
+    """Return the a, b and c, none below 0, that leave the least squares; n is scaled, so that b is an error as a is."""
+    scale, lowest, highest = n.max(), FLATTEST, STEEPEST
+    for _ in range(2):  # for a given c, a and b are a line's: only c is searched, and then once more around the best
+        c_t = np.geomspace(lowest, highest, NUM_TRIED)
+        x_tp = (n / scale) ** -c_t[:, None]
+        x_t1 = x_tp.mean(1, keepdims=True)
+        b_t = ((x_tp - x_t1) @ errors) / ((x_tp - x_t1) ** 2).sum(1)
+        b_t = np.where(b_t * x_t1[:, 0] > errors.mean(), x_tp @ errors / (x_tp**2).sum(1), b_t.clip(0))
+        a_t = (errors.mean() - b_t * x_t1[:, 0]).clip(0)
+        best = int(((a_t[:, None] + b_t[:, None] * x_tp - errors) ** 2).sum(1).argmin())
+        lowest, highest = c_t[max(best - 1, 0)], c_t[min(best + 1, NUM_TRIED - 1)]
+    return float(a_t[best]), float(b_t[best] * scale ** c_t[best]), float(c_t[best])
 
 
 def _meets(curve: tuple[float, float, float], target: float) -> float:

@@ -301,20 +301,6 @@ def test_a_set_has_one_name(recording, tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "search-digits").is_dir()
 
 
-def test_a_search_of_before_goes_on(options, tmp_path, capsys):
-    assert cli.main([*options, "--trials", "1", "--run-dir", "old"]) == 0
-    path = tmp_path / "old" / "search.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps(told | {"image_set": "Digits"}))
-    search = Search("digits", "mnist", 2, 50)
-    module.open_search(search, tmp_path / "old")
-    path.write_text(json.dumps(told | {"base_width": 0}))
-    module.open_search(replace(search, base_width=None), tmp_path / "old")
-    path.write_text(json.dumps(told | {"image_set": "street_digits"}))  # it had 2,000 images to judge
-    with pytest.raises(UserError, match="another image_set"):
-        module.open_search(search, tmp_path / "old")
-
-
 def lines(errors, nearest=60.0):
     trials = [
         {"trial": k, "settings": vars(GOOD), "epoch": 1, "validation_error": 40.0 + k, "seconds": 1.0}

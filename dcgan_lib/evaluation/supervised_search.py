@@ -16,7 +16,6 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 from dcgan_lib.config import ModelConfig, recipe
-from dcgan_lib.data.drawn_sets import PROCEDURAL
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.claims import CLAIMS, split_id
@@ -116,7 +115,7 @@ def open_search(search: Search, run_dir: Path) -> None:
     told = asdict(search) | {"space": describe_space().splitlines()}
     if path.exists():
         try:
-            found = _as_told_now(json.loads(path.read_text(encoding="utf-8")))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): choose another --run-dir") from error
         differing = sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name))
@@ -286,13 +285,6 @@ def _fit(
         for name, images in judged.items()
     }
     return {"epoch": epoch} | errors
-
-
-def _as_told_now(found: dict[str, Any]) -> dict[str, Any]:
-    """Return what an older ``search.json`` holds, with today's names: 0 was a width, and SVHN another set than svhn."""
-    name = one_name(found.get("image_set", ""))
-    same = {} if name in PROCEDURAL else {"image_set": name}  # a drawn set in other letters had fewer images to judge
-    return found | same | {"base_width": found.get("base_width") or None}
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -280,7 +280,7 @@ def test_the_interval_of_six_points_holds_the_truth_though_the_points_err_togeth
         points = [draws + each for draws, each in zip(noisy(30, 800, 0.6, seed), off, strict=True)]
         found = predict(STEPS[1:], points[1:], 60, num_resamples=30).ceiling
         held += found.low <= 70 <= found.high
-    assert held >= 7, "four points, resampled, never vary: their interval held it in 42 of 100"
+    assert held >= 7, "less often, and points hardly vary when they are resampled, as four do"
 
 
 @pytest.mark.parametrize(

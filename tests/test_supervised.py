@@ -161,10 +161,8 @@ def timeless(lines):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
-def test_a_search_that_is_stopped_goes_on_with_its_trial(options, tmp_path, monkeypatch, capsys):
-    assert cli.main([*options, "--trials", "4", "--run-dir", "whole"]) == 0
-    whole = capsys.readouterr().out
-    assert "best of 4: trial" in whole and "validation error" in whole and "test error" not in whole
+def stop_at_the_third_training(monkeypatch):
+    """Press Ctrl-C in the third training, and return the list of seeds that were trained with."""
     train, calls = module.train_supervised, []
 
     def stopped(*arguments, **named):
@@ -174,6 +172,14 @@ def test_a_search_that_is_stopped_goes_on_with_its_trial(options, tmp_path, monk
         return train(*arguments, **named)
 
     monkeypatch.setattr(module, "train_supervised", stopped)
+    return calls
+
+
+def test_a_search_that_is_stopped_goes_on_with_its_trial(options, tmp_path, monkeypatch, capsys):
+    assert cli.main([*options, "--trials", "4", "--run-dir", "whole"]) == 0
+    whole = capsys.readouterr().out
+    assert "best of 4: trial" in whole and "validation error" in whole and "test error" not in whole
+    calls = stop_at_the_third_training(monkeypatch)
     assert cli.main([*options, "--trials", "4", "--run-dir", "broken"]) == 130
     assert len(read_trials(tmp_path / "broken")) == 2
     with (tmp_path / "broken" / "trials.jsonl").open("a") as file:
@@ -270,15 +276,7 @@ def test_a_recorded_search_is_measured_again_only_on_purpose(recording, tmp_path
 
 
 def test_a_search_that_is_stopped_while_it_is_recorded_goes_on(recording, tmp_path, monkeypatch):
-    train, calls = module.train_supervised, []
-
-    def stopped(*arguments, **named):
-        calls.append(named["seed"])
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return train(*arguments, **named)
-
-    monkeypatch.setattr(module, "train_supervised", stopped)
+    calls = stop_at_the_third_training(monkeypatch)
     assert cli.main([*recording, "--run-dir", "broken"]) == 130
     assert cli.main([*recording, "--run-dir", "broken"]) == 0, "in the same session too"
     assert calls[2] == calls[3] and len(calls) == 4, "the draw that was tested is not tested again"

@@ -97,6 +97,8 @@ class Train:
     """Image set, prepared set or folder; unset: the recipe's."""
     run_dir: Path | None = None
     """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
+    start_from: str | None = None
+    """A committed checkpoint or a run's folder, whose networks are the initial weights; unset: random weights."""
     num_images: int | None = None
     """Train on this many images; unset: all of them."""
     drop_duplicates: bool = False
@@ -130,7 +132,7 @@ class Train:
         _make_folder(run_dir)
         result = fit(
             self.config, image_set, run_dir, device=self.device, threads=self.threads, tensorboard=self.tensorboard,
-            about={"source": source, **how},
+            about={"source": source, **how}, start_from=self.start_from,
         )  # fmt: skip
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")

@@ -121,6 +121,12 @@ class TrainConfig:
     """[O] Stop after this many minutes even if steps are left."""
     mirror: bool = False
     """[O] Show each image left to right or right to left, by chance; the paper does not augment."""
+    d_shift: int = 0
+    """[O] Shift each image that the discriminator sees, real or generated, at random by up to this many pixels in
+    each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
+    ema_decay: float = 0.0
+    """[O] Also keep an exponential moving average of both networks' weights, in the run's ema/, with this decay a
+    step (0.999 is usual); 0, as in the paper: none."""
     seed: int = 42
     """[C] Fixes the initial weights, the order of the images and every latent vector."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -134,7 +140,7 @@ class TrainConfig:
     num_samples: int = 64
     """[O] Images in a grid, always from the same latent vectors."""
     snapshot_every: int = 0
-    """[O] Steps between discriminators that are kept, the untrained one included, in the run's snapshots/; 0: none."""
+    """[O] Steps between networks that are kept, the untrained ones included, in the run's snapshots/; 0: none."""
     save_seconds: float = 60.0
     """[O] Seconds between saved states, from which a run resumes."""
 
@@ -150,6 +156,8 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             check_number(self, name, 0, 1 - 1e-9)
         check_number(self, "decay_fraction", 0, 1)
+        check_number(self, "d_shift", 0, min(self.model.image_size) - 1)
+        check_number(self, "ema_decay", 0, 1 - 1e-9)
         check_number(self, "seed", 0, MAX_SEED)
         check_number(self, "learning_rate", 1e-12, 10)
         if self.minutes is not None:

@@ -28,7 +28,7 @@ from dcgan_lib.evaluation.held_out import LabelledSplits
 from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
 from dcgan_lib.evaluation.live import judge_features
 from dcgan_lib.evaluation.picture_map import arrange, neighbour_agreement
-from dcgan_lib.training.checkpoints import save_snapshot, untrained_discriminator
+from dcgan_lib.training.checkpoints import save_config, save_weights, untrained_discriminator
 
 MODEL = ModelConfig(image_size=(16, 16), base_width=4, num_stages=2)
 
@@ -55,7 +55,9 @@ def run_dir(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_study, "load_splits", lambda name, **like: LabelledSplits(
         train=striped(400, 0), validation=striped(200, 1)))  # fmt: skip
     for step in (0, 10, 20):
-        save_snapshot(tmp_path / "mine", step, untrained_discriminator(MODEL, step), TrainConfig(model=MODEL), {})
+        folder = tmp_path / "mine" / "snapshots" / f"step-{step:07d}"
+        save_weights(folder / "discriminator.safetensors", untrained_discriminator(MODEL, step))
+        save_config(folder, TrainConfig(model=MODEL), {"step": step})
     return tmp_path / "mine"
 
 

@@ -22,10 +22,17 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.losses import discriminator_loss, generator_loss
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training import checkpoints, loop
-from dcgan_lib.training.batches import Batches, draw_latents, identity
+from dcgan_lib.training.batches import Batches, draw_latents, draw_shifts, identity
 from dcgan_lib.training.log import find_trouble, read_metrics
 from dcgan_lib.training.loop import choose_device, fit
-from dcgan_lib.training.step import generate, make_gan, scheduled_learning_rate, train_step, update_discriminator
+from dcgan_lib.training.step import (
+    generate,
+    make_gan,
+    scheduled_learning_rate,
+    shift_images,
+    train_step,
+    update_discriminator,
+)
 
 MODEL = ModelConfig(image_size=(8, 8), num_channels=1, base_width=4, z_dim=6)
 CONFIG = TrainConfig(model=MODEL, batch_size=8, steps=12, log_every=4, sample_every=6, num_samples=9, save_seconds=0)
@@ -226,6 +233,85 @@ def test_snapshots_are_the_discriminator_on_its_way(tmp_path):
     assert same_bits(first, weights("parts", "snapshots", "step-0000000"))
     about = checkpoints.load_config(tmp_path / "whole" / "snapshots" / "step-0000005")[1]
     assert (about["step"], about["image_set"]) == (5, "tiny")
+
+
+def test_snapshots_keep_both_networks_and_their_averages(tmp_path):
+    run(dataclasses.replace(CONFIG, snapshot_every=6, ema_decay=0.9), tmp_path)
+    for folder in ("snapshots/step-0000006", "snapshots/step-0000012", "."):
+        for load in (checkpoints.load_generator, checkpoints.load_discriminator):
+            weights, averaged = load(tmp_path / folder), load(tmp_path / folder / "ema")
+            assert not same_bits(weights.state_dict(), averaged.state_dict())
+    last, end = (checkpoints.load_generator(tmp_path / place) for place in ("snapshots/step-0000012", "."))
+    assert same_bits(last.state_dict(), end.state_dict())
+
+
+def test_the_average_follows_the_weights_of_every_step():
+    config = dataclasses.replace(CONFIG, ema_decay=0.9)
+    gan, batches = make_gan(config), Batches(tiny_set(), config, torch.device("cpu"))
+    expected = None
+    for step in range(20):
+        train_step(gan, step, *batches(step), draw_latents(config, gan.device, step))
+        weight = gan.generator.project.weight.detach().clone()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = weight if expected is None else decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(gan.g_average.module.project.weight, expected)
+    assert not torch.allclose(gan.generator.project.weight, expected)
+
+
+def test_images_are_shifted_by_whole_pixels_and_their_edges_repeated():
+    x_bchw = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5).requires_grad_()
+    shifted = shift_images(x_bchw, torch.tensor([[1, -2], [0, 0]]))
+    torch.testing.assert_close(shifted[0, :, 1:, :3], x_bchw[0, :, :-1, 2:])
+    torch.testing.assert_close(shifted[0, :, 0, :3], x_bchw[0, :, 0, 2:])
+    torch.testing.assert_close(shifted[0, :, :, 3:], shifted[0, :, :, 2:3].expand(-1, -1, 2))
+    torch.testing.assert_close(shifted[1], x_bchw[1])
+    shifted.sum().backward()
+    assert x_bchw.grad.sum() == shifted.numel() and x_bchw.grad[0, 0, 0, 0] == 0  # pushed out of the picture
+
+
+def test_both_networks_learn_through_shifted_images():
+    """Real and generated images move, by fresh amounts, within the limit; a repeated step moves them the same way."""
+    config = dataclasses.replace(CONFIG, d_shift=3, schedule="same_batch", g_updates=2)
+    batches, seen = Batches(tiny_set(), config, torch.device("cpu")), []
+    for repeat in range(2):
+        gan = make_gan(config)
+        gan.discriminator.register_forward_pre_hook(lambda _net, args, repeat=repeat: seen.append((repeat, args[0])))
+        train_step(gan, 0, *batches(0), draw_latents(config, gan.device, 0), draw_shifts(config, 0))
+    first, again = ([x.detach() for turn, x in seen if turn == repeat] for repeat in range(2))
+    assert len(first) == 4 and all(map(torch.equal, first, again))
+    real = batches(0)[0]
+    moves = [
+        (down, right)
+        for image, shown in zip(real, first[0], strict=True)
+        for down in range(-3, 4)
+        for right in range(-3, 4)
+        if torch.equal(shift_images(image[None], torch.tensor([[down, right]]))[0], shown)
+    ]
+    assert len(moves) == len(real) and len(set(moves)) > 3
+
+
+def test_shifts_averages_and_two_updates_resume_to_the_same_bits(tmp_path):
+    config = dataclasses.replace(CONFIG, d_shift=2, ema_decay=0.99, schedule="same_batch", g_updates=2)
+    run(config, tmp_path / "whole")
+    for steps in (5, 12):
+        run(dataclasses.replace(config, steps=steps), tmp_path / "parts")
+    for place in ("", "ema"):
+        assert same_bits(all_tensors(tmp_path / "whole" / place), all_tensors(tmp_path / "parts" / place))
+
+
+def test_a_run_starts_from_another_ones_networks(tmp_path):
+    run(CONFIG, tmp_path / "first")
+    config = dataclasses.replace(CONFIG, steps=1, snapshot_every=1, ema_decay=0.9, learning_rate=1e-4)
+    run(config, tmp_path / "second", start_from=tmp_path / "first")
+    start = checkpoints.load_discriminator(tmp_path / "second" / "snapshots" / "step-0000000")
+    assert same_bits(start.state_dict(), checkpoints.load_discriminator(tmp_path / "first").state_dict())
+    run(dataclasses.replace(config, steps=3), tmp_path / "second", start_from=tmp_path / "first")  # goes on
+    with pytest.raises(UserError, match="--start-from"):
+        run(dataclasses.replace(config, steps=4), tmp_path / "second")
+    other = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, base_width=2))
+    with pytest.raises(UserError, match="another network"):
+        run(other, tmp_path / "third", start_from=tmp_path / "first")
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_run_is_not_resumed_with_other_settings_or_images(tmp_path):

@@ -13,6 +13,7 @@ from dcgan_lib.config import TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import from_u8, sample_latents, seeded
+from dcgan_lib.training.step import Augment, shift_images, unchanged
 
 
 class Batches:
@@ -96,3 +97,16 @@ def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callab
         return sample_latents(config.batch_size, config.model, seeded(int(key >> 1))).to(device)
 
     return draw
+
+
+def draw_shifts(config: TrainConfig, step: int) -> Augment:
+    """Return the function that shifts images at random, the same way whenever a step is taken again."""
+    if not config.d_shift:
+        return unchanged
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, step], spawn_key=(1,)))
+
+    def shift(x_bchw: Tensor) -> Tensor:
+        pixels = rng.integers(-config.d_shift, config.d_shift + 1, (len(x_bchw), 2))
+        return shift_images(x_bchw, torch.as_tensor(pixels))
+
+    return shift

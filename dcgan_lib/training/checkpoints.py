@@ -2,7 +2,7 @@
 
 A run's folder holds ``config.json``, ``metrics.jsonl``, ``samples/``, ``state.safetensors``
 (everything needed to resume), ``generator.safetensors`` and ``discriminator.safetensors``, and if
-asked ``snapshots/``: earlier discriminators, each in a folder that loads as a run's does.
+asked ``snapshots/``, earlier networks, and ``ema/``, averaged ones: folders that load as a run's does.
 Randomness needs no saving: every latent vector and the order of the images are functions of the
 seed and the step.
 """
@@ -38,6 +38,9 @@ def _tensors(gan: Gan) -> dict[str, Tensor]:
         found |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
         for index, entry in optimizer.state_dict()["state"].items():
             found |= {f"{name}_optimizer.{index}.{key}": torch.as_tensor(value) for key, value in entry.items()}
+    for name, average in (("generator", gan.g_average), ("discriminator", gan.d_average)):
+        if average is not None:
+            found |= {f"{name}_average.{key}": value for key, value in average.state_dict().items()}
     return found
 
 
@@ -87,6 +90,10 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
                 value = torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
                 state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    for name, average in (("generator", gan.g_average), ("discriminator", gan.d_average)):
+        if average is not None:
+            prefix = f"{name}_average."
+            _load_weights(average, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     return progress
 
 
@@ -121,25 +128,40 @@ def save_config(run_dir: Path, config: TrainConfig, about: dict[str, Any]) -> No
     atomic_write(run_dir / "config.json", json.dumps({"config": to_dict(config), "about": about}, indent=2) + "\n")
 
 
-def save_snapshot(
-    run_dir: Path, step: int, discriminator: AnyDiscriminator, config: TrainConfig, about: dict[str, Any]
-) -> None:
-    """Keep the discriminator as it is after ``step`` minibatches, for ``load_discriminator`` of its folder.
+def save_networks(folder: Path, gan: Gan, about: dict[str, Any]) -> None:
+    """Write both networks and their configuration into a folder that ``load_generator`` reads; averages into ``ema/``.
 
     Parameters
     ----------
-    run_dir : Path
-        The run's folder; the snapshot goes to ``snapshots/step-0000000`` in it.
-    step : int
-        At least 0.
-    discriminator : AnyDiscriminator
-        Its weights and batch-norm statistics are written.
-    config, about
-        See ``save_config``; the step is kept beside them.
+    folder : Path
+        A run's folder or a snapshot's.
+    gan : Gan
+        Weights and batch-norm statistics are written, optimisers are not.
+    about : dict
+        See ``save_config``.
     """
-    folder = run_dir / "snapshots" / f"step-{step:07d}"
-    save_weights(folder / "discriminator.safetensors", discriminator)
-    save_config(folder, config, about | {"step": step})
+    networks = {folder: (gan.generator, gan.discriminator)}
+    if gan.g_average is not None:
+        networks[folder / "ema"] = (gan.g_average.module, gan.d_average.module)
+    for place, pair in networks.items():
+        for name, network in zip(NETWORKS, pair, strict=True):
+            save_weights(place / f"{name}.safetensors", network)
+        save_config(place, gan.config, about)
+
+
+def start_from(name_or_path: str | Path, gan: Gan) -> None:
+    """Put the weights of a checkpoint into both networks, and into their averages.
+
+    Raises
+    ------
+    UserError
+        If there is no such checkpoint, it lacks one of the two, or its networks have another shape.
+    """
+    pairs = ((gan.generator, gan.g_average, load_generator), (gan.discriminator, gan.d_average, load_discriminator))
+    for network, average, load in pairs:
+        _load_weights(network, load(name_or_path).state_dict())
+        if average is not None:
+            average.module.load_state_dict(network.state_dict())
 
 
 def find_run(name_or_path: str | Path) -> Path:
@@ -223,8 +245,8 @@ def untrained_discriminator(model: ModelConfig, seed: int = 0) -> AnyDiscriminat
         return new_discriminator(model).eval()
 
 
-def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> None:
-    """Refuse to go on with a run of other settings or another image set.
+def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None, start_from: str | None = None) -> None:
+    """Refuse to go on with a run of other settings, another image set or other initial weights.
 
     Raises
     ------
@@ -245,6 +267,11 @@ def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None) -> N
     if differing:
         raise UserError(
             f"{run_dir} holds a run with other settings of {', '.join(differing)}: choose another folder or delete it"
+        )
+    if about.get("start_from") != start_from:
+        raise UserError(
+            f"{run_dir} was started from {about.get('start_from') or 'random weights'}: "
+            "give the same --start-from, or choose another folder"
         )
     if about.get("digest") != digest:
         raise UserError(f"{run_dir} was trained on another image set ({about.get('image_set')}): choose another folder")

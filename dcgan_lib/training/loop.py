@@ -4,6 +4,7 @@ Axes as in ``step``. Everything random is a function of (seed, step), so a resum
 uninterrupted one bit for bit on the same CPU with the same number of threads.
 """
 
+import copy
 import math
 import signal
 import sys
@@ -26,7 +27,7 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import generate_u8, refresh_batch_norm, sample_latents, seeded
 from dcgan_lib.training import checkpoints
-from dcgan_lib.training.batches import Batches, draw_latents, identity
+from dcgan_lib.training.batches import Batches, draw_latents, draw_shifts, identity
 from dcgan_lib.training.log import MetricsLog, RunningMeans, find_trouble
 from dcgan_lib.training.step import Gan, make_gan, scheduled_learning_rate, train_step
 from dcgan_lib.training.threads import probe_threads
@@ -95,6 +96,7 @@ def fit(
     tensorboard: bool = False,
     about: dict[str, Any] | None = None,
     progress: bool = True,
+    start_from: str | Path | None = None,
 ) -> FitResult:
     """Train a pair of networks, or go on with a run that stopped.
 
@@ -117,6 +119,8 @@ def fit(
         Plain values to keep in ``config.json``: what a later evaluation needs to find the images again.
     progress : bool
         Show a progress bar on stderr.
+    start_from : str or Path, optional
+        A committed checkpoint or another run, whose two networks are the initial weights.
 
     Returns
     -------
@@ -128,7 +132,8 @@ def fit(
     UserError
         If the images do not fit the networks, or the folder holds another run.
     """
-    run = _Run(config, image_set, Path(run_dir), choose_device(device), threads, tensorboard, about or {})
+    about = (about or {}) | ({"start_from": str(start_from)} if start_from else {})
+    run = _Run(config, image_set, Path(run_dir), choose_device(device), threads, tensorboard, about)
     with (
         _stop_requests() as stop_asked,
         tqdm(total=config.steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True) as bar,
@@ -158,8 +163,11 @@ class _Run:
         self.about = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)} | about
         resumed = (run_dir / checkpoints.STATE).exists()
         if resumed:
-            checkpoints.check_resumable(run_dir, config, identity(image_set))
-        self._keep_snapshot()  # the initial weights, also of a run that is resumed: the seed fixes them
+            checkpoints.check_resumable(run_dir, config, identity(image_set), self.about.get("start_from"))
+        elif "start_from" in self.about:
+            checkpoints.start_from(self.about["start_from"], self.gan)
+        if not (resumed and "start_from" in self.about):
+            self._keep_snapshot()  # the initial weights, also of a run that is resumed: the seed fixes them
         if resumed:
             saved = checkpoints.load_state(run_dir, self.gan)
             self.step, self.seconds, threads = saved["step"], saved["seconds"], threads or saved["threads"]
@@ -210,7 +218,8 @@ class _Run:
                 group["lr"] = scheduled_learning_rate(self.config, self.step)
         x_bchw, labels_b = self.batches(self.step)
         latents = draw_latents(self.config, self.gan.device, self.step)
-        self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents))
+        augment = draw_shifts(self.config, self.step)
+        self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents, augment))
         self.step += 1
 
     def _write_metrics(self, images_per_second: float, bar: tqdm) -> dict[str, float]:
@@ -238,7 +247,10 @@ class _Run:
 
     def _keep_snapshot(self) -> None:
         if self.config.snapshot_every and self.step % self.config.snapshot_every == 0:
-            checkpoints.save_snapshot(self.run_dir, self.step, self.gan.discriminator, self.config, self.about)
+            folder = self.run_dir / "snapshots" / f"step-{self.step:07d}"
+            settled = copy.deepcopy(self.gan)
+            _refresh_generators(settled)
+            checkpoints.save_networks(folder, settled, self.about | {"step": self.step})
 
     def finish(self, stopped_by: str) -> None:
         self.log.close()
@@ -246,9 +258,15 @@ class _Run:
             return
         self.save()
         self._write_samples()
-        refresh_batch_norm(self.gan.generator, num_batches=20)
-        for name in ("generator", "discriminator"):
-            checkpoints.save_weights(self.run_dir / f"{name}.safetensors", getattr(self.gan, name))
+        _refresh_generators(self.gan)
+        checkpoints.save_networks(self.run_dir, self.gan, self.about)
+
+
+def _refresh_generators(gan: Gan) -> None:
+    """Measure the generators' batch-norm statistics, which trail the weights while training, afresh."""
+    refresh_batch_norm(gan.generator, num_batches=20)
+    if gan.g_average is not None:
+        refresh_batch_norm(gan.g_average.module, num_batches=20)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,7 +1,7 @@
 """One training step: no logging, no files, no randomness of its own.
 
 Axes: b batch, d latent. ``x_bchw`` real images in the networks' range, ``z_bd`` latent vectors,
-``labels_b`` class numbers or None.
+``labels_b`` class numbers or None, ``shift_b2`` pixels down and right.
 """
 
 from collections.abc import Callable
@@ -10,21 +10,27 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from dcgan_lib.config import TrainConfig
 from dcgan_lib.models.losses import discriminator_loss, generator_loss
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
 
+Augment = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Gan:
-    """Hold the two networks and their optimisers."""
+    """Hold the two networks, their optimisers and, where ``ema_decay`` asks for them, their averages."""
 
     generator: AnyGenerator
     discriminator: AnyDiscriminator
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     config: TrainConfig
+    g_average: AveragedModel | None = None
+    d_average: AveragedModel | None = None
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +64,35 @@ def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
             network.parameters(), config.learning_rate, betas, 1e-8, config.weight_decay, fused=True
         )
 
-    return Gan(generator, discriminator, optimizer(generator), optimizer(discriminator), config)
+    optimizers = optimizer(generator), optimizer(discriminator)
+    averages = (_moving_average(network, config.ema_decay) for network in (generator, discriminator))
+    return Gan(generator, discriminator, *optimizers, config, *(averages if config.ema_decay else ()))
+
+
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """Return an average of the weights and the batch-norm statistics that forgets its first steps sooner."""
+
+    def blend(averaged: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        count = int(num_averaged)
+        return averaged.lerp(current, 1 - min(decay, (1 + count) / (10 + count)))
+
+    return AveragedModel(network, avg_fn=blend, use_buffers=True)
+
+
+def shift_images(x_bchw: Tensor, shift_b2: Tensor) -> Tensor:
+    """Move each image by its own whole number of pixels, repeating the edge; differentiable for the images."""
+    most = int(shift_b2.abs().max())
+    if most == 0:
+        return x_bchw
+    height, width = x_bchw.shape[2:]
+    padded = F.pad(x_bchw, (most,) * 4, mode="replicate")
+    corners = (most - shift_b2).tolist()
+    moved = [
+        image[:, top : top + height, left : left + width] for image, (top, left) in zip(padded, corners, strict=True)
+    ]
+    return torch.stack(moved).contiguous(memory_format=torch.channels_last)
 
 
 def autocast(gan: Gan) -> AbstractContextManager:
@@ -73,8 +107,15 @@ def generate(gan: Gan, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
         return gan.generator(z_bd, labels_b)
 
 
-def update_discriminator(gan: Gan, x_bchw: Tensor, fake_bchw: Tensor, labels_b: Tensor | None = None) -> StepRecord:
-    """Take one Adam step of the discriminator on real and generated images.
+def unchanged(x_bchw: Tensor) -> Tensor:
+    """Return the images as they are: the paper does not augment."""
+    return x_bchw
+
+
+def update_discriminator(
+    gan: Gan, x_bchw: Tensor, fake_bchw: Tensor, labels_b: Tensor | None = None, augment: Augment = unchanged
+) -> StepRecord:
+    """Take one Adam step of the discriminator on real and generated images, each passed through ``augment``.
 
     Notes
     -----
@@ -83,8 +124,8 @@ def update_discriminator(gan: Gan, x_bchw: Tensor, fake_bchw: Tensor, labels_b: 
     """
     gan.d_optimizer.zero_grad(set_to_none=True)
     with autocast(gan):
-        real_logits = gan.discriminator(x_bchw, labels_b)
-        fake_logits = gan.discriminator(fake_bchw.detach(), labels_b)
+        real_logits = gan.discriminator(augment(x_bchw), labels_b)
+        fake_logits = gan.discriminator(augment(fake_bchw.detach()), labels_b)
     loss = discriminator_loss(real_logits, fake_logits)
     loss.backward()
     gan.d_optimizer.step()
@@ -93,7 +134,9 @@ def update_discriminator(gan: Gan, x_bchw: Tensor, fake_bchw: Tensor, labels_b: 
     )
 
 
-def update_generator(gan: Gan, fake_bchw: Tensor, labels_b: Tensor | None = None) -> StepRecord:
+def update_generator(
+    gan: Gan, fake_bchw: Tensor, labels_b: Tensor | None = None, augment: Augment = unchanged
+) -> StepRecord:
     """Take one Adam step of the generator through images that carry its graph.
 
     The discriminator's own weights need no gradient here, which saves a third of its backward pass.
@@ -102,7 +145,7 @@ def update_generator(gan: Gan, fake_bchw: Tensor, labels_b: Tensor | None = None
     gan.discriminator.requires_grad_(False)
     try:
         with autocast(gan):
-            fake_logits = gan.discriminator(fake_bchw, labels_b)
+            fake_logits = gan.discriminator(augment(fake_bchw), labels_b)
         loss = generator_loss(fake_logits)
         loss.backward()
     finally:
@@ -112,7 +155,12 @@ def update_generator(gan: Gan, fake_bchw: Tensor, labels_b: Tensor | None = None
 
 
 def train_step(
-    gan: Gan, step: int, x_bchw: Tensor, labels_b: Tensor | None, draw_latents: Callable[[int], Tensor]
+    gan: Gan,
+    step: int,
+    x_bchw: Tensor,
+    labels_b: Tensor | None,
+    draw_latents: Callable[[int], Tensor],
+    augment: Augment = unchanged,
 ) -> StepRecord:
     """Use one minibatch as the schedule says.
 
@@ -126,6 +174,8 @@ def train_step(
         Real images in the networks' range, and their labels or None.
     draw_latents : callable
         ``draw_latents(k)`` returns the k-th fresh set of latent vectors of this step.
+    augment : callable
+        What the discriminator's input passes through, real or generated; differentiable.
 
     Returns
     -------
@@ -138,22 +188,38 @@ def train_step(
     minibatches, the discriminator on odd ones. ``same_batch`` is what most later code does:
     every minibatch updates the discriminator, then the generator, on the same generated images.
     """
+    record = _scheduled_updates(gan, step, x_bchw, labels_b, draw_latents, augment)
+    for average, network in ((gan.g_average, gan.generator), (gan.d_average, gan.discriminator)):
+        if average is not None:
+            average.update_parameters(network)
+    return record
+
+
+def _scheduled_updates(
+    gan: Gan,
+    step: int,
+    x_bchw: Tensor,
+    labels_b: Tensor | None,
+    draw_latents: Callable[[int], Tensor],
+    augment: Augment,
+) -> StepRecord:
     config = gan.config
     if config.schedule == "alternate":
         if step % (config.g_updates + config.d_updates) < config.g_updates:
-            return update_generator(gan, generate(gan, draw_latents(0), labels_b), labels_b)
+            return update_generator(gan, generate(gan, draw_latents(0), labels_b), labels_b, augment)
         with torch.no_grad():
             fake_bchw = generate(gan, draw_latents(0), labels_b)
-        return update_discriminator(gan, x_bchw, fake_bchw, labels_b)
+        return update_discriminator(gan, x_bchw, fake_bchw, labels_b, augment)
     shared_bchw = generate(gan, draw_latents(0), labels_b)
-    d_record = update_discriminator(gan, x_bchw, shared_bchw, labels_b)
+    d_record = update_discriminator(gan, x_bchw, shared_bchw, labels_b, augment)
     for turn in range(1, config.d_updates):
         with torch.no_grad():
             fake_bchw = generate(gan, draw_latents(turn), labels_b)
-        d_record = update_discriminator(gan, x_bchw, fake_bchw, labels_b)
-    g_record = update_generator(gan, shared_bchw, labels_b)
+        d_record = update_discriminator(gan, x_bchw, fake_bchw, labels_b, augment)
+    g_record = update_generator(gan, shared_bchw, labels_b, augment)
     for turn in range(1, config.g_updates):
-        g_record = update_generator(gan, generate(gan, draw_latents(config.d_updates + turn), labels_b), labels_b)
+        fake_bchw = generate(gan, draw_latents(config.d_updates + turn), labels_b)
+        g_record = update_generator(gan, fake_bchw, labels_b, augment)
     return StepRecord(d_record.d_loss, g_record.g_loss, d_record.d_real, d_record.d_fake)
 
 

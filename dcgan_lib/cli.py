@@ -1,31 +1,320 @@
 """The command line ``dcgan``: finds the command, reads its options with tyro, answers mistakes in one sentence."""
 
 import dataclasses
+import importlib.util
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
 
 import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from dcgan_lib import __version__, commands
-from dcgan_lib.commands import Command, Train
-from dcgan_lib.config import Recipe, recipe
+from dcgan_lib import __version__
+from dcgan_lib.config import Recipe, TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError, answers_mistakes
-from dcgan_lib.evaluation.feature_command import FeaturesCommand
-from dcgan_lib.evaluation.neighbour_command import Neighbours
-from dcgan_lib.evaluation.search_command import Search
-from dcgan_lib.interpretation.arithmetic_command import Arithmetic
-from dcgan_lib.interpretation.forgetting_command import Forget
-from dcgan_lib.interpretation.saliency_command import Saliency
-from dcgan_lib.interpretation.turn_command import Turn
-from dcgan_lib.interpretation.walk_command import Walk
-from dcgan_lib.widgets.export_command import Export
+from dcgan_lib.experiments.cifar10_features import FeaturesCommand
+from dcgan_lib.experiments.forgetting_windows import Forget
+from dcgan_lib.experiments.guided_backprop import Saliency
+from dcgan_lib.experiments.latent_walk import Walk
+from dcgan_lib.experiments.mnist_supplement import Neighbours
+from dcgan_lib.experiments.supervised_search import SearchCommand
+from dcgan_lib.experiments.vector_arithmetic import Arithmetic, Turn
+from dcgan_lib.widgets.export import Export
 
-COMMANDS: dict[str, type[Command]] = commands.COMMANDS | {
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a run, or say at once, not after the first hour, that it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"no permission to write into {folder}")
+    except OSError as error:
+        raise UserError(f"cannot keep a run in {folder} ({error}): choose another --run-dir") from error
+
+
+class Command(Protocol):
+    """What every command offers."""
+
+    def run(self) -> None:
+        """Do it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Decode, crop and resize a folder of images once, and keep them ready for training.
+
+    The set can then be named: dcgan train --set NAME. Broken files are left out and listed.
+    """
+
+    source: Positional[Path]
+    """A folder of images, or of one folder per class."""
+    name: str | None = None
+    """Name of the prepared set; unset: the folder's own, with - for what a name cannot hold."""
+    image_size: tuple[int, int] = (64, 64)
+    """Height and width in pixels."""
+    channels: Literal["auto", "1", "3"] = "auto"
+    """1 for grey, 3 for RGB; auto: grey when every file is grey."""
+    fit: Literal["crop", "stretch", "centre"] = "crop"
+    """crop: scale the shorter side, cut the centre. centre: cut without scaling, as the authors did for faces."""
+    min_side: int | None = None
+    """Refuse files with a shorter side; unset: half of the size asked for."""
+    limit: int | None = None
+    """Use at most this many files."""
+    overwrite: bool = False
+    """Replace a set of this name that was prepared with other settings."""
+
+    def run(self) -> None:
+        """Prepare the folder and print what became of its files."""
+        from dcgan_lib.data.load import set_names
+        from dcgan_lib.data.prepare import prepare, prepared_root
+
+        name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
+        if name.casefold().replace("_", "-") in set_names():
+            raise UserError(f"{name!r} already names another set, which --set would find: choose a name with --name")
+        channels = self.channels if self.channels == "auto" else int(self.channels)
+        image_set = prepare(
+            self.source, name, image_size=self.image_size, channels=channels, fit=self.fit, min_side=self.min_side,
+            limit=self.limit, overwrite=self.overwrite, progress=True,
+        )  # fmt: skip
+        (height, width), counts, report = image_set.image_size, image_set.card["counts"], image_set.card["report"]
+        print(f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width};", end=" ")
+        print(f"{counts['train']:,} to train on, {counts['validation']:,} held out")
+        for kind in ("refused", "noted", "ignored"):
+            for reason, count in report[kind].items():
+                print(f"  {kind:8} {count:>7,}  {reason}")
+        print(f"every file by name: {prepared_root() / name / 'report.json'}")
+        shape = f"--image-size {height} {width} --num-channels {image_set.num_channels}"
+        print(f"learn from it: dcgan train --recipe faces --set {name} {shape}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a generator and a discriminator, or go on with a run that was stopped.
+
+    Ctrl-C saves and ends the run; the same command resumes it. [P] marks a default from the paper,
+    [C] from the authors' code, [O] our own.
+    """
+
+    recipe: Annotated[str, arg(metavar="NAME")] = "mnist"
+    """Settings to start from; the options below change them. See: dcgan recipes."""
+    set: str | None = None
+    """Image set, prepared set or folder; unset: the recipe's."""
+    run_dir: Path | None = None
+    """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
+    start_from: str | None = None
+    """A committed checkpoint or a run's folder, whose networks are the initial weights; unset: random weights."""
+    num_images: int | None = None
+    """Train on this many images; unset: all of them."""
+    drop_duplicates: bool = False
+    """Leave out images that look like an earlier one."""
+    device: Device = "auto"
+    """Where to train; auto: a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads; unset: timed, and the fastest kept."""
+    tensorboard: bool = False
+    """Also write TensorBoard events into the run's folder."""
+    download: bool = False
+    """Let torchvision fetch a missing set."""
+    config: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    """Settings of the run."""
+
+    def run(self) -> None:
+        """Train, then say where everything lies."""
+        from dcgan_lib.data.load import load_image_set
+        from dcgan_lib.training.loop import fit
+
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads must be at least 1, but it is {self.threads}")
+        if self.tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
+        chosen, model = recipe(self.recipe), self.config.model
+        source = self.set or chosen.image_set
+        how = {"num_images": self.num_images, "drop_duplicates": self.drop_duplicates}
+        how |= {"fit": chosen.fit, "channels": model.num_channels}
+        image_set = load_image_set(source, image_size=model.image_size, download=self.download, progress=True, **how)
+        run_dir = self.run_dir or Path("runs", chosen.name + (f"-{image_set.name}" if self.set else ""))
+        _make_folder(run_dir)
+        result = fit(
+            self.config, image_set, run_dir, device=self.device, threads=self.threads, tensorboard=self.tensorboard,
+            about={"source": source, **how}, start_from=self.start_from,
+        )  # fmt: skip
+        if result.stopped_by == "trouble":
+            raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
+        done = f"{result.step:,} of {self.config.steps:,} steps, {result.seconds / 60:.1f} minutes"
+        print(f"{done}; stopped by: {result.stopped_by}")
+        print(f"weights, samples and metrics: {run_dir}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Draw pictures with a trained generator: one grid, or one file each."""
+
+    checkpoint: Positional[str]
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
+    out: Path | None = None
+    """The grid's file, samples.png if unset; with --separate, the folder of the pictures, samples if unset."""
+    num_images: int = 64
+    """How many pictures; any number makes a grid."""
+    separate: bool = False
+    """Write one PNG a picture instead of a grid."""
+    columns: int | None = None
+    """Pictures in a row of the grid; unset: as square as can be."""
+    label: int | None = None
+    """Class to draw, for a conditional generator; unset: all in turn."""
+    best_of: int = 1
+    """Draw this many times as many, and keep those that the discriminator finds most real."""
+    batch_stats: bool = False
+    """Normalise with the statistics of the batch, as the authors did, instead of the running ones."""
+    seed: int = 0
+    """Of the latent vectors."""
+
+    def run(self) -> None:
+        """Draw and write the pictures."""
+        from dcgan_lib.models.sampling import write_grid, write_separately
+        from dcgan_lib.training.checkpoints import draw
+
+        out = self.out or Path("samples" if self.separate else "samples.png")
+        pictures = draw(
+            self.checkpoint, self.num_images, seed=self.seed, label=self.label, best_of=self.best_of,
+            batch_stats=self.batch_stats,
+        )  # fmt: skip
+        if self.separate:
+            write_separately(out, pictures)
+        else:
+            write_grid(out, pictures, self.columns)
+        print(f"{len(pictures):,} picture{'s' if len(pictures) > 1 else ''}: {out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a generator: KID and FID to held-out images, copies of training images, digits recognised."""
+
+    checkpoint: Positional[str]
+    """A committed checkpoint or a run's folder."""
+    num_images: int = 5_000
+    """Samples, and the most held-out images to compare with."""
+    features: str | None = None
+    """Whose features to compare; unset: those of the probe made for the set. inception: needs its weights."""
+    held_out: str | None = None
+    """Split to compare with; unset: test, or validation where the set has no test split."""
+    seed: int = 1
+    """Of the latent vectors."""
+    record: str | None = None
+    """Enter the figures into the claims ledger under ours.RECORD."""
+
+    def run(self) -> None:
+        """Measure, print, and record if asked."""
+        from dcgan_lib.evaluation.generators import check_record, evaluate_generator, record_report, report_text
+
+        if self.record:
+            check_record(self.record, self._command())
+        report = evaluate_generator(
+            self.checkpoint, num_images=self.num_images, features=self.features, held_out=self.held_out, seed=self.seed
+        )
+        print(report_text(report))
+        if self.record:
+            for row in record_report(report, self.record, self._command()):
+                print(f"recorded {row.id}: {row.verdict}")
+
+    def _command(self) -> str:
+        words = ["dcgan evaluate", self.checkpoint, f"--num-images {self.num_images}", f"--seed {self.seed}"]
+        choices = {"features": self.features, "held-out": self.held_out}
+        words += [f"--{name} {value}" for name, value in choices.items() if value]
+        return " ".join([*words, f"--record {self.record}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Show the claims ledger: each claim of the paper beside what was measured here, misses included."""
+
+    section: str | None = None
+    """Only this section of the paper (5.1, 6) or ids that begin so (table1, ours)."""
+    verdict: Literal["reproduced", "partly", "not reproduced", "not measured", "quoted"] | None = None
+    """Only this verdict."""
+    chapter: int | None = None
+    """Only this chapter of the book."""
+    markdown: bool = False
+    """Print a Markdown table with every column."""
+
+    def run(self) -> None:
+        """Print the table."""
+        from dcgan_lib.evaluation.ledger import load_results, results_markdown, results_table, select
+
+        rows = select(load_results(), section=self.section, verdict=self.verdict, chapter=self.chapter)
+        print(results_markdown(rows) if self.markdown else results_table(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Time a training step on this CPU against the step that most tutorials show, in turns on the same work."""
+
+    sizes: tuple[Literal[32, 64], ...] = (32, 64)
+    """Sides of the images: 32 grey, 64 colour."""
+    base_width: int = 32
+    """Feature maps at the finest resolution."""
+    batch_size: int = 64
+    """Images in a minibatch."""
+    rounds: int = 15
+    """Rounds that count."""
+    threads: int | None = None
+    """CPU threads; unset: PyTorch's choice."""
+
+    def run(self) -> None:
+        """Time and print the ratios."""
+        from dcgan_lib.training.bench import bench, bench_text
+
+        if not self.sizes:
+            raise UserError("--sizes needs a size: 32, 64 or both")
+        load = {"base_width": self.base_width, "batch_size": self.batch_size}
+        for size in self.sizes:
+            print(bench_text(bench(size, rounds=self.rounds, threads=self.threads, **load)), flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publish:
+    """Copy a finished run to data/checkpoints: half precision, settings, metrics, samples and a card."""
+
+    run_dir: Positional[Path]
+    """A finished run."""
+    name: Positional[str]
+    """Name of the checkpoint."""
+    command: str
+    """What made the run, for the card."""
+    keep: Literal["both", "generator", "discriminator"] = "both"
+    """One network alone makes the checkpoint half as large."""
+
+    def run(self) -> None:
+        """Publish and say how large it is."""
+        from dcgan_lib.training.checkpoints import publish
+
+        folder = publish(self.run_dir, self.name, command=self.command, keep=self.keep)
+        print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*')) / 1e6:.1f} MB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes that dcgan train starts from."""
+
+    def run(self) -> None:
+        """Print one line a recipe."""
+        for name, entry in recipes().items():
+            print(f"{name:18} {entry.image_set:14} {entry.config.steps:>9,} steps  {entry.summary}")
+
+
+CORE_COMMANDS: dict[str, type[Command]] = {
+    kind.__name__.lower(): kind for kind in (Prepare, Train, Sample, Evaluate, Results, Bench, Recipes, Publish)
+}
+
+COMMANDS: dict[str, type[Command]] = CORE_COMMANDS | {
     "features": FeaturesCommand,
     "neighbours": Neighbours,
-    "search": Search,
+    "search": SearchCommand,
     "walk": Walk,
     "arithmetic": Arithmetic,
     "turn": Turn,

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from dcgan_lib.data.sources import load_image_set
-from dcgan_lib.evaluation.labelled_streams import PORTION, DeformedStream
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.evaluation.neighbours import NearestSearch
+from dcgan_lib.experiments.mnist_supplement import PORTION, DeformedStream
 
 
 def brute_force(queries_qd: np.ndarray, references_rd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,10 +20,9 @@ from sklearn.svm import LinearSVC
 from test_svm import objectives
 
 from dcgan_lib.config import recipe
-from dcgan_lib.evaluation.conv_features import ConvFeatures, batch_statistics, compute_features, with_statistics
-from dcgan_lib.evaluation.held_out import load_splits
-from dcgan_lib.evaluation.svm import L2SVM
-from dcgan_lib.evaluation.svm_rows import prepare
+from dcgan_lib.evaluation.features import ConvFeatures, batch_statistics, compute_features, with_statistics
+from dcgan_lib.evaluation.protocols import load_splits
+from dcgan_lib.evaluation.svm import L2SVM, prepare
 from dcgan_lib.training.checkpoints import untrained_discriminator
 
 NUM_HELD = 2_500

@@ -12,30 +12,44 @@ from torch import nn
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.interpretation import arithmetic_study, turn_study
+from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig
+from dcgan_lib.experiments import vector_arithmetic as arithmetic_study
+from dcgan_lib.experiments import vector_arithmetic as turn_study
+from dcgan_lib.experiments.vector_arithmetic import (
+    Settings,
+    load_shares,
+    load_turn,
+    record_study,
+    record_turn,
+    run_study,
+    run_turn,
+)
 from dcgan_lib.interpretation.arithmetic import (
+    DESCRIBED,
     SUMS,
     Pool,
     add_up,
     draw_pool,
     exemplars,
+    flips,
     layout,
+    moved,
     nine,
     pick,
+    pick_sides,
     pictures_of,
     pixel_sums,
+    random_axes,
     rescaled,
     shows,
+    straight_lines,
     succeeds,
+    summarise,
+    turn_axes,
     usual_length,
     way_of,
 )
-from dcgan_lib.interpretation.arithmetic_study import Settings, load_shares, record_study, run_study
-from dcgan_lib.interpretation.concepts import DESCRIBED
-from dcgan_lib.interpretation.turn import flips, moved, pick_sides, random_axes, straight_lines, summarise, turn_axes
-from dcgan_lib.interpretation.turn_study import load_turn, record_turn, run_turn
 
 NAMES = ("smile", "glasses", "long_hair", "yaw")
 MODEL = ModelConfig(image_size=(16, 16), z_dim=8, base_width=1)
@@ -282,7 +296,7 @@ def test_a_bent_world_is_not_called_straight(world, monkeypatch, tmp_path):
 # --- the command line ---
 def test_commands_write_what_they_promise(world, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    importlib.import_module("dcgan_lib.training.samples")  # first, or it would keep the stand-in for ever
+    importlib.import_module("dcgan_lib.models.sampling")  # first, or it would keep the stand-in for ever
     monkeypatch.setattr("dcgan_lib.training.checkpoints.load_generator", lambda name: world.generator)
     small = ["--trials", "20", "--pool", "2000", "--confidence", "0.6", "--ahead", "3"]
     assert cli.main(["arithmetic", *small]) == 0

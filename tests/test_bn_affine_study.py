@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dcgan_lib.evaluation import bn_affine_study
-from dcgan_lib.evaluation.bn_affine_study import gain, record_claim, study_config, wrong_answers
+from dcgan_lib.experiments import mnist_supplement as bn_affine_study
+from dcgan_lib.experiments.mnist_supplement import gain, record_claim, study_config, wrong_answers
 
 
 @pytest.mark.parametrize("network", ["DCGAN", "GAN"])

@@ -8,10 +8,9 @@ import pytest
 from node import needs_node, run_js
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.boxes import outlined
-from dcgan_lib.evaluation.drawn_boxes import DrawnBoxes, check_boxes, load_boxes, save_boxes
+from dcgan_lib.evaluation.boxes import DrawnBoxes, check_boxes, load_boxes, outlined, save_boxes
 from dcgan_lib.interpretation.forgetting import positions_inside
-from dcgan_lib.training.samples import draw
+from dcgan_lib.training.checkpoints import draw
 from dcgan_lib.widgets.box_drawer import BoxDrawer
 from dcgan_lib.widgets.page import FOLDER
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.class_quality import class_quality, load_classes, precision_recall, save_classes
 from dcgan_lib.evaluation.features import FeatureExtractor
+from dcgan_lib.evaluation.generators import class_quality, load_classes, precision_recall, save_classes
 
 
 def cloud(num, seed, centre=0.0, spread=1.0):

@@ -16,13 +16,14 @@ import torch
 import tyro
 from PIL import Image
 
-from dcgan_lib import __version__, cli, commands
+from dcgan_lib import __version__, cli
+from dcgan_lib import cli as commands
 from dcgan_lib.cli import COMMANDS
 from dcgan_lib.config import ModelConfig, TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import generators, results
-from dcgan_lib.training.checkpoints import load_config
-from dcgan_lib.training.log import read_metrics
+from dcgan_lib.evaluation import generators
+from dcgan_lib.evaluation import ledger as results
+from dcgan_lib.training.checkpoints import load_config, read_metrics
 
 HEIGHT, WIDTH = 20, 12  # not square, so that a swapped pair shows
 SHAPE = ["--image-size", str(HEIGHT), str(WIDTH), "--num-channels", "3"]

@@ -7,16 +7,16 @@ from torch.nn import functional as F
 
 from dcgan_lib.config import ModelConfig, recipe
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import conv_features as module
-from dcgan_lib.evaluation.conv_features import (
+from dcgan_lib.evaluation import features as module
+from dcgan_lib.evaluation.features import (
     ConvFeatures,
     batch_statistics,
     compute_features,
     pixel_features,
     with_statistics,
 )
+from dcgan_lib.models.baselines import new_discriminator
 from dcgan_lib.models.dcgan import plan_convolutions
-from dcgan_lib.models.networks import new_discriminator
 from dcgan_lib.models.sampling import from_u8
 
 

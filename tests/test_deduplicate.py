@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from dcgan_lib.data.deduplicate import is_first_of_its_kind, perceptual_hash
-from dcgan_lib.data.procedural.rooms import draw_rooms
-from dcgan_lib.data.sources import choose_split, load_image_set
+from dcgan_lib.data.drawn.rooms import draw_rooms
+from dcgan_lib.data.load import choose_split, load_image_set
 
 
 @pytest.fixture(scope="module")

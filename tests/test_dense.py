@@ -7,14 +7,13 @@ import torch
 from PIL import Image
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, to_dict
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
+from dcgan_lib.models.baselines import new_discriminator, new_generator
 from dcgan_lib.models.describe import layer_table
-from dcgan_lib.models.networks import new_discriminator, new_generator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
-from dcgan_lib.training.checkpoints import load_discriminator, load_generator
+from dcgan_lib.training.checkpoints import load_discriminator, load_generator, publish
 from dcgan_lib.training.loop import fit
-from dcgan_lib.training.publish import publish
 from dcgan_lib.widgets.export import export_model
 
 DIGITS = ModelConfig(
@@ -83,7 +82,7 @@ def test_wrong_shapes_are_named():
 
 
 def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("dcgan_lib.training.publish.checkpoints_root", lambda: tmp_path / "checkpoints")
+    monkeypatch.setattr("dcgan_lib.training.checkpoints.checkpoints_root", lambda: tmp_path / "checkpoints")
     config = TrainConfig(model=DIGITS, batch_size=32, steps=20, log_every=10, num_samples=10)
     fit(config, load_image_set("digits"), tmp_path / "run", threads=1, progress=False)
     folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="generator")

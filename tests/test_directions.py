@@ -8,10 +8,16 @@ import torch
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
-from dcgan_lib.evaluation.strokes import stroke_style
+from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig
 from dcgan_lib.interpretation import directions
-from dcgan_lib.interpretation.directions import Direction, fit_directions, keep, load_directions, save_directions
+from dcgan_lib.interpretation.directions import (
+    Direction,
+    fit_directions,
+    keep,
+    load_directions,
+    save_directions,
+    stroke_style,
+)
 from dcgan_lib.models.dcgan import Generator
 from dcgan_lib.paths import checkpoints_root
 

@@ -9,16 +9,22 @@ import torch
 from dcgan_lib import cli
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.probe_files import load_probe
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
-from dcgan_lib.evaluation.probe_panel import Panel, load_panel
-from dcgan_lib.evaluation.probe_sets import cut_out, with_attributes
-from dcgan_lib.interpretation.arithmetic import nine, pictures_of, shows
-from dcgan_lib.interpretation.arithmetic_study import curve, load_shares
-from dcgan_lib.interpretation.concepts import DESCRIBED, FACE_SUMS, SUMS, described
-from dcgan_lib.interpretation.exemplars import TURN, Exemplars, load_exemplars
-from dcgan_lib.interpretation.turn import drawn_turn
-from dcgan_lib.interpretation.turn_study import load_turn, yaw_curve
+from dcgan_lib.evaluation.probes import Head, Panel, Probe, ProbeConfig, load_panel, load_probe
+from dcgan_lib.experiments.probes import cut_out, with_attributes
+from dcgan_lib.experiments.vector_arithmetic import curve, load_shares, load_turn, yaw_curve
+from dcgan_lib.interpretation.arithmetic import (
+    DESCRIBED,
+    FACE_SUMS,
+    SUMS,
+    TURN,
+    Exemplars,
+    described,
+    drawn_turn,
+    load_exemplars,
+    nine,
+    pictures_of,
+    shows,
+)
 from dcgan_lib.paths import checkpoints_root
 from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets.picker import ExemplarPicker

@@ -14,8 +14,8 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets import latents
-from dcgan_lib.widgets.explorer import Explorer, classic_script, explorer_html
-from dcgan_lib.widgets.page import FOLDER, MODES
+from dcgan_lib.widgets.explorer import Explorer
+from dcgan_lib.widgets.page import FOLDER, MODES, classic_script, explorer_html
 
 NORMAL, UNIFORM = ModelConfig(z_distribution="normal", z_dim=101), ModelConfig()
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1]

@@ -18,9 +18,17 @@ from dcgan_lib.models.sampling import generate_u8, refresh_batch_norm
 from dcgan_lib.paths import checkpoints_root
 from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets import export
-from dcgan_lib.widgets.export import export_generator, export_model, fold, script_text, stored_samples, write_script
+from dcgan_lib.widgets.export import (
+    export_generator,
+    export_model,
+    fold,
+    run_exported,
+    script_text,
+    stored_samples,
+    stored_weights,
+    write_script,
+)
 from dcgan_lib.widgets.latents import seed_latent
-from dcgan_lib.widgets.reference import run_exported, stored_weights
 
 COMMITTED = export.names_for_pages()
 SMALL = {"z_dim": 6, "base_width": 3}
@@ -206,13 +214,13 @@ def test_wrong_requests_are_refused():
 def test_onnx_draws_the_same(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    from dcgan_lib.widgets.onnx_export import write_onnx
+    from dcgan_lib.widgets.export import write_onnx
 
     assert write_onnx("mnist", tmp_path / "mnist.onnx") < 1e-4
 
 
 def test_onnx_says_what_is_missing(monkeypatch, tmp_path):
-    from dcgan_lib.widgets import onnx_export
+    from dcgan_lib.widgets import export as onnx_export
 
     monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="onnx and onnxscript"):

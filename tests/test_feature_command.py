@@ -13,21 +13,24 @@ from scipy.io import savemat
 
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, Recipe, TrainConfig
-from dcgan_lib.data import public_sets
-from dcgan_lib.evaluation import details, held_out, protocols, results, supervised_search
-from dcgan_lib.evaluation.conv_features import (
+from dcgan_lib.data import published as public_sets
+from dcgan_lib.evaluation import ledger as details
+from dcgan_lib.evaluation import ledger as results
+from dcgan_lib.evaluation import protocols
+from dcgan_lib.evaluation import protocols as held_out
+from dcgan_lib.evaluation.features import (
     ConvFeatures,
     batch_statistics,
     compute_features,
     pixel_features,
     with_statistics,
 )
-from dcgan_lib.evaluation.few_labels import compare
-from dcgan_lib.evaluation.held_out import load_splits
-from dcgan_lib.evaluation.protocols import Outcome
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.evaluation.supervised import SPACE
-from dcgan_lib.models.networks import new_discriminator
+from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.evaluation.protocols import Outcome, load_splits
+from dcgan_lib.experiments import supervised_search
+from dcgan_lib.experiments.supervised_search import SPACE
+from dcgan_lib.experiments.svhn_1000_labels import compare
+from dcgan_lib.models.baselines import new_discriminator
 from dcgan_lib.training.checkpoints import load_discriminator, save_config, save_weights, untrained_discriminator
 
 TRAIN, VALIDATION, TEST = 1_050, 100, 100
@@ -197,7 +200,7 @@ def test_random_weights_and_centroids_follow_the_seed_of_the_command(fits, monke
     monkeypatch.setattr("dcgan_lib.config.recipe", {"tiny": tiny}.get)
     kmeans = Mock()
     kmeans.return_value.fit.return_value.transform = pixel_features
-    monkeypatch.setattr("dcgan_lib.evaluation.kmeans_features.KMeansFeatures", kmeans)
+    monkeypatch.setattr("dcgan_lib.evaluation.features.KMeansFeatures", kmeans)
     fits.accuracies[:] = 50, 50
     assert run("random --set digits --recipe tiny --batch-norm stored --seed 3 --device cpu") == 0
     assert run("kmeans1 --set digits --centroids 4 --seed 3") == 0

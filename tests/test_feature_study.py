@@ -11,23 +11,37 @@ import torch
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import details, feature_study
-from dcgan_lib.evaluation.conv_features import ConvFeatures, batch_statistics, pixel_features, with_statistics
-from dcgan_lib.evaluation.extrapolate import outlook, predict
-from dcgan_lib.evaluation.feature_measurements import (
+from dcgan_lib.evaluation import ledger as details
+from dcgan_lib.evaluation.features import (
+    ConvFeatures,
+    LayerTable,
+    Source,
+    average,
+    batch_statistics,
+    join,
+    open_source,
+    pixel_features,
+    snapshot_folders,
+    with_statistics,
+)
+from dcgan_lib.evaluation.protocols import LabelledSplits
+from dcgan_lib.evaluation.statistics import outlook, predict
+from dcgan_lib.experiments import cifar10_features as feature_study
+from dcgan_lib.experiments.cifar10_features import (
     Measurement,
     Setting,
     along_labels,
+    arrange,
+    judge_features,
     keep,
     latest,
     load_study,
+    main,
+    measure,
+    neighbour_agreement,
     points,
-)  # fmt: skip
-from dcgan_lib.evaluation.feature_study import main, measure, scaled
-from dcgan_lib.evaluation.held_out import LabelledSplits
-from dcgan_lib.evaluation.layer_tables import LayerTable, Source, average, join, open_source, snapshot_folders
-from dcgan_lib.evaluation.live import judge_features
-from dcgan_lib.evaluation.picture_map import arrange, neighbour_agreement
+    scaled,
+)
 from dcgan_lib.training.checkpoints import save_config, save_weights, untrained_discriminator
 
 MODEL = ModelConfig(image_size=(16, 16), base_width=4, num_stages=2)

@@ -7,8 +7,7 @@ import torch
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import features as module
 from dcgan_lib.evaluation.features import INCEPTION_FILE, PROBE_EXTRACTORS, get_features, probe_features
-from dcgan_lib.evaluation.probe_files import save_probe
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
+from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, save_probe
 
 
 def make_probe(size=32, channels=1):

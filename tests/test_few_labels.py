@@ -6,18 +6,22 @@ import numpy as np
 import pytest
 
 from dcgan_lib import cli
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import held_out
-from dcgan_lib.evaluation.claims import CLAIMS
-from dcgan_lib.evaluation.conv_features import pixel_features
-from dcgan_lib.evaluation.few_labels import SETS, Rivals, compare, keep_draws, load_draws, mean_error
-from dcgan_lib.evaluation.held_out import load_splits
-from dcgan_lib.evaluation.label_curve import label_curve
-from dcgan_lib.evaluation.open_rows import command_for
-from dcgan_lib.evaluation.results import load_results, record
-from dcgan_lib.evaluation.results_tables import results_html, results_markdown, results_table
+from dcgan_lib.evaluation import protocols as held_out
+from dcgan_lib.evaluation.features import pixel_features
+from dcgan_lib.evaluation.ledger import (
+    CLAIMS,
+    command_for,
+    load_results,
+    record,
+    results_html,
+    results_markdown,
+    results_table,
+)
+from dcgan_lib.evaluation.protocols import label_curve, load_splits
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval, wilson_interval
+from dcgan_lib.experiments.svhn_1000_labels import SETS, Rivals, compare, keep_draws, load_draws, mean_error
 
 
 def put(root, id, errors, num_images=10_000):

@@ -10,16 +10,25 @@ from torch import nn
 
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig
-from dcgan_lib.data.procedural.rooms import draw_rooms
+from dcgan_lib.data.drawn.rooms import draw_rooms
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import boxes
-from dcgan_lib.evaluation.probe_files import load_probe
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.interpretation import forgetting_study
+from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, load_probe
+from dcgan_lib.experiments import forgetting_windows as forgetting_study
+from dcgan_lib.experiments.forgetting_windows import (
+    load_forgetting,
+    mean_fall,
+    object_checks,
+    record_forgetting,
+    rest_checks,
+    run_forgetting,
+)
 from dcgan_lib.interpretation.forgetting import (
+    Bench,
     activations,
     check_layer,
+    compare,
     fit_maps,
     matched_maps,
     measure_effects,
@@ -27,15 +36,6 @@ from dcgan_lib.interpretation.forgetting import (
     random_maps,
     second_highest,
     silenced,
-)
-from dcgan_lib.interpretation.forgetting_bench import Bench, compare
-from dcgan_lib.interpretation.forgetting_study import (
-    load_forgetting,
-    mean_fall,
-    object_checks,
-    record_forgetting,
-    rest_checks,
-    run_forgetting,
 )
 from dcgan_lib.models.dcgan import Generator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded

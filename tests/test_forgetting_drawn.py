@@ -12,16 +12,22 @@ from test_forgetting import BED, MODEL, WINDOW, Eyes, Painter
 
 from dcgan_lib import cli
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.boxes import read_boxes
-from dcgan_lib.evaluation.drawn_boxes import DrawnBoxes, save_boxes
-from dcgan_lib.evaluation.probe_files import load_probe
-from dcgan_lib.interpretation import forgetting_drawn
-from dcgan_lib.interpretation.forgetting_counts import read_counts, record_drawn, trial_pictures
-from dcgan_lib.interpretation.forgetting_drawn import DrawnBench, make_drawn_bench, places, run_drawn_forgetting
-from dcgan_lib.interpretation.forgetting_study import load_forgetting
-from dcgan_lib.models.networks import new_discriminator
+from dcgan_lib.evaluation.boxes import DrawnBoxes, read_boxes, save_boxes
+from dcgan_lib.evaluation.probes import load_probe
+from dcgan_lib.experiments import forgetting_windows as forgetting_drawn
+from dcgan_lib.experiments.forgetting_windows import (
+    DrawnBench,
+    load_forgetting,
+    make_drawn_bench,
+    places,
+    read_counts,
+    record_drawn,
+    run_drawn_forgetting,
+    trial_pictures,
+)
+from dcgan_lib.models.baselines import new_discriminator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
-from dcgan_lib.training.samples import draw
+from dcgan_lib.training.checkpoints import draw
 
 
 def seen_windows(pictures_u8: np.ndarray) -> np.ndarray:

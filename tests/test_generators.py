@@ -8,14 +8,12 @@ import pytest
 import torch
 
 from dcgan_lib.config import ModelConfig, TrainConfig
-from dcgan_lib.data import drawn_sets
+from dcgan_lib.data import load as drawn_sets
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import generators, probe_files
-from dcgan_lib.evaluation.claims import CLAIMS
-from dcgan_lib.evaluation.class_quality import load_classes
-from dcgan_lib.evaluation.details import load_details
+from dcgan_lib.evaluation import generators
+from dcgan_lib.evaluation import probes as probe_files
 from dcgan_lib.evaluation.features import PROBE_EXTRACTORS
 from dcgan_lib.evaluation.generators import (
     FEATURES_OF,
@@ -23,12 +21,12 @@ from dcgan_lib.evaluation.generators import (
     check_record,
     draw_samples,
     evaluate_generator,
+    load_classes,
     record_report,
     report_text,
 )
-from dcgan_lib.evaluation.probe_files import save_probe
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
-from dcgan_lib.evaluation.results import load_results
+from dcgan_lib.evaluation.ledger import CLAIMS, load_details, load_results
+from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, save_probe
 from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training import checkpoints

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dcgan_lib.data import folders, storage
+from dcgan_lib.data import image_set as folders
+from dcgan_lib.data import image_set as storage
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.paths import atomic_write

@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.svm import LinearSVC
 
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.kmeans_features import KMeansFeatures, normalise_contrast, zca_whitening
+from dcgan_lib.evaluation.features import KMeansFeatures, normalise_contrast, zca_whitening
 
 SMALL = {"num_centroids": 12, "patch_size": 3, "num_patches": 2_000}
 

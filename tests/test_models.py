@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, recipes, to_dict
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.dcgan import Conv2d, ConvTranspose2d, Discriminator, Generator
+from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.describe import describe, layer_table
+from dcgan_lib.models.layers import Conv2d, ConvTranspose2d
 from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded, to_u8
 
 SMALL = ModelConfig(image_size=(16, 16), base_width=4, z_dim=8)

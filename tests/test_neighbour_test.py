@@ -7,14 +7,23 @@ from sklearn.neighbors import KNeighborsClassifier
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import neighbour_test as module
-from dcgan_lib.evaluation.labelled_streams import PORTION, DeformedStream, GeneratedStream, RealStream, RelabelledStream
-from dcgan_lib.evaluation.neighbour_test import error_estimate, load_curves, neighbour_test, record_row
-from dcgan_lib.evaluation.probe_files import load_probe
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.models.networks import new_generator
+from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.evaluation.probes import load_probe
+from dcgan_lib.experiments import mnist_supplement as module
+from dcgan_lib.experiments.mnist_supplement import (
+    PORTION,
+    DeformedStream,
+    GeneratedStream,
+    RealStream,
+    RelabelledStream,
+    error_estimate,
+    load_curves,
+    neighbour_test,
+    record_row,
+)
+from dcgan_lib.models.baselines import new_generator
 from dcgan_lib.training.checkpoints import save_config, save_weights
 
 COMMAND = "dcgan neighbours real --num-images 1000 --draws 2 --split test --seed 0 --record table3.real.50k"

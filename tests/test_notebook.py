@@ -14,10 +14,12 @@ from PIL import Image
 
 from dcgan_lib import config, errors, notebook
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import neighbours, probe_model
-from dcgan_lib.models import dcgan, losses, sampling
+from dcgan_lib.evaluation import neighbours
+from dcgan_lib.evaluation import probes as probe_model
+from dcgan_lib.models import dcgan, sampling
 from dcgan_lib.notebook import choose_picture, show_source, step_through, webp_bytes
 from dcgan_lib.training import bench, loop, step
+from dcgan_lib.training import step as losses
 
 MODULES = (bench, config, dcgan, errors, loop, losses, neighbours, notebook, probe_model, sampling, step)
 PUBLIC = [

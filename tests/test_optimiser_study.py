@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from dcgan_lib.evaluation import optimiser_study
-from dcgan_lib.evaluation.optimiser_study import SETTINGS, ratio, record_claims, rises, study_config
+from dcgan_lib.experiments import ablations as optimiser_study
+from dcgan_lib.experiments.ablations import SETTINGS, ratio, record_claims, rises, study_config
 
 
 def test_rises_count_only_the_way_up_in_the_second_half():

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from dcgan_lib.data.procedural.portraits import CHANCES, TRAITS, draw_portrait, draw_portraits, portrait_traits
+from dcgan_lib.data.drawn.portraits import CHANCES, TRAITS, draw_portrait, draw_portraits, portrait_traits
 from dcgan_lib.errors import UserError
 
 BOOLEANS = tuple(CHANCES)

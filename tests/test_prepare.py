@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dcgan_lib.data import decode as decoding
-from dcgan_lib.data import listing, stream
+from dcgan_lib.data import prepare as listing
+from dcgan_lib.data import prepare as stream
 from dcgan_lib.data.decode import Framing, decode_file
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.prepare import attributes_from_names, classes_of, name_share, prepare
@@ -591,7 +592,7 @@ def test_a_limit_takes_files_from_the_whole_folder(tmp_path):
 def test_a_second_time_opens_the_first(tmp_path, monkeypatch):
     folder = photos(tmp_path / "photos", 5)
     first = prepare(folder, "x", image_size=SIZE)
-    monkeypatch.setattr("dcgan_lib.data.parts.stream", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("dcgan_lib.data.prepare.stream", lambda *_, **__: pytest.fail("decoded again"))
     assert prepare(folder, "x", image_size=SIZE).card == first.card
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
         prepare(folder, "y", image_size=SIZE)

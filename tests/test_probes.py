@@ -7,14 +7,25 @@ import pytest
 import torch
 
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.digits import digit_report
-from dcgan_lib.evaluation.probe_files import CARD, CONFIG, WEIGHTS
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig, frame
-from dcgan_lib.evaluation.probe_recipes import RECIPES, main, make_probe
-from dcgan_lib.evaluation.probe_targets import truth
-from dcgan_lib.evaluation.probes import augment, load_probe, probe_report, save_probe, train_probe
+from dcgan_lib.evaluation.generators import digit_report
+from dcgan_lib.evaluation.probes import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    Head,
+    Probe,
+    ProbeConfig,
+    augment,
+    frame,
+    load_probe,
+    probe_report,
+    save_probe,
+    train_probe,
+    truth,
+)
+from dcgan_lib.experiments.probes import RECIPES, main, make_probe
 from dcgan_lib.paths import checkpoints_root
 
 

@@ -6,13 +6,25 @@ from sklearn.svm import LinearSVC
 
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import feature_rows, held_out, protocols
-from dcgan_lib.evaluation.conv_features import pixel_features
-from dcgan_lib.evaluation.feature_rows import check_row, needs_control, record_features
-from dcgan_lib.evaluation.held_out import LabelledSplits, check_unused, load_splits
-from dcgan_lib.evaluation.protocols import PROTOCOLS, DrawnSVM, Outcome, c_at, choose_c, draw_labels, fit_protocol
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.evaluation.supervised import draw_labelled
+from dcgan_lib.evaluation import protocols
+from dcgan_lib.evaluation import protocols as held_out
+from dcgan_lib.evaluation.features import pixel_features
+from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.evaluation.protocols import (
+    PROTOCOLS,
+    DrawnSVM,
+    LabelledSplits,
+    Outcome,
+    c_at,
+    check_unused,
+    choose_c,
+    draw_labels,
+    fit_protocol,
+    load_splits,
+)
+from dcgan_lib.experiments import cifar10_features as feature_rows
+from dcgan_lib.experiments.cifar10_features import check_row, needs_control, record_features
+from dcgan_lib.experiments.supervised_search import draw_labelled
 
 COMMAND = "dcgan features pixels --set digits --protocol 1000 --split test --seed 0"
 

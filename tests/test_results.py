@@ -8,18 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.claims import CLAIMS
-from dcgan_lib.evaluation.results import Result, load_results, record, write_missing
-from dcgan_lib.evaluation.results_tables import (
+from dcgan_lib.evaluation.ledger import (
+    CLAIMS,
+    VERDICTS,
+    AtLeast,
+    AtMost,
+    Criteria,
+    NumericRule,
+    Result,
+    Within,
     count_verdicts,
     format_measured,
+    load_results,
+    record,
     results_html,
     results_markdown,
     results_table,
     select,
+    write_missing,
 )
 from dcgan_lib.evaluation.statistics import Estimate
-from dcgan_lib.evaluation.verdicts import VERDICTS, AtLeast, AtMost, Criteria, NumericRule, Within
 from dcgan_lib.paths import results_root
 
 PAPER_IDS = """

@@ -3,8 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from dcgan_lib.data.procedural.room_parts import HUE_END
-from dcgan_lib.data.procedural.rooms import OBJECTS, PRESENCE, draw_room, draw_rooms, room_truth
+from dcgan_lib.data.drawn.room_objects import HUE_END
+from dcgan_lib.data.drawn.rooms import OBJECTS, PRESENCE, draw_room, draw_rooms, room_truth
 from dcgan_lib.errors import UserError
 
 

@@ -13,26 +13,35 @@ from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.interpretation import saliency_boxes as boxes
-from dcgan_lib.interpretation import saliency_settings, saliency_study
-from dcgan_lib.interpretation.guided_backprop import (
+from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.experiments import guided_backprop as saliency_settings
+from dcgan_lib.experiments import guided_backprop as saliency_study
+from dcgan_lib.experiments.guided_backprop import SaliencySettings, load_saliency, record_saliency, run_saliency
+from dcgan_lib.interpretation import saliency as boxes
+from dcgan_lib.interpretation.saliency import (
     METHODS,
     BackwardRule,
+    Field,
     Maps,
     Peak,
     check_network,
+    crop,
+    fresh_network,
+    image_tiles,
     input_gradients,
+    map_tiles,
+    outlined,
+    randomised,
+    rank_correlations,
+    read_sheet,
+    receptive_field,
     responses,
     saliency_maps,
+    shown,
     strongest,
 )
-from dcgan_lib.interpretation.receptive_field import Field, receptive_field
-from dcgan_lib.interpretation.saliency_controls import fresh_network, randomised, rank_correlations
-from dcgan_lib.interpretation.saliency_pictures import crop, image_tiles, map_tiles, outlined, read_sheet, shown
-from dcgan_lib.interpretation.saliency_study import SaliencySettings, load_saliency, record_saliency, run_saliency
+from dcgan_lib.models.baselines import new_discriminator
 from dcgan_lib.models.dcgan import Discriminator
-from dcgan_lib.models.networks import new_discriminator
 
 MODEL = ModelConfig(image_size=(16, 16), base_width=4)
 RNG = np.random.default_rng(0)
@@ -308,8 +317,8 @@ def made_up(monkeypatch, tmp_path):
         saliency_settings, "load_image_set",
         lambda name, split, **options: squares(60, len(split), boxed=name != "plain"),
     )  # fmt: skip
-    monkeypatch.setattr("dcgan_lib.evaluation.results.results_root", lambda: tmp_path / "results")
-    monkeypatch.setattr("dcgan_lib.evaluation.details.results_root", lambda: tmp_path / "results")
+    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path / "results")
+    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path / "results")
     monkeypatch.chdir(tmp_path)
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded
+from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded, write_grid, write_separately
 from dcgan_lib.training import checkpoints
-from dcgan_lib.training.samples import draw, write_grid, write_separately
+from dcgan_lib.training.checkpoints import draw
 from dcgan_lib.training.step import make_gan
 
 MODEL = ModelConfig(image_size=(12, 8), num_channels=3, base_width=2, z_dim=4)

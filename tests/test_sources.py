@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcgan_lib.data import ImageSet, load_image_set, set_names
-from dcgan_lib.data import public_sets as public
-from dcgan_lib.data.parts import resized
-from dcgan_lib.data.prepare import prepare
-from dcgan_lib.data.sources import choose_split
+from dcgan_lib.data import published as public
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.load import choose_split, load_image_set, set_names
+from dcgan_lib.data.prepare import prepare, resized
 from dcgan_lib.errors import UserError
 
 REAL = os.environ.get("DCGAN_DATA", "")
@@ -428,7 +427,7 @@ def test_the_cache_moves_with_the_data_folder(root, tmp_path, monkeypatch):
     load_image_set("pets", image_size=20)
     root.rename(tmp_path / "moved")
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "moved"))
-    monkeypatch.setattr("dcgan_lib.data.parts.stream", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("dcgan_lib.data.prepare.stream", lambda *_, **__: pytest.fail("decoded again"))
     load_image_set("pets", image_size=20)
 
 
@@ -494,7 +493,7 @@ def test_random_subsets_are_stable_and_differ_by_seed(root):
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """Put a drawing module in the place of the rooms', which says how often it drew."""
-    module = ModuleType("dcgan_lib.data.procedural.rooms")
+    module = ModuleType("dcgan_lib.data.drawn.rooms")
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "rooms.py").write_text("one")
     module.__file__, module.calls = str(tmp_path / "code" / "rooms.py"), []
@@ -507,7 +506,7 @@ def drawn(monkeypatch, tmp_path):
         return ImageSet(name="rooms", images_u8=images_u8, attributes={"lamp_box": boxes})
 
     module.draw_rooms = draw_rooms
-    monkeypatch.setitem(sys.modules, "dcgan_lib.data.procedural.rooms", module)
+    monkeypatch.setitem(sys.modules, "dcgan_lib.data.drawn.rooms", module)
     return module
 
 

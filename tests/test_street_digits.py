@@ -5,8 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from dcgan_lib.data.procedural.glyphs import FONTS, digit_glyphs
-from dcgan_lib.data.procedural.street_digits import draw_street_digits
+from dcgan_lib.data.drawn.street_digits import FONTS, digit_glyphs, draw_street_digits
 from dcgan_lib.errors import UserError
 
 

@@ -11,24 +11,30 @@ from scipy import stats
 
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, recipe
-from dcgan_lib.data import drawn_sets
+from dcgan_lib.data import load as drawn_sets
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import details, held_out, results, supervised
-from dcgan_lib.evaluation import supervised_search as module
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.evaluation.supervised import (
+from dcgan_lib.evaluation import ledger as details
+from dcgan_lib.evaluation import ledger as results
+from dcgan_lib.evaluation import protocols as held_out
+from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.experiments import supervised_search as module
+from dcgan_lib.experiments import supervised_search as supervised
+from dcgan_lib.experiments.supervised_search import (
     SPACE,
+    Search,
     Settings,
     _minibatches,
+    best_trial,
     describe_space,
     draw_labelled,
     draw_settings,
+    read_trials,
+    record_search,
     train_supervised,
     wrong_answers,
-)  # fmt: skip
-from dcgan_lib.evaluation.supervised_search import Search, best_trial, read_trials, record_search
+)
 from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.models.dcgan import Discriminator
 

@@ -10,10 +10,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation import svm as module
 from dcgan_lib.evaluation import svm as solver
-from dcgan_lib.evaluation import svm_rows as module
-from dcgan_lib.evaluation.svm import L2SVM
-from dcgan_lib.evaluation.svm_rows import Compact, Sketched, prepare
+from dcgan_lib.evaluation.svm import L2SVM, Compact, Sketched, prepare
 
 
 def make(num, num_features, num_classes=10, seed=0):

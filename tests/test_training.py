@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.losses import discriminator_loss, generator_loss
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training import checkpoints, loop
-from dcgan_lib.training.batches import Batches, draw_latents, draw_shifts, identity
-from dcgan_lib.training.log import find_trouble, read_metrics
-from dcgan_lib.training.loop import choose_device, fit
+from dcgan_lib.training.checkpoints import read_metrics
+from dcgan_lib.training.loop import Batches, choose_device, draw_latents, draw_shifts, find_trouble, fit, identity
 from dcgan_lib.training.step import (
+    discriminator_loss,
     generate,
+    generator_loss,
     make_gan,
     scheduled_learning_rate,
     shift_images,

@@ -12,13 +12,14 @@ from torch import nn
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import fooled_neighbours as fooled
 from dcgan_lib.evaluation.features import FeatureExtractor
+from dcgan_lib.evaluation.ledger import load_results
 from dcgan_lib.evaluation.neighbours import nearest
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
-from dcgan_lib.evaluation.results import load_results
-from dcgan_lib.interpretation import walk, walk_study
-from dcgan_lib.interpretation.memoriser import train_memoriser
+from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig
+from dcgan_lib.experiments import latent_walk as fooled
+from dcgan_lib.experiments import latent_walk as walk_study
+from dcgan_lib.experiments.latent_walk import train_memoriser
+from dcgan_lib.interpretation import walk
 from dcgan_lib.interpretation.walk import (
     count_changes,
     cross_fade,
@@ -223,14 +224,14 @@ def test_stripes_are_fooled_by_a_shift_and_features_that_ignore_it_are_not():
 
 
 def test_fooled_row_follows_from_the_shares(tmp_path, monkeypatch):
-    monkeypatch.setattr("dcgan_lib.evaluation.results.results_root", lambda: tmp_path)
+    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path)
     share = fooled.wilson_interval
     for missed, verdict in ((90, "reproduced"), (20, "partly"), (0, "not reproduced")):
         shares = {name: share(missed, 100) for name in fooled.TRANSFORMS}
         found = fooled.Fooled(pixels=shares, features=shares, n=100, num_references=500, features_name="halves")
         row = fooled.record_fooled(found, "rooms", "python -m x", 0, 1.0)
         assert (row.verdict, row.value, row.id) == (verdict, missed, "neighbours.fooled:rooms")
-    assert fooled.main(["nothing"]) == 2
+    assert fooled.main_fooled(["nothing"]) == 2
 
 
 # --- the study and the command ---
@@ -253,7 +254,7 @@ def test_checks_tell_a_line_from_a_jump():
 
 
 def test_rows_are_recorded_under_the_set(tmp_path, monkeypatch):
-    monkeypatch.setattr("dcgan_lib.evaluation.results.results_root", lambda: tmp_path)
+    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path)
     report = report_of(LINEAR)
     rows = walk_study.record_walks(report, "dcgan walk made-up --seed 1 --record")
     assert [row.id for row in rows] == ["walk.smooth:rooms", "walk.semantic:rooms"]

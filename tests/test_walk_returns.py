@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.probe_model import Head, Probe, ProbeConfig
-from dcgan_lib.interpretation import walk_returns
-from dcgan_lib.interpretation.phases import Phase, all_phases, find_phases
-from dcgan_lib.interpretation.walk_returns import (
+from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig
+from dcgan_lib.experiments import latent_walk as walk_returns
+from dcgan_lib.experiments.latent_walk import (
     Samples,
     agreement,
     both_sure,
@@ -22,6 +21,7 @@ from dcgan_lib.interpretation.walk_returns import (
     told_in_halves,
     turned_by,
 )
+from dcgan_lib.interpretation.walk import Phase, all_phases, find_phases
 
 HERE, GONE, DOUBT = 0.97, 0.02, 0.5
 
@@ -120,9 +120,9 @@ def test_objects_are_ranked_by_their_plane():
 
 
 def test_study_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dcgan_lib.evaluation.details.results_root", lambda: tmp_path)
+    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path)
     words = ["rooms", "--segments", "30", "--samples", "1000", "--record"]
-    assert walk_returns.main(words) == 0
+    assert walk_returns.main_returns(words) == 0
     assert "kept as curves/returns.rooms" in capsys.readouterr().out
     found = load_returns("rooms")
     assert list(found["ways"]) == ["line", "half steps", "surer", "arcs", "two probes"] and found["segments"] == 30
@@ -136,5 +136,5 @@ def test_mistakes_are_told_in_a_sentence(tmp_path, capsys):
         measure_returns("rooms", segments=29)
     with pytest.raises(UserError, match="not measured yet: run python -m"):
         load_returns("rooms", tmp_path)
-    assert walk_returns.main(["mnist-conditional"]) == 2
+    assert walk_returns.main_returns(["mnist-conditional"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -86,7 +86,8 @@ def copy_script(static: Path) -> None:
 def export_model_files(name: str, folder: Path, steps: bool) -> None:
     """Write one generator's script and its still picture, which is that of seed 0."""
     from dcgan_lib.training.checkpoints import find_run
-    from dcgan_lib.widgets import export, latents, page, reference
+    from dcgan_lib.widgets import export, latents, page
+    from dcgan_lib.widgets import export as reference
 
     script, still = folder / f"{name}.js", folder / f"{name}.png"
     sources = [*Path(find_run(name)).rglob("*"), *page.FOLDER.glob("*.py")]

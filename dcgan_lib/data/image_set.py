@@ -3,15 +3,184 @@
 Legend: n images, c channels (1 or 3), h x w pixels; ``images_u8`` is n x c x h x w, uint8, 0..255.
 """
 
-from collections.abc import Sequence
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dcgan_lib.data import folders, storage
 from dcgan_lib.errors import UserError
+from dcgan_lib.paths import atomic_write, default_mode
+
+FORMAT = "dcgan_lib image set 1"
+CARD_FILE, IMAGES_FILE, LABELS_FILE, ATTRIBUTES_FILE = "card.json", "images.npy", "labels.npy", "attributes.npz"
+STEPPED_ASIDE = "old"  # where a folder waits while a new one takes its name
+HASH_ROWS = 4096
+
+
+def is_plain_name(name: str) -> bool:
+    """Say whether ``name`` is safe as a file's name everywhere: letters, digits, ``_ - .``."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", name) is not None
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's type, shape and bytes, read piece by piece."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    for start in range(0, len(array), HASH_ROWS):
+        digest.update(np.ascontiguousarray(array[start : start + HASH_ROWS]).data)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Force a written file onto the disk, so that no later rename can overtake it."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def seal(
+    part: Path,
+    name: str,
+    class_names: tuple[str, ...],
+    labels: np.ndarray | None,
+    attributes: dict[str, np.ndarray],
+    card: dict[str, Any],
+) -> None:
+    """Complete a folder that already holds images.npy: labels, attributes and, last, the card.
+
+    Raises
+    ------
+    UserError
+        When the card cannot be written as JSON.
+    """
+    if labels is not None:
+        np.save(part / LABELS_FILE, labels, allow_pickle=False)
+    if attributes:
+        np.savez(part / ATTRIBUTES_FILE, **attributes)
+    arrays = {"images": np.load(part / IMAGES_FILE, mmap_mode="r", allow_pickle=False)}
+    arrays |= {} if labels is None else {"labels": labels}
+    arrays |= {f"attributes/{key}": values for key, values in attributes.items()}
+    entries = {key: _entry(array) for key, array in arrays.items()}
+    digest = hashlib.sha256(json.dumps([class_names, entries], sort_keys=True).encode()).hexdigest()
+    files = {path.name: path.stat().st_size for path in sorted(part.iterdir()) if path.is_file()}
+    record = {
+        "format": FORMAT,
+        "name": name,
+        "class_names": list(class_names),
+        "arrays": entries,
+        "files": files,
+        "card": {**card, "name": name, "digest": digest},
+    }
+    try:
+        text = json.dumps(record, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: the card must hold only what JSON can hold; {error}") from error
+    for file_name in files:
+        sync(part / file_name)
+    atomic_write(part / CARD_FILE, text + "\n")
+
+
+def read(folder: Path, *, verify: bool = False) -> dict[str, Any]:
+    """Return the fields of the set in ``folder``, its images memory-mapped, after checking its files.
+
+    A folder that is replaced meanwhile is read again, so that no two states of it are ever mixed and
+    the instant between two renames goes unnoticed.
+    """
+    patience = 100
+    while True:
+        patience -= 1
+        before = _identity(folder)
+        try:
+            fields = _read(folder, verify)
+        except (UserError, FileNotFoundError):
+            steps_aside = before is None and any(folder.parent.glob(f".{folder.name}.*.part/{STEPPED_ASIDE}"))
+            if patience == 0 or (_identity(folder) == before and not steps_aside):
+                raise
+            time.sleep(0.01)
+        else:
+            if _identity(folder) == before:
+                return fields
+
+
+def _identity(folder: Path) -> tuple[int, ...] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns  # numbers of deleted folders are used again
+
+
+def _read(folder: Path, verify: bool) -> dict[str, Any]:
+    record = read_record(folder)
+    for file_name, size in record["files"].items():
+        path = folder / file_name
+        came = path.stat().st_size if path.is_file() else None
+        if came != size:
+            raise _damaged(folder, f"{file_name} should be {size} bytes and is {'missing' if came is None else came}")
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        for key in record["arrays"]:
+            if key == "images":
+                arrays[key] = np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)
+            elif key == "labels":
+                arrays[key] = np.load(folder / LABELS_FILE, allow_pickle=False)
+        if ATTRIBUTES_FILE in record["files"]:
+            with np.load(folder / ATTRIBUTES_FILE, allow_pickle=False) as attributes:
+                arrays |= {f"attributes/{key}": attributes[key] for key in attributes.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(folder, str(error)) from error
+    _compare(folder, record["arrays"], arrays, verify)
+    return {
+        "name": record["name"],
+        "images_u8": arrays["images"],
+        "labels": arrays.get("labels"),
+        "class_names": tuple(record["class_names"]),
+        "attributes": {k.removeprefix("attributes/"): v for k, v in arrays.items() if k.startswith("attributes/")},
+        "card": record["card"],
+    }
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the parsed card.json of a saved set without opening its arrays."""
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not a prepared image set: it has no {CARD_FILE}; prepare it again")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        known = record["format"] == FORMAT and {"name", "class_names", "arrays", "files", "card"} <= record.keys()
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, f"{CARD_FILE} cannot be read ({error})") from error
+    if not known or "images" not in record["arrays"]:
+        raise _damaged(folder, f"{CARD_FILE} is of another format than {FORMAT!r}")
+    return record
+
+
+def _entry(array: np.ndarray) -> dict[str, Any]:
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": array_digest(array)}
+
+
+def _damaged(folder: Path, why: str) -> UserError:
+    return UserError(f"the prepared image set {folder} is damaged: {why}; delete that folder and prepare it again")
+
+
+def _compare(folder: Path, entries: dict[str, Any], arrays: dict[str, np.ndarray], verify: bool) -> None:
+    if entries.keys() != arrays.keys():
+        raise _damaged(folder, f"the card lists {sorted(entries)} and the files hold {sorted(arrays)}")
+    for key, entry in entries.items():
+        array = arrays[key]
+        if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
+            raise _damaged(folder, f"{key} is {array.dtype.str} {list(array.shape)}, not as on the card")
+        if verify and array_digest(array) != entry["sha256"]:
+            raise _damaged(folder, f"the bytes of {key} are not those the card was written for")
+
 
 ATTRIBUTE_DTYPES = (np.dtype(np.bool_), np.dtype(np.int64), np.dtype(np.float32))
 
@@ -159,10 +328,10 @@ class ImageSet:
         the shape, size and SHA-256 digest of each.
         """
         folder = Path(folder)
-        with folders.exclusive(folder) as alone:
-            with folders.new_folder(folder, clean=alone) as part:
-                np.save(part / storage.IMAGES_FILE, self.images_u8, allow_pickle=False)
-                storage.seal(part, self.name, self.class_names, self.labels, self.attributes, self.card)
+        with exclusive(folder) as alone:
+            with new_folder(folder, clean=alone) as part:
+                np.save(part / IMAGES_FILE, self.images_u8, allow_pickle=False)
+                seal(part, self.name, self.class_names, self.labels, self.attributes, self.card)
             return ImageSet.load(folder)
 
     @classmethod
@@ -182,7 +351,7 @@ class ImageSet:
         UserError
             When the card is missing or a file does not match it.
         """
-        return cls(**storage.read(Path(folder), verify=verify))
+        return cls(**read(Path(folder), verify=verify))
 
 
 def _check_images(name: str, images_u8: np.ndarray) -> None:
@@ -210,7 +379,7 @@ def _check_labels(name: str, labels: np.ndarray | None, class_names: tuple[str, 
 
 
 def _check_attribute(name: str, key: str, values: np.ndarray, num_images: int) -> None:
-    if not isinstance(key, str) or not storage.is_plain_name(key):
+    if not isinstance(key, str) or not is_plain_name(key):
         raise UserError(f"{name}: an attribute's name holds letters, digits, '_', '-' and '.'; got {key!r}")
     if not isinstance(values, np.ndarray) or values.dtype not in ATTRIBUTE_DTYPES:
         came = getattr(values, "dtype", type(values).__name__)
@@ -238,3 +407,95 @@ def _rows(image_set: ImageSet, indices: slice | Sequence[int] | np.ndarray) -> s
     if high - low + 1 == rows.size and (np.diff(rows) == 1).all():
         return slice(low, high + 1)
     return rows
+
+
+try:
+    import fcntl
+except ImportError:  # Windows: new folders are still unique, only the waiting for one another is lost
+    fcntl = None
+
+ATTEMPTS = 50  # more than one is needed only where writers cannot lock one another out
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[bool]:
+    """Wait for, then hold, the writer's lock of ``folder``; yield False where there are no locks.
+
+    The kernel drops the lock of a process that dies, however it dies.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
+    descriptor = _lock(path)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)  # before the lock is dropped: a waiter then sees that it is gone
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, *, clean: bool) -> Iterator[Path]:
+    """Yield a new folder that takes ``folder``'s place on success and vanishes on failure.
+
+    ``clean`` removes what dead writers left; only the lock's holder knows that they are dead.
+
+    Raises
+    ------
+    UserError
+        When ``folder`` holds something that is not an image set.
+    """
+    if folder.exists() and not (folder / CARD_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(
+            f"{folder} exists and is not an image set, so it is not replaced; move it away or choose another name"
+        )
+    if clean:
+        for left in folder.parent.glob(f".{folder.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        part.chmod(default_mode(0o777))
+        yield part
+        _swap(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _lock(path: Path) -> int | None:
+    if fcntl is None:
+        return None
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass  # the holder before us removed the file when it was done: take a fresh one
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _swap(part: Path, folder: Path) -> None:
+    """Rename ``part`` to ``folder``; a folder cannot be renamed onto a full one, so that one steps aside."""
+    aside: list[Path] = []
+    try:
+        for attempt in range(ATTEMPTS):
+            try:
+                os.replace(part, folder)
+                return
+            except OSError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            aside.append(Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part")))
+            with contextlib.suppress(FileNotFoundError):  # another writer moved it first
+                os.replace(folder, aside[-1] / STEPPED_ASIDE)
+    finally:
+        for left in aside:  # only now: a reader that finds no folder looks here to know that one is coming
+            shutil.rmtree(left, ignore_errors=True)

@@ -4,30 +4,225 @@ Axes: n images, c channels, h x w pixels; ``_u8`` pixels 0..255.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.sources import load_image_set
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.claims import CLAIMS
-from dcgan_lib.evaluation.class_quality import ClassQuality, class_quality, save_classes
-from dcgan_lib.evaluation.details import save_details
-from dcgan_lib.evaluation.digits import DigitReport, digit_report
 from dcgan_lib.evaluation.distances import Distance, fid, kid
-from dcgan_lib.evaluation.evidence import check_command
-from dcgan_lib.evaluation.features import get_features
+from dcgan_lib.evaluation.features import FeatureExtractor, get_features
+from dcgan_lib.evaluation.ledger import CLAIMS, Result, check_command, load_details, record, save_details
 from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
-from dcgan_lib.evaluation.probe_files import load_probe
-from dcgan_lib.evaluation.results import Result, record
-from dcgan_lib.models.networks import AnyGenerator
+from dcgan_lib.evaluation.probes import Probe, frame, load_probe
+from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
+from dcgan_lib.models.baselines import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training.checkpoints import load_config, load_generator, untrained_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassQuality:
+    """Hold what was measured of one class.
+
+    Parameters
+    ----------
+    label : int
+        The class that was asked for.
+    agreement : Estimate
+        Share of its samples that a classifier names so.
+    mistaken_for : int or None
+        The class that the others are named most often; None when there are no others.
+    precision : Estimate
+        Share of samples that lie inside the real images' manifold: they look real.
+    recall : Estimate
+        Share of real images that lie inside the samples' manifold: the samples are as varied.
+    n : int
+        Samples, and as many real images.
+    """
+
+    label: int
+    agreement: Estimate
+    mistaken_for: int | None
+    precision: Estimate
+    recall: Estimate
+    n: int
+
+
+def precision_recall(real_nf: np.ndarray, fake_nf: np.ndarray, *, k: int = 3) -> tuple[Estimate, Estimate]:
+    """Measure precision and recall of samples by the balls around each point.
+
+    Parameters
+    ----------
+    real_nf, fake_nf : ndarray
+        Features, n x f; equally many, because the balls shrink as n grows.
+    k : int, default 3
+        A point's ball reaches to its k-th nearest neighbour among its own kind.
+
+    Returns
+    -------
+    precision, recall : Estimate
+        Share of samples inside some real image's ball, and of real images inside some sample's ball.
+
+    Raises
+    ------
+    UserError
+        If the numbers differ, or there are no more than k.
+
+    Notes
+    -----
+    Kynkaanniemi et al. (2019).
+    """
+    if len(real_nf) != len(fake_nf) or len(real_nf) <= k:
+        raise UserError(
+            f"precision and recall need equally many images, more than {k}, but got {len(real_nf)} and {len(fake_nf)}"
+        )
+    return _share_inside(fake_nf, real_nf, k), _share_inside(real_nf, fake_nf, k)
+
+
+def _share_inside(points_nf: np.ndarray, centres_nf: np.ndarray, k: int) -> Estimate:
+    search = NearestNeighbors(algorithm="brute").fit(centres_nf)
+    radii_n = search.kneighbors(centres_nf, k + 1)[0][:, -1]  # the nearest is the point itself
+    distances, rows = search.kneighbors(points_nf, len(centres_nf))
+    return wilson_interval(int((distances <= radii_n[rows]).any(1).sum()), len(points_nf))
+
+
+def class_quality(
+    real_u8: np.ndarray,
+    real_labels: np.ndarray,
+    fake_u8: np.ndarray,
+    asked: np.ndarray,
+    named: np.ndarray,
+    features: FeatureExtractor,
+) -> tuple[ClassQuality, ...]:
+    """Measure a conditional generator class by class.
+
+    Parameters
+    ----------
+    real_u8, fake_u8 : ndarray
+        Held-out images and samples, uint8, n x c x h x w.
+    real_labels, asked, named : ndarray
+        int64: classes of the real images, those asked of the generator, and those a classifier names.
+    features : FeatureExtractor
+        Where the manifolds are.
+
+    Returns
+    -------
+    tuple of ClassQuality
+        One a class, in order; n is what the rarer side has.
+    """
+    real_nf, fake_nf, rows = features.extract(real_u8), features.extract(fake_u8), []
+    for label in np.unique(asked):
+        real, mine = np.flatnonzero(real_labels == label), np.flatnonzero(asked == label)
+        n = min(len(real), len(mine))
+        precision, recall = precision_recall(real_nf[real[:n]], fake_nf[mine[:n]])
+        others = np.bincount(named[mine][named[mine] != label])
+        rows.append(
+            ClassQuality(
+                label=int(label), agreement=wilson_interval(int((named[mine] == label).sum()), len(mine)),
+                mistaken_for=int(others.argmax()) if others.sum() else None, precision=precision, recall=recall, n=n,
+            )
+        )  # fmt: skip
+    return tuple(rows)
+
+
+def save_classes(name: str, rows: tuple[ClassQuality, ...], root: Path | None = None) -> None:
+    """Keep the rows beside the ledger, as ``classes/NAME.json``."""
+    save_details(f"classes/{name}", [asdict(row) for row in rows], root)
+
+
+def load_classes(name: str, root: Path | None = None) -> tuple[ClassQuality, ...]:
+    """Return what `save_classes` kept.
+
+    Raises
+    ------
+    UserError
+        If there is nothing of that name.
+    """
+    kept = load_details(f"classes/{name}", f"dcgan evaluate {name} --record {name}", root)
+    estimates = ("agreement", "precision", "recall")
+    return tuple(
+        ClassQuality(**{key: Estimate(*value) if key in estimates else value for key, value in row.items()})
+        for row in kept
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DigitReport:
+    """Hold what a classifier says of generated digits.
+
+    Parameters
+    ----------
+    recognised : Estimate
+        Share of images that the classifier names with confidence over 0.9.
+    evenness : Estimate
+        Entropy of the classes named, over the log of their number: 1 when all are equally frequent.
+    counts : tuple of int
+        Images named as each class.
+    agreement : Estimate or None
+        For a conditional generator: share of images named as the class that was asked for.
+    named : ndarray
+        int64, shape (n,): the class each image is named.
+    n : int
+        Images.
+    """
+
+    recognised: Estimate
+    evenness: Estimate
+    counts: tuple[int, ...]
+    agreement: Estimate | None
+    named: np.ndarray
+    n: int
+
+
+def digit_report(images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | None = None) -> DigitReport:
+    """Score generated digits with a digit classifier.
+
+    Parameters
+    ----------
+    images_u8 : ndarray
+        uint8, n x c x h x w; up to 4 pixels a side smaller than the probe's images, and then framed
+        in black, as 28x28 digits are for the 32x32 classifier.
+    probe : Probe
+        With a class head called "label", such as ``load_probe("probe-mnist")``.
+    labels : ndarray, optional
+        The classes asked of a conditional generator, int64, shape (n,).
+
+    Raises
+    ------
+    UserError
+        If there are fewer than 2 images, their size does not fit, or ``labels`` has another length.
+    """
+    if len(images_u8) < 2 or (labels is not None and len(labels) != len(images_u8)):
+        num_labels = "no" if labels is None else len(labels)
+        raise UserError(f"a report needs 2 images and as many labels, but got {len(images_u8)} and {num_labels} labels")
+    num_classes = probe.head("label").num_outputs
+    probabilities = probe.predict(frame(torch.from_numpy(np.array(images_u8)), probe.config.image_size).numpy())[
+        "label"
+    ]
+    named, n = probabilities.argmax(1), len(images_u8)
+    agreement = None if labels is None else wilson_interval(int((named == labels).sum()), n)
+    return DigitReport(
+        recognised=wilson_interval(int((probabilities.max(1) > 0.9).sum()), n),
+        evenness=bootstrap_interval(lambda k: _evenness(k, num_classes), named),
+        counts=tuple(np.bincount(named, minlength=num_classes).tolist()),
+        agreement=agreement,
+        named=named,
+        n=n,
+    )
+
+
+def _evenness(named_n: np.ndarray, num_classes: int) -> float:
+    shares = np.bincount(named_n, minlength=num_classes) / len(named_n)
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum() / np.log(num_classes)) + 0.0  # never -0
+
 
 FEATURES_OF = {
     "mnist": "mnist-classifier",

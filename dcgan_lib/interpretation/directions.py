@@ -20,9 +20,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from dcgan_lib.errors import UserError, answers_mistakes
-from dcgan_lib.evaluation.probe_files import load_probe
-from dcgan_lib.evaluation.probe_model import Probe
-from dcgan_lib.evaluation.strokes import stroke_style
+from dcgan_lib.evaluation.probes import Probe, load_probe
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
@@ -199,3 +197,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def stroke_style(images_u8: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure slant, weight and width.
+
+    Parameters
+    ----------
+    images_u8 : ndarray
+        uint8, n x 1 x h x w.
+
+    Returns
+    -------
+    dict of str to ndarray
+        float32, shape (n,), NaN for a black image. ``slant``: columns to the right per row upwards, by which the
+        digit leans. ``weight``: ink as a share of the image. ``width``: spread of the ink along rows, over its spread
+        along columns.
+
+    Raises
+    ------
+    UserError
+        If the images are not grey.
+
+    Notes
+    -----
+    From the moments of the ink, as in the classical deskewing of MNIST (LeCun et al., 1998).
+    """
+    if images_u8.ndim != 4 or images_u8.shape[1] != 1:
+        raise UserError(f"strokes are read off grey images, n x 1 x h x w, but got shape {images_u8.shape}")
+    ink = images_u8[:, 0].astype(np.float64) / 255
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = ink / ink.sum((1, 2), keepdims=True)
+        up, right = -np.arange(ink.shape[1])[:, None], np.arange(ink.shape[2])
+        centre = [(share * axis).sum((1, 2)) for axis in (up, right)]
+        off_up, off_right = (axis - middle[:, None, None] for axis, middle in zip((up, right), centre, strict=True))
+        var_up, var_right, both = (
+            (share * a * b).sum((1, 2)) for a, b in ((off_up, off_up), (off_right, off_right), (off_up, off_right))
+        )
+        style = {"slant": both / var_up, "weight": ink.mean((1, 2)), "width": np.sqrt(var_right / var_up)}
+    return {
+        name: np.where(np.isfinite(values) & (ink.sum((1, 2)) > 0), values, np.nan).astype(np.float32)
+        for name, values in style.items()
+    }

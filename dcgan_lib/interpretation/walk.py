@@ -7,7 +7,7 @@ independent of each other, so intervals are over them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from torch import Tensor
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.neighbours import nearest
-from dcgan_lib.evaluation.probe_model import Probe
+from dcgan_lib.evaluation.probes import Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval, wilson_interval
-from dcgan_lib.interpretation.phases import SURE, all_phases, object_chances
-from dcgan_lib.models.networks import AnyGenerator
+from dcgan_lib.models.baselines import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 
 Curve = Literal["linear", "spherical"]
@@ -278,3 +277,62 @@ def _check_paths(paths_u8: np.ndarray) -> None:
     if paths_u8.ndim != 5 or paths_u8.dtype != np.uint8 or len(paths_u8) < 2 or paths_u8.shape[1] < 3:
         came = f"{paths_u8.dtype} of shape {paths_u8.shape}"
         raise UserError(f"paths are uint8, s x t x c x h x w, with 2 segments of 3 pictures or more, but got {came}")
+
+
+SURE = 0.9
+"""A probe is sure of an object above this probability, and of its absence below 1 - this."""
+
+
+class Phase(NamedTuple):
+    """Hold a stretch of a segment in which the probe is sure of the same thing; doubt in between is part of it.
+
+    ``first`` and ``last`` are its outer sure pictures, ``surest`` is the one that it is surest of, and ``chance`` what
+    it says there.
+    """
+
+    present: bool
+    first: int
+    last: int
+    surest: int
+    chance: float
+
+
+def object_chances(probe: Probe, paths_u8: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Read the yes-or-no heads of a probe along paths: their names, and float, s x t x o.
+
+    Raises
+    ------
+    UserError
+        If the probe has no such head, or reads pictures of another size.
+    """
+    names = [head.name for head in probe.config.heads if head.kind == "boolean"]
+    if not names:
+        raise UserError("the probe has no yes-or-no head, so nothing can appear or disappear for it")
+    answers = probe.predict(paths_u8.reshape(-1, *paths_u8.shape[2:]))
+    return names, np.stack([answers[name] for name in names], -1).reshape(*paths_u8.shape[:2], -1)
+
+
+def find_phases(chance_t: np.ndarray, sure: float = SURE) -> list[Phase]:
+    """Return the phases of one object along one segment, in order; each shows the opposite of the one before.
+
+    Parameters
+    ----------
+    chance_t : ndarray
+        Shape (t,), 0..1.
+    sure : float
+        See `SURE`.
+    """
+    found: list[Phase] = []
+    for t in np.flatnonzero((chance_t > sure) | (chance_t < 1 - sure)).tolist():
+        chance, present = float(chance_t[t]), bool(chance_t[t] > sure)
+        if not found or found[-1].present != present:
+            found.append(Phase(present, t, t, t, chance))
+        else:
+            surer = abs(chance - 0.5) > abs(found[-1].chance - 0.5)
+            found[-1] = found[-1]._replace(last=t, **({"surest": t, "chance": chance} if surer else {}))
+    return found
+
+
+def all_phases(chance_sto: np.ndarray, sure: float = SURE) -> list[list[list[Phase]]]:
+    """Return the phases of each segment and, in it, of each object; see `find_phases`."""
+    return [[find_phases(chance_t, sure) for chance_t in chance_to.T] for chance_to in chance_sto]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
+from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator
 
 _SHOWN = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm1d | nn.BatchNorm2d
 

@@ -3,13 +3,18 @@
 Axes: b batch, d latent, c h w channels and grid; ``x_u8`` pixels 0..255.
 """
 
+import math
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.networks import AnyGenerator
+from dcgan_lib.models.baselines import AnyGenerator
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
@@ -149,3 +154,36 @@ def refresh_batch_norm(
     generator.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def write_grid(path: Path, pictures_u8: np.ndarray, columns: int | None = None) -> None:
+    """Write pictures as one PNG, two white pixels apart; the last row may be short, and one alone has no border.
+
+    Raises
+    ------
+    UserError
+        If ``columns`` is less than 1, or the file cannot be written.
+    """
+    if columns is None:
+        columns = math.ceil(math.sqrt(len(pictures_u8)))
+    if columns < 1:
+        raise UserError(f"columns must be at least 1, but it is {columns}")
+    grid = make_grid(torch.from_numpy(pictures_u8), columns, padding=2, pad_value=255)
+    _save(path, grid.permute(1, 2, 0).numpy())
+
+
+def write_separately(folder: Path, pictures_u8: np.ndarray) -> None:
+    """Write pictures as 000000.png and so on."""
+    digits = max(6, len(str(len(pictures_u8) - 1)))
+    for number, picture in enumerate(pictures_u8):
+        _save(folder / f"{number:0{digits}d}.png", picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot write {path} ({error}): choose a writable place and a name that ends in .png"
+        ) from error

@@ -8,18 +8,23 @@ seed and the step.
 """
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from dcgan_lib import __version__
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
+from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
+from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, checkpoints_root
 from dcgan_lib.training.step import Gan
 
@@ -275,3 +280,171 @@ def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None, star
         )
     if about.get("digest") != digest:
         raise UserError(f"{run_dir} was trained on another image set ({about.get('image_set')}): choose another folder")
+
+
+MAX_METRICS, MAX_GRIDS = 200, 10
+LOADERS = {"generator": load_generator, "discriminator": load_discriminator}
+Keep = Literal["both", "generator", "discriminator"]
+WRITTEN = {"generator.safetensors", "discriminator.safetensors", "config.json", "metrics.jsonl", "card.md", "samples"}
+
+
+def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both") -> Path:
+    """Copy a run's weights in half precision, its settings, metrics and samples, and write its card.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A finished run.
+    name : str
+        Folder under ``data/checkpoints``; an earlier checkpoint of that name is replaced.
+    command : str
+        What made the run; the card prints it.
+    keep : {"both", "generator", "discriminator"}, default "both"
+        One network alone makes the checkpoint half as large.
+
+    Returns
+    -------
+    Path
+        The checkpoint's folder. Its ``metrics.jsonl`` keeps every k-th line, 200 at most, and ``samples`` every k-th
+        grid, 10 at most, the last one among them.
+
+    Raises
+    ------
+    UserError
+        If the run has not ended, the name is not a plain one, or what belongs to the earlier checkpoint's weights
+        (directions, exemplars, boxes) would be lost.
+    """
+    run, folder = find_run(run_dir), checkpoints_root() / name
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"a checkpoint's name must be a plain word such as faces, but it is {name!r}")
+    metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
+    if not metrics:
+        raise UserError(f"{run} has no metrics: train it before it is published")
+    networks = {kind: load(run) for kind, load in LOADERS.items() if keep in ("both", kind)}
+    others = sorted(path.name for path in folder.glob("*") if path.name not in WRITTEN)
+    if others:
+        raise UserError(f"{folder} also holds {', '.join(others)}, made for its weights: move them away, then publish")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "samples").mkdir(parents=True)
+    for kind, network in networks.items():
+        save_weights(folder / f"{kind}.safetensors", network, half=True)
+    save_config(folder, config, about)
+    every = -(-len(metrics) // MAX_METRICS)
+    atomic_write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics[every - 1 :: every]))
+    grids = sorted(run.glob("samples/*.png"), reverse=True)
+    for path in grids[:: max(1, -(-len(grids) // MAX_GRIDS))]:
+        Image.open(path).save(folder / "samples" / f"{path.stem}.webp", quality=80)
+    atomic_write(folder / "card.md", _card(name, command, metrics[-1], run, keep))
+    return folder
+
+
+def _networks(model: ModelConfig) -> str:
+    if model.architecture == "dense":
+        return f"fully connected, {model.num_stages} hidden layers of {model.hidden_units} units"
+    return f"DCGAN, base width {model.base_width}, kernel {model.kernel_size}"
+
+
+def _card(name: str, command: str, last: dict[str, float], run: Path, keep: Keep) -> str:
+    config, about = load_config(run)
+    model = config.model
+    height, width = model.image_size
+    rows = {
+        "made by": f"`{command}`",
+        "image set": f"{about['image_set']}, {about['images']:,} images (data/README.md has source and licence)",
+        "pictures": f"{model.num_channels} x {height} x {width}",
+        "networks": f"{_networks(model)}, z of {model.z_dim}, {model.z_distribution}",
+        "training": f"{last['step']:,} steps of {config.batch_size}, {last['epoch']:.1f} epochs, "
+        f"{last['seconds'] / 60:.0f} minutes, {config.precision}, seed {config.seed}",
+        "stored": "half precision, batch-norm statistics measured afresh at the end",
+        "versions": f"dcgan_lib {__version__}, torch {torch.__version__.partition('+')[0]}",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    shown = f"# {name}\n\n| | |\n|---|---|\n{table}\n"
+    if keep == "discriminator":
+        return shown
+    return (
+        f"{shown}\nHow good it is: `dcgan results --section ours.{name}.`; to measure again: "
+        f"`dcgan evaluate {name} --record {name}`.\n"
+    )
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read ``metrics.jsonl``; a last line cut off by a crash is left out, a missing file is empty."""
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for text in path.read_text().splitlines() if path.exists() else ():
+            try:
+                yield json.loads(text)
+            except json.JSONDecodeError:
+                return
+
+    return list(lines())
+
+
+def draw(
+    checkpoint: str | Path,
+    num_images: int,
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    best_of: int = 1,
+    batch_stats: bool = False,
+) -> np.ndarray:
+    """Draw pictures from a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A committed checkpoint's name or a run's folder.
+    num_images : int
+        How many to return.
+    seed : int
+        Of the latent vectors.
+    label : int, optional
+        Class for a conditional generator; by default all in turn.
+    best_of : int
+        Draw this many times as many and keep the most real ones in the discriminator's eyes, best
+        first. They are picked, so they say nothing about the generator's average.
+    batch_stats : bool
+        See ``generate_u8``.
+
+    Returns
+    -------
+    ndarray
+        uint8, n x c x h x w.
+
+    Raises
+    ------
+    UserError
+        If there is no such checkpoint, no discriminator to pick with, or no such class, or a number is
+        out of range.
+    """
+    total = num_images * best_of
+    for name, value, low in (("num_images", num_images, 1), ("best_of", best_of, 1), ("seed", seed, 0)):
+        if not low <= value < 2**63:
+            raise UserError(f"{name} must be at least {low} and below 2**63, but it is {value}")
+    if batch_stats and total == 1:
+        raise UserError("one picture alone has no batch statistics: draw at least 2, or use the running statistics")
+    generator = load_generator(checkpoint)
+    labels_n = _labels(total, generator.config.num_classes, label)
+    z_nd = sample_latents(total, generator.config, seeded(seed))
+    size = next((size for size in range(256, 1, -1) if total % size != 1), 256)  # one alone has no batch statistics
+    pictures = generate_u8(generator, z_nd, labels_n, batch_stats=batch_stats, batch_size=size)
+    if best_of == 1:
+        return pictures
+    discriminator = load_discriminator(checkpoint)
+    with torch.no_grad():
+        x_nchw = from_u8(torch.from_numpy(pictures), generator.config)
+        parts = [slice(start, start + 256) for start in range(0, total, 256)]
+        logits = torch.cat([discriminator(x_nchw[p], None if labels_n is None else labels_n[p]) for p in parts])
+    return pictures[logits.argsort(descending=True)[:num_images].numpy()]
+
+
+def _labels(num: int, num_classes: int, label: int | None) -> torch.Tensor | None:
+    """Return the class of each picture, None for a generator without classes."""
+    if label is not None and not 0 <= label < num_classes:
+        allowed = f"0 to {num_classes - 1}" if num_classes else "left out, because this generator has no classes"
+        raise UserError(f"label must be {allowed}, but it is {label}")
+    if not num_classes:
+        return None
+    return torch.arange(num) % num_classes if label is None else torch.full((num,), label)

@@ -5,17 +5,20 @@ uninterrupted one bit for bit on the same CPU with the same number of threads.
 """
 
 import copy
+import json
 import math
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,12 +28,259 @@ from tqdm import tqdm
 from dcgan_lib.config import TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.sampling import generate_u8, refresh_batch_norm, sample_latents, seeded
+from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded
+from dcgan_lib.paths import atomic_write
 from dcgan_lib.training import checkpoints
-from dcgan_lib.training.batches import Batches, draw_latents, draw_shifts, identity
-from dcgan_lib.training.log import MetricsLog, RunningMeans, find_trouble
-from dcgan_lib.training.step import Gan, make_gan, scheduled_learning_rate, train_step
-from dcgan_lib.training.threads import probe_threads
+from dcgan_lib.training.checkpoints import read_metrics
+from dcgan_lib.training.step import (
+    Augment,
+    Gan,
+    StepRecord,
+    generate,
+    make_gan,
+    scheduled_learning_rate,
+    shift_images,
+    train_step,
+    unchanged,
+    update_discriminator,
+    update_generator,
+)
+
+
+class Batches:
+    """Give the minibatch of any step: a shuffled pass over the set, then another.
+
+    Parameters
+    ----------
+    image_set : ImageSet
+        At least ``batch_size`` images; labels when the network is conditional.
+    config : TrainConfig
+        Batch size, seed and value range.
+    device : torch.device
+        On a GPU the whole set is moved there once, as uint8.
+    """
+
+    def __init__(self, image_set: ImageSet, config: TrainConfig, device: torch.device) -> None:
+        _check_fit(image_set, config)
+        self._config, self._device, self._size = config, device, config.batch_size
+        self.per_epoch = len(image_set) // self._size
+        self._images, self._labels = image_set.images_u8, image_set.labels if config.model.num_classes else None
+        if device.type != "cpu":
+            self._images = torch.as_tensor(np.asarray(self._images)).to(device)
+        self._epoch, self._order, self._mirrored = -1, np.empty(0, int), np.empty(0, bool)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Return ``x_bchw`` in the networks' range and ``labels_b`` or None."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self._config.seed, epoch])
+            self._epoch, self._order = epoch, rng.permutation(len(self._images))
+            self._mirrored = rng.random(len(self._images)) < 0.5 * self._config.mirror
+        chosen = np.sort(self._order[place * self._size : (place + 1) * self._size])  # in file order: fewer page faults
+        x_u8 = self._images[chosen]
+        x_bchw = from_u8(torch.as_tensor(x_u8), self._config.model)
+        if self._config.mirror:
+            mirrored = torch.as_tensor(self._mirrored[chosen], device=x_bchw.device)
+            x_bchw = torch.where(mirrored[:, None, None, None], x_bchw.flip(3), x_bchw)
+        if self._config.channels_last:
+            x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
+        labels = None if self._labels is None else torch.as_tensor(self._labels[chosen]).to(self._device)
+        return x_bchw, labels
+
+
+def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
+    """Refuse a set that the networks cannot read."""
+    model = config.model
+    wanted = (model.num_channels, *model.image_size)
+    got = image_set.images_u8.shape[1:]
+    if tuple(got) != wanted:
+        raise UserError(
+            f"the networks read images of shape {wanted} (channels, height, width), "
+            f"but {image_set.name!r} has {tuple(got)}: "
+            "set image_size and num_channels to match, or prepare the images at that size"
+        )
+    if len(image_set) < config.batch_size:
+        raise UserError(
+            f"{image_set.name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: "
+            "lower batch_size"
+        )
+    if model.num_classes and (image_set.labels is None or int(np.max(image_set.labels)) >= model.num_classes):
+        raise UserError(
+            f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, "
+            f"which {image_set.name!r} does not have"
+        )
+
+
+def identity(image_set: ImageSet) -> str | None:
+    """Return what tells one set from another: its digest, or the digest of what it was cut from, and the cut."""
+    card = image_set.card
+    if "digest" in card or "cut_from" not in card:
+        return card.get("digest")
+    parts = (card["cut_from"].get("digest"), card.get("split"), card.get("subset_seed"), len(image_set))
+    return "/".join(str(part) for part in parts if part is not None)
+
+
+def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callable[[int], Tensor]:
+    """Return the function that draws a step's latent vectors, the same ones whenever it is asked."""
+
+    def draw(turn: int) -> Tensor:
+        key = np.random.SeedSequence([config.seed, step, turn]).generate_state(1, np.uint64)[0]
+        return sample_latents(config.batch_size, config.model, seeded(int(key >> 1))).to(device)
+
+    return draw
+
+
+def draw_shifts(config: TrainConfig, step: int) -> Augment:
+    """Return the function that shifts images at random, the same way whenever a step is taken again."""
+    if not config.d_shift:
+        return unchanged
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, step], spawn_key=(1,)))
+
+    def shift(x_bchw: Tensor) -> Tensor:
+        pixels = rng.integers(-config.d_shift, config.d_shift + 1, (len(x_bchw), 2))
+        return shift_images(x_bchw, torch.as_tensor(pixels))
+
+    return shift
+
+
+def probe_threads(gan: Gan, batches: Callable[[int], tuple[Tensor, Tensor | None]], *, num_steps: int = 3) -> int:
+    """Time a few steps on a copy of the networks and return the fastest number of threads.
+
+    Parameters
+    ----------
+    gan : Gan
+        Left as it is. On a GPU nothing is timed and PyTorch's own choice is returned.
+    batches : callable
+        Gives the minibatch of a step.
+    num_steps : int, default 3
+        Steps that are timed for each number of threads, after one that is not.
+
+    Notes
+    -----
+    OpenMP threads wait for each other by spinning. When another process holds a core, training
+    with every core can be five to ten times slower than with one fewer.
+    """
+    most = os.cpu_count() or 1
+    before = torch.get_num_threads()
+    if gan.device.type != "cpu" or most == 1:
+        return before
+    trial = copy.deepcopy(gan)
+    x_bchw, labels_b = batches(0)
+    z_bd = sample_latents(len(x_bchw), gan.config.model, seeded(0))
+
+    def one_step() -> None:
+        fake_bchw = generate(trial, z_bd, labels_b)
+        update_discriminator(trial, x_bchw, fake_bchw, labels_b)
+        update_generator(trial, fake_bchw, labels_b)
+
+    seconds = {}
+    for count in sorted({1, most // 2, most - 1, most} - {0}):
+        torch.set_num_threads(count)
+        one_step()
+        begun = time.perf_counter()
+        for _ in range(num_steps):
+            one_step()
+        seconds[count] = time.perf_counter() - begun
+    torch.set_num_threads(before)
+    return min(seconds, key=seconds.get)
+
+
+class RunningMeans:
+    """Average the records of many steps on the device, so that no step waits for a number."""
+
+    def __init__(self, pending: dict[str, list[float]] | None = None) -> None:
+        pairs = (pending or {}).items()
+        self._sums = {name: torch.tensor(total) for name, (total, _) in pairs}
+        self._counts = {name: int(count) for name, (_, count) in pairs}
+
+    def add(self, record: StepRecord) -> None:
+        """Add one step's record."""
+        for entry in fields(record):
+            value = getattr(record, entry.name)
+            if value is not None:
+                self._sums[entry.name] = self._sums.get(entry.name, torch.zeros_like(value)).to(value.device) + value
+                self._counts[entry.name] = self._counts.get(entry.name, 0) + 1
+
+    def pending(self) -> dict[str, list[float]]:
+        """Return the sums and counts since the last flush, from which they can be built again."""
+        return {name: [float(total), self._counts[name]] for name, total in self._sums.items()}
+
+    def flush(self) -> dict[str, float]:
+        """Return the means since the last flush and begin anew."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self.__init__()
+        return means
+
+
+class MetricsLog:
+    """Append one JSON object a line to ``metrics.jsonl``, and to TensorBoard where that is asked for.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    from_step : int
+        Lines after this step are dropped: they belong to a run that was killed before it saved.
+    tensorboard : bool
+        Also write TensorBoard events; needs the package ``tensorboard``.
+    """
+
+    def __init__(self, folder: Path, from_step: int, *, tensorboard: bool = False) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(self.path) if line["step"] <= from_step]
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self.path.open("a")
+        self._writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(folder / "tensorboard", purge_step=from_step)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line and hand it to the operating system."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._writer:
+            for name, value in line.items():
+                if name != "step":
+                    self._writer.add_scalar(name, value, line["step"])
+
+    def write_image(self, name: str, image_hwc: Any, step: int) -> None:
+        """Show a grid of samples in TensorBoard."""
+        if self._writer:
+            self._writer.add_image(name, image_hwc, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._writer:
+            self._writer.close()
+
+
+def find_trouble(line: dict[str, float]) -> str | None:
+    """Return a sentence about a run that is going wrong, or None.
+
+    Parameters
+    ----------
+    line : dict
+        One line of metrics.
+
+    Notes
+    -----
+    The thresholds are our choice. A discriminator that is sure of nearly every image gives the
+    generator a gradient that says little; at d_loss < 0.05 it has in effect won.
+    """
+    broken = [name for name in ("d_loss", "g_loss") if not math.isfinite(line.get(name, 0.0))]
+    if broken:
+        return f"{' and '.join(broken)} is no longer a finite number: lower the learning rate, or use float32"
+    if line.get("d_loss", 1.0) < 0.05:
+        return (
+            "the discriminator has won (d_loss below 0.05): the generator learns little from it; "
+            "try more g_updates, a lower learning rate, or more images"
+        )
+    if line.get("d_real", 1.0) < 0.02 and line.get("d_fake", 1.0) < 0.02:
+        return "the discriminator calls everything fake: it has collapsed; restart with another seed or a lower rate"
+    return None
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,24 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from dcgan_lib.config import TrainConfig
-from dcgan_lib.models.losses import discriminator_loss, generator_loss
-from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
+from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
+
+
+def discriminator_loss(real_logits_b: Tensor, fake_logits_b: Tensor) -> Tensor:
+    """Return the binary cross-entropy of calling real images real plus that of calling fakes fake.
+
+    Notes
+    -----
+    -log D(x) - log(1 - D(G(z))), each averaged over its batch; 2 log 2 = 1.386 at a coin's flip.
+    The authors' code adds the two terms; it does not average them.
+    """
+    return F.softplus(-real_logits_b).mean() + F.softplus(fake_logits_b).mean()
+
+
+def generator_loss(fake_logits_b: Tensor) -> Tensor:
+    """Return the non-saturating loss -log D(G(z)), averaged over the batch, as in the authors' code."""
+    return F.softplus(-fake_logits_b).mean()
+
 
 Augment = Callable[[Tensor], Tensor]
 

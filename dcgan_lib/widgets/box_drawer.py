@@ -13,9 +13,8 @@ import traitlets
 from traitlets import Int, List, Unicode
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.drawn_boxes import DrawnBoxes, check_boxes, load_boxes, save_boxes
-from dcgan_lib.training.checkpoints import find_run, load_config
-from dcgan_lib.training.samples import draw
+from dcgan_lib.evaluation.boxes import DrawnBoxes, check_boxes, load_boxes, save_boxes
+from dcgan_lib.training.checkpoints import draw, find_run, load_config
 from dcgan_lib.widgets.page import FOLDER
 
 NOTE = (

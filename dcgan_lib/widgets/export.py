@@ -5,6 +5,7 @@ has one more input per class, in every layer.
 """
 
 import base64
+import importlib.util
 import io
 import json
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import expit
 from torch import nn
+from tyro.conf import Positional
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
@@ -261,8 +264,6 @@ def _difference(
     exported: ExportedModel, generator: Generator, exact: np.ndarray | None
 ) -> tuple[float, int, np.ndarray]:
     """Return mean and maximum difference in pixels, and PyTorch's pictures for the next call."""
-    from dcgan_lib.widgets.reference import run_exported  # numpy only; there to keep this module short
-
     config = exported.config
     z_nd = np.stack([seed_latent(seed, config) for seed in range(NUM_CHECKED)])
     labels_n = np.arange(NUM_CHECKED) % config.num_classes if config.num_classes else None
@@ -271,3 +272,155 @@ def _difference(
         exact = generate_u8(generator, torch.from_numpy(z_nd), labels)
     apart = np.abs(run_exported(exported, z_nd, labels_n).astype(np.int16) - exact)
     return float(apart.mean()), int(apart.max()), exact
+
+
+def stored_weights(exported: ExportedModel, entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return one layer's weights, as the page reads them, and its biases; float32."""
+    columns, outputs = entry["inputs"] + exported.config.num_classes, entry["outputs"]
+    shape = (outputs, columns) if entry["kind"] == "linear" else (columns, outputs, *2 * (entry.get("kernel"),))
+    count = int(np.prod(shape))
+
+    def read(place: str, kind: str, size: int) -> np.ndarray:
+        return np.frombuffer(exported.weights, kind, size, entry[place])
+
+    weight = read("weight", "i1" if entry["type"] == "int8" else "<f2", count).astype(np.float32).reshape(shape)
+    if entry["type"] == "int8":
+        shared = (1,) if entry["kind"] == "linear" else (2, 3)  # the axes along which weights share a scale
+        scales = tuple(size for axis, size in enumerate(shape) if axis not in shared)
+        weight = weight * np.expand_dims(read("scale", "<f4", int(np.prod(scales))).reshape(scales), shared)
+    return weight, read("bias", "<f4", outputs)
+
+
+def run_exported(exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | None = None) -> np.ndarray:
+    """Turn latent vectors into pictures with the exported weights.
+
+    Parameters
+    ----------
+    exported : ExportedModel
+        From `export_model`.
+    z_nd : ndarray
+        float32, shape (n, z_dim).
+    labels_n : ndarray, optional
+        Class numbers, exactly when the network is conditional.
+
+    Returns
+    -------
+    ndarray
+        uint8, n x c x h x w.
+    """
+    num_classes, h = exported.config.num_classes, z_nd.astype(np.float32)
+    y_nk = np.eye(num_classes, dtype=np.float32)[labels_n] if num_classes else np.zeros((len(z_nd), 0), np.float32)
+    for entry in exported.about["layers"]:
+        weight, bias = stored_weights(exported, entry)
+        if entry["kind"] == "linear":
+            h = np.maximum(np.concatenate([h, y_nk], 1) @ weight.T + bias, 0)
+            h = h.reshape(-1, *entry["grid"]) if "grid" in entry else h
+        else:
+            spread = np.broadcast_to(y_nk[:, :, None, None], (*y_nk.shape, *h.shape[2:]))
+            h = _transposed_convolution(np.concatenate([h, spread], 1), weight, entry) + bias[:, None, None]
+            h = np.maximum(h, 0) if entry["relu"] else h
+    x_01 = (np.tanh(h) + 1) / 2 if exported.config.output == "tanh" else expit(h)
+    return np.rint(x_01 * 255).astype(np.uint8)
+
+
+def _transposed_convolution(h: np.ndarray, weight: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+    """Add each tap's contribution to a frame that is wide enough, then cut the frame off."""
+    k, stride, pad = entry["kernel"], entry["stride"], (entry["kernel"] - 1) // 2
+    (height, width), (tall, wide) = entry["in_size"], entry["out_size"]
+    n, inputs = h.shape[:2]
+    flat = h.transpose(0, 2, 3, 1).reshape(-1, inputs)
+    frame_size = (n, tall + 2 * k, wide + 2 * k, entry["outputs"])
+    frame = np.zeros(frame_size, np.float32)
+    for ky in range(k):
+        for kx in range(k):
+            tap = (flat @ weight[:, :, ky, kx]).reshape(n, height, width, -1)
+            frame[:, ky : ky + stride * height : stride, kx : kx + stride * width : stride] += tap
+    return frame[:, pad : pad + tall, pad : pad + wide].transpose(0, 3, 1, 2)
+
+
+def write_onnx(checkpoint: str | Path, path: str | Path) -> float | None:
+    """Write a checkpoint's generator as ONNX, float32, for any batch size.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A committed checkpoint's name, or a run's folder.
+    path : str or Path
+        The file; its input is ``z_bd`` (and ``labels_b``, int64, for a conditional generator), its output ``x_bchw``.
+
+    Returns
+    -------
+    float or None
+        Largest difference from PyTorch on five vectors, in the network's own units; None without onnxruntime.
+
+    Raises
+    ------
+    UserError
+        If the packages of the extra ``onnx`` are missing.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX needs {' and '.join(missing)}: pip install 'dcgan-lib[onnx]'")
+    generator = load_generator(checkpoint)
+    config, batch = generator.config, {0: torch.export.Dim("batch", min=1)}
+    given, names, axes = (_latents(config, 5),), ["z_bd"], {"z_bd": batch}
+    if config.num_classes:
+        given, names = (*given, torch.arange(5) % config.num_classes), [*names, "labels_b"]
+        axes["labels_b"] = batch
+    program = torch.onnx.export(
+        generator, given, input_names=names, output_names=["x_bchw"], dynamic_shapes=axes, dynamo=True, verbose=False
+    )
+    atomic_write(Path(path), program.model_proto.SerializeToString())
+    return _onnx_difference(Path(path), generator, given, names)
+
+
+def _latents(config: object, num: int) -> torch.Tensor:
+    return torch.from_numpy(np.stack([seed_latent(seed, config) for seed in range(num)]))
+
+
+@torch.no_grad()
+def _onnx_difference(path: Path, generator: torch.nn.Module, given: tuple, names: list[str]) -> float | None:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    fed = {name: value.numpy() for name, value in zip(names, given, strict=True)}
+    return float(np.abs(session.run(None, fed)[0] - generator(*given).numpy()).max())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a trained generator for the web: a script that the live explorer loads, or ONNX."""
+
+    checkpoint: Positional[str]
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
+    out: Path | None = None
+    """File to write; unset: NAME.js, or NAME.onnx with --onnx."""
+    precision: Literal["int8", "half"] = "int8"
+    """One byte a weight, layers that would suffer kept in half precision; or half precision throughout."""
+    samples: bool = False
+    """Add the stored pictures of its training."""
+    onnx: bool = False
+    """Write ONNX in float32 instead, and compare it with PyTorch if onnxruntime is installed."""
+
+    def run(self) -> None:
+        """Export, then say how large the file is and how far its pictures are from PyTorch's."""
+        from dcgan_lib.training.checkpoints import find_run
+
+        name = find_run(self.checkpoint).name
+        out = self.out or Path(f"{name}.{'onnx' if self.onnx else 'js'}")
+        if self.onnx:
+            apart = write_onnx(self.checkpoint, out)
+            checked = (
+                "not compared: onnxruntime is not installed" if apart is None else f"within {apart:.1g} of PyTorch"
+            )
+            print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, float32, {checked}")
+            return
+
+        exported = export_model(self.checkpoint, self.precision, samples=self.samples)
+        size, error = write_script(exported, out).stat().st_size, exported.about["error"]
+        print(
+            f"{out}: {size / 1e6:.1f} MB, {exported.precision}; off PyTorch's pixels by {error['mean']:.2f} of 255 "
+            f"levels on average, {error['max']} at most (n {error['pictures']} pictures)"
+        )

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.interpretation.arithmetic import pictures_of
-from dcgan_lib.interpretation.exemplars import Exemplars
+from dcgan_lib.interpretation.arithmetic import Exemplars, pictures_of
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training.checkpoints import load_generator
 

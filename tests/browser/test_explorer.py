@@ -15,10 +15,10 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.paths import checkpoints_root
 from dcgan_lib.training.checkpoints import load_generator, untrained_generator
-from dcgan_lib.widgets.explorer import Explorer, classic_script, explorer_html
+from dcgan_lib.widgets.explorer import Explorer
 from dcgan_lib.widgets.export import export_generator, export_model, names_for_pages, write_script
 from dcgan_lib.widgets.latents import seed_latent
-from dcgan_lib.widgets.page import FOLDER, MODES
+from dcgan_lib.widgets.page import FOLDER, MODES, classic_script, explorer_html
 
 pytestmark = pytest.mark.browser
 COMMITTED = names_for_pages()

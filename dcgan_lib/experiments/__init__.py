@@ -1,0 +1,1 @@
+"""What the book measures: one file a chapter, named as its notebook."""

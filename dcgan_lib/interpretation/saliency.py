@@ -1,0 +1,666 @@
+"""Saliency as pictures: grey is no influence, and every tile is as large as a receptive field.
+
+Axes: p peaks, c channels, h x w pixels; ``_u8`` pixels 0..255.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.stats import rankdata
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from dcgan_lib.config import ModelConfig
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
+from dcgan_lib.models.baselines import AnyDiscriminator, new_discriminator
+from dcgan_lib.models.dcgan import Discriminator, initialise, plan_convolutions
+from dcgan_lib.models.sampling import from_u8, seeded
+
+
+class Field(NamedTuple):
+    """Describe receptive fields: side, distance between neighbours, and where the first begins, in pixels."""
+
+    size: int
+    step: int
+    start: int
+
+    def window(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """Return left, top, right, bottom of a unit's field; it may reach outside the image."""
+        left, top = self.start + column * self.step, self.start + row * self.step
+        return left, top, left + self.size, top + self.size
+
+
+def receptive_field(config: ModelConfig, layer: int = -1) -> Field:
+    """Return the receptive fields of a convolutional layer: 61 pixels for four of kernel 5 and stride 2.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of a convolutional network.
+    layer : int, default -1
+        Counted from the pixels, or from the end when negative.
+
+    Raises
+    ------
+    UserError
+        If there is no such layer.
+    """
+    plan = plan_convolutions(config)
+    size, step, start = 1, 1, 0
+    for conv in plan[: layer_index(layer, len(plan)) + 1]:
+        start -= (config.kernel_size - 1) // 2 * step
+        size += (config.kernel_size - 1) * step
+        step *= conv.stride
+    return Field(size, step, start)
+
+
+def layer_index(layer: int, num_layers: int) -> int:
+    """Return a layer's place counted from the pixels.
+
+    Raises
+    ------
+    UserError
+        If there is no such layer.
+    """
+    if not -num_layers <= layer < num_layers:
+        raise UserError(f"the discriminator has the convolutional layers 0 to {num_layers - 1}, but layer is {layer}")
+    return layer % num_layers
+
+
+Method = Literal["guided", "gradient", "deconvnet"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+class _Rectified(torch.autograd.Function):
+    """Run LeakyReLU forwards as it is, and backwards as a method asks."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, slope: float, method: Method) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.slope, ctx.method = slope, method
+        return F.leaky_relu(u, slope)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (u,) = ctx.saved_tensors
+        if ctx.method == "gradient":
+            return torch.where(u > 0, gradient, ctx.slope * gradient), None, None
+        passed = gradient.clamp(min=0)
+        return passed if ctx.method == "deconvnet" else passed * (u > 0), None, None
+
+
+class BackwardRule(TorchFunctionMode):
+    """Within ``with BackwardRule(method):``, rectifiers that run have that method's backward pass.
+
+    The network is not touched: nothing is patched, no hook stays behind, and other threads notice nothing.
+
+    Parameters
+    ----------
+    method : {"guided", "gradient", "deconvnet"}
+        What a unit with input u and leak a passes back of the gradient g that reaches it.
+        ``gradient``: g where u > 0, else a * g, the derivative. ``deconvnet``: g where g > 0, else 0,
+        whatever u was. ``guided``: g where u > 0 and g > 0, else 0.
+
+    Raises
+    ------
+    UserError
+        If there is no such method.
+
+    Notes
+    -----
+    Springenberg et al. (2015) state guided backpropagation for ReLU: what both the derivative and the
+    deconvnet of Zeiler and Fergus (2014) would stop is stopped. The DCGAN paper applies it to LeakyReLU and
+    does not say what becomes of the leak. Our choice: backwards there is none, so that the rule is
+    Springenberg's; the forward pass keeps it.
+    """
+
+    def __init__(self, method: Method) -> None:
+        if method not in METHODS:
+            raise UserError(f"a method is one of {', '.join(METHODS)}, but got {method!r}")
+        super().__init__()
+        self.method = method
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace the rectifiers' backward pass; leave every other function as it is."""
+        kwargs = kwargs or {}
+        if function is F.leaky_relu:
+            slope = args[1] if len(args) > 1 else kwargs.get("negative_slope", 0.01)
+            return _Rectified.apply(args[0], slope, self.method)
+        if function in (F.relu, torch.relu):
+            return _Rectified.apply(args[0], 0.0, self.method)
+        return function(*args, **kwargs)
+
+
+class Peak(NamedTuple):
+    """Name a unit in an image: the feature, the image's index, the position in the map, and the response there."""
+
+    feature: int
+    image: int
+    row: int
+    column: int
+    response: float
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Hold saliency: ``values`` float32, p x c x h x w, the gradient of each peak's response, and the peaks."""
+
+    values: np.ndarray
+    peaks: tuple[Peak, ...]
+
+    @property
+    def strength(self) -> np.ndarray:
+        """Return p x h x w: the gradient's absolute values, added over the channels."""
+        return np.abs(self.values).sum(1)
+
+
+def check_network(network: AnyDiscriminator) -> Discriminator:
+    """Return the network if its units can be asked; refuse one with classes or without convolutions.
+
+    Raises
+    ------
+    UserError
+        See above.
+    """
+    if not isinstance(network, Discriminator):
+        raise UserError("a unit's position needs convolutions, but this discriminator is dense: choose another")
+    if network.config.num_classes:
+        raise UserError("this discriminator is told the class of an image: choose one without classes")
+    return network
+
+
+@torch.no_grad()
+def responses(
+    network: AnyDiscriminator, images_u8: np.ndarray, layer: int = -1, *, batch_size: int = 256
+) -> np.ndarray:
+    """Return what a layer's units answer, in evaluation mode: float32, n x f x i x j.
+
+    Parameters
+    ----------
+    network : AnyDiscriminator
+        Convolutional, without classes; left as it is.
+    images_u8 : ndarray
+        uint8, n x c x h x w.
+    layer : int, default -1
+        Counted from the pixels, or from the end when negative.
+    batch_size : int, default 256
+        Images at a time; it does not change the answer.
+
+    Raises
+    ------
+    UserError
+        If the network, the images or the layer do not fit.
+    """
+    network = check_network(network)
+    index, was_training = layer_index(layer, len(network.convs)), network.training
+    network.eval()
+    try:
+        parts = [
+            network.features(_scaled(images_u8[start : start + batch_size], network))[index].cpu().numpy()
+            for start in range(0, len(images_u8), batch_size)
+        ]
+    finally:
+        network.train(was_training)
+    return np.concatenate(parts)
+
+
+def _scaled(images_u8: np.ndarray, network: Discriminator) -> Tensor:
+    return from_u8(torch.from_numpy(np.array(images_u8)), network.config).to(network.head.weight.device)
+
+
+def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
+    """Find the strongest responses of single features, each in an image of its own.
+
+    Parameters
+    ----------
+    responses_nfij : ndarray
+        From `responses`.
+    features : sequence of int
+        Which features; the paper shows the first six of the last layer.
+    num : int
+        Images a feature.
+
+    Returns
+    -------
+    list of Peak
+        Feature by feature, the strongest first; of equal ones the first.
+
+    Raises
+    ------
+    UserError
+        If there is no such feature, or there are fewer than ``num`` images.
+    """
+    n, num_features, _, width = responses_nfij.shape
+    if not 1 <= num <= n:
+        raise UserError(f"{num} images a feature were asked for, but there are {n}: ask for 1 to {n}")
+    if wrong := [feature for feature in features if not 0 <= feature < num_features]:
+        raise UserError(f"the layer has the features 0 to {num_features - 1}, but got {wrong[0]}")
+    peaks = []
+    for feature in features:
+        flat = responses_nfij[:, feature].reshape(n, -1)
+        places = flat.argmax(1)
+        for image in np.argsort(-flat.max(1), kind="stable")[:num]:
+            row, column = divmod(int(places[image]), width)
+            peaks.append(Peak(int(feature), int(image), row, column, float(flat[image, places[image]])))
+    return peaks
+
+
+def input_gradients(
+    network: Discriminator, x_pchw: Tensor, units: Sequence[tuple[int, int, int]], method: Method = "guided",
+    layer: int = -1,
+) -> Tensor:  # fmt: skip
+    """Return the gradient of one unit an image with respect to its pixels, p x c x h x w.
+
+    Parameters
+    ----------
+    network : Discriminator
+        In evaluation mode, so that no image depends on its neighbours.
+    x_pchw : Tensor
+        One image a unit, in the network's value range and floating-point type.
+    units : sequence of (int, int, int)
+        Feature, row, column.
+    method : {"guided", "gradient", "deconvnet"}
+        See `BackwardRule`.
+    layer : int, default -1
+        See `responses`.
+
+    Raises
+    ------
+    UserError
+        If the network is in training mode, or there is not one unit an image.
+    """
+    if network.training:
+        raise UserError("in training mode an image's maps depend on its batch: call eval() on the discriminator first")
+    if len(units) != len(x_pchw):
+        raise UserError(f"each image needs one unit, but there are {len(x_pchw)} images and {len(units)} units")
+    x_pchw = x_pchw.detach().requires_grad_()
+    index = layer_index(layer, len(network.convs))
+    with torch.enable_grad(), BackwardRule(method):
+        maps_pfij = network.features(x_pchw)[index]
+        feature, row, column = torch.tensor(list(units), device=x_pchw.device).T
+        answers = maps_pfij[torch.arange(len(x_pchw), device=x_pchw.device), feature, row, column].sum()
+        # The seed passes the unit's own rectifier too: a unit that is not active has an empty guided map.
+        return torch.autograd.grad(answers, x_pchw)[0]
+
+
+def saliency_maps(
+    network: AnyDiscriminator, images_u8: np.ndarray, peaks: Sequence[Peak], method: Method = "guided",
+    layer: int = -1, *, batch_size: int = 128,
+) -> Maps:  # fmt: skip
+    """Return the gradient of each peak's response with respect to the pixels of its image.
+
+    Parameters
+    ----------
+    network : AnyDiscriminator
+        Convolutional, without classes; left as it is.
+    images_u8 : ndarray
+        uint8, n x c x h x w: the images that the peaks count in.
+    peaks : sequence of Peak
+        From `strongest`, or made by hand.
+    method, layer : optional
+        See `input_gradients`.
+    batch_size : int, default 128
+        Peaks at a time; it does not change the answer.
+    """
+    network, was_training, parts = check_network(network), network.training, []
+    network.eval()
+    try:
+        for start in range(0, len(peaks), batch_size):
+            some = peaks[start : start + batch_size]
+            x_pchw = _scaled(images_u8[[peak.image for peak in some]], network)
+            units = [(peak.feature, peak.row, peak.column) for peak in some]
+            parts.append(input_gradients(network, x_pchw, units, method, layer).cpu().numpy())
+    finally:
+        network.train(was_training)
+    return Maps(np.concatenate(parts), tuple(peaks))
+
+
+def fresh_network(config: ModelConfig, images_u8: np.ndarray, seed: int) -> Discriminator:
+    """Return a discriminator that was never trained, with batch norm's statistics of these images.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of the trained network that it is compared with.
+    images_u8 : ndarray
+        uint8, n x c x h x w, at least 2.
+    seed : int
+        Of the weights.
+
+    Notes
+    -----
+    The statistics are no weights, and initial ones (mean 0, variance 1) fit nothing: with them the layers of a
+    fresh network would not be normalised at all. So they are measured, as they would be in training.
+    """
+    seeded(seed)  # refuses what is no seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = check_network(new_discriminator(config))
+    return measure_batch_norm(network, images_u8, range(len(network.convs)))
+
+
+def randomised(network: AnyDiscriminator, num_layers: int, images_u8: np.ndarray, seed: int) -> Discriminator:
+    """Return a copy whose last convolutional layers have fresh weights; the first ones stay.
+
+    Parameters
+    ----------
+    network : AnyDiscriminator
+        Left as it is.
+    num_layers : int
+        How many, counted from the last; their batch norm starts anew and is measured on ``images_u8``.
+    images_u8, seed : optional
+        See `fresh_network`.
+
+    Raises
+    ------
+    UserError
+        If there are not so many layers.
+
+    Notes
+    -----
+    The cascade of Adebayo et al. (2018), from the layer that is asked down to the pixels.
+    """
+    changed = copy.deepcopy(check_network(network))
+    depth = len(changed.convs)
+    if not 0 <= num_layers <= depth:
+        raise UserError(f"0 to {depth} layers can be made random, but got {num_layers}")
+    layers = range(depth - num_layers, depth)
+    seeded(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers:
+            changed.convs[layer].apply(initialise)
+            changed.norms[layer].apply(initialise)
+    return measure_batch_norm(changed, images_u8, layers)
+
+
+@torch.no_grad()
+def measure_batch_norm(
+    network: Discriminator, images_u8: np.ndarray, layers: range, *, batch_size: int = 128
+) -> Discriminator:
+    """Replace the running statistics of some layers by their mean over batches; return the network, in eval mode.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than 2 images.
+    """
+    if len(images_u8) < 2:
+        raise UserError(f"statistics need at least 2 images, but got {len(images_u8)}")
+    network.eval()
+    norms = [network.norms[i] for i in layers if isinstance(network.norms[i], nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+        norm.train()
+    for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
+        x_bchw = from_u8(torch.from_numpy(np.array(images_u8[part])), network.config)
+        network.features(x_bchw.to(network.head.weight.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return network.eval()
+
+
+def rank_correlations(one: Maps, other: Maps, field: Field) -> np.ndarray:
+    """Return how alike two sets of maps are: Spearman's correlation of their strength, one number a peak.
+
+    Only pixels that the peak can see count; outside its receptive field both maps are 0. An empty map can be compared
+    with nothing: NaN. (A guided map is empty when its unit is not active, as after a change of the weights.)
+
+    Parameters
+    ----------
+    one, other : Maps
+        Of the same positions in the same images.
+    field : Field
+        From `receptive_field`.
+
+    Raises
+    ------
+    UserError
+        If their peaks differ in more than the feature or the response.
+    """
+    if [peak[1:4] for peak in one.peaks] != [peak[1:4] for peak in other.peaks]:
+        raise UserError("maps can be compared only at the same positions of the same images")
+    found = []
+    for peak, a_hw, b_hw in zip(one.peaks, one.strength, other.strength, strict=True):
+        left, top, right, bottom = field.window(peak.row, peak.column)
+        part = slice(max(top, 0), bottom), slice(max(left, 0), right)
+        a, b = (rankdata(map_hw[part]) for map_hw in (a_hw, b_hw))
+        found.append(np.nan if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(a, b)[0, 1]))
+    return np.array(found)
+
+
+_AT_A_TIME = 512
+
+
+def boxes_in(image_set: ImageSet, objects: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the true boxes of some objects, n x 4 each; empty when the set has no boxes at all.
+
+    Raises
+    ------
+    UserError
+        If the set has boxes, but not of these objects.
+    """
+    known = [name.removesuffix("_box") for name in image_set.attributes if name.endswith("_box")]
+    if wrong := [name for name in objects if name not in known] if known else []:
+        raise UserError(f"{image_set.name} has boxes of {', '.join(known)}, but not of {', '.join(wrong)}")
+    return {name: image_set.attributes[f"{name}_box"] for name in objects} if known else {}
+
+
+def cover(boxes_p4: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels lie inside each box: bool, p x h x w; none where the box is NaN."""
+    left, top, right, bottom = np.asarray(boxes_p4, np.float64).T[:, :, None, None]
+    rows, columns = np.arange(size[0])[:, None], np.arange(size[1])
+    return (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Hold what share of each peak's saliency lies inside an object's box, and the box's share of what it sees.
+
+    Parameters
+    ----------
+    inside, area : dict of str to ndarray
+        Per object, float64, f x k for k peaks a feature; both 0 where the object is absent or the map is empty.
+    image : ndarray
+        int64, f x k: the image of each peak.
+    """
+
+    inside: dict[str, np.ndarray]
+    area: dict[str, np.ndarray]
+    image: np.ndarray
+
+    def lifts(self, name: str) -> np.ndarray:
+        """Return each feature's lift, shape (f,): its saliency inside over the area; 0 where it met no object."""
+        inside, area = self.inside[name].sum(1), self.area[name].sum(1)
+        return np.divide(inside, area, out=np.zeros_like(inside), where=area > 0)
+
+    def by_image(self, name: str, num_images: int) -> np.ndarray:
+        """Return inside and area added up per image, shape (n, 2), for a bootstrap over images."""
+        sums = [np.bincount(self.image.ravel(), x[name].ravel(), num_images) for x in (self.inside, self.area)]
+        return np.stack(sums, 1)
+
+
+def measure_shares(
+    network: Discriminator, images_u8: np.ndarray, boxes: Mapping[str, np.ndarray], peaks: Sequence[Peak],
+    num_features: int, method: Method = "guided", layer: int = -1,
+) -> Shares:  # fmt: skip
+    """Measure how much of each peak's saliency lies inside the boxes.
+
+    Parameters
+    ----------
+    network, images_u8, peaks, method, layer : optional
+        See `saliency_maps`; the peaks of a feature follow each other, as `strongest` returns them.
+    boxes : mapping of str to ndarray
+        Object to boxes, n x 4.
+    num_features : int
+        How many features the peaks belong to, each with as many peaks.
+    """
+    field, size = receptive_field(network.config, layer), network.config.image_size
+    inside: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
+    area: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
+    for start in range(0, len(peaks), _AT_A_TIME):
+        some = peaks[start : start + _AT_A_TIME]
+        strength = saliency_maps(network, images_u8, some, method, layer).strength.astype(np.float64)
+        total = strength.sum((1, 2))
+        seen = cover(np.array([field.window(peak.row, peak.column) for peak in some]), size)
+        for name, boxes_n4 in boxes.items():
+            in_box = cover(boxes_n4[[peak.image for peak in some]], size)
+            part = (strength * in_box).sum((1, 2))
+            inside[name].append(np.divide(part, total, out=np.zeros_like(part), where=total > 0))
+            area[name].append((total > 0) * (in_box & seen).sum((1, 2)) / seen.sum((1, 2)))
+    shape = num_features, -1
+    return Shares(
+        {name: np.concatenate(parts).reshape(shape) for name, parts in inside.items()},
+        {name: np.concatenate(parts).reshape(shape) for name, parts in area.items()},
+        np.array([peak.image for peak in peaks]).reshape(shape),
+    )
+
+
+def choose_features(shares: Shares, name: str, num: int) -> list[int]:
+    """Return the features whose saliency lies most on an object, relative to its area.
+
+    Features that hardly meet the object at their strongest responses do not count: their area must be at least a
+    third of the features' mean.
+    """
+    area = shares.area[name].mean(1)
+    score = np.where(area >= area.mean() / 3, shares.lifts(name), -1.0)
+    return np.argsort(-score, kind="stable")[:num].tolist()
+
+
+def lift(sums_n2: np.ndarray) -> float:
+    """Return saliency inside the boxes over the boxes' area, of sums per image; 1 if it lies anywhere."""
+    inside, area = sums_n2.sum(0)
+    return float(inside / area) if area > 0 else 0.0
+
+
+def estimate_lift(sums_n2: np.ndarray, seed: int = 0) -> Estimate:
+    """Return `lift` with its interval over images."""
+    return bootstrap_interval(lift, sums_n2, seed=seed)
+
+
+def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray:
+    """Return how well each feature's strongest response tells images with an object from those without, shape (f,).
+
+    The area under the ROC curve: the chance that an image with the object has the larger response; ties count half.
+
+    Raises
+    ------
+    UserError
+        If every image has the object, or none has.
+    """
+    num, missing = int(is_there_n.sum()), int((~is_there_n).sum())
+    if not num or not missing:
+        raise UserError("an object's presence can be told only if some images have it and some have not")
+    ranks = rankdata(responses_nf, axis=0)
+    return (ranks[is_there_n].sum(0) - num * (num + 1) / 2) / (num * missing)
+
+
+def auc_of_one(responses_n: np.ndarray, is_there_n: np.ndarray) -> float:
+    """Return `presence_auc` of one feature; 0.5 where nothing can be told, as in a rare resample of a small set."""
+    return 0.5 if is_there_n.all() or not is_there_n.any() else float(presence_auc(responses_n[:, None], is_there_n)[0])
+
+
+GREY = 128
+GAP = 2  # pixels around each tile of a sheet, as torchvision's make_grid has them
+
+
+def shown(values_pchw: np.ndarray) -> np.ndarray:
+    """Return gradients as pictures, uint8: grey where they are 0, brighter where positive, darker where negative.
+
+    Each is scaled by its own 99.5th percentile, so that brightness cannot be compared between pictures.
+    """
+    highest = np.quantile(np.abs(values_pchw), 0.995, axis=(1, 2, 3), keepdims=True)
+    scaled = np.divide(values_pchw, highest, out=np.zeros_like(values_pchw), where=highest > 0)
+    return (GREY + 127 * scaled.clip(-1, 1)).round().astype(np.uint8)
+
+
+def crop(picture_chw: np.ndarray, window: tuple[int, int, int, int], fill: int = GREY) -> np.ndarray:
+    """Cut a window out of a picture; where the window reaches outside, ``fill`` is put.
+
+    Raises
+    ------
+    UserError
+        If the window is empty or lies wholly outside.
+    """
+    left, top, right, bottom = window
+    height, width = picture_chw.shape[1:]
+    if not (left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0):
+        raise UserError(f"the window {window} shows nothing of a picture of {width} x {height} pixels")
+    cut = np.full((len(picture_chw), bottom - top, right - left), fill, picture_chw.dtype)
+    rows, columns = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
+    inside = picture_chw[:, rows, columns]
+    down, across = rows.start - top, columns.start - left
+    cut[:, down : down + inside.shape[1], across : across + inside.shape[2]] = inside
+    return cut
+
+
+def map_tiles(maps: Maps, field: Field) -> np.ndarray:
+    """Return each map cut to its peak's receptive field: uint8, p x c x size x size."""
+    pictures = shown(maps.values)
+    return np.stack([crop(pictures[i], field.window(peak.row, peak.column)) for i, peak in enumerate(maps.peaks)])
+
+
+def image_tiles(images_u8: np.ndarray, peaks: Sequence[Peak], field: Field) -> np.ndarray:
+    """Return the part of its image that each peak sees: uint8, p x c x size x size."""
+    return np.stack([crop(images_u8[peak.image], field.window(peak.row, peak.column)) for peak in peaks])
+
+
+def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a sheet that ``dcgan saliency`` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of saliency.png or images.png, or of a copy in another format.
+    size : int
+        Side of a tile in pixels: that of the receptive field.
+
+    Returns
+    -------
+    fresh, trained : ndarray
+        uint8, p x 3 x size x size: the left and the right half, row by row.
+
+    Raises
+    ------
+    UserError
+        If the picture is not made of such tiles.
+    """
+    pixels_hwc, step = np.asarray(Image.open(path).convert("RGB"))[GAP:, GAP:], size + GAP
+    (rows, over), (columns, aside) = (divmod(side, step) for side in pixels_hwc.shape[:2])
+    if over or aside or columns % 2 or not rows:
+        raise UserError(f"{Path(path).name} has no two halves of tiles of {size} pixels: it is no sheet of such maps")
+    tiles = pixels_hwc.reshape(rows, step, columns, step, 3)[:, :size, :, :size].transpose(0, 2, 4, 1, 3)
+    halves = np.split(tiles, 2, axis=1)
+    return halves[0].reshape(-1, 3, size, size), halves[1].reshape(-1, 3, size, size)
+
+
+def outlined(picture_chw: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return a copy of a picture with a frame one pixel wide along a box: left, top, right, bottom, ends exclusive.
+
+    The frame is white between black lines where there is room, so that it shows on any ground. A box of NaN, of an
+    object that is absent, leaves the picture as it is.
+    """
+    framed = picture_chw.copy()
+    if np.isnan(box).any():
+        return framed
+    left, top, right, bottom = (int(edge) for edge in box)
+    for inset, value in ((-1, 0), (1, 0), (0, 255)):
+        x0, y0 = max(left + inset, 0), max(top + inset, 0)
+        x1, y1 = min(right - inset, framed.shape[2]), min(bottom - inset, framed.shape[1])
+        if x1 - x0 > 1 and y1 - y0 > 1:
+            framed[:, [y0, y1 - 1], x0:x1] = value
+            framed[:, y0:y1, [x0, x1 - 1]] = value
+    return framed

@@ -1,31 +1,183 @@
-"""The command line ``dcgan``: finds the command, reads its options with tyro, answers mistakes in one sentence."""
+"""The command line ``dcgan``: the core's commands, and the way to those of the experiments.
+
+Heavy imports wait until a command runs, so that help and mistakes are answered at once.
+"""
 
 import dataclasses
+import importlib
 import importlib.util
 import os
 import re
+import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from dcgan_lib import __version__
+from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import Recipe, TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError, answers_mistakes
-from dcgan_lib.experiments.cifar10_features import FeaturesCommand
-from dcgan_lib.experiments.forgetting_windows import Forget
-from dcgan_lib.experiments.guided_backprop import Saliency
-from dcgan_lib.experiments.latent_walk import Walk
-from dcgan_lib.experiments.mnist_supplement import Neighbours
-from dcgan_lib.experiments.supervised_search import SearchCommand
-from dcgan_lib.experiments.vector_arithmetic import Arithmetic, Turn
-from dcgan_lib.widgets.export import Export
+from dcgan_lib.paths import results_root
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+if TYPE_CHECKING:
+    from dcgan_lib.evaluation.ledger import Result
+
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "make": {
+        "prepare": ("cli:Prepare", "decode a folder of images once, for training"),
+        "train": ("cli:Train", "train a generator and a discriminator, or go on with a run"),
+        "sample": ("cli:Sample", "draw pictures with a trained generator"),
+        "export": ("widgets.export:Export", "write a generator for web pages, or as ONNX"),
+    },
+    "measure": {
+        "evaluate": ("cli:Evaluate", "KID and FID to held-out images, copies, digits recognised"),
+        "features": (
+            "experiments.cifar10_features:Features",
+            "features and a linear SVM, as in Tables 1 and 2",
+        ),
+        "feature-study": (
+            "experiments.cifar10_features:FeatureStudy",
+            "the same by layer, snapshot and labels",
+        ),
+        "search": (
+            "experiments.supervised_search:Search",
+            "the supervised rival of Table 2, by random search",
+        ),
+        "neighbours": (
+            "experiments.mnist_supplement:Neighbours",
+            "1-NN on generated digits, as in Table 3",
+        ),
+        "bn-affine": (
+            "experiments.mnist_supplement:BnAffine",
+            "batch norm with and without scale and bias",
+        ),
+        "fooled": (
+            "experiments.latent_walk:Fooled",
+            "nearest neighbours under small image transforms",
+        ),
+        "probe": ("experiments.probes:TrainProbe", "train the small networks that read attributes"),
+    },
+    "look inside": {
+        "walk": ("experiments.latent_walk:Walk", "a walk through latent space, as in Fig. 4"),
+        "walk-returns": ("experiments.latent_walk:WalkReturns", "why objects come back on a walk"),
+        "saliency": (
+            "experiments.guided_backprop:Saliency",
+            "what features answer to, as in Fig. 5",
+        ),
+        "forget": (
+            "experiments.forgetting_windows:Forget",
+            "switch off the maps that draw windows, as in Fig. 6",
+        ),
+        "arithmetic": (
+            "experiments.vector_arithmetic:Arithmetic",
+            "A - B + C in latent space, as in Fig. 7",
+        ),
+        "turn": ("experiments.vector_arithmetic:Turn", "turn faces along one vector, as in Fig. 8"),
+        "directions": (
+            "interpretation.directions:FindDirections",
+            "find what a probe reads along lines in z",
+        ),
+    },
+    "the book": {
+        "results": ("cli:Results", "every claim of the paper beside what was measured here"),
+        "reproduce": ("cli:Reproduce", "run the command behind a result again, and compare"),
+        "publish": ("cli:Publish", "turn a run into a small checkpoint"),
+        "bench": ("cli:Bench", "time a training step on this machine"),
+        "recipes": ("cli:Recipes", "the settings that dcgan train starts from"),
+    },
+}
+"""Every command: where its class stands, and what it does."""
+
+COMMANDS: dict[str, str] = {
+    verb: place for group in GROUPS.values() for verb, (place, _) in group.items()
+}
+
+
+def usage() -> str:
+    """Return the front page of the command line."""
+    lines = [
+        f"dcgan {__version__}: train, measure and look inside deep convolutional GANs",
+        "",
+        "usage: dcgan COMMAND ...",
+    ]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {verb:14} {summary}" for verb, (_, summary) in commands.items()]
+    lines += ["", "dcgan COMMAND --help lists a command's options. Begin with:", ""]
+    lines += ["  dcgan train --recipe rooms --minutes 5       no download: bedrooms that are drawn"]
+    lines += ["  dcgan prepare FOLDER --name mine             your own images"]
+    lines += ["  dcgan train --recipe faces --set mine        learn to make more of them"]
+    return "\n".join(lines)
+
+
+def find_command(verb: str) -> type[Command]:
+    """Import the class of one command.
+
+    Raises
+    ------
+    UserError
+        If there is no such command.
+    """
+    if verb not in COMMANDS:
+        raise UserError(f"there is no command {verb!r}; choose one of: {', '.join(COMMANDS)}")
+    module, _, kind = COMMANDS[verb].partition(":")
+    return getattr(importlib.import_module(f"dcgan_lib.{module}"), kind)
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Turn arguments into a command; a recipe named among them fills in its defaults.
+
+    Raises
+    ------
+    UserError
+        If there is no such command or recipe.
+    """
+    verb, *rest = arguments
+    kind = find_command(verb)
+    options: dict[str, Any] = {"prog": f"dcgan {verb}", "args": rest}
+    if verb == "train":
+        chosen = _recipe_in(rest)
+        options["default"] = kind(recipe=chosen.name, config=chosen.config)
+    return tyro.cli(kind, **options)
+
+
+def _recipe_in(arguments: Sequence[str]) -> Recipe:
+    """Find --recipe before the other options are read, because it is what their defaults come from."""
+    name = "mnist"
+    for word, after in zip(
+        arguments, [*arguments[1:], ""], strict=True
+    ):  # the last one counts, as with any option
+        if word.startswith("--recipe="):
+            name = word.partition("=")[2]
+        elif word == "--recipe" and after:
+            name = after
+    return recipe(name)
+
+
+@answers_mistakes("dcgan", on_interrupt="stopped; nothing half-written is kept")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 2 for the user's mistake, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(usage())
+        elif words[0] == "--version":
+            print(__version__)
+        else:
+            parse(words).run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python complains when it flushes at the end
+    return 0
 
 
 def _make_folder(folder: Path) -> None:
@@ -35,18 +187,13 @@ def _make_folder(folder: Path) -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"no permission to write into {folder}")
     except OSError as error:
-        raise UserError(f"cannot keep a run in {folder} ({error}): choose another --run-dir") from error
-
-
-class Command(Protocol):
-    """What every command offers."""
-
-    def run(self) -> None:
-        """Do it."""
+        raise UserError(
+            f"cannot keep a run in {folder} ({error}): choose another --run-dir"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepare:
+class Prepare(Command, verb="prepare"):
     """Decode, crop and resize a folder of images once, and keep them ready for training.
 
     The set can then be named: dcgan train --set NAME. Broken files are left out and listed.
@@ -71,19 +218,35 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare the folder and print what became of its files."""
-        from dcgan_lib.data.load import set_names
         from dcgan_lib.data.prepare import prepare, prepared_root
+        from dcgan_lib.data.sources import set_names
 
         name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
         if name.casefold().replace("_", "-") in set_names():
-            raise UserError(f"{name!r} already names another set, which --set would find: choose a name with --name")
+            raise UserError(
+                f"{name!r} already names another set, which --set would find: choose a name with --name"
+            )
         channels = self.channels if self.channels == "auto" else int(self.channels)
         image_set = prepare(
-            self.source, name, image_size=self.image_size, channels=channels, fit=self.fit, min_side=self.min_side,
-            limit=self.limit, overwrite=self.overwrite, progress=True,
-        )  # fmt: skip
-        (height, width), counts, report = image_set.image_size, image_set.card["counts"], image_set.card["report"]
-        print(f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width};", end=" ")
+            self.source,
+            name,
+            image_size=self.image_size,
+            channels=channels,
+            fit=self.fit,
+            min_side=self.min_side,
+            limit=self.limit,
+            overwrite=self.overwrite,
+            progress=True,
+        )
+        (height, width), counts, report = (
+            image_set.image_size,
+            image_set.card["counts"],
+            image_set.card["report"],
+        )
+        print(
+            f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width};",
+            end=" ",
+        )
         print(f"{counts['train']:,} to train on, {counts['validation']:,} held out")
         for kind in ("refused", "noted", "ignored"):
             for reason, count in report[kind].items():
@@ -94,7 +257,7 @@ class Prepare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(Command, verb="train"):
     """Train a generator and a discriminator, or go on with a run that was stopped.
 
     Ctrl-C saves and ends the run; the same command resumes it. [P] marks a default from the paper,
@@ -105,7 +268,7 @@ class Train:
     """Settings to start from; the options below change them. See: dcgan recipes."""
     set: str | None = None
     """Image set, prepared set or folder; unset: the recipe's."""
-    run_dir: Path | None = None
+    run_dir: Path | None = local(None)
     """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
     start_from: str | None = None
     """A committed checkpoint or a run's folder, whose networks are the initial weights; unset: random weights."""
@@ -113,20 +276,24 @@ class Train:
     """Train on this many images; unset: all of them."""
     drop_duplicates: bool = False
     """Leave out images that look like an earlier one."""
-    device: Device = "auto"
+    device: Device = local("auto")
     """Where to train; auto: a GPU if there is one."""
-    threads: int | None = None
+    threads: int | None = local(None)
     """CPU threads; unset: timed, and the fastest kept."""
-    tensorboard: bool = False
+    tensorboard: bool = local(False)
     """Also write TensorBoard events into the run's folder."""
-    download: bool = False
+    download: bool = local(False)
     """Let torchvision fetch a missing set."""
     config: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """Settings of the run."""
 
+    def _defaults(self) -> "Train":
+        chosen = recipe(self.recipe)
+        return Train(recipe="mnist", config=chosen.config)
+
     def run(self) -> None:
         """Train, then say where everything lies."""
-        from dcgan_lib.data.load import load_image_set
+        from dcgan_lib.data.sources import load_image_set
         from dcgan_lib.training.loop import fit
 
         if self.threads is not None and self.threads < 1:
@@ -137,13 +304,23 @@ class Train:
         source = self.set or chosen.image_set
         how = {"num_images": self.num_images, "drop_duplicates": self.drop_duplicates}
         how |= {"fit": chosen.fit, "channels": model.num_channels}
-        image_set = load_image_set(source, image_size=model.image_size, download=self.download, progress=True, **how)
-        run_dir = self.run_dir or Path("runs", chosen.name + (f"-{image_set.name}" if self.set else ""))
+        image_set = load_image_set(
+            source, image_size=model.image_size, download=self.download, progress=True, **how
+        )
+        run_dir = self.run_dir or Path(
+            "runs", chosen.name + (f"-{image_set.name}" if self.set else "")
+        )
         _make_folder(run_dir)
         result = fit(
-            self.config, image_set, run_dir, device=self.device, threads=self.threads, tensorboard=self.tensorboard,
-            about={"source": source, **how}, start_from=self.start_from,
-        )  # fmt: skip
+            self.config,
+            image_set,
+            run_dir,
+            device=self.device,
+            threads=self.threads,
+            tensorboard=self.tensorboard,
+            about={"source": source, "command": self.command_line(), **how},
+            start_from=self.start_from,
+        )
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
         done = f"{result.step:,} of {self.config.steps:,} steps, {result.seconds / 60:.1f} minutes"
@@ -152,7 +329,7 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Sample(Command, verb="sample"):
     """Draw pictures with a trained generator: one grid, or one file each."""
 
     checkpoint: Positional[str]
@@ -176,14 +353,17 @@ class Sample:
 
     def run(self) -> None:
         """Draw and write the pictures."""
-        from dcgan_lib.models.sampling import write_grid, write_separately
-        from dcgan_lib.training.checkpoints import draw
+        from dcgan_lib.training.samples import draw, write_grid, write_separately
 
         out = self.out or Path("samples" if self.separate else "samples.png")
         pictures = draw(
-            self.checkpoint, self.num_images, seed=self.seed, label=self.label, best_of=self.best_of,
+            self.checkpoint,
+            self.num_images,
+            seed=self.seed,
+            label=self.label,
+            best_of=self.best_of,
             batch_stats=self.batch_stats,
-        )  # fmt: skip
+        )
         if self.separate:
             write_separately(out, pictures)
         else:
@@ -192,7 +372,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Command, verb="evaluate"):
     """Measure a generator: KID and FID to held-out images, copies of training images, digits recognised."""
 
     checkpoint: Positional[str]
@@ -210,33 +390,35 @@ class Evaluate:
 
     def run(self) -> None:
         """Measure, print, and record if asked."""
-        from dcgan_lib.evaluation.generators import check_record, evaluate_generator, record_report, report_text
+        from dcgan_lib.evaluation.generators import (
+            check_record,
+            evaluate_generator,
+            record_report,
+            report_text,
+        )
 
         if self.record:
-            check_record(self.record, self._command())
+            check_record(self.record, self.command_line())
         report = evaluate_generator(
-            self.checkpoint, num_images=self.num_images, features=self.features, held_out=self.held_out, seed=self.seed
+            self.checkpoint,
+            num_images=self.num_images,
+            features=self.features,
+            held_out=self.held_out,
+            seed=self.seed,
         )
         print(report_text(report))
         if self.record:
-            for row in record_report(report, self.record, self._command()):
-                print(f"recorded {row.id}: {row.verdict}")
-
-    def _command(self) -> str:
-        words = ["dcgan evaluate", self.checkpoint, f"--num-images {self.num_images}", f"--seed {self.seed}"]
-        choices = {"features": self.features, "held-out": self.held_out}
-        words += [f"--{name} {value}" for name, value in choices.items() if value]
-        return " ".join([*words, f"--record {self.record}"])
+            record_report(report, self.record, self.command_line())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
+class Results(Command, verb="results"):
     """Show the claims ledger: each claim of the paper beside what was measured here, misses included."""
 
     section: str | None = None
     """Only this section of the paper (5.1, 6) or ids that begin so (table1, ours)."""
-    verdict: Literal["reproduced", "partly", "not reproduced", "not measured", "quoted"] | None = None
-    """Only this verdict."""
+    verdict: str | None = None
+    """Only this verdict, such as "not reproduced"."""
     chapter: int | None = None
     """Only this chapter of the book."""
     markdown: bool = False
@@ -244,14 +426,79 @@ class Results:
 
     def run(self) -> None:
         """Print the table."""
-        from dcgan_lib.evaluation.ledger import load_results, results_markdown, results_table, select
+        from dcgan_lib.evaluation.ledger import (
+            load_results,
+            results_markdown,
+            results_table,
+            select,
+        )
 
-        rows = select(load_results(), section=self.section, verdict=self.verdict, chapter=self.chapter)
+        rows = select(
+            load_results(), section=self.section, verdict=self.verdict, chapter=self.chapter
+        )
         print(results_markdown(rows) if self.markdown else results_table(rows))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Reproduce(Command, verb="reproduce"):
+    """Run the command behind a row of the claims ledger again, and print both figures side by side.
+
+    The ledger and the checkpoints stay as they are: what is measured now goes to a folder that is removed at the end.
+    """
+
+    id: Positional[str]
+    """Of a measured row, such as table3.real.50k or walk.smooth:rooms; see: dcgan results."""
+    dry_run: bool = False
+    """Only say which command it is, and how long it took."""
+
+    def run(self) -> None:
+        """Measure again and compare."""
+        from dcgan_lib.evaluation.ledger import load_row
+
+        row = load_row(self.id)
+        print(f"{row.command}")
+        print(f"recorded on {row.date} in {row.seconds:,.0f} s on {row.hardware}", flush=True)
+        if not self.dry_run:
+            self._compare(parse(shlex.split(row.command)[1:]))
+
+    def _compare(self, command: Command) -> None:
+        from dcgan_lib.evaluation.ledger import format_measured, load_results
+
+        before = {row.id: row for row in load_results() if row.is_measured}
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copytree(results_root(), Path(scratch, "results"))
+            os.environ["DCGAN_RESULTS"] = str(Path(scratch, "results"))
+            there = {entry.name for entry in dataclasses.fields(command)}
+            changed = {"again": True} if "again" in there else {}
+            changed |= {"out": Path(scratch, "out")} if "out" in there else {}
+            try:
+                dataclasses.replace(command, **changed).run()
+                after = {row.id: row for row in load_results() if row.is_measured}
+            finally:
+                del os.environ["DCGAN_RESULTS"]
+        for id, now in after.items():
+            then = before.get(id)
+            if now == then:
+                continue
+            print(f"\n{id}")
+            if then is not None:
+                print(f"  recorded  {format_measured(then):28} {then.verdict_text}")
+            print(f"  now       {format_measured(now):28} {now.verdict_text}")
+            if then is not None:
+                print(f"  {_agreement(then, now)}")
+
+
+def _agreement(then: "Result", now: "Result") -> str:
+    """Say how two measurements of one row compare."""
+    if (then.value, then.low, then.high) == (now.value, now.low, now.high):
+        return "the same figure"
+    if then.low <= now.value <= then.high and now.low <= then.value <= now.high:
+        return "another figure, each inside the other's interval"
+    return "they differ: one lies outside the other's interval"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Command, verb="bench"):
     """Time a training step on this CPU against the step that most tutorials show, in turns on the same work."""
 
     sizes: tuple[Literal[32, 64], ...] = (32, 64)
@@ -262,7 +509,7 @@ class Bench:
     """Images in a minibatch."""
     rounds: int = 15
     """Rounds that count."""
-    threads: int | None = None
+    threads: int | None = local(None)
     """CPU threads; unset: PyTorch's choice."""
 
     def run(self) -> None:
@@ -273,11 +520,14 @@ class Bench:
             raise UserError("--sizes needs a size: 32, 64 or both")
         load = {"base_width": self.base_width, "batch_size": self.batch_size}
         for size in self.sizes:
-            print(bench_text(bench(size, rounds=self.rounds, threads=self.threads, **load)), flush=True)
+            print(
+                bench_text(bench(size, rounds=self.rounds, threads=self.threads, **load)),
+                flush=True,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Publish:
+class Publish(Command, verb="publish"):
     """Copy a finished run to data/checkpoints: half precision, settings, metrics, samples and a card."""
 
     run_dir: Positional[Path]
@@ -291,99 +541,20 @@ class Publish:
 
     def run(self) -> None:
         """Publish and say how large it is."""
-        from dcgan_lib.training.checkpoints import publish
+        from dcgan_lib.training.publish import publish
 
         folder = publish(self.run_dir, self.name, command=self.command, keep=self.keep)
         print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*')) / 1e6:.1f} MB")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipes:
+class Recipes(Command, verb="recipes"):
     """List the recipes that dcgan train starts from."""
 
     def run(self) -> None:
         """Print one line a recipe."""
         for name, entry in recipes().items():
             print(f"{name:18} {entry.image_set:14} {entry.config.steps:>9,} steps  {entry.summary}")
-
-
-CORE_COMMANDS: dict[str, type[Command]] = {
-    kind.__name__.lower(): kind for kind in (Prepare, Train, Sample, Evaluate, Results, Bench, Recipes, Publish)
-}
-
-COMMANDS: dict[str, type[Command]] = CORE_COMMANDS | {
-    "features": FeaturesCommand,
-    "neighbours": Neighbours,
-    "search": SearchCommand,
-    "walk": Walk,
-    "arithmetic": Arithmetic,
-    "turn": Turn,
-    "saliency": Saliency,
-    "forget": Forget,
-    "export": Export,
-}
-
-
-def usage() -> str:
-    """Return the front page of the command line."""
-    lines = [
-        f"dcgan {__version__}: train, measure and look inside deep convolutional GANs",
-        "",
-        "usage: dcgan COMMAND ...",
-        "",
-    ]
-    lines += [f"  {name:10} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in COMMANDS.items()]
-    lines += ["", "dcgan COMMAND --help lists a command's options. Begin with:", ""]
-    lines += ["  dcgan train --recipe rooms --minutes 5       no download: bedrooms that are drawn"]
-    lines += ["  dcgan prepare FOLDER --name mine             your own images"]
-    lines += ["  dcgan train --recipe faces --set mine        learn to make more of them"]
-    return "\n".join(lines)
-
-
-def parse(arguments: Sequence[str]) -> Command:
-    """Turn arguments into a command; a recipe named among them fills in its defaults.
-
-    Raises
-    ------
-    UserError
-        If there is no such command or recipe.
-    """
-    name, *rest = arguments
-    if name not in COMMANDS:
-        raise UserError(f"there is no command {name!r}; choose one of: {', '.join(COMMANDS)}")
-    options: dict[str, Any] = {"prog": f"dcgan {name}", "args": rest}
-    if name == "train":
-        chosen = _recipe_in(rest)
-        options["default"] = Train(recipe=chosen.name, config=chosen.config)
-    return tyro.cli(COMMANDS[name], **options)
-
-
-def _recipe_in(arguments: Sequence[str]) -> Recipe:
-    """Find --recipe before the other options are read, because it is what their defaults come from."""
-    name = next(entry.default for entry in dataclasses.fields(Train) if entry.name == "recipe")
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):  # the last one counts, as with any option
-        if word.startswith("--recipe="):
-            name = word.partition("=")[2]
-        elif word == "--recipe" and after:
-            name = after
-    return recipe(name)
-
-
-@answers_mistakes("dcgan", on_interrupt="stopped; nothing half-written is kept")
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for the user's mistake, 130 for Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            print(usage())
-        elif words[0] == "--version":
-            print(__version__)
-        else:
-            parse(words).run()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
-    return 0
 
 
 if __name__ == "__main__":

@@ -62,22 +62,39 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         size = self.image_size
-        valid = len(size) == 2 and all(isinstance(side, int) and MIN_SIDE <= side <= MAX_SIDE for side in size)
-        require(valid, "image_size", size, f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}")
+        valid = len(size) == 2 and all(
+            isinstance(side, int) and MIN_SIDE <= side <= MAX_SIDE for side in size
+        )
+        require(
+            valid,
+            "image_size",
+            size,
+            f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}",
+        )
         object.__setattr__(self, "image_size", tuple(size))
         check_choices(self)
-        for name, low in (("z_dim", 1), ("base_width", 1), ("num_classes", 0), ("hidden_units", 0), ("leaky_slope", 0)):
+        for name, low in (
+            ("z_dim", 1),
+            ("base_width", 1),
+            ("num_classes", 0),
+            ("hidden_units", 0),
+            ("leaky_slope", 0),
+        ):
             check_number(self, name, low)
         check_number(self, "bn_eps", 1e-12, 1)
         most = int(math.log2(min(size)))
         if self.architecture == "dense":
             enough = self.hidden_units >= 1 and self.num_stages is not None and self.num_stages >= 1
             given = (self.hidden_units, self.num_stages)
-            require(enough, "hidden_units and num_stages of a dense network", given, "at least 1 each")
+            require(
+                enough, "hidden_units and num_stages of a dense network", given, "at least 1 each"
+            )
         elif self.num_stages is not None:
             check_number(self, "num_stages", 1, most)
         if self.convs_per_stage == 2 and self.kernel_size == 4:
-            raise UserError("kernel_size 4 cannot keep the side at stride 1: use 3 or 5 with convs_per_stage 2")
+            raise UserError(
+                "kernel_size 4 cannot keep the side at stride 1: use 3 or 5 with convs_per_stage 2"
+            )
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -182,7 +199,9 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     for kind, given in ((ModelConfig, model), (TrainConfig, values)):
         unknown = set(given) - {entry.name for entry in dataclasses.fields(kind)}
         if unknown:
-            raise UserError(f"{kind.__name__} has no field {sorted(unknown)}: was it saved by another version?")
+            raise UserError(
+                f"{kind.__name__} has no field {sorted(unknown)}: was it saved by another version?"
+            )
     if "image_size" in model:
         model["image_size"] = tuple(model["image_size"])
     return TrainConfig(model=ModelConfig(**model), **values)
@@ -205,7 +224,9 @@ def _paper_64(num_images: int, epochs: int) -> TrainConfig:
 
 
 def _paper_imagenet32() -> TrainConfig:
-    model = ModelConfig(image_size=(32, 32), z_dim=256, kernel_size=3, convs_per_stage=2, bn_eps=1e-8)
+    model = ModelConfig(
+        image_size=(32, 32), z_dim=256, kernel_size=3, convs_per_stage=2, bn_eps=1e-8
+    )
     return TrainConfig(model=model, steps=30 * (1_281_167 // 128))
 
 
@@ -219,7 +240,9 @@ def _paper_mnist() -> TrainConfig:
         image_size=(28, 28), num_channels=1, base_width=64, num_classes=10, hidden_units=1024,
         bn_affine=False, bn_eps=1e-8, output="sigmoid",
     )  # fmt: skip
-    return TrainConfig(model=model, weight_decay=2.5e-5, decay_fraction=0.5, steps=200 * (50_000 // 128))
+    return TrainConfig(
+        model=model, weight_decay=2.5e-5, decay_fraction=0.5, steps=200 * (50_000 // 128)
+    )
 
 
 def _mnist_gan() -> TrainConfig:
@@ -236,7 +259,12 @@ def _small(size: int, channels: Literal[1, 3], steps: int) -> TrainConfig:
     """
     model = ModelConfig(image_size=(size, size), num_channels=channels, base_width=32)
     return TrainConfig(
-        model=model, batch_size=64, schedule="same_batch", weight_decay=0.0, decay_fraction=0.5, steps=steps
+        model=model,
+        batch_size=64,
+        schedule="same_batch",
+        weight_decay=0.0,
+        decay_fraction=0.5,
+        steps=steps,
     )
 
 
@@ -286,4 +314,13 @@ def recipe(name: str) -> Recipe:
     return known[name]
 
 
-__all__ = ["ModelConfig", "Recipe", "TrainConfig", "from_dict", "recipe", "recipes", "replace", "to_dict"]
+__all__ = [
+    "ModelConfig",
+    "Recipe",
+    "TrainConfig",
+    "from_dict",
+    "recipe",
+    "recipes",
+    "replace",
+    "to_dict",
+]

@@ -29,14 +29,24 @@ def check_choices(config: Any) -> None:
     for name, hint in typing.get_type_hints(type(config)).items():
         if typing.get_origin(hint) is Literal:
             allowed = typing.get_args(hint)
-            require(getattr(config, name) in allowed, name, getattr(config, name), f"one of {list(allowed)}")
+            require(
+                getattr(config, name) in allowed,
+                name,
+                getattr(config, name),
+                f"one of {list(allowed)}",
+            )
 
 
 def check_number(config: Any, name: str, low: float, high: float = math.inf) -> None:
     """Refuse a field that is no number, or one outside low to high."""
     value = getattr(config, name)
     valid = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    require(valid, name, value, f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}")
+    require(
+        valid,
+        name,
+        value,
+        f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}",
+    )
 
 
 def answers_mistakes(program: str, *, on_interrupt: str = "stopped") -> Callable[[Main], Main]:

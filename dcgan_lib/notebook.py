@@ -30,9 +30,15 @@ def show_source(*objects: Callable[..., object]) -> Markdown:
 def _without_docstrings(source: str) -> str:
     lines: list[str | None] = source.splitlines()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and len(node.body) > 1:
+        if (
+            isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and len(node.body) > 1
+        ):
             first = node.body[0]
-            if ast.get_docstring(node) is not None and lines[first.lineno - 1][: first.col_offset].isspace():
+            if (
+                ast.get_docstring(node) is not None
+                and lines[first.lineno - 1][: first.col_offset].isspace()
+            ):
                 end = first.end_lineno
                 while end < len(lines) and not lines[end].strip():
                     end += 1
@@ -51,13 +57,19 @@ def webp_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
     is_grey_or_rgb = pixels_hwc.ndim == 2 or pixels_hwc.shape[2:] == (3,)
     if pixels_hwc.dtype != np.uint8 or not is_grey_or_rgb or scale < 1:
         came = f"{pixels_hwc.dtype} of shape {pixels_hwc.shape}, scale {scale}"
-        raise UserError(f"a picture is uint8, h x w x 3 or h x w, at a scale of 1 or more, but got {came}")
+        raise UserError(
+            f"a picture is uint8, h x w x 3 or h x w, at a scale of 1 or more, but got {came}"
+        )
     buffer = io.BytesIO()
-    Image.fromarray(np.repeat(np.repeat(pixels_hwc, scale, 0), scale, 1)).save(buffer, "WEBP", quality=80)
+    Image.fromarray(np.repeat(np.repeat(pixels_hwc, scale, 0), scale, 1)).save(
+        buffer, "WEBP", quality=80
+    )
     return buffer.getvalue()
 
 
-def step_through(pictures: Mapping[str, np.ndarray], description: str, *, scale: int = 1) -> widgets.VBox:
+def step_through(
+    pictures: Mapping[str, np.ndarray], description: str, *, scale: int = 1
+) -> widgets.VBox:
     """Return a slider over still pictures that works with and without a kernel.
 
     Parameters
@@ -77,13 +89,21 @@ def step_through(pictures: Mapping[str, np.ndarray], description: str, *, scale:
     if not pictures:
         raise UserError("a slider needs at least one picture, but got none")
     pages = [
-        widgets.VBox([widgets.Label(caption), widgets.Image(value=webp_bytes(pixels, scale), format="webp")])
+        widgets.VBox(
+            [widgets.Label(caption), widgets.Image(value=webp_bytes(pixels, scale), format="webp")]
+        )
         for caption, pixels in pictures.items()
     ]
     stack = widgets.Stack(pages, selected_index=len(pages) - 1)
     style, layout = {"description_width": "initial"}, widgets.Layout(width="95%", max_width="32rem")
     slider = widgets.IntSlider(
-        len(pages) - 1, 0, len(pages) - 1, description=description, style=style, layout=layout, readout=False
+        len(pages) - 1,
+        0,
+        len(pages) - 1,
+        description=description,
+        style=style,
+        layout=layout,
+        readout=False,
     )
     widgets.jslink((slider, "value"), (stack, "selected_index"))
     return widgets.VBox([slider, stack])
@@ -109,7 +129,9 @@ def choose_picture(
         If a combination is missing, or see `webp_bytes`.
     """
     if not pictures or any(len(key) != len(names) for key in pictures):
-        raise UserError(f"each picture needs one option for each of {', '.join(names) or 'no choices'}")
+        raise UserError(
+            f"each picture needs one option for each of {', '.join(names) or 'no choices'}"
+        )
     options = [list(dict.fromkeys(column)) for column in zip(*pictures, strict=True)]
     style = {"description_width": "5rem", "button_width": "auto"}
     choices = [
@@ -121,19 +143,31 @@ def choose_picture(
 
 
 def _pages_for(
-    pictures: Mapping[tuple[str, ...], np.ndarray], choices: Sequence[widgets.ToggleButtons],
-    options: Sequence[Sequence[str]], chosen: tuple[str, ...], scale: int,
-) -> widgets.Widget:  # fmt: skip
+    pictures: Mapping[tuple[str, ...], np.ndarray],
+    choices: Sequence[widgets.ToggleButtons],
+    options: Sequence[Sequence[str]],
+    chosen: tuple[str, ...],
+    scale: int,
+) -> widgets.Widget:
     """Return the picture of a full choice, or a stack of pages that the next choice turns."""
     depth = len(chosen)
     if depth == len(options):
         if chosen not in pictures:
-            raise UserError(f"there is no picture for {', '.join(chosen)}: every combination needs one")
+            raise UserError(
+                f"there is no picture for {', '.join(chosen)}: every combination needs one"
+            )
         pixels = pictures[chosen]
-        layout = widgets.Layout(width="100%", max_width=f"{pixels.shape[1] * scale}px", height="auto")
+        layout = widgets.Layout(
+            width="100%", max_width=f"{pixels.shape[1] * scale}px", height="auto"
+        )
         picture = widgets.Image(value=webp_bytes(pixels), format="webp", layout=layout)
-        return widgets.VBox([widgets.Label(", ".join(chosen)), picture], layout=widgets.Layout(width="100%"))
-    pages = [_pages_for(pictures, choices, options, (*chosen, option), scale) for option in options[depth]]
+        return widgets.VBox(
+            [widgets.Label(", ".join(chosen)), picture], layout=widgets.Layout(width="100%")
+        )
+    pages = [
+        _pages_for(pictures, choices, options, (*chosen, option), scale)
+        for option in options[depth]
+    ]
     stack = widgets.Stack(pages, selected_index=0, layout=widgets.Layout(width="100%"))
     widgets.jslink((choices[depth], "index"), (stack, "selected_index"))
     return stack

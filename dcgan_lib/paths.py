@@ -1,29 +1,51 @@
-"""Where things lie on disk, and how a file is replaced without ever being half written."""
+"""Where things lie on disk, and how files are read and replaced without anything half written being believed."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from dcgan_lib.errors import UserError
 
 
 def repository_root() -> Path:
-    """Return the folder that holds ``dcgan_lib`` and ``data``."""
+    """Return the folder that holds ``dcgan_lib``; in a checkout, also ``data``."""
     return Path(__file__).resolve().parent.parent
 
 
 def data_root() -> Path:
-    """Return the folder of image sets: ``$DCGAN_DATA``, or ``data/cache`` when it is unset."""
+    """Return the folder of image sets: ``$DCGAN_DATA``; else a checkout's ``data/cache``, or the user's cache folder."""
     chosen = os.environ.get("DCGAN_DATA")
-    return Path(chosen).expanduser() if chosen else repository_root() / "data" / "cache"
+    if chosen:
+        return Path(chosen).expanduser()
+    if (repository_root() / "data").is_dir():
+        return repository_root() / "data" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcgan"
 
 
 def checkpoints_root() -> Path:
-    """Return the folder of the committed checkpoints."""
-    return repository_root() / "data" / "checkpoints"
+    """Return the folder of the committed checkpoints: ``$DCGAN_CHECKPOINTS``, or ``data/checkpoints``."""
+    return Path(os.environ.get("DCGAN_CHECKPOINTS") or repository_root() / "data" / "checkpoints")
 
 
 def results_root() -> Path:
-    """Return the folder of the claims ledger."""
-    return repository_root() / "data" / "results"
+    """Return the folder of the claims ledger: ``$DCGAN_RESULTS``, or ``data/results``."""
+    return Path(os.environ.get("DCGAN_RESULTS") or repository_root() / "data" / "results")
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Return what a JSON file holds.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read or is damaged; the sentence ends with ``remedy``, what to do about it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {remedy}") from error
 
 
 def default_mode(mode: int = 0o666) -> int:

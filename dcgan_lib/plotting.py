@@ -64,14 +64,22 @@ def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
     """
     if images_u8.dtype != np.uint8 or images_u8.ndim != 4 or not len(images_u8) or columns < 1:
         came = f"{images_u8.dtype} of shape {images_u8.shape} in {columns} columns"
-        raise UserError(f"a grid takes at least one image, uint8, n x c x h x w, in 1 column or more, but got {came}")
-    images_nchw = torch.from_numpy(np.array(images_u8))  # a copy: torch warns of memory that is read-only
+        raise UserError(
+            f"a grid takes at least one image, uint8, n x c x h x w, in 1 column or more, but got {came}"
+        )
+    images_nchw = torch.from_numpy(
+        np.array(images_u8)
+    )  # a copy: torch warns of memory that is read-only
     return make_grid(images_nchw, columns, padding=2, pad_value=255).permute(1, 2, 0).numpy()
 
 
 @_styled
 def plot_grids(
-    groups: Mapping[str, np.ndarray], columns: int = 8, *, width: float = 8.0, colours: int | None = None
+    groups: Mapping[str, np.ndarray],
+    columns: int = 8,
+    *,
+    width: float = 8.0,
+    colours: int | None = None,
 ) -> Figure:
     """Show groups of images side by side, each under its title.
 
@@ -129,9 +137,11 @@ def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) ->
     figure = BookFigure(figsize=(8.0, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     curves = (
-        (left, "d_loss", "discriminator", "-"), (left, "g_loss", "generator", "--"),
-        (right, "d_real", "D(x), real images", "-"), (right, "d_fake", "D(G(z)), generated", "--"),
-    )  # fmt: skip
+        (left, "d_loss", "discriminator", "-"),
+        (left, "g_loss", "generator", "--"),
+        (right, "d_real", "D(x), real images", "-"),
+        (right, "d_fake", "D(G(z)), generated", "--"),
+    )
     for panel, name, label, line in curves:
         lines = [entry for entry in metrics if name in entry]
         if not 1 <= smooth <= len(lines):
@@ -153,7 +163,10 @@ def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) ->
 
 @_styled
 def plot_estimates(
-    rows: Mapping[str, tuple[float, float, float]], label: str, *, reference: tuple[str, float] | None = None
+    rows: Mapping[str, tuple[float, float, float]],
+    label: str,
+    *,
+    reference: tuple[str, float] | None = None,
 ) -> Figure:
     """Show values with their 95 % intervals, one row each.
 
@@ -179,14 +192,21 @@ def plot_estimates(
     figure = BookFigure(figsize=(8.0, 0.8 + 0.42 * len(rows)), layout="constrained")
     panel = figure.subplots()
     for place, (value, low, high) in enumerate(rows.values()):
-        panel.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color="C0", capsize=3)
+        panel.errorbar(
+            value, place, xerr=[[value - low], [high - value]], fmt="o", color="C0", capsize=3
+        )
     panel.set_yticks(range(len(rows)), list(rows))
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel(label)
     if reference:
         panel.axvline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
         panel.annotate(
-            reference[0], (reference[1], -0.45), xytext=(4, 0), textcoords="offset points", color="0.3", fontsize=9
+            reference[0],
+            (reference[1], -0.45),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color="0.3",
+            fontsize=9,
         )
     return figure
 
@@ -218,11 +238,15 @@ def plot_curves(
     points = [point for curve in curves.values() for point in curve]
     numbers = [number for point in points for number in point]
     if not numbers or not all(number > 0 for number in numbers):
-        raise UserError(f"logarithmic axes need positive numbers, but got {sorted(numbers)[:3] or 'no curve'}")
+        raise UserError(
+            f"logarithmic axes need positive numbers, but got {sorted(numbers)[:3] or 'no curve'}"
+        )
     figure = BookFigure(figsize=(8.0, 3.6), layout="constrained")
     panel = figure.subplots()
     for place, (name, curve) in enumerate(curves.items()):
-        panel.loglog(*zip(*curve, strict=True), marker="osD^vP*X"[place % 8], markersize=4, label=name)
+        panel.loglog(
+            *zip(*curve, strict=True), marker="osD^vP*X"[place % 8], markersize=4, label=name
+        )
     if reference:
         panel.axhline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
         panel.annotate(
@@ -234,7 +258,11 @@ def plot_curves(
             fontsize=9,
         )
     low, high = panel.get_ylim()
-    ticks = [tick for tick in (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100) if low <= tick <= high]
+    ticks = [
+        tick
+        for tick in (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)
+        if low <= tick <= high
+    ]
     panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.yaxis.set_minor_formatter("")
     panel.set_xlabel(x_label)
@@ -270,7 +298,9 @@ def plot_bands(
     points = [point for curves in panels.values() for curve in curves.values() for point in curve]
     wrong = [point for point in points if not point[2] <= point[1] <= point[3]]
     if wrong or not panels or not all(panels.values()):
-        raise UserError(f"each panel needs curves of x, value, low, high with low <= value <= high: {wrong[:1]}")
+        raise UserError(
+            f"each panel needs curves of x, value, low, high with low <= value <= high: {wrong[:1]}"
+        )
     figure = BookFigure(figsize=(8.0, 3.1), layout="constrained")
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -278,7 +308,9 @@ def plot_bands(
         for name, curve in curves.items():
             place = names.index(name)
             x, value, low, high = np.array(curve).T
-            axis.plot(x, value, color=f"C{place}", marker="osD^v"[place % 5], markersize=4, label=name)
+            axis.plot(
+                x, value, color=f"C{place}", marker="osD^v"[place % 5], markersize=4, label=name
+            )
             axis.fill_between(x, low, high, color=f"C{place}", alpha=0.18, linewidth=0)
         axis.set_title(title)
         axis.set_xlabel(x_label)

@@ -27,12 +27,18 @@ def brute_force(queries_qd: np.ndarray, references_rd: np.ndarray) -> tuple[np.n
 
 def main() -> int:
     """Search both ways and compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--references", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1_000)
     chosen = parser.parse_args()
     queries = load_image_set("mnist", "validation", image_size=28).images_u8[: chosen.queries]
-    stream, search, seconds = DeformedStream(load_image_set("mnist", image_size=28), 0), NearestSearch(queries), 0.0
+    stream, search, seconds = (
+        DeformedStream(load_image_set("mnist", image_size=28), 0),
+        NearestSearch(queries),
+        0.0,
+    )
     best, indices = np.full(len(queries), np.inf), np.full(len(queries), -1)
     queries_qd = queries.reshape(len(queries), -1).astype(np.float64)
     for index in range(chosen.references // PORTION):
@@ -44,8 +50,13 @@ def main() -> int:
         distances, rows = brute_force(queries_qd, images.reshape(PORTION, -1).astype(np.float64))
         closer = distances < best
         best[closer], indices[closer] = distances[closer], rows[closer] + index * PORTION
-    same, error = int((search.indices == indices).sum()), float(np.abs(search.distances - best).max())
-    print(f"{chosen.references:,} references: {same} of {len(queries)} neighbours agree, distances within {error:.0e}")
+    same, error = (
+        int((search.indices == indices).sum()),
+        float(np.abs(search.distances - best).max()),
+    )
+    print(
+        f"{chosen.references:,} references: {same} of {len(queries)} neighbours agree, distances within {error:.0e}"
+    )
     print(f"{seconds:.0f} s of search, without drawing the references")
     return 0 if same == len(queries) and error < 1e-9 else 1
 

@@ -31,14 +31,27 @@ TRAIN = [
     "--num-channels",
     "3",
 ]
-TRAIN += ["--num-images", "2000", "--base-width", "8", "--steps", "1500", "--log-every", "10", "--save-seconds", "0.3"]
+TRAIN += [
+    "--num-images",
+    "2000",
+    "--base-width",
+    "8",
+    "--steps",
+    "1500",
+    "--log-every",
+    "10",
+    "--save-seconds",
+    "0.3",
+]
 TRAIN += ["--sample-every", "500", "--threads", "1"]
 
 
 def start(folder: Path, options: list[str]) -> subprocess.Popen:
     """Start or resume a run."""
     return subprocess.Popen(
-        [*TRAIN, "--run-dir", str(folder), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*TRAIN, "--run-dir", str(folder), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -65,7 +78,9 @@ def kill_at_random(folder: Path, kills: int, rng: random.Random, options: list[s
             time.sleep(0.02)  # it saves once as soon as it is ready to train
         time.sleep(rng.uniform(0, 6))
         if child.poll() is not None:
-            raise SystemExit(f"the run ended after {len(steps)} of {kills} kills: ask for more --steps")
+            raise SystemExit(
+                f"the run ended after {len(steps)} of {kills} kills: ask for more --steps"
+            )
         child.send_signal(signal.SIGKILL)
         child.wait()
         steps.append(saved_step(folder))
@@ -76,12 +91,17 @@ def kill_at_random(folder: Path, kills: int, rng: random.Random, options: list[s
 def timeless(folder: Path) -> list[dict]:
     """Return the metrics without what a clock wrote."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+        for line in lines
+    ]
 
 
 def main() -> int:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("options", nargs="*", help="options of dcgan train, after --")
@@ -96,10 +116,14 @@ def main() -> int:
         differing, total = [], 0
         for file in ("generator.safetensors", "discriminator.safetensors"):
             ours, theirs = load_file(whole / file), load_file(killed / file)
-            differing += [f"{file}:{name}" for name in ours if not torch.equal(ours[name], theirs[name])]
+            differing += [
+                f"{file}:{name}" for name in ours if not torch.equal(ours[name], theirs[name])
+            ]
             total += len(ours)
         same_metrics = timeless(whole) == timeless(killed)
-    print(f"{chosen.kills} kills; {total - len(differing)} of {total} tensors bit-equal; metrics equal: {same_metrics}")
+    print(
+        f"{chosen.kills} kills; {total - len(differing)} of {total} tensors bit-equal; metrics equal: {same_metrics}"
+    )
     return 1 if differing or not same_metrics else 0
 
 

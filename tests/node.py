@@ -13,9 +13,13 @@ from dcgan_lib.widgets.page import FOLDER
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="Node is not installed")
 
 
-def run_js(folder: Path, code: str, *, files: dict[str, Any] | None = None, script: str = "explorer.js") -> Any:
+def run_js(
+    folder: Path, code: str, *, files: dict[str, Any] | None = None, script: str = "explorer.js"
+) -> Any:
     """Run code that sees every name of a script and reads JSON files; return what it gives to `answer`."""
-    source = (FOLDER / script).read_text(encoding="utf-8").removesuffix("export default { render };\n")
+    source = (
+        (FOLDER / script).read_text(encoding="utf-8").removesuffix("export default { render };\n")
+    )
     for name, content in (files or {}).items():
         (folder / name).write_text(json.dumps(content))
     head = 'import { readFileSync } from "node:fs";\n'
@@ -24,6 +28,8 @@ def run_js(folder: Path, code: str, *, files: dict[str, Any] | None = None, scri
         "const answer = (value) => process.stdout.write(JSON.stringify(value));\n"
     )
     (folder / "test.mjs").write_text(head + source + tools + code, encoding="utf-8")
-    done = subprocess.run(["node", folder / "test.mjs"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["node", folder / "test.mjs"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -88,7 +88,9 @@ class Doubts(nn.Module):
 
 @pytest.fixture
 def world(monkeypatch):
-    heads = tuple(Head(name=name, kind="continuous" if name == "yaw" else "boolean") for name in NAMES)
+    heads = tuple(
+        Head(name=name, kind="continuous" if name == "yaw" else "boolean") for name in NAMES
+    )
     probe = Reads(ProbeConfig(image_size=(16, 16), num_channels=3, heads=heads, widths=(2,)))
     for module in (arithmetic_study, turn_study):
         monkeypatch.setattr(module, "load_generator", lambda name: Paints().eval())
@@ -96,7 +98,9 @@ def world(monkeypatch):
         monkeypatch.setattr(module, name, lambda name: probe)
     monkeypatch.setattr(arithmetic_study, "load_discriminator", lambda name: Doubts())
     monkeypatch.setattr(arithmetic_study, "described", lambda name: DESCRIBED["portraits"])
-    return SimpleNamespace(generator=Paints().eval(), probe=probe, pool=draw_pool(Paints().eval(), probe, 2_000, 0))
+    return SimpleNamespace(
+        generator=Paints().eval(), probe=probe, pool=draw_pool(Paints().eval(), probe, 2_000, 0)
+    )
 
 
 # --- sums ---
@@ -108,7 +112,9 @@ def test_concepts_are_those_of_the_paper():
         {"smile": False, "long_hair": False},
     )
     assert smile.wanted == {"smile": True, "long_hair": False}
-    assert glasses.wanted == {"glasses": True, "long_hair": True}, "the paper's second sum ends with the woman"
+    assert glasses.wanted == {"glasses": True, "long_hair": True}, (
+        "the paper's second sum ends with the woman"
+    )
 
 
 def test_sum_of_means_is_a_minus_b_plus_c():
@@ -134,7 +140,9 @@ def test_exemplars_show_what_was_asked(world):
     picked = pick(world.pool, SUMS["smile"].concepts, 3, 50, seed=4, ahead=0.4)
     assert picked.shape == (50, 3, 3)
     for group, concept in enumerate(SUMS["smile"].concepts):
-        chosen = {name: values[picked[:, group].ravel()] for name, values in world.pool.read.items()}
+        chosen = {
+            name: values[picked[:, group].ravel()] for name, values in world.pool.read.items()
+        }
         assert shows(chosen, concept, 0.9).all() and (np.abs(chosen["yaw"]) <= 0.4).all()
         assert not shows(chosen, {"smile": not concept["smile"]}).any()
     assert all(len(set(group)) == 3 for trial in picked.tolist() for group in trial)
@@ -143,8 +151,10 @@ def test_exemplars_show_what_was_asked(world):
 def test_the_same_seed_picks_the_same(world):
     again = draw_pool(world.generator, world.probe, 2_000, 0)
     np.testing.assert_array_equal(world.pool.z_nd, again.z_nd)
-    one, two, other = (pick(pool, SUMS["glasses"].concepts, 3, 20, seed) for pool, seed in
-                       ((world.pool, 1), (again, 1), (again, 2)))  # fmt: skip
+    one, two, other = (
+        pick(pool, SUMS["glasses"].concepts, 3, 20, seed)
+        for pool, seed in ((world.pool, 1), (again, 1), (again, 2))
+    )
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
 
@@ -153,14 +163,22 @@ def test_wrong_choices_are_refused(world):
     with pytest.raises(UserError, match="but no moustache"):
         pick(world.pool, ({"smile": True, "moustache": False},), 1, 1, 0)
     with pytest.raises(UserError, match="are needed: draw more"):
-        pick(Pool(world.pool.z_nd[:4], {k: v[:4] for k, v in world.pool.read.items()}), SUMS["smile"].concepts, 3, 1, 0)
+        pick(
+            Pool(world.pool.z_nd[:4], {k: v[:4] for k, v in world.pool.read.items()}),
+            SUMS["smile"].concepts,
+            3,
+            1,
+            0,
+        )
 
 
 def test_exemplars_and_ways_follow_the_attribute(world):
     z_t3kd = exemplars(world.pool, "glasses", 100, num=10)
     wanted = SUMS["glasses"].wanted
     assert succeeds(world.generator, world.probe, add_up(z_t3kd), wanted).mean() > 0.95
-    assert succeeds(world.generator, world.probe, z_t3kd[:, 2].mean(1), wanted).mean() < 0.05, "C alone must fail"
+    assert succeeds(world.generator, world.probe, z_t3kd[:, 2].mean(1), wanted).mean() < 0.05, (
+        "C alone must fail"
+    )
     everyone = np.ones(len(world.pool.z_nd), bool)
     way = way_of(world.pool, "glasses", everyone)
     assert way[1] > 0.95 and np.linalg.norm(way) == pytest.approx(1) and abs(way[0]) < 0.2
@@ -189,12 +207,16 @@ def test_pixel_sums_overlay_and_are_cut_off():
 def test_layout_is_of_one_height(world):
     shown = layout(world.generator, world.pool.z_nd[:9].reshape(3, 3, 8))
     assert list(shown) == ["A", "B", "C", "A − B + C", "pixels"]
-    assert {x.shape[2] for x in shown.values()} == {4 * 18 + 2} and shown["A − B + C"].shape[3] == 3 * 18 + 2
+    assert {x.shape[2] for x in shown.values()} == {4 * 18 + 2} and shown["A − B + C"].shape[
+        3
+    ] == 3 * 18 + 2
     assert (shown["pixels"][0, :, 22:] == 255).all()
 
 
 # --- many sums ---
-SMALL = Settings(checkpoint="made up", probe="made up", trials=60, pool=3_000, seed=3, confidence=0.7, ahead=3.0)
+SMALL = Settings(
+    checkpoint="made up", probe="made up", trials=60, pool=3_000, seed=3, confidence=0.7, ahead=3.0
+)
 
 
 def test_a_linear_world_obeys_and_chance_does_not(world, tmp_path):
@@ -203,11 +225,18 @@ def test_a_linear_world_obeys_and_chance_does_not(world, tmp_path):
         assert study.share(name, "10").value > 95 > study.share(name, "C alone").value
         assert study.share(name, "10").low > study.share(name, "random").high
     assert study.joined("1", "implausible").mean() > 0.3 > study.joined("3", "implausible").mean()
-    rows = {row.id: row for row in record_study(study, "portraits", command="dcgan arithmetic", root=tmp_path)}
-    assert set(rows) == {f"arithmetic.{n}:portraits" for n in ("smile", "glasses", "three-vs-one", "pixels")}
+    rows = {
+        row.id: row
+        for row in record_study(study, "portraits", command="dcgan arithmetic", root=tmp_path)
+    }
+    assert set(rows) == {
+        f"arithmetic.{n}:portraits" for n in ("smile", "glasses", "three-vs-one", "pixels")
+    }
     assert rows["arithmetic.smile:portraits"].verdict == "reproduced"
     assert {row.id for row in load_results(tmp_path) if row.is_measured} == set(rows)
-    assert load_shares("portraits", tmp_path)["smile"]["3"]["both"].value == round(study.share("smile", "3").value, 2)
+    assert load_shares("portraits", tmp_path)["smile"]["3"]["both"].value == round(
+        study.share("smile", "3").value, 2
+    )
 
 
 def test_a_probe_that_guesses_finds_nothing(world, monkeypatch, tmp_path):
@@ -216,13 +245,18 @@ def test_a_probe_that_guesses_finds_nothing(world, monkeypatch, tmp_path):
     guess = lambda images_u8: {name: rng.random(len(images_u8)) for name in NAMES}  # noqa: E731
     monkeypatch.setattr(world.probe, "predict", guess)
     study = run_study(Settings(**{**vars(SMALL), "ahead": 1.0}))
-    rows = {row.id: row for row in record_study(study, "portraits", command="dcgan arithmetic", root=tmp_path)}
+    rows = {
+        row.id: row
+        for row in record_study(study, "portraits", command="dcgan arithmetic", root=tmp_path)
+    }
     assert {rows[f"arithmetic.{name}:portraits"].verdict for name in SUMS} == {"not reproduced"}
 
 
 def test_studies_repeat(world):
     one, two = run_study(SMALL), run_study(SMALL)
-    assert one.picked == two.picked and arithmetic_study.numbers(one) == arithmetic_study.numbers(two)
+    assert one.picked == two.picked and arithmetic_study.numbers(one) == arithmetic_study.numbers(
+        two
+    )
     other = run_study(Settings(**{**vars(SMALL), "seed": 4}))
     assert arithmetic_study.numbers(other) != arithmetic_study.numbers(one)
 
@@ -262,7 +296,9 @@ def test_straight_lines_are_told_from_bent_ones():
     steps = np.linspace(-1, 1, 11)
     slopes, r2 = straight_lines(np.stack([3 * steps + 1, steps**2, np.sign(steps), 0 * steps]))
     np.testing.assert_allclose(slopes, [3, 0, np.abs(steps).sum() / (steps @ steps), 0], atol=1e-9)
-    assert r2[0] == pytest.approx(1) and r2[1] == pytest.approx(0) and 0.6 < r2[2] < 0.9 and r2[3] == 0
+    assert (
+        r2[0] == pytest.approx(1) and r2[1] == pytest.approx(0) and 0.6 < r2[2] < 0.9 and r2[3] == 0
+    )
     assert summarise(np.stack([steps, -steps, steps])).rising.value == pytest.approx(2 / 3)
 
 
@@ -274,7 +310,11 @@ def test_flips_are_counted_against_the_middle():
 def test_a_straight_world_turns_straight(world, tmp_path):
     study = run_turn(num_faces=100, pool=2_000, seed=2, least=0.5)
     row = record_turn(study, "portraits", command="dcgan turn", root=tmp_path)
-    assert row.verdict == "reproduced" and row.value > 0.95 and study.pictures_u8.shape == (55, 3, 16, 16)
+    assert (
+        row.verdict == "reproduced"
+        and row.value > 0.95
+        and study.pictures_u8.shape == (55, 3, 16, 16)
+    )
     kept = load_turn("portraits", tmp_path)
     assert kept["axis"]["yaw"][-1][0] > 1 and abs(kept["random"]["line"]["slope"][0]) < 0.5
     assert study.picked == run_turn(num_faces=100, pool=2_000, seed=2, least=0.5).picked
@@ -287,7 +327,9 @@ def test_a_bent_world_is_not_called_straight(world, monkeypatch, tmp_path):
     straight = world.probe.predict
     jump = lambda x_u8: straight(x_u8) | {"yaw": np.sign(straight(x_u8)["yaw"])}  # noqa: E731
     monkeypatch.setattr(world.probe, "predict", jump)
-    row = record_turn(run_turn(num_faces=100, pool=2_000), "portraits", command="dcgan turn", root=tmp_path)
+    row = record_turn(
+        run_turn(num_faces=100, pool=2_000), "portraits", command="dcgan turn", root=tmp_path
+    )
     assert row.verdict == "partly" and row.value < 0.9
     with pytest.raises(UserError, match="was not measured yet"):
         load_turn("nothing", tmp_path)
@@ -296,8 +338,12 @@ def test_a_bent_world_is_not_called_straight(world, monkeypatch, tmp_path):
 # --- the command line ---
 def test_commands_write_what_they_promise(world, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    importlib.import_module("dcgan_lib.models.sampling")  # first, or it would keep the stand-in for ever
-    monkeypatch.setattr("dcgan_lib.training.checkpoints.load_generator", lambda name: world.generator)
+    importlib.import_module(
+        "dcgan_lib.models.sampling"
+    )  # first, or it would keep the stand-in for ever
+    monkeypatch.setattr(
+        "dcgan_lib.training.checkpoints.load_generator", lambda name: world.generator
+    )
     small = ["--trials", "20", "--pool", "2000", "--confidence", "0.6", "--ahead", "3"]
     assert cli.main(["arithmetic", *small]) == 0
     assert "smile    3" in capsys.readouterr().out
@@ -307,7 +353,11 @@ def test_commands_write_what_they_promise(world, monkeypatch, tmp_path, capsys):
     assert cli.main(["arithmetic", "portraits", *own, "--out", "own"]) == 0
     assert {path.name for path in (tmp_path / "own").iterdir()} == {"sum.png", "picks.json"}
     assert cli.main(["turn", "--faces", "20", "--pool", "1000"]) == 0
-    assert {path.name for path in (tmp_path / "turn").iterdir()} == {"turn.png", "picks.json", "numbers.json"}
+    assert {path.name for path in (tmp_path / "turn").iterdir()} == {
+        "turn.png",
+        "picks.json",
+        "numbers.json",
+    }
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,20 @@ def test_both_steps_have_the_same_losses(plain_losses):
 
 @pytest.mark.parametrize(
     "change",
-    [{"learning_rate": 4e-4}, {"beta1": 0.9}, {"weight_decay": 0.1}, {"seed": 43}, {"d_updates": 2}],
+    [
+        {"learning_rate": 4e-4},
+        {"beta1": 0.9},
+        {"weight_decay": 0.1},
+        {"seed": 43},
+        {"d_updates": 2},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_a_wrong_twin_has_other_losses(plain_losses, change):
     """What the guard above has to catch: each of these is one step that trains differently."""
-    assert losses(our_stepper(dataclasses.replace(CONFIG, **change))) != pytest.approx(plain_losses, rel=1e-4)
+    assert losses(our_stepper(dataclasses.replace(CONFIG, **change))) != pytest.approx(
+        plain_losses, rel=1e-4
+    )
 
 
 def test_both_start_from_the_same_loss_and_move(plain_losses):
@@ -91,7 +99,11 @@ def test_ratios_are_taken_round_by_round_after_two_rounds_of_warming_up(monkeypa
     Clock(monkeypatch, seconds)
     rows = {row.contender: row for row in bench(32, base_width=2, batch_size=6, rounds=4)}
     assert list(rows) == ["plain", "float32", "bfloat16"]
-    assert {name: row.speedup for name, row in rows.items()} == {"plain": 1, "float32": 3, "bfloat16": 1.5}
+    assert {name: row.speedup for name, row in rows.items()} == {
+        "plain": 1,
+        "float32": 3,
+        "bfloat16": 1.5,
+    }
     assert all(row.low == row.speedup == row.high for row in rows.values())
     assert rows["float32"].images_per_second == 6 / 3
 
@@ -112,7 +124,11 @@ def test_contenders_get_the_same_minibatch(monkeypatch, size, channels):
     bench(size, base_width=2, batch_size=5, rounds=1)
     for others in zip(*clock.inputs.values(), strict=True):
         for x_bchw, z_bd in others:
-            assert x_bchw.shape == (5, channels, size, size) and x_bchw.min() >= -1 and x_bchw.max() <= 1
+            assert (
+                x_bchw.shape == (5, channels, size, size)
+                and x_bchw.min() >= -1
+                and x_bchw.max() <= 1
+            )
             assert torch.equal(x_bchw, others[0][0]) and torch.equal(z_bd, others[0][1])
     assert not torch.equal(clock.inputs["plain"][0][1], clock.inputs["plain"][1][1])
 
@@ -121,7 +137,9 @@ def test_a_real_round_and_its_text():
     before = torch.get_num_threads()
     rows = bench(32, base_width=2, batch_size=2, rounds=1, threads=before + 1)
     assert torch.get_num_threads() == before
-    assert rows[0].speedup == 1 and all(row.images_per_second > 0 and row.speedup > 0 for row in rows)
+    assert rows[0].speedup == 1 and all(
+        row.images_per_second > 0 and row.speedup > 0 for row in rows
+    )
     lines = bench_text(rows).splitlines()
     assert lines[0] == "32 x 32 pixels"
     assert [line.split()[0] for line in lines[2:]] == ["plain", "float32", "bfloat16"]

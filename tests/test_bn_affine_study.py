@@ -24,12 +24,19 @@ def answers(shares, seed=0):
 def test_gain_is_paired():
     wrong = answers({True: 0.10, False: 0.09})
     value, low, high = gain(wrong[True], wrong[False])
-    assert 0.3 < value < 1.8 and 0 < low <= value <= high < 2.5, "ten points apart on 2,000 images would not be enough"
+    assert 0.3 < value < 1.8 and 0 < low <= value <= high < 2.5, (
+        "ten points apart on 2,000 images would not be enough"
+    )
 
 
 @pytest.mark.parametrize(("gan_without", "verdict"), [(0.05, "reproduced"), (0.10, "partly")])
 def test_claim_needs_both_networks(tmp_path, gan_without, verdict):
-    shares = {("DCGAN", True): 0.06, ("DCGAN", False): 0.04, ("GAN", True): 0.10, ("GAN", False): gan_without}
+    shares = {
+        ("DCGAN", True): 0.06,
+        ("DCGAN", False): 0.04,
+        ("GAN", True): 0.10,
+        ("GAN", False): gan_without,
+    }
     row = record_claim(answers(shares), 1_000, "float32", 1.0, tmp_path)
     assert row.verdict == verdict and row.low > 0 and "1,000 minibatches" in row.notes
 

@@ -21,7 +21,9 @@ BOOK = ROOT / "book"
 sys.path.insert(0, str(BOOK / "extensions"))
 from launch_cell import configured_address, launch_source  # noqa: E402
 
-LAUNCH = launch_source(configured_address())  # fetches the library in Colab; not counted as the chapter's own code
+LAUNCH = launch_source(
+    configured_address()
+)  # fetches the library in Colab; not counted as the chapter's own code
 CHAPTERS = sorted(BOOK.glob("**/*.ipynb"))
 
 MAX_BYTES = 1_500_000
@@ -41,7 +43,9 @@ NBVAL_WORDS = re.compile(r"\bNBVAL_(?!IGNORE_OUTPUT)|\bPYTEST_VALIDATE")
 
 # --- reading a chapter ---
 def code_cells(chapter: dict) -> list[dict]:
-    return [cell for cell in chapter["cells"] if cell["cell_type"] == "code" and cell["source"].strip()]
+    return [
+        cell for cell in chapter["cells"] if cell["cell_type"] == "code" and cell["source"].strip()
+    ]
 
 
 def outputs(chapter: dict) -> Iterator[dict]:
@@ -73,7 +77,9 @@ def nodes(chapter: dict, kind: type | tuple[type, ...]) -> Iterator[ast.AST]:
 
 def can_fail(node: ast.AST) -> bool:
     """Return whether the node is an assertion about a value that the code computes."""
-    return isinstance(node, ast.Assert) and any(isinstance(part, ast.Name) for part in ast.walk(node.test))
+    return isinstance(node, ast.Assert) and any(
+        isinstance(part, ast.Name) for part in ast.walk(node.test)
+    )
 
 
 def is_unchecked(cell: dict) -> bool:
@@ -88,7 +94,9 @@ def visible_text(chapter: dict) -> Iterator[str]:
         yield json.dumps(cell["metadata"], ensure_ascii=False)
     for output in outputs(chapter):
         yield output.get("text", "")
-        yield from (str(value) for kind, value in output.get("data", {}).items() if kind not in PICTURES)
+        yield from (
+            str(value) for kind, value in output.get("data", {}).items() if kind not in PICTURES
+        )
 
 
 # --- the rules ---
@@ -119,7 +127,9 @@ def no_absolute_paths(chapter: dict) -> Iterator[str]:
 def figures_are_described(chapter: dict) -> Iterator[str]:
     names = []
     for cell in code_cells(chapter):
-        num_pictures = sum(bool(PICTURES & set(output.get("data", {}))) for output in cell["outputs"])
+        num_pictures = sum(
+            bool(PICTURES & set(output.get("data", {}))) for output in cell["outputs"]
+        )
         if not num_pictures:
             continue
         described = cell["metadata"].get("mystnb", {})
@@ -153,7 +163,9 @@ def markdown_images_have_alt_text(chapter: dict) -> Iterator[str]:
 def charts_turn_dark(chapter: dict) -> Iterator[str]:
     """Pages invert what is marked as a chart; grids of pictures must not be."""
     for cell in code_cells(chapter):
-        calls = {ast.unparse(node.func) for node in ast.walk(parsed(cell)) if isinstance(node, ast.Call)}
+        calls = {
+            ast.unparse(node.func) for node in ast.walk(parsed(cell)) if isinstance(node, ast.Call)
+        }
         drawn = {call for call in calls if call.startswith("plotting.plot_")}
         marked = cell["metadata"].get("mystnb", {}).get("image", {}).get("classes") == "chart"
         if drawn and marked == ("plotting.plot_grids" in drawn):
@@ -162,7 +174,11 @@ def charts_turn_dark(chapter: dict) -> Iterator[str]:
 
 def is_short(chapter: dict) -> Iterator[str]:
     lengths = [num_lines(cell) for cell in own_cells(chapter)]
-    yield from (f"a cell of {num} lines ({MAX_LINES_PER_CELL} at most)" for num in lengths if num > MAX_LINES_PER_CELL)
+    yield from (
+        f"a cell of {num} lines ({MAX_LINES_PER_CELL} at most)"
+        for num in lengths
+        if num > MAX_LINES_PER_CELL
+    )
     if sum(lengths) > MAX_LINES_PER_CHAPTER:
         yield f"{sum(lengths)} lines of code ({MAX_LINES_PER_CHAPTER} at most)"
 
@@ -194,7 +210,10 @@ def is_plain_python(chapter: dict) -> Iterator[str]:
 
 
 def defines_no_class(chapter: dict) -> Iterator[str]:
-    yield from (f"defines the class {node.name}: it belongs in dcgan_lib" for node in nodes(chapter, ast.ClassDef))
+    yield from (
+        f"defines the class {node.name}: it belongs in dcgan_lib"
+        for node in nodes(chapter, ast.ClassDef)
+    )
 
 
 def hides_no_warning(chapter: dict) -> Iterator[str]:
@@ -208,7 +227,11 @@ def downloads_nothing(chapter: dict) -> Iterator[str]:
         if isinstance(node.value, str) and re.search(r"\b(https?|ftp)://", node.value):
             yield f"code names an address: {node.value[:60]!r}"
     for node in nodes(chapter, (ast.Import, ast.ImportFrom)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        names = (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+        )
         if DOWNLOADERS & {name.split(".")[0] for name in names}:
             yield f"imports a downloader: {ast.unparse(node)}"
 
@@ -227,10 +250,23 @@ def runs_in_any_kernel(chapter: dict) -> Iterator[str]:
 
 
 RULES = [
-    holds_code, executed_in_order, no_stored_failures, no_absolute_paths, figures_are_described,
-    markdown_images_have_alt_text, charts_turn_dark, is_short, asserts_something, nbval_compares_it, is_plain_python,
-    defines_no_class, hides_no_warning, downloads_nothing, controls_have_states, runs_in_any_kernel,
-]  # fmt: skip
+    holds_code,
+    executed_in_order,
+    no_stored_failures,
+    no_absolute_paths,
+    figures_are_described,
+    markdown_images_have_alt_text,
+    charts_turn_dark,
+    is_short,
+    asserts_something,
+    nbval_compares_it,
+    is_plain_python,
+    defines_no_class,
+    hides_no_warning,
+    downloads_nothing,
+    controls_have_states,
+    runs_in_any_kernel,
+]
 
 
 def problems(path: Path) -> dict[str, list[str]]:
@@ -269,13 +305,18 @@ def pages_in_toc(entry: dict) -> Iterator[str]:
 
 def test_contents_name_every_page_and_no_other():
     named = list(pages_in_toc(yaml.safe_load((BOOK / "_toc.yml").read_text())))
-    there = [path.relative_to(BOOK).with_suffix("").as_posix() for path in (*CHAPTERS, *BOOK.glob("*.md"))]
+    there = [
+        path.relative_to(BOOK).with_suffix("").as_posix()
+        for path in (*CHAPTERS, *BOOK.glob("*.md"))
+    ]
     assert sorted(named) == sorted(there)
 
 
 def test_front_page_marks_the_chapters_that_are_there():
     marked = re.findall(
-        r"^\| \{doc\}`\d+\. .* <(.*)>` \|.*\*\*here\*\* \|$", (BOOK / "index.md").read_text(), re.MULTILINE
+        r"^\| \{doc\}`\d+\. .* <(.*)>` \|.*\*\*here\*\* \|$",
+        (BOOK / "index.md").read_text(),
+        re.MULTILINE,
     )
     assert marked == sorted(path.stem for path in CHAPTERS)
 
@@ -283,20 +324,29 @@ def test_front_page_marks_the_chapters_that_are_there():
 def test_chapters_are_named_and_ordered_by_number():
     named = pages_in_toc(yaml.safe_load((BOOK / "_toc.yml").read_text()))
     chapters = [name for name in named if (BOOK / f"{name}.ipynb").exists()]
-    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", name) for name in chapters) and chapters == sorted(chapters)
+    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", name) for name in chapters) and chapters == sorted(
+        chapters
+    )
 
 
 def test_pages_name_no_path_of_a_machine():
-    found = {page.name: ABSOLUTE_PATH.findall(page.read_text(encoding="utf-8")) for page in BOOK.glob("*.md")}
+    found = {
+        page.name: ABSOLUTE_PATH.findall(page.read_text(encoding="utf-8"))
+        for page in BOOK.glob("*.md")
+    }
     assert {name: paths for name, paths in found.items() if paths} == {}
 
 
 def test_book_has_no_static_folder():
-    assert not (BOOK / "_static").exists(), "Jupyter Book would load its scripts twice on every page: use book/assets"
+    assert not (BOOK / "_static").exists(), (
+        "Jupyter Book would load its scripts twice on every page: use book/assets"
+    )
 
 
 def test_bibliography_has_no_key_twice():
-    keys = re.findall(r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE)
+    keys = re.findall(
+        r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert len(keys) > 1 and len(keys) == len(set(keys))
 
 
@@ -304,20 +354,28 @@ def test_bibliography_has_no_key_twice():
 def good_chapter() -> nbformat.NotebookNode:
     """Return a small chapter that every rule accepts."""
     v4 = nbformat.v4
-    compute = v4.new_code_cell("total = sum(range(5))\nprint('total:', total)\nassert total == 10", execution_count=1)
+    compute = v4.new_code_cell(
+        "total = sum(range(5))\nprint('total:', total)\nassert total == 10", execution_count=1
+    )
     compute.outputs = [v4.new_output("stream", name="stdout", text="total: 10\n")]
     draw = v4.new_code_cell("show(total)", execution_count=2)
     draw.outputs = [v4.new_output("display_data", data={"image/png": "QUJD/tmp/dir/abc="})]
     figure = {"name": "fig-03-total", "caption": "The total grows with n (n = 5)."}
     draw.metadata = {"mystnb": {"figure": figure, "image": {"alt": "One bar of height ten."}}}
     control = v4.new_code_cell("slider(total)", execution_count=3)
-    control.outputs = [v4.new_output("display_data", data={CONTROL: {"model_id": "abc", "version_major": 2}})]
+    control.outputs = [
+        v4.new_output("display_data", data={CONTROL: {"model_id": "abc", "version_major": 2}})
+    ]
     text = v4.new_markdown_cell(
         "# A chapter\n\nSee [the code](../dcgan_lib/config.py), 1/2 and/or <b>x</b>, https://a.org/b/c."
     )
     chapter = v4.new_notebook(cells=[text, compute, draw, control])
-    chapter.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    chapter.metadata["widgets"] = {CONTROL_STATES: {"state": {"abc": {}}, "version_major": 2, "version_minor": 0}}
+    chapter.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+    }
+    chapter.metadata["widgets"] = {
+        CONTROL_STATES: {"state": {"abc": {}}, "version_major": 2, "version_minor": 0}
+    }
     return chapter
 
 
@@ -330,7 +388,9 @@ def written(chapter: nbformat.NotebookNode, folder: Path) -> Path:
 def add_code(chapter: nbformat.NotebookNode, source: str, *tags: str) -> None:
     count = len(code_cells(chapter)) + 1
     chapter.cells.append(
-        nbformat.v4.new_code_cell(source, execution_count=count, metadata={"tags": list(tags)} if tags else {})
+        nbformat.v4.new_code_cell(
+            source, execution_count=count, metadata={"tags": list(tags)} if tags else {}
+        )
     )
 
 
@@ -360,13 +420,22 @@ WRONG: list[tuple[str, Callable[[nbformat.NotebookNode], object]]] = [
     ("executed_in_order", lambda c: c.cells[2].update(execution_count=None)),
     ("executed_in_order", lambda c: c.cells[2].update(execution_count=7)),
     ("executed_in_order", lambda c: c.cells.reverse()),
-    ("no_stored_failures", lambda c: add_output(c, "error", ename="ValueError", evalue="", traceback=[])),
+    (
+        "no_stored_failures",
+        lambda c: add_output(c, "error", ename="ValueError", evalue="", traceback=[]),
+    ),
     ("no_stored_failures", lambda c: add_output(c, "stream", name="stderr", text="a warning")),
     ("no_absolute_paths", lambda c: add_code(c, "open('/home/someone/images')")),
     ("no_absolute_paths", lambda c: add_code(c, r"open('C:\\Users\\someone')")),
     ("no_absolute_paths", lambda c: add_text(c, "Images lie in `/data/sets/faces`.")),
-    ("no_absolute_paths", lambda c: add_output(c, "stream", name="stdout", text="saved to /scratch/run/grid.png")),
-    ("no_absolute_paths", lambda c: add_output(c, "display_data", data={"text/plain": "PosixPath('/opt/runs/a')"})),
+    (
+        "no_absolute_paths",
+        lambda c: add_output(c, "stream", name="stdout", text="saved to /scratch/run/grid.png"),
+    ),
+    (
+        "no_absolute_paths",
+        lambda c: add_output(c, "display_data", data={"text/plain": "PosixPath('/opt/runs/a')"}),
+    ),
     ("no_absolute_paths", lambda c: add_code(c, "open('~/images')")),
     ("figures_are_described", lambda c: c.cells[2].metadata.clear()),
     ("figures_are_described", lambda c: describe(c, "figure", name="Figure 1")),
@@ -382,13 +451,22 @@ WRONG: list[tuple[str, Callable[[nbformat.NotebookNode], object]]] = [
     ("charts_turn_dark", lambda c: c.cells[2].update(source="plotting.plot_curves(total)")),
     (
         "charts_turn_dark",
-        lambda c: [c.cells[2].update(source="plotting.plot_grids(total)"), describe(c, "image", classes="chart")],
+        lambda c: [
+            c.cells[2].update(source="plotting.plot_grids(total)"),
+            describe(c, "image", classes="chart"),
+        ],
     ),
     ("is_short", lambda c: add_code(c, "x = 1\n" * 16)),
     ("is_short", lambda c: [add_code(c, "x = 1\n" * 15) for _ in range(8)]),
     ("asserts_something", lambda c: c.cells[1].update(source="print('total:', 10)")),
-    ("asserts_something", lambda c: c.cells[1].update(source="assert True, 'always'\nassert 1 < 2")),
-    ("nbval_compares_it", lambda c: [add_code(c, f"print({i})", "nbval-ignore-output") for i in range(3)]),
+    (
+        "asserts_something",
+        lambda c: c.cells[1].update(source="assert True, 'always'\nassert 1 < 2"),
+    ),
+    (
+        "nbval_compares_it",
+        lambda c: [add_code(c, f"print({i})", "nbval-ignore-output") for i in range(3)],
+    ),
     ("nbval_compares_it", lambda c: add_code(c, "assert total == 10", "nbval-ignore-output")),
     ("nbval_compares_it", lambda c: add_code(c, "# NBVAL_IGNORE_OUTPUT\nassert total == 10")),
     ("nbval_compares_it", lambda c: add_code(c, "# NBVAL_SKIP\ntotal += 1")),
@@ -397,7 +475,10 @@ WRONG: list[tuple[str, Callable[[nbformat.NotebookNode], object]]] = [
     ("is_plain_python", lambda c: add_code(c, "%pip install torch")),
     ("is_plain_python", lambda c: add_code(c, "%%time\ntotal += 1")),
     ("defines_no_class", lambda c: add_code(c, "class Generator:\n    pass")),
-    ("hides_no_warning", lambda c: add_code(c, "import warnings\nwarnings.filterwarnings('ignore')")),
+    (
+        "hides_no_warning",
+        lambda c: add_code(c, "import warnings\nwarnings.filterwarnings('ignore')"),
+    ),
     ("downloads_nothing", lambda c: add_code(c, "load('https://a.org/weights.pt')")),
     ("downloads_nothing", lambda c: add_code(c, "from urllib.request import urlretrieve")),
     ("controls_have_states", lambda c: c.metadata.widgets[CONTROL_STATES]["state"].clear()),
@@ -411,7 +492,9 @@ def test_good_chapter_passes(tmp_path):
     assert problems(written(good_chapter(), tmp_path)) == {}
 
 
-@pytest.mark.parametrize(("rule", "spoil"), WRONG, ids=[f"{rule}-{number}" for number, (rule, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("rule", "spoil"), WRONG, ids=[f"{rule}-{number}" for number, (rule, _) in enumerate(WRONG)]
+)
 def test_spoilt_chapter_is_caught_by_its_rule_alone(rule, spoil, tmp_path):
     chapter = good_chapter()
     spoil(chapter)

@@ -6,7 +6,12 @@ import torch
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
-from dcgan_lib.evaluation.generators import class_quality, load_classes, precision_recall, save_classes
+from dcgan_lib.evaluation.generators import (
+    class_quality,
+    load_classes,
+    precision_recall,
+    save_classes,
+)
 
 
 def cloud(num, seed, centre=0.0, spread=1.0):
@@ -23,12 +28,17 @@ def test_few_modes_cost_recall_and_noise_costs_precision():
     real = np.concatenate([cloud(200, 0), cloud(200, 1, centre=30)])
     precision, recall = precision_recall(real, cloud(400, 2))
     assert precision.low > 0.6 and 0.3 < recall.value < 0.5
-    precision, recall = precision_recall(cloud(200, 0), np.concatenate([cloud(100, 1), cloud(100, 2, centre=30)]))
+    precision, recall = precision_recall(
+        cloud(200, 0), np.concatenate([cloud(100, 1), cloud(100, 2, centre=30)])
+    )
     assert 0.3 < precision.value < 0.5 and recall.low > 0.5
 
 
 def test_far_apart_is_nothing():
-    assert [share.value for share in precision_recall(cloud(50, 0), cloud(50, 1, centre=99))] == [0, 0]
+    assert [share.value for share in precision_recall(cloud(50, 0), cloud(50, 1, centre=99))] == [
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("sizes", [(10, 11), (3, 3)])
@@ -47,13 +57,15 @@ def rows():
     drawn[50:75] = 0
 
     def images(labels):
-        return np.clip(means[labels][:, None, None, None] + rng.normal(0, 5, (len(labels), 1, 4, 4)), 0, 255).astype(
-            np.uint8
-        )
+        return np.clip(
+            means[labels][:, None, None, None] + rng.normal(0, 5, (len(labels), 1, 4, 4)), 0, 255
+        ).astype(np.uint8)
 
     real, fake = images(real_labels), images(drawn)
     fake[100:] = fake[100]
-    pixels = FeatureExtractor("pixels", 16, torch.nn.Identity(), lambda x_u8: x_u8.flatten(1).float())
+    pixels = FeatureExtractor(
+        "pixels", 16, torch.nn.Identity(), lambda x_u8: x_u8.flatten(1).float()
+    )
     return class_quality(real, real_labels, fake, asked, drawn, pixels)
 
 
@@ -61,7 +73,11 @@ def test_each_class_shows_its_own_fault(rows):
     right, confused, collapsed = rows
     assert [row.n for row in rows] == [50, 50, 50] and [row.label for row in rows] == [0, 1, 2]
     assert right.agreement.value == 1 and right.mistaken_for is None and right.recall.value > 0.5
-    assert confused.agreement.value == 0.5 and confused.mistaken_for == 0 and confused.precision.value < 0.6
+    assert (
+        confused.agreement.value == 0.5
+        and confused.mistaken_for == 0
+        and confused.precision.value < 0.6
+    )
     assert collapsed.agreement.value == 1 and collapsed.recall.value < 0.1
 
 

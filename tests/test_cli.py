@@ -28,9 +28,26 @@ from dcgan_lib.training.checkpoints import load_config, read_metrics
 HEIGHT, WIDTH = 20, 12  # not square, so that a swapped pair shows
 SHAPE = ["--image-size", str(HEIGHT), str(WIDTH), "--num-channels", "3"]
 TINY = [
-    *SHAPE, "--base-width", "2", "--z-dim", "4", "--batch-size", "8", "--decay-fraction", "0", "--log-every", "1",
-    "--sample-every", "2", "--num-samples", "4", "--threads", "1", "--device", "cpu",
-]  # fmt: skip
+    *SHAPE,
+    "--base-width",
+    "2",
+    "--z-dim",
+    "4",
+    "--batch-size",
+    "8",
+    "--decay-fraction",
+    "0",
+    "--log-every",
+    "1",
+    "--sample-every",
+    "2",
+    "--num-samples",
+    "4",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 def draw_folder(folder: Path) -> Path:
@@ -71,7 +88,9 @@ def at_the_place(place, monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(place):
-    assert run("prepare", draw_folder(place / "photos" / "mine"), "--image-size", HEIGHT, WIDTH) == 0
+    assert (
+        run("prepare", draw_folder(place / "photos" / "mine"), "--image-size", HEIGHT, WIDTH) == 0
+    )
     return "mine"
 
 
@@ -83,7 +102,21 @@ def plain_run(prepared):
 
 @pytest.fixture(scope="module")
 def class_run(prepared):
-    assert run("train", "--set", prepared, *TINY, "--steps", "2", "--num-classes", "2", "--run-dir", "classes") == 0
+    assert (
+        run(
+            "train",
+            "--set",
+            prepared,
+            *TINY,
+            "--steps",
+            "2",
+            "--num-classes",
+            "2",
+            "--run-dir",
+            "classes",
+        )
+        == 0
+    )
     return Path("classes").resolve()
 
 
@@ -181,7 +214,10 @@ MISTAKES = [
     ("sample nowhere --num-images 0", "num_images must be at least 1 and below 2**63, but it is 0"),
     ("sample nowhere --best-of 0", "best_of must be at least 1"),
     ("evaluate nowhere", "no checkpoint or run folder at 'nowhere'"),
-    ("evaluate nowhere --record nonsense", "the ledger has no generator called 'nonsense'; it has: bedrooms, faces"),
+    (
+        "evaluate nowhere --record nonsense",
+        "the ledger has no generator called 'nonsense'; it has: bedrooms, faces",
+    ),
     ("evaluate /runs/mine --record mnist", "absolute path"),
     ("bench --rounds 0", "rounds must be at least 1, but it is 0"),
     ("bench --threads 0", "threads must be at least 1, but it is 0"),
@@ -224,7 +260,11 @@ def test_an_option_that_does_not_parse_ends_with_2(words, told, capsys):
         run(*words.split())
     shown = capsys.readouterr()
     assert ended.value.code == 2
-    assert told in re.sub(r"[\s│]+", " ", shown.err) and "Traceback" not in shown.err and shown.out == ""
+    assert (
+        told in re.sub(r"[\s│]+", " ", shown.err)
+        and "Traceback" not in shown.err
+        and shown.out == ""
+    )
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch):
@@ -237,8 +277,13 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
 def test_recipes_are_listed(capsys):
     assert run("recipes") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [[name, entry.image_set] for name, entry in recipes().items()]
-    assert all(f"{entry.config.steps:,} steps" in line for line, entry in zip(lines, recipes().values(), strict=True))
+    assert [line.split()[:2] for line in lines] == [
+        [name, entry.image_set] for name, entry in recipes().items()
+    ]
+    assert all(
+        f"{entry.config.steps:,} steps" in line
+        for line, entry in zip(lines, recipes().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -264,10 +309,14 @@ def test_help_shows_the_recipes_defaults(capsys):
         shown.append(re.sub(r"[\s│]+", " ", capsys.readouterr().out))
         config = recipe(name).config
         for option, value in (
-            ("--learning-rate", config.learning_rate), ("--z-distribution", config.model.z_distribution),
-            ("--steps", config.steps), ("--base-width", config.model.base_width),
-        ):  # fmt: skip
-            assert re.search(rf"{option} [^()]*(\([^)]*\)[^()]*)*\(default: {value}\)", shown[-1]), option
+            ("--learning-rate", config.learning_rate),
+            ("--z-distribution", config.model.z_distribution),
+            ("--steps", config.steps),
+            ("--base-width", config.model.base_width),
+        ):
+            assert re.search(
+                rf"{option} [^()]*(\([^)]*\)[^()]*)*\(default: {value}\)", shown[-1]
+            ), option
     assert shown[0] != shown[1]
 
 
@@ -277,14 +326,20 @@ def test_prepare_tells_what_became_of_every_file(prepared, place, capsys):
     )  # already there: told again, not made again
     lines = capsys.readouterr().out.splitlines()
     told = [line.split(maxsplit=2) for line in lines if line.startswith("  ")]
-    assert re.fullmatch(rf"mine: 25 images, 3 x {HEIGHT} x {WIDTH}; \d+ to train on, \d+ held out", lines[0])
+    assert re.fullmatch(
+        rf"mine: 25 images, 3 x {HEIGHT} x {WIDTH}; \d+ to train on, \d+ held out", lines[0]
+    )
     assert sum(map(int, re.findall(r"(\d+) (?:to train on|held out)", lines[0]))) == 25
     assert sorted(told) == [
-        ["ignored", "1", "not an image by name or content"], ["noted", "1", "transparency over white"],
-        ["refused", "1", "not an image"], ["refused", "1", "too small"],
-    ]  # fmt: skip
+        ["ignored", "1", "not an image by name or content"],
+        ["noted", "1", "transparency over white"],
+        ["refused", "1", "not an image"],
+        ["refused", "1", "too small"],
+    ]
     report = Path(next(line for line in lines if line.startswith("every file")).split(": ")[1])
-    assert report.is_relative_to(place / "data") and len(json.loads(report.read_text())["kept"]) == 25
+    assert (
+        report.is_relative_to(place / "data") and len(json.loads(report.read_text())["kept"]) == 25
+    )
     suggested = lines[-1].partition(": dcgan ")[2].split()
     assert cli.parse(suggested).config.model.image_size == (HEIGHT, WIDTH)
     assert suggested[suggested.index("--set") + 1] == prepared
@@ -296,17 +351,28 @@ def test_a_prepared_set_is_replaced_only_when_asked(place, capsys):
     assert "my-photos: 25 images" in capsys.readouterr().out
     assert run("prepare", "my photos", "--image-size", 16, 16, "--channels", "1") == 2
     assert "prepared otherwise" in capsys.readouterr().err
-    assert run("prepare", "my photos", "--image-size", 16, 16, "--channels", "1", "--overwrite") == 0
+    assert (
+        run("prepare", "my photos", "--image-size", 16, 16, "--channels", "1", "--overwrite") == 0
+    )
     assert "1 x 16 x 16" in capsys.readouterr().out
 
 
 def test_a_run_holds_what_its_last_line_promises(plain_run, capsys):
     config, about = load_config(plain_run)
-    assert (config.steps, config.model.image_size, config.model.num_channels) == (3, (HEIGHT, WIDTH), 3)
-    assert config.learning_rate == recipe("mnist").config.learning_rate, "what was not given is the recipe's"
+    assert (config.steps, config.model.image_size, config.model.num_channels) == (
+        3,
+        (HEIGHT, WIDTH),
+        3,
+    )
+    assert config.learning_rate == recipe("mnist").config.learning_rate, (
+        "what was not given is the recipe's"
+    )
     assert (about["image_set"], about["source"], about["channels"]) == ("mine", "mine", 3)
     assert [line["step"] for line in read_metrics(plain_run / "metrics.jsonl")] == [1, 2, 3]
-    assert {path.name for path in (plain_run / "samples").iterdir()} == {"step-0000002.png", "step-0000003.png"}
+    assert {path.name for path in (plain_run / "samples").iterdir()} == {
+        "step-0000002.png",
+        "step-0000003.png",
+    }
 
 
 def test_a_run_goes_on_where_it_stopped(prepared, capsys):
@@ -329,7 +395,10 @@ def test_a_folder_can_be_named_in_place_of_a_set(place):
 def test_a_set_of_another_shape_is_named(prepared, capsys):
     assert run("train", "--set", prepared, "--steps", 1) == 2
     shown = capsys.readouterr().err
-    assert "was prepared at (20, 12) with 3 channels; asked for (32, 32) with 1" in shown and shown.count("\n") == 1
+    assert (
+        "was prepared at (20, 12) with 3 channels; asked for (32, 32) with 1" in shown
+        and shown.count("\n") == 1
+    )
 
 
 def test_a_run_is_refused_where_it_cannot_be_kept(prepared, place, capsys):
@@ -347,7 +416,9 @@ def test_trouble_is_reported_as_such(prepared, monkeypatch, capsys):
     troubled = loop.FitResult(None, 7, 1.0, "trouble", ("d_loss is no longer a finite number",))
     monkeypatch.setattr(loop, "fit", lambda *_, **__: troubled)
     assert run("train", "--set", prepared, *TINY, "--run-dir", "trouble") == 2
-    assert capsys.readouterr().err.endswith("dcgan: training stopped at step 7: d_loss is no longer a finite number\n")
+    assert capsys.readouterr().err.endswith(
+        "dcgan: training stopped at step 7: d_loss is no longer a finite number\n"
+    )
 
 
 def test_tensorboard_that_is_not_installed_is_told_before_work(monkeypatch, capsys):
@@ -365,7 +436,9 @@ def test_sample_makes_a_grid_of_any_number(plain_run, capsys):
     assert run("sample", plain_run) == 0
     assert capsys.readouterr().out == "64 pictures: samples.png\n"
     assert size_of("samples.png") == (8 * (WIDTH + 2) + 2, 8 * (HEIGHT + 2) + 2)
-    assert run("sample", plain_run, "--num-images", 7, "--columns", 2, "--out", "new/seven.png") == 0
+    assert (
+        run("sample", plain_run, "--num-images", 7, "--columns", 2, "--out", "new/seven.png") == 0
+    )
     assert size_of("new/seven.png") == (2 * (WIDTH + 2) + 2, 4 * (HEIGHT + 2) + 2)
     assert run("sample", plain_run, "--num-images", 1, "--out", "one.png") == 0
     assert capsys.readouterr().out.endswith("1 picture: one.png\n")
@@ -374,17 +447,28 @@ def test_sample_makes_a_grid_of_any_number(plain_run, capsys):
 
 def test_sample_separately_and_repeatably(plain_run, place, capsys):
     for seed, out in ((0, "a"), (0, "b"), (1, "c")):
-        assert run("sample", plain_run, "--num-images", 3, "--separate", "--out", out, "--seed", seed) == 0
+        assert (
+            run("sample", plain_run, "--num-images", 3, "--separate", "--out", out, "--seed", seed)
+            == 0
+        )
     found = {out: [path.read_bytes() for path in sorted((place / out).iterdir())] for out in "abc"}
     assert found["a"] == found["b"] and not set(found["a"]) & set(found["c"])
-    assert {path.name for path in (place / "a").iterdir()} == {f"00000{number}.png" for number in range(3)}
+    assert {path.name for path in (place / "a").iterdir()} == {
+        f"00000{number}.png" for number in range(3)
+    }
     assert size_of("a/000000.png") == (WIDTH, HEIGHT)
     assert run("sample", plain_run, "--num-images", 2, "--separate") == 0
-    assert capsys.readouterr().out.endswith("2 pictures: samples\n") and (place / "samples" / "000001.png").is_file()
+    assert (
+        capsys.readouterr().out.endswith("2 pictures: samples\n")
+        and (place / "samples" / "000001.png").is_file()
+    )
 
 
 def test_sample_picks_the_best_of_many(plain_run):
-    for words in (["--num-images", 8, "--out", "all"], ["--num-images", 2, "--best-of", 4, "--out", "best"]):
+    for words in (
+        ["--num-images", 8, "--out", "all"],
+        ["--num-images", 2, "--best-of", 4, "--out", "best"],
+    ):
         assert run("sample", plain_run, "--separate", *words) == 0
     everything = [path.read_bytes() for path in sorted(Path("all").iterdir())]
     best = [path.read_bytes() for path in sorted(Path("best").iterdir())]
@@ -418,14 +502,22 @@ def test_export_writes_a_script_for_pages(class_run, place, capsys):
     assert told.startswith("page/model.js: ") and ", half; off PyTorch's pixels by 0.0" in told
     text = (place / "page" / "model.js").read_text()
     assert text.startswith('(window.dcganModels ||= {})["classes"] = {"name":"classes"')
-    assert run("export", "nothing") == 2 and "no checkpoint or run folder" in capsys.readouterr().err
+    assert (
+        run("export", "nothing") == 2 and "no checkpoint or run folder" in capsys.readouterr().err
+    )
 
 
 @pytest.fixture
 def ledger(tmp_path, monkeypatch):
     """A ledger with one measurement of our own, one reproduced and one missed."""
     monkeypatch.setattr(results, "results_root", lambda: tmp_path)
-    shared = {"unit": "%", "n": 10, "data": "test images", "command": "dcgan evaluate", "seconds": 1.0}
+    shared = {
+        "unit": "%",
+        "n": 10,
+        "data": "test images",
+        "command": "dcgan evaluate",
+        "seconds": 1.0,
+    }
     results.record("ours.mnist.recognised", value=97.0, low=96.0, high=98.0, **shared)
     results.record("ours.probe.faces.female", value=40.0, low=39.0, high=41.0, **shared)
 
@@ -442,28 +534,45 @@ def test_results_are_filtered(ledger, capsys):
     assert len(everything) == len(results.load_results()) > 50
     assert rows("--verdict", "reproduced") == ["ours.mnist.recognised"]
     assert rows("--verdict", "not reproduced") == ["ours.probe.faces.female"]
-    assert rows("--section", "ours.probe.faces") == ["ours.probe.faces.female", "ours.probe.faces.age"]
+    assert rows("--section", "ours.probe.faces") == [
+        "ours.probe.faces.female",
+        "ours.probe.faces.age",
+    ]
     assert rows("--section", "ours.mnist.", "--verdict", "not measured") == [
-        "ours.mnist.entropy", "ours.mnist.kid", "ours.mnist.memorised",
-    ]  # fmt: skip
+        "ours.mnist.entropy",
+        "ours.mnist.kid",
+        "ours.mnist.memorised",
+    ]
     in_chapter = rows("--chapter", 13)
     assert "ours.mnist.kid" in in_chapter and set(in_chapter) < set(everything)
-    assert set(rows("--section", "5.1")) <= {id for id in everything if not id.startswith("ours")} != set()
+    assert (
+        set(rows("--section", "5.1"))
+        <= {id for id in everything if not id.startswith("ours")}
+        != set()
+    )
     assert rows("--section", "nonsense") == []
 
 
 def test_results_as_markdown(ledger, capsys):
     assert run("results", "--verdict", "reproduced", "--markdown") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| id | section |") and lines[2].startswith("| ours.mnist.recognised |")
+    assert lines[0].startswith("| id | section |") and lines[2].startswith(
+        "| ours.mnist.recognised |"
+    )
     assert "97.0 [96.0, 98.0] %" in lines[2]
 
 
 def test_evaluate_records_the_command_that_repeats_it(monkeypatch, capsys):
     told = {}
-    monkeypatch.setattr(generators, "evaluate_generator", lambda checkpoint, **options: (checkpoint, options))
+    monkeypatch.setattr(
+        generators, "evaluate_generator", lambda checkpoint, **options: (checkpoint, options)
+    )
     monkeypatch.setattr(generators, "report_text", lambda report: f"measured {report[0]}")
-    monkeypatch.setattr(generators, "record_report", lambda report, name, command: told.update({name: command}) or [])
+    monkeypatch.setattr(
+        generators,
+        "record_report",
+        lambda report, name, command: told.update({name: command}) or [],
+    )
     words = "evaluate mnist --num-images 300 --seed 5 --features inception --held-out validation --record mnist"
     assert run(*words.split()) == 0
     assert capsys.readouterr().out == "measured mnist\n"
@@ -474,7 +583,9 @@ def test_evaluate_records_the_command_that_repeats_it(monkeypatch, capsys):
 
 
 def test_a_wrong_record_is_refused_before_the_measurement(monkeypatch, capsys):
-    monkeypatch.setattr(generators, "evaluate_generator", lambda *_, **__: pytest.fail("measured for nothing"))
+    monkeypatch.setattr(
+        generators, "evaluate_generator", lambda *_, **__: pytest.fail("measured for nothing")
+    )
     for words in ("evaluate mnist --record nonsense", "evaluate /tmp/run --record mnist"):
         assert run(*words.split()) == 2
 
@@ -482,25 +593,40 @@ def test_a_wrong_record_is_refused_before_the_measurement(monkeypatch, capsys):
 def test_bench_prints_ratios(capsys):
     assert run("bench", "--sizes", 32, "--base-width", 2, "--batch-size", 2, "--rounds", 1) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "32 x 32 pixels" and [line.split()[0] for line in lines[2:]] == ["plain", "float32", "bfloat16"]
+    assert lines[0] == "32 x 32 pixels" and [line.split()[0] for line in lines[2:]] == [
+        "plain",
+        "float32",
+        "bfloat16",
+    ]
     assert "1.00 [1.00, 1.00]" in lines[2]
     assert all(re.search(r"\d+\.\d+ \[\d+\.\d\d, \d+\.\d\d\]$", line) for line in lines[2:])
 
 
 def start(words, *, buffered=True, **streams) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(cli.__file__).parents[1]),
+    }
     environment["PYTHONUNBUFFERED"] = "" if buffered else "1"
     code = "import sys; from dcgan_lib.cli import main; sys.exit(main())"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], env=environment, text=True, **streams)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], env=environment, text=True, **streams
+    )
 
 
 def test_ctrl_c_keeps_the_run_and_the_same_command_resumes_it(prepared, capsys):
     words = ["train", "--set", prepared, *TINY, "--run-dir", "stopped"]
     child = start(
-        [*words, "--steps", 1_000_000, "--sample-every", 1_000], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*words, "--steps", 1_000_000, "--sample-every", 1_000],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 60
-    while not read_metrics(Path("stopped/metrics.jsonl")) and child.poll() is None and time.monotonic() < deadline:
+    while (
+        not read_metrics(Path("stopped/metrics.jsonl"))
+        and child.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
     told, log = child.communicate(timeout=60)
@@ -510,7 +636,9 @@ def test_ctrl_c_keeps_the_run_and_the_same_command_resumes_it(prepared, capsys):
     assert 1 <= done < 1_000_000
     assert run("sample", "stopped", "--num-images", 2, "--out", "stopped.png") == 0
     assert run(*words, "--steps", done + 2) == 0
-    assert [line["step"] for line in read_metrics(Path("stopped/metrics.jsonl"))] == list(range(1, done + 3))
+    assert [line["step"] for line in read_metrics(Path("stopped/metrics.jsonl"))] == list(
+        range(1, done + 3)
+    )
 
 
 def test_ctrl_c_elsewhere_is_one_line(monkeypatch, capsys):

@@ -22,14 +22,18 @@ from dcgan_lib.models.sampling import from_u8
 
 def make(size=(32, 32), channels=3, width=4, **more):
     torch.manual_seed(0)
-    return new_discriminator(ModelConfig(image_size=size, num_channels=channels, base_width=width, **more))
+    return new_discriminator(
+        ModelConfig(image_size=size, num_channels=channels, base_width=width, **more)
+    )
 
 
 def noise(num, *shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("paper-imagenet32", 28_672), ("paper-svhn", 7_168)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("paper-imagenet32", 28_672), ("paper-svhn", 7_168)]
+)
 def test_paper_networks_give_the_paper_s_numbers_of_features(name, expected):
     model = recipe(name).config.model
     assert expected == 16 * sum(layer.coarse_channels for layer in plan_convolutions(model))
@@ -42,10 +46,17 @@ def test_features_are_pooled_activations_of_the_chosen_layers():
     with torch.no_grad():
         maps = network.features(from_u8(torch.from_numpy(images), network.config))
     expected = [F.max_pool2d(h, h.shape[2] // 4).flatten(1).numpy() for h in maps]
-    np.testing.assert_allclose(ConvFeatures(network)(images), np.hstack(expected), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ConvFeatures(network, layers=[3, 1])(images), np.hstack(expected[::-2]), atol=1e-5)
+    np.testing.assert_allclose(
+        ConvFeatures(network)(images), np.hstack(expected), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        ConvFeatures(network, layers=[3, 1])(images), np.hstack(expected[::-2]), atol=1e-5
+    )
     assert ConvFeatures(network, layers=[1], grid=2)(images).shape == (5, 4 * 4)
-    assert ConvFeatures(network, layers=[3], grid=8)(images).shape == (5, 16 * 16)  # a 4x4 map is kept as it is
+    assert ConvFeatures(network, layers=[3], grid=8)(images).shape == (
+        5,
+        16 * 16,
+    )  # a 4x4 map is kept as it is
 
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (20, 12), (64, 48)])
@@ -60,9 +71,13 @@ def test_batch_size_and_portions_do_not_change_features(monkeypatch):
     network, images = make(), noise(70, 3, 32, 32)
     whole = compute_features(ConvFeatures(network), images)
     for size in (1, 33):
-        np.testing.assert_allclose(ConvFeatures(network, batch_size=size)(images), whole, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            ConvFeatures(network, batch_size=size)(images), whole, rtol=1e-4, atol=1e-5
+        )
     monkeypatch.setattr(module, "PORTION", 32)
-    np.testing.assert_allclose(compute_features(ConvFeatures(network), images), whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        compute_features(ConvFeatures(network), images), whole, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_statistics_are_means_over_minibatches_each_normalised_by_itself():
@@ -93,13 +108,17 @@ def test_frozen_statistics_replace_the_stored_ones_in_a_copy():
     # Over the very minibatch that they come from, frozen statistics are batch norm's own.
     with torch.no_grad():
         last = network.train().features(from_u8(torch.from_numpy(images), network.config))[-1]
-    np.testing.assert_allclose(ConvFeatures(frozen, layers=[3])(images), last.flatten(1).numpy(), atol=2e-3)
+    np.testing.assert_allclose(
+        ConvFeatures(frozen, layers=[3])(images), last.flatten(1).numpy(), atol=2e-3
+    )
 
 
 def test_features_lie_in_a_file_when_asked(tmp_path):
     images, path = noise(20, 3, 8, 8), tmp_path / "deep" / "features.npy"
     found = compute_features(pixel_features, images, path=path)
-    assert isinstance(found, np.memmap) and [item.name for item in path.parent.iterdir()] == ["features.npy"]
+    assert isinstance(found, np.memmap) and [item.name for item in path.parent.iterdir()] == [
+        "features.npy"
+    ]
     np.testing.assert_array_equal(found, np.load(path))
     np.testing.assert_allclose(found, images.reshape(20, -1) / 127.5 - 1, atol=1e-6)
     with pytest.raises(UserError, match="one row an image"):
@@ -107,7 +126,9 @@ def test_features_lie_in_a_file_when_asked(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["features.npy"]
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((5, 2)), np.zeros((4, 2), np.float32), np.zeros((5, 2, 2), np.float32)])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((5, 2)), np.zeros((4, 2), np.float32), np.zeros((5, 2, 2), np.float32)]
+)
 def test_callables_that_return_something_else_are_refused(wrong):
     with pytest.raises(UserError, match="features must be"):
         compute_features(lambda part: wrong, noise(5, 1, 8, 8))

@@ -24,7 +24,9 @@ def changed(image_u8: np.ndarray, how: str) -> np.ndarray:
         picture.save(file, "JPEG", quality=60)
         picture = Image.open(file)
     elif how == "resized":
-        picture = picture.resize((48, 48), Image.Resampling.LANCZOS).resize((64, 64), Image.Resampling.BILINEAR)
+        picture = picture.resize((48, 48), Image.Resampling.LANCZOS).resize(
+            (64, 64), Image.Resampling.BILINEAR
+        )
     else:
         picture = picture.point(lambda value: min(int(value * 0.8) + 20, 255))
     return np.asarray(picture).transpose(2, 0, 1)
@@ -57,7 +59,9 @@ def test_a_held_out_copy_of_a_training_image_is_dropped(pictures):
     images = np.concatenate([pictures[:6], pictures[2:4], pictures[6:8]])
     card = {"splits": {"train": [0, 6], "validation": [6, 10]}, "digest": "d"}
     whole = replace(whole, images_u8=images, attributes={}, labels=None, card=card)
-    train, held_out = (choose_split(whole, split, drop_duplicates=True) for split in ("train", "validation"))
+    train, held_out = (
+        choose_split(whole, split, drop_duplicates=True) for split in ("train", "validation")
+    )
     assert (len(train), len(held_out)) == (6, 2) and held_out.card["dropped_duplicates"] == 2
     assert np.array_equal(held_out.images_u8, pictures[6:8])
     assert len(choose_split(whole, "validation")) == 4

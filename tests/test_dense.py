@@ -17,7 +17,13 @@ from dcgan_lib.training.loop import fit
 from dcgan_lib.widgets.export import export_model
 
 DIGITS = ModelConfig(
-    architecture="dense", image_size=(8, 8), num_channels=1, z_dim=16, num_classes=10, hidden_units=32, num_stages=2
+    architecture="dense",
+    image_size=(8, 8),
+    num_channels=1,
+    z_dim=16,
+    num_classes=10,
+    hidden_units=32,
+    num_stages=2,
 )
 
 
@@ -32,7 +38,8 @@ def test_recipe_has_the_layers_that_the_chapter_names():
         [("794", "1024"), ("1034", "1024"), ("1034", "1")],
     ]
     assert (
-        dataclasses.replace(model, architecture="convolutional", num_stages=None) == recipe("paper-mnist").config.model
+        dataclasses.replace(model, architecture="convolutional", num_stages=None)
+        == recipe("paper-mnist").config.model
     )
 
 
@@ -82,7 +89,9 @@ def test_wrong_shapes_are_named():
 
 
 def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("dcgan_lib.training.checkpoints.checkpoints_root", lambda: tmp_path / "checkpoints")
+    monkeypatch.setattr(
+        "dcgan_lib.training.checkpoints.checkpoints_root", lambda: tmp_path / "checkpoints"
+    )
     config = TrainConfig(model=DIGITS, batch_size=32, steps=20, log_every=10, num_samples=10)
     fit(config, load_image_set("digits"), tmp_path / "run", threads=1, progress=False)
     folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="generator")
@@ -91,15 +100,30 @@ def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
     z_bd, labels_b = sample_latents(10, DIGITS, seeded(0)), torch.arange(10)
     pictures = generate_u8(load_generator(folder), z_bd, labels_b)
     assert pictures.shape == (10, 1, 8, 8) and pictures.std() > 0
-    with pytest.raises(UserError, match=r"no discriminator\.safetensors: it keeps its generator alone"):
+    with pytest.raises(
+        UserError, match=r"no discriminator\.safetensors: it keeps its generator alone"
+    ):
         load_discriminator(folder)
     with pytest.raises(UserError, match="dense one"):
         export_model(folder)
     for step in range(1, 26):
         Image.new("L", (4, 4)).save(tmp_path / f"run/samples/step-{step:07d}.png")
     folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="discriminator")
-    assert [int(path.stem[5:]) for path in sorted((folder / "samples").iterdir())] == [1, 4, 7, 10, 13, 16, 19, 22, 25]
-    assert load_discriminator(folder).config == DIGITS and not (folder / "generator.safetensors").exists()
+    assert [int(path.stem[5:]) for path in sorted((folder / "samples").iterdir())] == [
+        1,
+        4,
+        7,
+        10,
+        13,
+        16,
+        19,
+        22,
+        25,
+    ]
+    assert (
+        load_discriminator(folder).config == DIGITS
+        and not (folder / "generator.safetensors").exists()
+    )
     assert "dcgan evaluate" not in (folder / "card.md").read_text()
     (folder / "windows.json").write_text("{}")
     with pytest.raises(UserError, match=r"also holds windows\.json, made for its weights"):

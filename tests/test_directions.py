@@ -41,7 +41,12 @@ class Reader(Probe):
 @pytest.fixture
 def fitted(monkeypatch):
     model = ModelConfig(image_size=(16, 16), z_dim=5, base_width=1)
-    heads = [("sign", "boolean"), ("number", "continuous"), ("coin", "boolean"), ("rare", "boolean")]
+    heads = [
+        ("sign", "boolean"),
+        ("number", "continuous"),
+        ("coin", "boolean"),
+        ("rare", "boolean"),
+    ]
     heads = (
         *(Head(name=name, kind=kind) for name, kind in heads),
         Head(name="kind", kind="class", class_names=tuple("abc")),
@@ -67,7 +72,9 @@ def test_directions_point_where_the_attribute_grows(fitted):
     }
     for name, way in expected.items():
         cosine = fitted[name].direction_d @ np.array(way) / np.linalg.norm(way)
-        assert cosine > 0.98 and np.linalg.norm(fitted[name].direction_d) == pytest.approx(1, abs=1e-6), name
+        assert cosine > 0.98 and np.linalg.norm(fitted[name].direction_d) == pytest.approx(
+            1, abs=1e-6
+        ), name
     assert fitted["number"].measure == "R2" and fitted["number"].score > 0.99
     assert fitted["sign"].measure == "balanced accuracy" and fitted["sign"].score > 0.95
 
@@ -82,7 +89,11 @@ def test_style_of_digits_is_found_within_classes(monkeypatch):
     """Two classes of bars, thin and thick: only what varies inside a class is the direction."""
     model = ModelConfig(image_size=(16, 16), num_channels=1, z_dim=4, base_width=1, num_classes=2)
     monkeypatch.setattr(directions, "load_generator", lambda name: Generator(model).eval())
-    monkeypatch.setattr(directions, "generate_u8", lambda generator, z_nd, labels_n: bars(z_nd[:, 2], 1 + 3 * labels_n))
+    monkeypatch.setattr(
+        directions,
+        "generate_u8",
+        lambda generator, z_nd, labels_n: bars(z_nd[:, 2], 1 + 3 * labels_n),
+    )
     found = {row.name: row for row in fit_directions("made up", "strokes", 800, 1)}
     assert abs(found["slant"].direction_d[2]) > 0.98 and found["slant"].score > 0.9
     assert abs(found["weight"].direction_d[2]) < 0.5 or found["weight"].score < 0.3
@@ -113,8 +124,15 @@ def test_directions_are_kept_beside_the_weights(fitted, tmp_path):
     assert set(back) == {found.name for found in keep(tuple(fitted.values()))}
     np.testing.assert_array_equal(back["sign"].direction_d, fitted["sign"].direction_d)
     about = json.loads((tmp_path / "directions.json").read_text())
-    assert (about["n"], about["held_out"], about["seed"], about["probe"]) == (800, 200, 1, "probe-x")
-    assert {row["attribute"] for row in about["directions"]} == set(fitted), "what was left out is told"
+    assert (about["n"], about["held_out"], about["seed"], about["probe"]) == (
+        800,
+        200,
+        1,
+        "probe-x",
+    )
+    assert {row["attribute"] for row in about["directions"]} == set(fitted), (
+        "what was left out is told"
+    )
     (tmp_path / "directions.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match="damaged"):
         load_directions(tmp_path)
@@ -134,8 +152,13 @@ def test_wrong_requests_are_refused(capsys):
 def test_committed_directions_say_what_they_are_worth(name):
     about = json.loads((checkpoints_root() / name / "directions.json").read_text())
     found = load_directions(name)
-    assert [row["attribute"] for row in about["directions"] if row["kept"]] == [direction.name for direction in found]
+    assert [row["attribute"] for row in about["directions"] if row["kept"]] == [
+        direction.name for direction in found
+    ]
     assert about["n"] >= 4_000 and about["held_out"] >= 1_000
     for direction in found:
-        assert isinstance(direction, Direction) and direction.score >= directions.LEAST[direction.measure]
+        assert (
+            isinstance(direction, Direction)
+            and direction.score >= directions.LEAST[direction.measure]
+        )
         assert np.linalg.norm(direction.direction_d) == pytest.approx(1, abs=1e-5)

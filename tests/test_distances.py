@@ -16,7 +16,9 @@ quick_kid = partial(kid, subsets=20, subset_size=400)
 
 
 def make_extractor(num_features=4):
-    return FeatureExtractor("pixels", num_features, torch.nn.Identity(), lambda x_u8: x_u8.flatten(1).float() / 16)
+    return FeatureExtractor(
+        "pixels", num_features, torch.nn.Identity(), lambda x_u8: x_u8.flatten(1).float() / 16
+    )
 
 
 def gaussian_images(num, means, stds, seed):
@@ -47,7 +49,9 @@ def expected_kid(a, b):
     a, b = (x.reshape(len(x), -1) / 16 for x in (a, b))
     kernel = lambda x, y: (x @ y.T / x.shape[1] + 1) ** 3  # noqa: E731
     aa, bb, n = kernel(a, a), kernel(b, b), len(a)
-    return (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (n * (n - 1)) - 2 * kernel(a, b).mean()
+    return (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (n * (n - 1)) - 2 * kernel(
+        a, b
+    ).mean()
 
 
 @pytest.mark.parametrize("other", ["a_again", "shifted", "wider"])
@@ -68,7 +72,9 @@ def test_fid_of_two_known_gaussians():
 
 def test_kid_on_whole_sets_is_the_written_out_estimate(images):
     a, b = images["a"][:300], images["shifted"][:300]
-    assert kid(a, b, make_extractor(), subsets=2, subset_size=300).value == pytest.approx(expected_kid(a, b), rel=1e-6)
+    assert kid(a, b, make_extractor(), subsets=2, subset_size=300).value == pytest.approx(
+        expected_kid(a, b), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("metric", [quick_kid, fid])
@@ -94,7 +100,9 @@ def test_symmetry_and_batch_size(images, metric, monkeypatch):
     assert back.value == pytest.approx(there.value, rel=0.2 if metric is quick_kid else 1e-6)
     extract = FeatureExtractor.extract
     monkeypatch.setattr(FeatureExtractor, "extract", lambda self, x: extract(self, x, batch_size=7))
-    assert metric(images["a"], images["wider"], extractor).value == pytest.approx(there.value, rel=1e-9)
+    assert metric(images["a"], images["wider"], extractor).value == pytest.approx(
+        there.value, rel=1e-9
+    )
 
 
 def test_kid_subsets_follow_the_seed_and_leave_the_global_one_alone(images):
@@ -110,7 +118,9 @@ def test_kid_subsets_follow_the_seed_and_leave_the_global_one_alone(images):
 
 
 def test_record_names_its_protocol(images):
-    distance = kid(images["a"], images["shifted"][:700], make_extractor(), subsets=20, subset_size=600)
+    distance = kid(
+        images["a"], images["shifted"][:700], make_extractor(), subsets=20, subset_size=600
+    )
     assert (distance.features, distance.n_real, distance.n_fake) == ("pixels", 1500, 700)
     assert distance.metric == "KID (20 subsets of 600)"
     assert distance.estimate == (distance.value, distance.low, distance.high)
@@ -118,7 +128,10 @@ def test_record_names_its_protocol(images):
 
 def test_kid_interval_is_as_wide_as_repeats_scatter():
     means, stds = np.array([100, 110, 120, 130]), np.array([10, 20, 15, 5])
-    pairs = [(gaussian_images(600, means, stds, k), gaussian_images(600, means + 12, stds, 50 + k)) for k in range(12)]
+    pairs = [
+        (gaussian_images(600, means, stds, k), gaussian_images(600, means + 12, stds, 50 + k))
+        for k in range(12)
+    ]
     scatter = 1.96 * np.std([expected_kid(*pair) for pair in pairs], ddof=1)
     one = quick_kid(*pairs[0], make_extractor(), subset_size=150, subsets=50)
     assert 0.5 * scatter < (one.high - one.low) / 2 < 2.5 * scatter

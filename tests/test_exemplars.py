@@ -38,7 +38,12 @@ def faces():
 
 
 def some(**changes) -> Exemplars:
-    kept = {"checkpoint": "faces", "seed": 1, "pool": 10, "concepts": {"A": [1, 2], "B": [3, 4], "C": [5, 6]}}
+    kept = {
+        "checkpoint": "faces",
+        "seed": 1,
+        "pool": 10,
+        "concepts": {"A": [1, 2], "B": [3, 4], "C": [5, 6]},
+    }
     return Exemplars(**{**kept, **changes})
 
 
@@ -80,8 +85,14 @@ def test_a_file_comes_back_as_it_was_saved(tmp_path):
         ({"concepts": {}}, "at least one concept"),
         ({"sums": {"sum": ["A", "B"]}}, "needs the concepts A, B and C"),
         ({"sums": {"sum": ["A", "B", "D"]}}, "no exemplars of D"),
-        ({"concepts": {"A": [1], "B": [2, 3], "C": [4]}, "sums": {"sum": ["A", "B", "C"]}}, "equally many"),
-        ({"concepts": {"A": [], "B": [], "C": []}, "sums": {"sum": ["A", "B", "C"]}}, "equally many"),
+        (
+            {"concepts": {"A": [1], "B": [2, 3], "C": [4]}, "sums": {"sum": ["A", "B", "C"]}},
+            "equally many",
+        ),
+        (
+            {"concepts": {"A": [], "B": [], "C": []}, "sums": {"sum": ["A", "B", "C"]}},
+            "equally many",
+        ),
     ],
 )
 def test_wrong_numbers_are_refused(changes, message):
@@ -115,9 +126,14 @@ def test_file_gives_the_figures_and_always_the_same(tmp_path, monkeypatch, faces
         assert cli.main(["arithmetic", "faces", "--exemplars", COMMITTED, "--out", folder]) == 0
     made = {path.name for path in (tmp_path / "one").iterdir()}
     assert made == {"smile.png", "glasses.png", "glasses-unsmiling.png", "picks.json"}
-    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in made)
+    assert all(
+        (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        for name in made
+    )
     picks = json.loads((tmp_path / "one" / "picks.json").read_text())
-    assert picks["picked [A, B, C]"]["smile"] == load_exemplars("faces").numbers(load_exemplars("faces").sums["smile"])
+    assert picks["picked [A, B, C]"]["smile"] == load_exemplars("faces").numbers(
+        load_exemplars("faces").sums["smile"]
+    )
     assert cli.main(["turn", "faces", "--exemplars", COMMITTED]) == 0
     assert (tmp_path / "turn" / "turn.png").is_file()
     turned = drawn_turn(faces, load_exemplars("faces"), num_faces=2)
@@ -210,17 +226,25 @@ def test_each_checkpoint_has_its_own_concepts():
 
 def test_sums_by_eye_show_what_they_should(faces):
     own, panel = load_exemplars("faces"), load_panel(described("faces").probe)
-    for name, wanted in (("smile", {"smile": True, "female": False}), ("glasses", {"female": True})):
+    for name, wanted in (
+        ("smile", {"smile": True, "female": False}),
+        ("glasses", {"female": True}),
+    ):
         a, b, c = own.latents(own.sums[name], faces.config).mean(1)
         assert shows(panel.predict(pictures_of(faces, nine(a - b + c))), wanted).all()
     neutral_man = own.latents(["neutral man"], faces.config)[0].mean(0)
-    assert not shows(panel.predict(pictures_of(faces, nine(neutral_man))), {"smile": True}).any(), "C alone"
+    assert not shows(panel.predict(pictures_of(faces, nine(neutral_man))), {"smile": True}).any(), (
+        "C alone"
+    )
 
 
 def test_kept_shares_become_curves():
     found = load_shares("faces64")["smile"]
     assert [point[0] for point in curve(found)] == [1, 2, 3, 4, 5, 6, 8, 10]
-    assert curve(found, "pixels")[1] == (3, *found["3 pixels"]["both"]) and curve(found, "any pose") == []
+    assert (
+        curve(found, "pixels")[1] == (3, *found["3 pixels"]["both"])
+        and curve(found, "any pose") == []
+    )
     assert len(curve(load_shares("portraits")["smile"], "any pose")) == 3
     turned = load_turn("portraits")
     assert yaw_curve(turned, "axis")[5] == (0, *turned["axis"]["yaw"][5])
@@ -230,12 +254,21 @@ def test_kept_shares_become_curves():
 def test_panel_shows_each_probe_its_own_channels():
     torch.manual_seed(0)
     grey, rgb = (
-        Probe(ProbeConfig(image_size=(16, 16), num_channels=c, heads=(Head(name=n, kind="boolean"),), widths=(4,)))
+        Probe(
+            ProbeConfig(
+                image_size=(16, 16),
+                num_channels=c,
+                heads=(Head(name=n, kind="boolean"),),
+                widths=(4,),
+            )
+        )
         for c, n in ((1, "light"), (3, "red"))
     )
     pictures = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), np.uint8)
     read = Panel(grey, rgb).predict(pictures)
-    luma = np.round(pictures.transpose(0, 2, 3, 1) @ [0.299, 0.587, 0.114]).astype(np.uint8)[:, None]
+    luma = np.round(pictures.transpose(0, 2, 3, 1) @ [0.299, 0.587, 0.114]).astype(np.uint8)[
+        :, None
+    ]
     np.testing.assert_allclose(read["light"], grey.predict(luma)["light"], atol=0.01)
     np.testing.assert_array_equal(read["red"], rgb.predict(pictures)["red"])
     with pytest.raises(UserError, match="different things"):
@@ -256,8 +289,17 @@ def test_window_is_cut_out_and_enlarged():
 
 def test_classes_become_attributes():
     labels = np.array([0, 1, 1])
-    faces = ImageSet(name="s", images_u8=np.zeros((3, 1, 8, 8), np.uint8), labels=labels, class_names=("no", "smiling"))
-    assert with_attributes(faces, {"smile": "smiling"}).attributes["smile"].tolist() == [False, True, True]
+    faces = ImageSet(
+        name="s",
+        images_u8=np.zeros((3, 1, 8, 8), np.uint8),
+        labels=labels,
+        class_names=("no", "smiling"),
+    )
+    assert with_attributes(faces, {"smile": "smiling"}).attributes["smile"].tolist() == [
+        False,
+        True,
+        True,
+    ]
     with pytest.raises(UserError, match="no class crying"):
         with_attributes(faces, {"tears": "crying"})
 

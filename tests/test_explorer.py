@@ -43,18 +43,27 @@ def about(config: ModelConfig) -> dict:
 @pytest.mark.parametrize("config", [UNIFORM, NORMAL], ids=["uniform", "normal"])
 def test_a_seed_gives_the_same_vector_in_the_page(config, tmp_path):
     code = "answer(read('seeds.json').map((seed) => [...seedLatent(seed, read('about.json'))]));"
-    seen = np.array(run_js(tmp_path, code, files={"seeds.json": SEEDS, "about.json": about(config)}), np.float32)
-    np.testing.assert_array_equal(seen, np.stack([latents.seed_latent(seed, config) for seed in SEEDS]))
+    seen = np.array(
+        run_js(tmp_path, code, files={"seeds.json": SEEDS, "about.json": about(config)}), np.float32
+    )
+    np.testing.assert_array_equal(
+        seen, np.stack([latents.seed_latent(seed, config) for seed in SEEDS])
+    )
 
 
 def test_numbers_are_mulberry32_s():
     """The first numbers of the published generator for seed 1, and the spread of many."""
-    np.testing.assert_allclose(latents.uniforms(1, 2), [0.6270739405881613, 0.002735721180215478], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        latents.uniforms(1, 2), [0.6270739405881613, 0.002735721180215478], rtol=0, atol=1e-15
+    )
     many = latents.uniforms(7, 40_000)
     assert abs(many.mean() - 0.5) < 0.01 and many.min() >= 0 and many.max() < 1
     normal = latents.normals(7, 40_001)
     assert len(normal) == 40_001 and abs(normal.mean()) < 0.02 and abs(normal.std() - 1) < 0.02
-    assert abs(np.corrcoef(latents.seed_latent(3, UNIFORM), latents.seed_latent(4, UNIFORM))[0, 1]) < 0.4
+    assert (
+        abs(np.corrcoef(latents.seed_latent(3, UNIFORM), latents.seed_latent(4, UNIFORM))[0, 1])
+        < 0.4
+    )
 
 
 @needs_node
@@ -105,7 +114,9 @@ def test_address_round_trip(tmp_path):
     seen = run_js(tmp_path, code)
     assert seen["back"] == seen["changed"]
     assert seen["other"] == {"seed": 5}
-    assert seen["both"].startswith("file:///page.html#section&x2=") and seen["both"].endswith("&x1=seed:6")
+    assert seen["both"].startswith("file:///page.html#section&x2=") and seen["both"].endswith(
+        "&x1=seed:6"
+    )
     assert "x2" not in seen["bare"]
 
 
@@ -124,15 +135,26 @@ def test_explorer_draws_what_pytorch_draws(explorer):
     z_d = latents.seed_latent(5, generator.config)
     assert widget.z_bd.shape == (1, 100) and widget.z_bd.dtype == torch.float32
     np.testing.assert_array_equal(widget.z_bd[0].numpy(), z_d)
-    np.testing.assert_array_equal(widget.picture, generate_u8(generator, torch.from_numpy(z_d)[None])[0, 0])
+    np.testing.assert_array_equal(
+        widget.picture, generate_u8(generator, torch.from_numpy(z_d)[None])[0, 0]
+    )
 
 
 def test_latent_follows_every_setting(explorer):
     widget, config = explorer("mnist"), ModelConfig()
     seen = [widget.z]
-    for name, value in (("seed", 6), ("pad", [0.5, 0.0]), ("axis_seed", 3), ("pad", [0.5, -0.5]), ("mode", "walk"),
-                        ("t", 0.5), ("curve", "spherical"), ("anchors", [8, 9]), ("mode", "arithmetic"),
-                        ("groups", [[1], [2], [3]])):  # fmt: skip
+    for name, value in (
+        ("seed", 6),
+        ("pad", [0.5, 0.0]),
+        ("axis_seed", 3),
+        ("pad", [0.5, -0.5]),
+        ("mode", "walk"),
+        ("t", 0.5),
+        ("curve", "spherical"),
+        ("anchors", [8, 9]),
+        ("mode", "arithmetic"),
+        ("groups", [[1], [2], [3]]),
+    ):
         setattr(widget, name, value)
         assert widget.z not in seen, name
         seen.append(widget.z)
@@ -140,7 +162,9 @@ def test_latent_follows_every_setting(explorer):
     np.testing.assert_array_equal(np.float32(widget.z), latents.seed_latent(6, config))
     widget.mode, widget.pad = "free", [0.5, 0.0]
     step = np.array(widget.z) - latents.seed_latent(6, config)
-    np.testing.assert_allclose(step, 0.5 * latents.reach(config) * latents.random_directions(3, 100)[0], atol=1e-6)
+    np.testing.assert_allclose(
+        step, 0.5 * latents.reach(config) * latents.random_directions(3, 100)[0], atol=1e-6
+    )
 
 
 def test_own_directions_can_be_named(explorer):
@@ -155,7 +179,11 @@ def test_own_directions_can_be_named(explorer):
 def test_a_latent_of_one_s_own_is_shown_until_the_seed_changes(explorer):
     widget = explorer("mnist", mode="walk", seed=2)
     widget.z = [0.25] * 100
-    assert widget.mode == "free" and widget.base == widget.z == [0.25] * 100 and widget.pad == [0.0, 0.0]
+    assert (
+        widget.mode == "free"
+        and widget.base == widget.z == [0.25] * 100
+        and widget.pad == [0.0, 0.0]
+    )
     widget.seed = 3
     np.testing.assert_array_equal(np.float32(widget.z), latents.seed_latent(3, ModelConfig()))
     assert explorer("mnist", z=[0.5] * 100).z == [0.5] * 100
@@ -165,21 +193,33 @@ def test_maps_that_are_off_change_the_picture(explorer):
     widget = explorer("mnist", mode="maps", layer=2, seed=1)
     before = widget.picture
     widget.off = [*range(widget.config.base_width), 999]
-    assert np.unique(widget.picture).size == 1 < np.unique(before).size, "with no maps the picture is flat"
+    assert np.unique(widget.picture).size == 1 < np.unique(before).size, (
+        "with no maps the picture is flat"
+    )
     widget.mode = "free"
     np.testing.assert_array_equal(widget.picture, before)
 
 
 def test_mistakes_are_told_in_a_sentence(explorer):
     for settings, told in (
-        ({"checkpoint": "nothing"}, "no checkpoint or run folder at 'nothing'"), ({"mode": "fly"}, "no mode 'fly'"),
-        ({"seed": -1}, "seed must be"), ({"seed": 2**32}, "seed must be"), ({"speed": 3}, "no setting ['speed']"),
-        ({"z": [1.0]}, "z must be 100 finite numbers"), ({"z": [float("nan")] * 100}, "finite"),
-    ):  # fmt: skip
+        ({"checkpoint": "nothing"}, "no checkpoint or run folder at 'nothing'"),
+        ({"mode": "fly"}, "no mode 'fly'"),
+        ({"seed": -1}, "seed must be"),
+        ({"seed": 2**32}, "seed must be"),
+        ({"speed": 3}, "no setting ['speed']"),
+        ({"z": [1.0]}, "z must be 100 finite numbers"),
+        ({"z": [float("nan")] * 100}, "finite"),
+    ):
         with pytest.raises(UserError, match=re.escape(told)):
             explorer(**{"checkpoint": "mnist"} | settings)
     widget = explorer("mnist")
-    for name, value in (("mode", "fly"), ("model", "nothing"), ("seed", -2), ("z", [0.0]), ("pad", [2.0, 0.0])):
+    for name, value in (
+        ("mode", "fly"),
+        ("model", "nothing"),
+        ("seed", -2),
+        ("z", [0.0]),
+        ("pad", [2.0, 0.0]),
+    ):
         with pytest.raises(UserError):
             setattr(widget, name, value)
     assert (widget.mode, widget.model, widget.seed) == ("free", "mnist", 0)
@@ -187,12 +227,21 @@ def test_mistakes_are_told_in_a_sentence(explorer):
 
 def test_weights_are_sent_when_the_page_asks(explorer, monkeypatch):
     widget, sent = explorer("mnist"), []
-    monkeypatch.setattr(widget, "send", lambda content, buffers=None: sent.append((content, buffers)))
-    for content in ({"type": "something else"}, {"type": "need weights", "model": "mnist"},
-                    {"type": "need weights", "model": "nothing"}):  # fmt: skip
+    monkeypatch.setattr(
+        widget, "send", lambda content, buffers=None: sent.append((content, buffers))
+    )
+    for content in (
+        {"type": "something else"},
+        {"type": "need weights", "model": "mnist"},
+        {"type": "need weights", "model": "nothing"},
+    ):
         widget._handle_custom_msg(content, [])
     (good, buffers), (bad, none) = sent
-    assert good["type"] == "weights" and good["model"] == "mnist" and good["about"]["precision"] == "half"
+    assert (
+        good["type"] == "weights"
+        and good["model"] == "mnist"
+        and good["about"]["precision"] == "half"
+    )
     assert len(buffers) == 1 and len(buffers[0]) > 900_000
     assert bad["type"] == "no weights" and "no checkpoint" in bad["reason"] and none is None
 
@@ -222,5 +271,10 @@ def test_script_for_pages_has_no_module_syntax():
     text = classic_script()
     assert not re.search(r"^\s*(export|import)\b", text, re.MULTILINE) and "mount(place)" in text
     source = (FOLDER / "explorer.js").read_text()
-    assert source.endswith("export default { render };\n") and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
-    assert "fetch(" not in source and not re.search(r"https?://", source), "nothing is asked of another place"
+    assert (
+        source.endswith("export default { render };\n")
+        and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
+    )
+    assert "fetch(" not in source and not re.search(r"https?://", source), (
+        "nothing is asked of another place"
+    )

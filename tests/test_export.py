@@ -34,15 +34,31 @@ COMMITTED = export.names_for_pages()
 SMALL = {"z_dim": 6, "base_width": 3}
 VARIANTS = [  # every option at least once, odd and unequal sides among them
     ModelConfig(**SMALL, image_size=(16, 16)),
-    ModelConfig(**SMALL, image_size=(17, 13), kernel_size=3, num_channels=1, z_distribution="normal"),
+    ModelConfig(
+        **SMALL, image_size=(17, 13), kernel_size=3, num_channels=1, z_distribution="normal"
+    ),
     ModelConfig(**SMALL, image_size=(13, 18), kernel_size=4, projection_bn="channel"),
     ModelConfig(**SMALL, image_size=(16, 20), kernel_size=3, convs_per_stage=2, num_classes=3),
-    ModelConfig(**SMALL, image_size=(28, 28), num_channels=1, num_classes=10, hidden_units=12, bn_affine=False,
-                output="sigmoid"),
+    ModelConfig(
+        **SMALL,
+        image_size=(28, 28),
+        num_channels=1,
+        num_classes=10,
+        hidden_units=12,
+        bn_affine=False,
+        output="sigmoid",
+    ),
     ModelConfig(**SMALL, image_size=(9, 8), num_stages=1, hidden_units=5, bn_eps=1e-8),
-    ModelConfig(z_dim=5, base_width=9, image_size=(15, 15), convs_per_stage=2, projection_bn="channel", num_classes=2),
+    ModelConfig(
+        z_dim=5,
+        base_width=9,
+        image_size=(15, 15),
+        convs_per_stage=2,
+        projection_bn="channel",
+        num_classes=2,
+    ),
     ModelConfig(z_dim=1, base_width=1, image_size=(8, 32), kernel_size=4, num_classes=1),
-]  # fmt: skip
+]
 
 
 def generator_of(config: ModelConfig, seed: int = 0) -> Generator:
@@ -66,7 +82,9 @@ def by_torch(generator: Generator, z_nd: np.ndarray, labels_n: np.ndarray | None
     return generate_u8(generator, torch.from_numpy(z_nd), labels).astype(int)
 
 
-def exact(monkeypatch, generator: Generator, precision: str = "half", **limits) -> export.ExportedModel:
+def exact(
+    monkeypatch, generator: Generator, precision: str = "half", **limits
+) -> export.ExportedModel:
     monkeypatch.setattr(export, "NUM_CHECKED", 8)
     return export_generator(generator, "tiny", precision)
 
@@ -83,16 +101,26 @@ def test_folded_batch_norm_gives_the_same_pictures(config, monkeypatch):
 
 def test_batch_norm_that_is_not_folded_is_seen(monkeypatch):
     generator = generator_of(VARIANTS[0])
-    monkeypatch.setattr(export, "_scale_and_bias", lambda norm, outputs: (np.ones(outputs), np.zeros(outputs, "f4")))
+    monkeypatch.setattr(
+        export, "_scale_and_bias", lambda norm, outputs: (np.ones(outputs), np.zeros(outputs, "f4"))
+    )
     z_nd, _ = latents_and_labels(generator.config)
-    apart = np.abs(run_exported(exact(monkeypatch, generator), z_nd) - by_torch(generator, z_nd, None))
+    apart = np.abs(
+        run_exported(exact(monkeypatch, generator), z_nd) - by_torch(generator, z_nd, None)
+    )
     assert apart.mean() > 5
 
 
-def by_node(folder, exported: export.ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | None) -> np.ndarray:
+def by_node(
+    folder, exported: export.ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | None
+) -> np.ndarray:
     about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
     z_n = [[float(value) for value in z_d] for z_d in z_nd]
-    given = {"about.json": about, "z.json": z_n, "labels.json": labels_n.tolist() if labels_n is not None else []}
+    given = {
+        "about.json": about,
+        "z.json": z_n,
+        "labels.json": labels_n.tolist() if labels_n is not None else [],
+    }
     code = (
         "const about = read('about.json'), labels = read('labels.json');\n"
         "const network = new Network(about, fromBase64(about.weights));\n"
@@ -108,30 +136,54 @@ def by_node(folder, exported: export.ExportedModel, z_nd: np.ndarray, labels_n: 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 @pytest.mark.parametrize("precision", ["int8", "half"])
 def test_javascript_draws_what_numpy_draws(config, precision, monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "LIMITS", dict.fromkeys(export.LIMITS, (255, 255)))  # keep int8 even where it is coarse
+    monkeypatch.setattr(
+        export, "LIMITS", dict.fromkeys(export.LIMITS, (255, 255))
+    )  # keep int8 even where it is coarse
     exported = exact(monkeypatch, generator_of(config), precision)
     assert exported.precision == precision
     z_nd, labels_n = latents_and_labels(config)
-    apart = np.abs(by_node(tmp_path, exported, z_nd, labels_n) - run_exported(exported, z_nd, labels_n).astype(int))
+    apart = np.abs(
+        by_node(tmp_path, exported, z_nd, labels_n)
+        - run_exported(exported, z_nd, labels_n).astype(int)
+    )
     assert apart.max() <= 1 and (apart > 0).mean() < 0.01  # a value at .5 may fall to either side
 
 
 @needs_node
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    size=st.tuples(st.integers(8, 24), st.integers(8, 24)), kernel=st.sampled_from([3, 4, 5]),
-    convs=st.sampled_from([1, 2]), classes=st.integers(0, 3), hidden=st.sampled_from([0, 4]),
-    output=st.sampled_from(["tanh", "sigmoid"]), norm=st.sampled_from(["unit", "channel"]), width=st.integers(1, 9),
-)  # fmt: skip
-def test_javascript_draws_any_network(size, kernel, convs, classes, hidden, output, norm, width, tmp_path):
+    size=st.tuples(st.integers(8, 24), st.integers(8, 24)),
+    kernel=st.sampled_from([3, 4, 5]),
+    convs=st.sampled_from([1, 2]),
+    classes=st.integers(0, 3),
+    hidden=st.sampled_from([0, 4]),
+    output=st.sampled_from(["tanh", "sigmoid"]),
+    norm=st.sampled_from(["unit", "channel"]),
+    width=st.integers(1, 9),
+)
+def test_javascript_draws_any_network(
+    size, kernel, convs, classes, hidden, output, norm, width, tmp_path
+):
     config = ModelConfig(
-        image_size=size, kernel_size=kernel, convs_per_stage=1 if kernel == 4 else convs, num_classes=classes,
-        hidden_units=hidden, output=output, projection_bn=norm, base_width=width, z_dim=4, num_channels=1,
-    )  # fmt: skip
+        image_size=size,
+        kernel_size=kernel,
+        convs_per_stage=1 if kernel == 4 else convs,
+        num_classes=classes,
+        hidden_units=hidden,
+        output=output,
+        projection_bn=norm,
+        base_width=width,
+        z_dim=4,
+        num_channels=1,
+    )
     with pytest.MonkeyPatch.context() as patch:
         generator = generator_of(config)
         exported, (z_nd, labels_n) = exact(patch, generator), latents_and_labels(config)
-    apart = np.abs(by_node(tmp_path, exported, z_nd, labels_n) - by_torch(generator, z_nd, labels_n))
+    apart = np.abs(
+        by_node(tmp_path, exported, z_nd, labels_n) - by_torch(generator, z_nd, labels_n)
+    )
     assert apart.max() <= 2 and apart.mean() <= 0.1
 
 
@@ -146,20 +198,26 @@ def test_silenced_maps_are_zero(monkeypatch, tmp_path):
         "answer([...rgba.filter((_, i) => i % 4 < 3)]);\n"
     )
     seen = run_js(tmp_path, code, files={"about.json": about, "z.json": z_nd[0].tolist()})
-    generator.convs[1].register_forward_pre_hook(lambda _, given: given[0].index_fill(1, torch.tensor([0, 2]), 0))
+    generator.convs[1].register_forward_pre_hook(
+        lambda _, given: given[0].index_fill(1, torch.tensor([0, 2]), 0)
+    )
     expected = by_torch(generator, z_nd, None)[0].transpose(1, 2, 0).ravel()
     assert np.abs(np.array(seen) - expected).max() <= 2
 
 
 # --- what is committed ---
-@pytest.mark.parametrize(("name", "precision"), list(itertools.product(COMMITTED, ["int8", "half"])))
+@pytest.mark.parametrize(
+    ("name", "precision"), list(itertools.product(COMMITTED, ["int8", "half"]))
+)
 def test_committed_generators_keep_the_promised_error(name, precision):
     exported, config = export_model(name, precision), load_generator(name).config
     z_nd = np.stack(
         [seed_latent(seed, config) for seed in range(70_000, 70_064)]
     )  # none of those that chose the precision
     labels_n = np.arange(64) % config.num_classes if config.num_classes else None
-    apart = np.abs(run_exported(exported, z_nd, labels_n) - by_torch(load_generator(name), z_nd, labels_n))
+    apart = np.abs(
+        run_exported(exported, z_nd, labels_n) - by_torch(load_generator(name), z_nd, labels_n)
+    )
     assert apart.mean() <= 1 and apart.max() <= (1 if exported.precision == "half" else 6)
     assert set(exported.about["error"]) == {"mean", "max", "pictures"}
 
@@ -168,7 +226,9 @@ def test_int8_gives_way_where_it_would_be_coarse(monkeypatch):
     generator = generator_of(VARIANTS[0])
     found = {}
     for most in (255, -1):
-        monkeypatch.setattr(export, "LIMITS", export.LIMITS | {"int8": (255, most), "mixed": (255, most)})
+        monkeypatch.setattr(
+            export, "LIMITS", export.LIMITS | {"int8": (255, most), "mixed": (255, most)}
+        )
         exported = exact(monkeypatch, generator, "int8")
         found[exported.precision] = {entry["type"] for entry in exported.about["layers"]}
     assert found == {"int8": {"int8"}, "half": {"half"}}
@@ -197,7 +257,9 @@ def test_script_is_one_assignment(monkeypatch, tmp_path):
 
 
 def test_stored_pictures_come_in_order():
-    name = next(name for name in COMMITTED if list((checkpoints_root() / name / "samples").glob("*.webp")))
+    name = next(
+        name for name in COMMITTED if list((checkpoints_root() / name / "samples").glob("*.webp"))
+    )
     found = stored_samples(checkpoints_root() / name)
     assert [row["step"] for row in found] == sorted(row["step"] for row in found) and found
     assert all(row["picture"].startswith("data:image/webp;base64,") for row in found)

@@ -31,7 +31,12 @@ from dcgan_lib.experiments import supervised_search
 from dcgan_lib.experiments.supervised_search import SPACE
 from dcgan_lib.experiments.svhn_1000_labels import compare
 from dcgan_lib.models.baselines import new_discriminator
-from dcgan_lib.training.checkpoints import load_discriminator, save_config, save_weights, untrained_discriminator
+from dcgan_lib.training.checkpoints import (
+    load_discriminator,
+    save_config,
+    save_weights,
+    untrained_discriminator,
+)
 
 TRAIN, VALIDATION, TEST = 1_050, 100, 100
 TINY = ModelConfig(image_size=(8, 8), num_channels=1, base_width=6)
@@ -70,7 +75,9 @@ def place(tmp_path_factory):
 def at_the_place(place, monkeypatch, tmp_path):
     monkeypatch.setenv("DCGAN_DATA", str(place))
     monkeypatch.chdir(place)
-    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5=None: os.path.isfile(path))
+    monkeypatch.setattr(
+        "torchvision.datasets.svhn.check_integrity", lambda path, md5=None: os.path.isfile(path)
+    )
     splits = {"train": (0, TRAIN), "validation": (TRAIN, TRAIN + VALIDATION)}
     monkeypatch.setitem(public_sets.PUBLIC_SETS["svhn"].parts, "train", splits)
     for module in (results, details):
@@ -89,10 +96,22 @@ def fits(monkeypatch):
     found, accuracies = [], []
 
     def fit(name, splits, features, **how):
-        found.append((compute_features(features, splits.train.images_u8[:9], path=how["path"]), how))
-        seen = Outcome(split="validation", accuracies=(accuracies[len(found) - 1],), c=1e-3, curve={}, n=TEST,
-                       num_labels=TRAIN, num_features=448, seconds=1.0)  # fmt: skip
-        return SimpleNamespace(on_validation=seen, on_test=lambda *_, **__: replace(seen, split="test"))
+        found.append(
+            (compute_features(features, splits.train.images_u8[:9], path=how["path"]), how)
+        )
+        seen = Outcome(
+            split="validation",
+            accuracies=(accuracies[len(found) - 1],),
+            c=1e-3,
+            curve={},
+            n=TEST,
+            num_labels=TRAIN,
+            num_features=448,
+            seconds=1.0,
+        )
+        return SimpleNamespace(
+            on_validation=seen, on_test=lambda *_, **__: replace(seen, split="test")
+        )
 
     monkeypatch.setattr(protocols, "fit_protocol", fit)
     return SimpleNamespace(found=found, accuracies=accuracies)
@@ -108,9 +127,14 @@ def test_from_mat_files_to_table_2(at_the_place, capsys):
     shown = capsys.readouterr().out
     assert "448 features, 1,000 labels, 3 draws" in shown and "recorded table2.dcgan" in shown
     row = next(row for row in load_results(at_the_place) if row.id == "table2.dcgan")
-    assert row.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01) and row.low < row.value < row.high
+    assert (
+        row.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01)
+        and row.low < row.value < row.high
+    )
     assert (row.n, row.data, row.checkpoint) == (TEST, "svhn, test", "mine") and row.seconds > 0
-    assert row.command.startswith("dcgan features mine --set svhn --protocol 1000 --split test --seed 0 --draws 3")
+    assert row.command.startswith(
+        "dcgan features mine --set svhn --protocol 1000 --split test --seed 0 --draws 3"
+    )
     assert run(words) == 2
     assert "a second look" in capsys.readouterr().err
 
@@ -128,8 +152,14 @@ def test_both_rows_of_table_2_from_mat_files(at_the_place, monkeypatch, tmp_path
     shown = capsys.readouterr().out
     assert "best of 4: trial" in shown and "recorded table2.supervised" in shown
     row = next(row for row in load_results(at_the_place) if row.id == "table2.supervised")
-    assert (row.n, row.data, row.verdict) == (4, "svhn, validation", "not reproduced") and "1,000 labels" in row.notes
-    assert row.command.startswith("dcgan search --set svhn --trials 4 --recipe paper-svhn --base-width 2")
+    assert (row.n, row.data, row.verdict) == (
+        4,
+        "svhn, validation",
+        "not reproduced",
+    ) and "1,000 labels" in row.notes
+    assert row.command.startswith(
+        "dcgan search --set svhn --trials 4 --recipe paper-svhn --base-width 2"
+    )
     found = compare("svhn")
     assert found.features.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01)
     assert found.supervised.value == pytest.approx(
@@ -148,10 +178,14 @@ def test_both_rows_of_table_2_from_mat_files(at_the_place, monkeypatch, tmp_path
         ("random --set digits --recipe tiny", 96),
     ],
 )
-def test_validation_is_what_is_shown_unless_asked(words, features, at_the_place, capsys, monkeypatch):
+def test_validation_is_what_is_shown_unless_asked(
+    words, features, at_the_place, capsys, monkeypatch
+):
     tiny = Recipe(name="tiny", image_set="digits", summary="", config=TrainConfig(model=TINY))
     monkeypatch.setattr("dcgan_lib.config.recipe", {"tiny": tiny}.get)
-    monkeypatch.setattr(held_out.LabelledSplits, "test_for", None)  # whoever asks for test images fails
+    monkeypatch.setattr(
+        held_out.LabelledSplits, "test_for", None
+    )  # whoever asks for test images fails
     assert run(words) == 0
     shown = capsys.readouterr().out
     assert f"{features:,} features" in shown and "validation accuracy by C" in shown
@@ -160,28 +194,43 @@ def test_validation_is_what_is_shown_unless_asked(words, features, at_the_place,
 
 
 def test_other_sets_are_judged_by_the_same_network_with_random_weights(at_the_place, capsys):
-    assert run("grey --set svhn --protocol 1000 --draws 2") == 0  # a grey network is shown grey images
+    assert (
+        run("grey --set svhn --protocol 1000 --draws 2") == 0
+    )  # a grey network is shown grey images
     assert run("mine --set svhn --split test --record table1.dcgan.full:svhn") == 2
     assert "never saw svhn" in capsys.readouterr().err
     assert run("grey --set svhn --split test --record table1.dcgan.full:svhn") == 0
     row = next(row for row in load_results(at_the_place) if row.id == "table1.dcgan.full:svhn")
-    assert "features of the same network with random weights (--batch-norm" in row.notes and row.n == TEST
-    assert "a run that is not committed: " in row.notes and "from 2,000 images of mnist" in row.notes
-    assert run("kmeans1 --centroids 20 --set svhn --split test --record table1.kmeans1.full:svhn") == 0
+    assert (
+        "features of the same network with random weights (--batch-norm" in row.notes
+        and row.n == TEST
+    )
+    assert (
+        "a run that is not committed: " in row.notes and "from 2,000 images of mnist" in row.notes
+    )
+    assert (
+        run("kmeans1 --centroids 20 --set svhn --split test --record table1.kmeans1.full:svhn") == 0
+    )
     row = next(row for row in load_results(at_the_place) if row.id == "table1.kmeans1.full:svhn")
     assert "pixels" in row.notes and "--centroids 20" in row.command and row.checkpoint is None
     assert "not committed" not in row.notes
 
 
-@pytest.mark.parametrize(("batch_norm", "better", "given"), [("batches", "stored", (80, 60, 70)),
-                                                             ("stored", "batches", (80, 70, 60))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("batch_norm", "better", "given"),
+    [("batches", "stored", (80, 60, 70)), ("stored", "batches", (80, 70, 60))],
+)
 def test_the_control_is_the_better_untrained_twin_and_the_file_keeps_the_network_s_features(
     batch_norm, better, given, at_the_place, fits
 ):
     fits.accuracies[:] = given
     words = f"--seed 5 --batch-norm {batch_norm} --device cpu --features-file {at_the_place / 'kept.npy'} --split test"
     assert run(f"grey --set svhn {words} --record table1.dcgan.full:svhn") == 0
-    train, own, expected = load_splits("svhn", channels=1).train.images_u8, load_discriminator("grey"), {}
+    train, own, expected = (
+        load_splits("svhn", channels=1).train.images_u8,
+        load_discriminator("grey"),
+        {},
+    )
     for name, network in (("own", own), ("twin", untrained_discriminator(own.config, 5))):
         averaged = with_statistics(network, batch_statistics(network, train))
         for kind, each in (("batches", averaged), ("stored", network)):
@@ -206,7 +255,9 @@ def test_random_weights_and_centroids_follow_the_seed_of_the_command(fits, monke
     assert run("kmeans1 --set digits --centroids 4 --seed 3") == 0
     (x_nf, how), (_, of_kmeans) = fits.found
     features = ConvFeatures(untrained_discriminator(TINY, 3))
-    np.testing.assert_allclose(x_nf, features(load_splits("digits").train.images_u8[:9]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        x_nf, features(load_splits("digits").train.images_u8[:9]), rtol=0, atol=1e-6
+    )
     kmeans.assert_called_once_with(4, seed=3)
     assert how["seed"] == of_kmeans["seed"] == 3
 
@@ -218,8 +269,14 @@ def test_random_weights_and_centroids_follow_the_seed_of_the_command(fits, monke
         ("mine --set svhn --split test", "give both --split test and --record"),
         ("mine --set svhn --record table2.dcgan", "give both --split test and --record"),
         ("mine --set svhn --split test --record nonsense", "'nonsense' is not the id of a claim"),
-        ("mine --set svhn --split test --record table2.dcgan", "by the protocol 1000, but this is full"),
-        ("pixels --set svhn --protocol 1000 --split test --record table2.dcgan", "other features than pixels"),
+        (
+            "mine --set svhn --split test --record table2.dcgan",
+            "by the protocol 1000, but this is full",
+        ),
+        (
+            "pixels --set svhn --protocol 1000 --split test --record table2.dcgan",
+            "other features than pixels",
+        ),
         ("random --recipe nonsense", "no recipe is called 'nonsense'"),
         ("random --recipe paper-mnist", "must not know the label"),
         ("mine --set svhn --layers 7", "numbers from 1 to 3"),
@@ -230,9 +287,18 @@ def test_random_weights_and_centroids_follow_the_seed_of_the_command(fits, monke
         ("pixels --set svhn --layers 1", "pixels has no layers"),
         ("mine --set svhn --seed -1", "--seed is at least 0"),
         ("mine --set svhn --features-file .", "is a folder"),
-        ("mine --set svhn --features-file train_32x32.mat/f.npy", "cannot be kept in train_32x32.mat/f.npy"),
-        ("mine --set svhn --protocol 1000 --split test --record table2.dcgan --draws 1", "leave --layers, --grid"),
-        ("mine --set svhn --protocol 1000 --split test --record table2.dcgan --grid 2", "leave --layers, --grid"),
+        (
+            "mine --set svhn --features-file train_32x32.mat/f.npy",
+            "cannot be kept in train_32x32.mat/f.npy",
+        ),
+        (
+            "mine --set svhn --protocol 1000 --split test --record table2.dcgan --draws 1",
+            "leave --layers, --grid",
+        ),
+        (
+            "mine --set svhn --protocol 1000 --split test --record table2.dcgan --grid 2",
+            "leave --layers, --grid",
+        ),
     ],
 )
 def test_a_mistake_gets_one_sentence(words, message, capsys):
@@ -243,5 +309,7 @@ def test_a_mistake_gets_one_sentence(words, message, capsys):
 
 def test_random_weights_follow_the_seed():
     model = ModelConfig(image_size=(8, 8), base_width=2)
-    first, again, other = (untrained_discriminator(model, seed).state_dict()["head.weight"] for seed in (0, 0, 1))
+    first, again, other = (
+        untrained_discriminator(model, seed).state_dict()["head.weight"] for seed in (0, 0, 1)
+    )
     assert first.equal(again) and not first.equal(other)

@@ -66,8 +66,11 @@ def run_dir(tmp_path, monkeypatch):
     """Return a run with three snapshots, whose results are kept in the same place."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(details, "results_root", lambda: tmp_path)
-    monkeypatch.setattr(feature_study, "load_splits", lambda name, **like: LabelledSplits(
-        train=striped(400, 0), validation=striped(200, 1)))  # fmt: skip
+    monkeypatch.setattr(
+        feature_study,
+        "load_splits",
+        lambda name, **like: LabelledSplits(train=striped(400, 0), validation=striped(200, 1)),
+    )
     for step in (0, 10, 20):
         folder = tmp_path / "mine" / "snapshots" / f"step-{step:07d}"
         save_weights(folder / "discriminator.safetensors", untrained_discriminator(MODEL, step))
@@ -76,8 +79,22 @@ def run_dir(tmp_path, monkeypatch):
 
 
 def measurement(**changes) -> Measurement:
-    values = {"source": "mine", "step": 10, "seed": 0, "num_labels": 40, "num_features": 8, "n": 100, "c": 1e-3}
-    values |= {"accuracies": (50.0, 52.0), "accuracy": 51.0, "low": 49.0, "high": 53.0, "seconds": 1.0}
+    values = {
+        "source": "mine",
+        "step": 10,
+        "seed": 0,
+        "num_labels": 40,
+        "num_features": 8,
+        "n": 100,
+        "c": 1e-3,
+    }
+    values |= {
+        "accuracies": (50.0, 52.0),
+        "accuracy": 51.0,
+        "low": 49.0,
+        "high": 53.0,
+        "seconds": 1.0,
+    }
     return Measurement(**values | {"command": "c"} | changes)
 
 
@@ -91,7 +108,9 @@ def test_what_is_cut_equals_what_is_read(splits, layers, grid):
     np.testing.assert_allclose(table.cut(layers, grid), read, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("layers", "grid"), [((3,), 4), ((0,), 4), ((), 3), ((1, 1), 8), ((), 0), ((), -2)])
+@pytest.mark.parametrize(
+    ("layers", "grid"), [((3,), 4), ((0,), 4), ((), 3), ((1, 1), 8), ((), 0), ((), -2)]
+)
 def test_what_cannot_be_cut_is_refused(splits, layers, grid):
     table = LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], 8)
     with pytest.raises(UserError, match="but got layers"):
@@ -99,20 +118,34 @@ def test_what_cannot_be_cut_is_refused(splits, layers, grid):
     for grid in (3, 0):
         with pytest.raises(UserError, match=f"grid of {grid} x {grid}"):
             LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], grid)
-    reversed_nf = LayerTable(untrained_discriminator(MODEL), splits.validation.images_u8[:2], 8).cut((2, 1))
-    np.testing.assert_array_equal(reversed_nf, np.concatenate([table.cut((2,)), table.cut((1,))], 1))
+    reversed_nf = LayerTable(
+        untrained_discriminator(MODEL), splits.validation.images_u8[:2], 8
+    ).cut((2, 1))
+    np.testing.assert_array_equal(
+        reversed_nf, np.concatenate([table.cut((2,)), table.cut((1,))], 1)
+    )
 
 
 def test_snapshots_are_named_joined_and_averaged(run_dir):
     sources = [open_source(str(folder)) for folder in snapshot_folders(run_dir)]
-    assert [(source.name, source.step) for source in sources] == [("mine", 0), ("mine", 10), ("mine", 20)]
+    assert [(source.name, source.step) for source in sources] == [
+        ("mine", 0),
+        ("mine", 10),
+        ("mine", 20),
+    ]
     both = join(sources[1:])
-    assert both.name == "mine at 10 + mine at 20" and both.networks == sources[1].networks + sources[2].networks
+    assert (
+        both.name == "mine at 10 + mine at 20"
+        and both.networks == sources[1].networks + sources[2].networks
+    )
     mean = average(sources)
     weights = [source.networks[0].convs[1].weight for source in sources]
     torch.testing.assert_close(mean.networks[0].convs[1].weight, torch.stack(weights).mean(0))
     torch.testing.assert_close(weights[0], untrained_discriminator(MODEL, 0).convs[1].weight)
-    assert [open_source("random", recipe=name).name for name in ("paper-svhn", "mnist")] == ["random", "random mnist"]
+    assert [open_source("random", recipe=name).name for name in ("paper-svhn", "mnist")] == [
+        "random",
+        "random mnist",
+    ]
     with pytest.raises(UserError, match="of networks, not of pixels"):
         join([sources[0], open_source("pixels")])
     with pytest.raises(UserError, match="of one configuration"):
@@ -124,21 +157,36 @@ def test_snapshots_are_named_joined_and_averaged(run_dir):
 # ---- measurements ----
 def test_every_setting_is_judged_and_more_labels_help(splits):
     source = Source("random", None, (untrained_discriminator(MODEL),))
-    settings = [Setting(per_class=number) for number in (2, 50, None)] + [Setting(layers=(1,), grid=1)]
+    settings = [Setting(per_class=number) for number in (2, 50, None)] + [
+        Setting(layers=(1,), grid=1)
+    ]
     few, many, every, blind = measure(source, splits, settings, draws=4)
     assert [row.num_labels for row in (few, many, every, blind)] == [8, 200, 400, 400]
     assert len(few.accuracies) == len(many.accuracies) == 4 and len(every.accuracies) == 1
     assert few.low <= few.accuracy <= few.high and few.accuracy + 5 < many.accuracy
     assert blind.num_features == 4 and blind.accuracy < every.accuracy
-    (pixels,) = measure(open_source("pixels"), splits, [Setting(per_class=50), Setting(per_class=50, grid=1)], draws=2)
-    assert (pixels.grid, pixels.batch_norm, pixels.num_features) == (0, "", 768) and pixels.accuracy > 60
+    (pixels,) = measure(
+        open_source("pixels"),
+        splits,
+        [Setting(per_class=50), Setting(per_class=50, grid=1)],
+        draws=2,
+    )
+    assert (pixels.grid, pixels.batch_norm, pixels.num_features) == (
+        0,
+        "",
+        768,
+    ) and pixels.accuracy > 60
 
 
-def test_batch_norm_has_statistics_of_the_first_training_images_or_those_that_are_stored(splits, monkeypatch):
+def test_batch_norm_has_statistics_of_the_first_training_images_or_those_that_are_stored(
+    splits, monkeypatch
+):
     network, read = untrained_discriminator(MODEL), []
     monkeypatch.setattr(feature_study, "MOST_AVERAGED", 128)
     monkeypatch.setattr(
-        feature_study, "LayerTable", lambda which, *a, **k: read.append(which) or LayerTable(which, *a, **k)
+        feature_study,
+        "LayerTable",
+        lambda which, *a, **k: read.append(which) or LayerTable(which, *a, **k),
     )
     settings = [Setting(per_class=2, batch_norm=kind) for kind in ("stored", "batches")]
     stored, batches = measure(Source("random", None, (network,)), splits, settings, draws=1)
@@ -148,18 +196,43 @@ def test_batch_norm_has_statistics_of_the_first_training_images_or_those_that_ar
     assert (stored.batch_norm, batches.batch_norm) == ("stored", "batches")
 
 
-def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run_dir, tmp_path, capsys):
+def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(
+    run_dir, tmp_path, capsys
+):
     assert main(["mine", "--snapshots", "--set", "striped", "--labels", "5", "--draws", "2"]) == 0
-    assert main(["mine/snapshots/step-0000010", "--set", "striped", "--labels", "5", "20", "--draws", "3"]) == 0
+    assert (
+        main(
+            [
+                "mine/snapshots/step-0000010",
+                "--set",
+                "striped",
+                "--labels",
+                "5",
+                "20",
+                "--draws",
+                "3",
+            ]
+        )
+        == 0
+    )
     rows = load_study("striped")
     assert [(row.step, row.per_class, len(row.accuracies)) for row in rows] == [
-        (0, 5, 2), (10, 5, 3), (20, 5, 2), (10, 20, 3),
-    ]  # fmt: skip
-    assert rows[1].command.endswith("mine/snapshots/step-0000010 --set striped --labels 5 20 --draws 3")
+        (0, 5, 2),
+        (10, 5, 3),
+        (20, 5, 2),
+        (10, 20, 3),
+    ]
+    assert rows[1].command.endswith(
+        "mine/snapshots/step-0000010 --set striped --labels 5 20 --draws 3"
+    )
     assert load_study("striped", step=10, per_class=20) == [rows[3]]
-    assert "mine at step 10, layers all, grid 4, batches, 5 labels a class" in capsys.readouterr().out
+    assert (
+        "mine at step 10, layers all, grid 4, batches, 5 labels a class" in capsys.readouterr().out
+    )
     assert points(rows, "step")[0] == [10, 10, 20] and len(points(rows, "num_labels")[1]) == 4
-    assert main([str(run_dir), "--set", "striped"]) == 2 and "absolute path" in capsys.readouterr().err
+    assert (
+        main([str(run_dir), "--set", "striped"]) == 2 and "absolute path" in capsys.readouterr().err
+    )
 
 
 def test_scaling_makes_the_units_of_features_count_for_nothing(splits):
@@ -171,9 +244,17 @@ def test_scaling_makes_the_units_of_features_count_for_nothing(splits):
     assert found.dtype == np.float32 and not found[:, 1].any(), "what never moves stays finite"
     np.testing.assert_allclose(scaled(x_nf * 7 + 1, np.arange(150)), found, atol=1e-4)
     source = Source("random", None, (untrained_discriminator(MODEL),))
-    plain, even = measure(source, splits, [Setting(per_class=50, scaled=flag) for flag in (False, True)], draws=2)
-    (pixels,) = measure(open_source("pixels"), splits, [Setting(per_class=50, scaled=True)], draws=2)
-    assert (plain.scaled, even.scaled, pixels.scaled) == (False, True, True) and even.accuracies != plain.accuracies
+    plain, even = measure(
+        source, splits, [Setting(per_class=50, scaled=flag) for flag in (False, True)], draws=2
+    )
+    (pixels,) = measure(
+        open_source("pixels"), splits, [Setting(per_class=50, scaled=True)], draws=2
+    )
+    assert (plain.scaled, even.scaled, pixels.scaled) == (
+        False,
+        True,
+        True,
+    ) and even.accuracies != plain.accuracies
     assert plain.key != even.key
 
 
@@ -195,29 +276,50 @@ def test_what_is_kept_is_only_added_to(tmp_path):
 
 def test_a_finished_network_comes_after_its_snapshots():
     early, late, done = measurement(step=10), measurement(step=20), measurement(step=None)
-    assert latest([late, early]) == [late] and latest([early, done, late]) == [done] and latest([]) == []
+    assert (
+        latest([late, early]) == [late]
+        and latest([early, done, late]) == [done]
+        and latest([]) == []
+    )
 
 
 def test_a_curve_along_labels_is_of_one_network(tmp_path):
-    many = [measurement(step=20, per_class=number, num_labels=10 * number) for number in (300, 10, 100)]
+    many = [
+        measurement(step=20, per_class=number, num_labels=10 * number) for number in (300, 10, 100)
+    ]
     keep(
         "set",
-        [*many, measurement(step=10, num_labels=1_000), measurement(step=30), measurement(step=20, grid=2)],
+        [
+            *many,
+            measurement(step=10, num_labels=1_000),
+            measurement(step=30),
+            measurement(step=20, grid=2),
+        ],
         tmp_path,
     )
     assert [row.per_class for row in along_labels("set", "mine", tmp_path)] == [10, 100, 300]
     assert along_labels("set", "another", tmp_path) == []
-    fresh = [measurement(source="random", step=None, per_class=number, batch_norm="stored") for number in (10, 30)]
+    fresh = [
+        measurement(source="random", step=None, per_class=number, batch_norm="stored")
+        for number in (10, 30)
+    ]
     keep("set", [*fresh, measurement(source="random", step=None, per_class=300)], tmp_path)
     assert [row.per_class for row in along_labels("set", "random", tmp_path)] == [10, 30]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [("--grid 0 4", "must be at least 1"), ("--layers 1+1", "different numbers"), ("--layers 9", "from 1 to 2"),
-     ("--seed -1", "--seed is at least 0"), ("--draws 0", "--draws at least 1")],
-)  # fmt: skip
-def test_a_study_of_nothing_is_refused_before_images_are_read(words, message, run_dir, monkeypatch, capsys):
+    [
+        ("--grid 0 4", "must be at least 1"),
+        ("--layers 1+1", "different numbers"),
+        ("--layers 9", "from 1 to 2"),
+        ("--seed -1", "--seed is at least 0"),
+        ("--draws 0", "--draws at least 1"),
+    ],
+)
+def test_a_study_of_nothing_is_refused_before_images_are_read(
+    words, message, run_dir, monkeypatch, capsys
+):
     monkeypatch.setattr(feature_study, "load_splits", None)
     assert main(["mine/snapshots/step-0000010", "--set", "striped", *words.split()]) == 2
     assert message in capsys.readouterr().err and not (run_dir.parent / "features").exists()
@@ -226,7 +328,11 @@ def test_a_study_of_nothing_is_refused_before_images_are_read(words, message, ru
 def test_scaling_does_not_depend_on_what_else_is_asked(splits):
     source = Source("random", None, (untrained_discriminator(MODEL),))
     alone, beside = (
-        next(measure(source, splits, [Setting(per_class=each, scaled=True) for each in labels], draws=2))
+        next(
+            measure(
+                source, splits, [Setting(per_class=each, scaled=True) for each in labels], draws=2
+            )
+        )
         for labels in ([5], [5, None])
     )
     assert alone.accuracies == beside.accuracies
@@ -257,9 +363,13 @@ def test_a_map_puts_alike_features_side_by_side():
 
     def alike(places: np.ndarray) -> float:
         grid = labels[places].reshape(8, 8)
-        return float(np.mean([(grid[1:] == grid[:-1]).mean(), (grid[:, 1:] == grid[:, :-1]).mean()]))
+        return float(
+            np.mean([(grid[1:] == grid[:-1]).mean(), (grid[:, 1:] == grid[:, :-1]).mean()])
+        )
 
-    assert alike(order) > 0.65 > 0.45 > alike(np.arange(64)), "as many as can be, against one in four by chance"
+    assert alike(order) > 0.65 > 0.45 > alike(np.arange(64)), (
+        "as many as can be, against one in four by chance"
+    )
     np.testing.assert_array_equal(arrange(features, 8), order)
     with pytest.raises(UserError, match="whole rows"):
         arrange(features, 7)
@@ -277,7 +387,9 @@ def noisy(a: float, b: float, c: float, seed: int = 0) -> list[np.ndarray]:
 def test_a_curve_that_gets_there_says_when():
     truth = (200 / 17.2) ** (1 / 0.25)
     found = predict(STEPS, noisy(0, 200, 0.25), 82.8, num_resamples=60)
-    assert found.needed.low < truth < found.needed.high and found.needed.value == pytest.approx(truth, rel=0.5)
+    assert found.needed.low < truth < found.needed.high and found.needed.value == pytest.approx(
+        truth, rel=0.5
+    )
     assert found.accuracy(truth) == pytest.approx(82.8, abs=1) and "after" in found.text("steps")
 
 
@@ -285,8 +397,12 @@ def test_a_curve_that_levels_off_says_never():
     found = predict(STEPS, noisy(30, 800, 0.6), 82.8, num_resamples=60)
     assert math.isinf(found.needed.value) and found.never > 0.9 and found.ceiling.high < 82.8
     assert 69 < found.ceiling.low < found.ceiling.value < 71.5
-    assert found.text("steps").startswith("82.8 %: never, by this curve") and "nan" not in found.text("steps")
-    assert predict(STEPS, noisy(30, 800, 0.6), 60, num_resamples=20).never == 0, "a lower target is met"
+    assert found.text("steps").startswith(
+        "82.8 %: never, by this curve"
+    ) and "nan" not in found.text("steps")
+    assert predict(STEPS, noisy(30, 800, 0.6), 60, num_resamples=20).never == 0, (
+        "a lower target is met"
+    )
 
 
 def test_the_interval_of_six_points_holds_the_truth_though_the_points_err_together():
@@ -301,9 +417,14 @@ def test_the_interval_of_six_points_holds_the_truth_though_the_points_err_togeth
 
 @pytest.mark.parametrize(
     ("n", "accuracies", "target"),
-    [([1, 2, 3, 4, 5], [[1]] * 5, 50), ([0, 1, 2, 3, 4, 5], [[1]] * 6, 50), ([1, 1, 2, 3, 4, 5], [[1]] * 6, 50),
-     ([1, 2, 3, 4, 5, 6], [[1]] * 5 + [[101]], 50), ([1, 2, 3, 4, 5, 6], [[1]] * 6, 100)],
-)  # fmt: skip
+    [
+        ([1, 2, 3, 4, 5], [[1]] * 5, 50),
+        ([0, 1, 2, 3, 4, 5], [[1]] * 6, 50),
+        ([1, 1, 2, 3, 4, 5], [[1]] * 6, 50),
+        ([1, 2, 3, 4, 5, 6], [[1]] * 5 + [[101]], 50),
+        ([1, 2, 3, 4, 5, 6], [[1]] * 6, 100),
+    ],
+)
 def test_too_little_for_a_curve_is_refused(n, accuracies, target):
     with pytest.raises(UserError):
         predict(n, accuracies, target)

@@ -6,14 +6,21 @@ import torch
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import features as module
-from dcgan_lib.evaluation.features import INCEPTION_FILE, PROBE_EXTRACTORS, get_features, probe_features
+from dcgan_lib.evaluation.features import (
+    INCEPTION_FILE,
+    PROBE_EXTRACTORS,
+    get_features,
+    probe_features,
+)
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, save_probe
 
 
 def make_probe(size=32, channels=1):
     torch.manual_seed(0)
     heads = (Head(name="label", kind="class", class_names=("a", "b")),)
-    return Probe(ProbeConfig(image_size=(size, size), num_channels=channels, heads=heads, widths=(8, 8, 8)))
+    return Probe(
+        ProbeConfig(image_size=(size, size), num_channels=channels, heads=heads, widths=(8, 8, 8))
+    )
 
 
 def images(num=20, size=32, channels=1):
@@ -44,9 +51,13 @@ def test_extractor_never_leaves_evaluation_mode_and_never_learns():
 
 @pytest.mark.parametrize(
     "x",
-    [torch.rand(2, 1, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
-     torch.zeros(2, 1, 28, 28, dtype=torch.uint8)],
-)  # fmt: skip
+    [
+        torch.rand(2, 1, 32, 32),
+        torch.zeros(2, 32, 32, dtype=torch.uint8),
+        torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+        torch.zeros(2, 1, 28, 28, dtype=torch.uint8),
+    ],
+)
 def test_other_images_are_refused(x):
     with pytest.raises(UserError, match="but got"):
         probe_features(make_probe(), "mine")(x)

@@ -64,7 +64,11 @@ class Painter(nn.Module):
             self.convs[0].weight[[i for i in range(NUM_MAPS) if i not in (WINDOW, BED)], 2] = 0.02
 
     def forward(self, z_bd, labels_b=None):
-        h = torch.relu(torch.sin(torch.arange(NUM_MAPS * 16).view(NUM_MAPS, 4, 4) + 9 * z_bd[:, 1, None, None, None]))
+        h = torch.relu(
+            torch.sin(
+                torch.arange(NUM_MAPS * 16).view(NUM_MAPS, 4, 4) + 9 * z_bd[:, 1, None, None, None]
+            )
+        )
         h[:, [WINDOW, BED]] = 0
         for n, z in enumerate(z_bd):
             h[n, WINDOW, int(z[1] > 0), int((z[2] + 1) * 1.999)] = float(z[0] > -0.4)
@@ -77,7 +81,10 @@ class Eyes(Probe):
 
     def predict(self, images_u8, *, batch_size=256):
         red, green = (images_u8[:, channel] > 200 for channel in (0, 1))
-        found = {"window": red.any((1, 2)).astype(np.float32), "bed": green.any((1, 2)).astype(np.float32)}
+        found = {
+            "window": red.any((1, 2)).astype(np.float32),
+            "bed": green.any((1, 2)).astype(np.float32),
+        }
         across, down = red.any(1), red.any(2)
         found |= {"window_left": across.argmax(1), "window_right": 16 - across[:, ::-1].argmax(1)}
         return found | {"window_top": down.argmax(1), "window_bottom": 16 - down[:, ::-1].argmax(1)}
@@ -86,7 +93,11 @@ class Eyes(Probe):
 @pytest.fixture
 def eyes():
     torch.manual_seed(0)
-    probe = Eyes(ProbeConfig(image_size=(16, 16), num_channels=3, heads=tuple(HEADS), widths=(2,), num_features=8))
+    probe = Eyes(
+        ProbeConfig(
+            image_size=(16, 16), num_channels=3, heads=tuple(HEADS), widths=(2,), num_features=8
+        )
+    )
     return probe.requires_grad_(False).eval()
 
 
@@ -121,9 +132,18 @@ def test_effects_name_the_map_that_the_object_needs(bench):
 def test_window_vanishes_and_the_bed_stays_and_chance_does_not_do_it(painted):
     study = run_forgetting(**painted)
     gone = study.outcomes["paper"].changes
-    assert gone["window"].after.value == gone["window"].kept.value == 0 and gone["window"].fall == (1, 1, 1)
-    assert gone["bed"].fall == (0, 0, 0) and gone["bed"].kept.value == 1 and gone["bed"].new.value == 0
-    assert study.outcomes["paper"].maps == [WINDOW] and [len(o.maps) for o in study.controls["random"]] == [1] * 4
+    assert gone["window"].after.value == gone["window"].kept.value == 0 and gone["window"].fall == (
+        1,
+        1,
+        1,
+    )
+    assert (
+        gone["bed"].fall == (0, 0, 0) and gone["bed"].kept.value == 1 and gone["bed"].new.value == 0
+    )
+    assert (
+        study.outcomes["paper"].maps == [WINDOW]
+        and [len(o.maps) for o in study.controls["random"]] == [1] * 4
+    )
     assert mean_fall(study.controls["random"], "window").value < 0.5
     assert all(rest_checks(study).values())
     assert object_checks(study)["the rate of windows falls by 80% or more"]
@@ -133,7 +153,11 @@ def test_window_vanishes_and_the_bed_stays_and_chance_does_not_do_it(painted):
 
 def test_the_same_seed_finds_and_measures_the_same(painted):
     one, same, other = (run_forgetting(**painted, seed=seed) for seed in (3, 3, 4))
-    assert one.outcomes == same.outcomes and one.controls == same.controls and one.outcomes != other.outcomes
+    assert (
+        one.outcomes == same.outcomes
+        and one.controls == same.controls
+        and one.outcomes != other.outcomes
+    )
     np.testing.assert_array_equal(one.fit.weights_c, same.fit.weights_c)
 
 
@@ -148,7 +172,9 @@ def test_tuning_finds_the_map_on_pictures_of_another_seed(painted, monkeypatch):
 
 # --- boxes and positions ---
 def test_positions_inside_are_those_whose_centre_is_in_the_box():
-    found = positions_inside(np.array([[16, 0, 48, 16], [0, 0, 3, 3], [6, 6, 7, 11]], np.float32), (64, 64), (16, 16))
+    found = positions_inside(
+        np.array([[16, 0, 48, 16], [0, 0, 3, 3], [6, 6, 7, 11]], np.float32), (64, 64), (16, 16)
+    )
     assert found.shape == (3, 16, 16) and found[0, :4, 4:12].all() and found[0].sum() == 32
     assert np.argwhere(found[1]).tolist() == [[0, 0]], "the centre of the first cell is at 2"
     assert np.argwhere(found[2]).tolist() == [[1, 1], [2, 1]], "rows go down, columns across"
@@ -179,14 +205,21 @@ def test_an_outline_stands_on_the_edge_of_its_box():
     images = np.full((2, 1, 8, 8), 9, np.uint8)
     shown = boxes.outlined(images, np.array([[2, 3, 6, 7], [np.nan] * 4]))
     yellow = (shown[0] == np.array([255, 221, 0])[:, None, None]).all(0)
-    assert shown.shape == (2, 3, 8, 8) and yellow[3, 2:6].all() and yellow[3:7, 5].all() and yellow.sum() == 12
+    assert (
+        shown.shape == (2, 3, 8, 8)
+        and yellow[3, 2:6].all()
+        and yellow[3:7, 5].all()
+        and yellow.sum() == 12
+    )
     assert (shown[0, :, 2, 1:7] == 0).all() and (shown[1] == 9).all() and (images == 9).all()
 
 
 def test_the_committed_finder_finds_boxes():
     finder, rooms = load_probe("probe-room-boxes"), draw_rooms(200, seed=77)
     found = boxes.overlap_report(finder, rooms)
-    assert found["window"]["mean"] > 0.7 and found["bed"]["mean"] > 0.8 and found["lamp"]["mean"] > 0.5
+    assert (
+        found["window"]["mean"] > 0.7 and found["bed"]["mean"] > 0.8 and found["lamp"]["mean"] > 0.5
+    )
     boxes_n4 = boxes.read_boxes(finder, rooms.images_u8, "window")
     assert ((boxes_n4 >= 0) & (boxes_n4 <= 64) | np.isnan(boxes_n4)).all()
     assert (np.isfinite(boxes_n4[:, 0]) == rooms.attributes["window"]).mean() > 0.97
@@ -207,7 +240,9 @@ def test_silencing_leaves_the_generator_as_it_was():
     assert all(torch.equal(kept[name], value) for name, value in generator.state_dict().items())
     with pytest.raises(RuntimeError, match="inside"), silenced(generator, [0], 2):
         raise RuntimeError("inside")
-    assert not any(conv._forward_pre_hooks for conv in generator.convs), "an error leaves no hook behind"
+    assert not any(conv._forward_pre_hooks for conv in generator.convs), (
+        "an error leaves no hook behind"
+    )
     with silenced(generator, [], 2):
         np.testing.assert_array_equal(generate_u8(generator, z_nd), before)
 
@@ -218,7 +253,9 @@ def test_a_silenced_map_is_zero_after_its_relu_and_others_are_untouched():
     whole = activations(generator, z_nd, 2)
     assert whole.shape == (2, 64, 16, 16) and whole.min() >= 0
     with silenced(generator, [7], 2):
-        handle = generator.convs[2].register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+        handle = generator.convs[2].register_forward_pre_hook(
+            lambda _, given: seen.append(given[0].clone())
+        )
         generate_u8(generator, z_nd)
         handle.remove()
     assert not seen[0][:, 7].any()
@@ -237,14 +274,21 @@ def test_a_silenced_map_equals_one_whose_weights_are_zero():
 def test_the_explorer_switches_the_same_maps_off():
     explorer = Explorer("rooms", "maps", 4, layer=2, off=[1, 2, 3])
     with silenced(load_generator("rooms"), [1, 2, 3], 2) as generator:
-        np.testing.assert_array_equal(generate_u8(generator, explorer.z_bd)[0].transpose(1, 2, 0), explorer.picture)
+        np.testing.assert_array_equal(
+            generate_u8(generator, explorer.z_bd)[0].transpose(1, 2, 0), explorer.picture
+        )
 
 
 def test_second_highest_is_the_layer_before_the_last_hidden_one():
     paper = ModelConfig(image_size=(64, 64), base_width=128, z_dim=2)
     assert second_highest(paper) == 2
     narrow = Generator(ModelConfig(image_size=(64, 64), base_width=4, z_dim=2)).eval()
-    assert check_layer(narrow, 2) == 8 and activations(narrow, torch.zeros(1, 2), 2).shape == (1, 8, 16, 16)
+    assert check_layer(narrow, 2) == 8 and activations(narrow, torch.zeros(1, 2), 2).shape == (
+        1,
+        8,
+        16,
+        16,
+    )
     assert second_highest(ModelConfig(image_size=(16, 16))) == 0
 
 
@@ -306,25 +350,51 @@ def test_command_says_what_is_wrong(words, problem, tmp_path, capsys):
 
 # --- the command and the ledger ---
 def test_command_writes_what_it_promises(tmp_path, capsys):
-    words = ["forget", "rooms", "--samples", "40", "--measured", "60", "--draws", "2", "--out", str(tmp_path)]
+    words = [
+        "forget",
+        "rooms",
+        "--samples",
+        "40",
+        "--measured",
+        "60",
+        "--draws",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
     assert cli.main(words) == 0
-    about, found = (json.loads((tmp_path / name).read_text()) for name in ("maps.json", "numbers.json"))
-    assert about["rows"] == ["before", "paper", "random"] and about["switched off"]["paper"]["layer"] == 2
+    about, found = (
+        json.loads((tmp_path / name).read_text()) for name in ("maps.json", "numbers.json")
+    )
+    assert (
+        about["rows"] == ["before", "paper", "random"]
+        and about["switched off"]["paper"]["layer"] == 2
+    )
     weights = np.array(found["fit"]["weights"])
     assert sorted(about["switched off"]["paper"]["maps"]) == np.flatnonzero(weights > 0).tolist()
     assert Image.open(tmp_path / "forget.png").size == (10 * 66 + 2, 3 * 66 + 2)
     said = capsys.readouterr().out
     assert "paper: " in said and "as many, random" in said and "window" in said
-    assert set(found["outcomes"]["paper"]["changes"]) == {"window", "lamp", "door", "picture", "bed"}
+    assert set(found["outcomes"]["paper"]["changes"]) == {
+        "window",
+        "lamp",
+        "door",
+        "picture",
+        "bed",
+    }
 
 
 def test_recorded_numbers_can_be_read_back(painted, tmp_path):
     study = run_forgetting(**painted)
-    rows = record_forgetting(study, "rooms", command="dcgan forget rooms --record rooms", root=tmp_path)
+    rows = record_forgetting(
+        study, "rooms", command="dcgan forget rooms --record rooms", root=tmp_path
+    )
     assert [row.id for row in rows] == ["forget.object:rooms", "forget.rest:rooms"]
     assert rows[0].value == 100 and rows[1].value == 0 and rows[1].verdict == "reproduced"
     assert {row.id for row in load_results(tmp_path)} >= {row.id for row in rows}
     kept = load_forgetting("rooms", root=tmp_path)
-    assert kept["outcomes"]["paper"]["maps"] == [WINDOW] and kept["settings"]["num_maps"] == NUM_MAPS
+    assert (
+        kept["outcomes"]["paper"]["maps"] == [WINDOW] and kept["settings"]["num_maps"] == NUM_MAPS
+    )
     with pytest.raises(UserError, match="not measured yet"):
         load_forgetting("rooms", "lamp", root=tmp_path)

@@ -44,14 +44,18 @@ def bench():
     boxes = tuple((int(i), *map(int, sides[i])) for i in np.flatnonzero(seen_windows(pictures)))
     torch.manual_seed(0)
     drawn = DrawnBoxes(checkpoint="painter", seed=0, boxes=boxes)
-    return DrawnBench(generator=generator, discriminator=new_discriminator(MODEL).eval(), drawn=drawn)
+    return DrawnBench(
+        generator=generator, discriminator=new_discriminator(MODEL).eval(), drawn=drawn
+    )
 
 
 @pytest.fixture(scope="module")
 def study(bench):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forgetting_drawn, "make_drawn_bench", lambda *_: bench)
-        return run_drawn_forgetting("painter", Path("windows.json"), layer=0, threshold=1.0, draws=4)
+        return run_drawn_forgetting(
+            "painter", Path("windows.json"), layer=0, threshold=1.0, draws=4
+        )
 
 
 def write_counts(path, study, **seen) -> None:
@@ -68,7 +72,9 @@ def test_boxes_by_hand_find_the_map_that_paints_the_object(study, bench):
     assert outcome.scene["pixels inside"].value > 0.9 and outcome.scene["pixels outside"].value == 0
     assert outcome.light["inside"].value < 0.8 and outcome.light["outside"] == (1, 1, 1)
     assert [len(found) for found in study.outcomes.values()] == [1, 4, 4]
-    others = [o.scene["pixels inside"].value for o in study.outcomes["random"] if WINDOW not in o.maps]
+    others = [
+        o.scene["pixels inside"].value for o in study.outcomes["random"] if WINDOW not in o.maps
+    ]
     assert max(others) < 0.1 and list(study.shown) == ["before", "paper", "random"]
 
 
@@ -83,7 +89,9 @@ def test_accuracy_is_that_of_pictures_kept_out(bench):
 def test_places_know_nothing_of_the_picture():
     found = places(3, (4, 6))
     assert found.shape == (3, 5, 4, 6) and (found[0] == found[2]).all()
-    assert len(np.unique(found[0].reshape(5, -1), axis=1).T) == 24, "every position is told from the others"
+    assert len(np.unique(found[0].reshape(5, -1), axis=1).T) == 24, (
+        "every position is told from the others"
+    )
 
 
 def test_pictures_to_be_counted_are_of_another_seed_and_in_four_conditions(study, bench):
@@ -100,17 +108,35 @@ def test_pictures_to_be_counted_are_of_another_seed_and_in_four_conditions(study
 
 def test_counts_become_rates_rows_and_details(study, tmp_path):
     path = tmp_path / "counts.json"
-    write_counts(path, study, before="1111" * 20 + "0000" * 5, paper="0000" * 25, random="1110" * 20 + "0000" * 5)
+    write_counts(
+        path,
+        study,
+        before="1111" * 20 + "0000" * 5,
+        paper="0000" * 25,
+        random="1110" * 20 + "0000" * 5,
+    )
     counted = read_counts(path, study.settings)
     assert counted.num == 100 and counted.changes["paper"].fall == (1, 1, 1)
-    assert counted.changes["random"].after.value == 0.6 and counted.changes["random"].fall.value == pytest.approx(0.25)
+    assert counted.changes["random"].after.value == 0.6 and counted.changes[
+        "random"
+    ].fall.value == pytest.approx(0.25)
     words = "dcgan forget painter --boxes windows.json --counts counts.json --record bedrooms64"
     gone, rest = record_drawn(study, counted, "bedrooms64", command=words, root=tmp_path)
-    assert (gone.value, gone.n, gone.verdict) == (100, 100, "reproduced") and "counted by eye" in gone.notes
+    assert (gone.value, gone.n, gone.verdict) == (
+        100,
+        100,
+        "reproduced",
+    ) and "counted by eye" in gone.notes
     assert rest.value == 0 and rest.n == study.fit.num_boxes and rest.id == "forget.rest:bedrooms64"
     kept = load_forgetting("bedrooms64", root=tmp_path)
     assert kept["counted"]["pictures"] == 100 and kept["outcomes"]["paper"][0]["maps"] == [WINDOW]
-    write_counts(path, study, before="1" * 50 + "0" * 50, paper="01" * 25 + "0" * 50, random="01" * 25 + "0" * 50)
+    write_counts(
+        path,
+        study,
+        before="1" * 50 + "0" * 50,
+        paper="01" * 25 + "0" * 50,
+        random="01" * 25 + "0" * 50,
+    )
     same = read_counts(path, study.settings)
     gone, _ = record_drawn(study, same, "bedrooms64", command=words, root=tmp_path)
     assert gone.verdict == "not reproduced", "random maps do the same"
@@ -139,9 +165,11 @@ def test_boxes_of_other_pictures_are_refused(tmp_path):
     save_boxes(path, DrawnBoxes(checkpoint="rooms", seed=0, boxes=((0, 1, 1, 9, 9),)))
     assert make_drawn_bench("rooms", path, 0).drawn.pictures == [0]
     for words, told in (
-        (("rooms", path, 1), "for seed 0, but 1"), (("portraits", path, 0), "for checkpoint 'rooms'"),
-        (("rooms", path, 0, "bed"), "for object"), (("mnist-conditional", path, 0), "without classes"),
-    ):  # fmt: skip
+        (("rooms", path, 1), "for seed 0, but 1"),
+        (("portraits", path, 0), "for checkpoint 'rooms'"),
+        (("rooms", path, 0, "bed"), "for object"),
+        (("mnist-conditional", path, 0), "without classes"),
+    ):
         with pytest.raises(UserError, match=told):
             make_drawn_bench(*words)
 
@@ -158,15 +186,33 @@ def room_boxes(tmp_path):
 
 
 def test_command_forgets_by_boxes(room_boxes, tmp_path, capsys):
-    words = ["forget", "rooms", "--boxes", str(room_boxes), "--samples", "30", "--draws", "2", "--out", str(tmp_path)]
+    words = [
+        "forget",
+        "rooms",
+        "--boxes",
+        str(room_boxes),
+        "--samples",
+        "30",
+        "--draws",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
     assert cli.main(words) == 0
-    about, found = (json.loads((tmp_path / name).read_text()) for name in ("maps.json", "numbers.json"))
+    about, found = (
+        json.loads((tmp_path / name).read_text()) for name in ("maps.json", "numbers.json")
+    )
     assert about["rows"] == ["before", "paper", "random"] and found["counted"] == {}
     maps = sorted(about["switched off"]["paper"]["maps"])
-    assert maps == np.flatnonzero(np.array(found["fit"]["weights"]) > 0).tolist() and 0 < len(maps) < 64
+    assert (
+        maps == np.flatnonzero(np.array(found["fit"]["weights"]) > 0).tolist()
+        and 0 < len(maps) < 64
+    )
     assert Image.open(tmp_path / "forget.png").size[1] == 3 * 66 + 2
     said = capsys.readouterr().out
-    assert "told right by activations" in said and re.search(r"random, \d+ maps off, moved: pixels inside", said)
+    assert "told right by activations" in said and re.search(
+        r"random, \d+ maps off, moved: pixels inside", said
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,6 +229,15 @@ def test_command_says_what_is_wrong(words, problem, tmp_path, capsys):
 
 
 def test_command_needs_enough_samples_for_its_boxes(room_boxes, tmp_path, capsys):
-    words = ["forget", "rooms", "--boxes", str(room_boxes), "--samples", "12", "--out", str(tmp_path / "out")]
+    words = [
+        "forget",
+        "rooms",
+        "--boxes",
+        str(room_boxes),
+        "--samples",
+        "12",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert cli.main(words) == 2
     assert "but only 0 to 11 are drawn" in capsys.readouterr().err

@@ -40,7 +40,9 @@ def save_tiny_probe(root, name, channels, size):
     """Save a probe of random weights, with 12 features, so that FID needs few images."""
     torch.manual_seed(0)
     heads = (Head(name="label", kind="class", class_names=tuple("0123456789")),)
-    config = ProbeConfig(image_size=(size, size), num_channels=channels, heads=heads, widths=(4, 4), num_features=12)
+    config = ProbeConfig(
+        image_size=(size, size), num_channels=channels, heads=heads, widths=(4, 4), num_features=12
+    )
     save_probe(Probe(config), name, report={}, command="none", root=root)
 
 
@@ -70,7 +72,13 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def street_run(place):
     model = ModelConfig(image_size=(32, 32), base_width=2, z_dim=4)
-    about = {"image_set": "street-digits", "source": "street-digits", "num_images": NUM, "channels": 3, "fit": "crop"}
+    about = {
+        "image_set": "street-digits",
+        "source": "street-digits",
+        "num_images": NUM,
+        "channels": 3,
+        "fit": "crop",
+    }
     return save_generator(place / "street", model, about, scale=8.0)
 
 
@@ -85,20 +93,37 @@ def test_a_report_from_end_to_end(street_run, street_report):
     assert {distance.features for distance in (report.kid, report.untrained_kid, report.fid)} == {
         "street-digits-classifier"
     }
-    assert (report.kid.n_real, report.kid.n_fake) == (NUM, NUM) == (report.fid.n_real, report.fid.n_fake)
-    assert report.kid.value > 0 and report.fid.value > 0 and report.kid.value != report.untrained_kid.value
+    assert (
+        (report.kid.n_real, report.kid.n_fake)
+        == (NUM, NUM)
+        == (report.fid.n_real, report.fid.n_fake)
+    )
+    assert (
+        report.kid.value > 0
+        and report.fid.value > 0
+        and report.kid.value != report.untrained_kid.value
+    )
     assert report.kid.metric == f"KID (100 subsets of {NUM})"
-    assert (report.memorisation.space, report.pixel_memorisation.space) == ("street-digits-classifier", "pixels")
+    assert (report.memorisation.space, report.pixel_memorisation.space) == (
+        "street-digits-classifier",
+        "pixels",
+    )
     assert (report.memorisation.n, report.memorisation.n_train) == (NUM, NUM)
     assert report.digits is None and report.seconds > 0
 
 
 def test_the_text_has_every_number_with_its_n(street_run, street_report):
     lines = report_text(street_report).splitlines()
-    assert lines[0] == f"{street_run}: {NUM} samples against {NUM} test images of street-digits, seed 3"
+    assert (
+        lines[0]
+        == f"{street_run}: {NUM} samples against {NUM} test images of street-digits, seed 3"
+    )
     for name, distance in (("KID", street_report.kid), ("FID", street_report.fid)):
         (line,) = [line for line in lines if line.split()[:2] == [name, f"{distance.value:.4f}"]]
-        assert f"[{distance.low:.4f}, {distance.high:.4f}]  (street-digits-classifier, n {NUM})" in line
+        assert (
+            f"[{distance.low:.4f}, {distance.high:.4f}]  (street-digits-classifier, n {NUM})"
+            in line
+        )
     (line,) = [line for line in lines if "closer to training images" in line]
     assert f"{100 * street_report.memorisation.closer_to_train.value:.1f} %" in line
     assert "recognised" not in report_text(street_report)
@@ -106,7 +131,9 @@ def test_the_text_has_every_number_with_its_n(street_run, street_report):
 
 def evaluate_copies(monkeypatch, run, split):
     """Evaluate a generator whose samples are the very images of a split."""
-    copied = load_image_set("street-digits", split, num_images=NUM if split == "train" else None).images_u8
+    copied = load_image_set(
+        "street-digits", split, num_images=NUM if split == "train" else None
+    ).images_u8
     untrained, _ = draw_samples(checkpoints.load_generator(run), NUM, 0)
     drawn = iter([copied, untrained])
     monkeypatch.setattr(generators, "draw_samples", lambda *_: (next(drawn), None))
@@ -117,7 +144,9 @@ def test_identical_sets_are_at_distance_zero_and_others_are_not(monkeypatch, str
     report = evaluate_copies(monkeypatch, street_run, "test")
     assert abs(report.kid.value) < 0.05 * report.untrained_kid.value
     assert abs(report.fid.value) < 1e-3
-    assert report.pixel_memorisation.closer_to_train.value < 0.05, "copies of held-out images are no memories"
+    assert report.pixel_memorisation.closer_to_train.value < 0.05, (
+        "copies of held-out images are no memories"
+    )
 
 
 def test_copies_of_training_images_are_noticed(monkeypatch, street_run):
@@ -128,7 +157,9 @@ def test_copies_of_training_images_are_noticed(monkeypatch, street_run):
 
 
 def test_a_set_without_features_needs_them_named(place):
-    run = save_generator(place / "mine", ModelConfig(image_size=(32, 32), base_width=2), {"image_set": "mine"})
+    run = save_generator(
+        place / "mine", ModelConfig(image_size=(32, 32), base_width=2), {"image_set": "mine"}
+    )
     with pytest.raises(UserError, match="no features were made for the set 'mine': name some"):
         evaluate_generator(run)
     with pytest.raises(UserError, match="no features called 'nonsense'"):
@@ -165,7 +196,9 @@ def fake_mnist(monkeypatch, num=NUM):
         rng = np.random.default_rng(len(split))
         images = rng.integers(0, 56, (num, 1, 16, 16)) + 20 * labels[:, None, None, None]
         names = tuple(map(str, range(10)))
-        return ImageSet(name="mnist", images_u8=images.astype(np.uint8), labels=labels, class_names=names)
+        return ImageSet(
+            name="mnist", images_u8=images.astype(np.uint8), labels=labels, class_names=names
+        )
 
     monkeypatch.setattr(generators, "load_image_set", load)
     return asked
@@ -174,7 +207,13 @@ def fake_mnist(monkeypatch, num=NUM):
 @pytest.fixture(scope="module")
 def digits_run(place):
     model = ModelConfig(image_size=(16, 16), num_channels=1, base_width=2, z_dim=4, num_classes=10)
-    about = {"image_set": "mnist", "source": "mnist", "num_images": 105, "channels": 1, "fit": "stretch"}
+    about = {
+        "image_set": "mnist",
+        "source": "mnist",
+        "num_images": 105,
+        "channels": 1,
+        "fit": "stretch",
+    }
     return save_generator(place / "digits", model, about, scale=8.0)
 
 
@@ -184,8 +223,12 @@ def digits_report(digits_run):
         asked = fake_mnist(patch)
         report = evaluate_generator(digits_run, num_images=NUM)
     assert [(name, split) for name, split, _ in asked] == [("mnist", "train"), ("mnist", "test")]
-    assert [options["num_images"] for *_, options in asked] == [105, None], "trained on 105, compared with all"
-    assert all(options["fit"] == "stretch" and options["image_size"] == (16, 16) for *_, options in asked)
+    assert [options["num_images"] for *_, options in asked] == [105, None], (
+        "trained on 105, compared with all"
+    )
+    assert all(
+        options["fit"] == "stretch" and options["image_size"] == (16, 16) for *_, options in asked
+    )
     return report
 
 
@@ -222,7 +265,9 @@ def test_held_out_images_are_drawn_from_the_whole_split(monkeypatch):
     assert len(part) == 100 and set(part.labels) == set(range(10))
     assert min(np.bincount(part.labels)) >= 3
     assert len({image.tobytes() for image in part.images_u8}) == 100
-    np.testing.assert_array_equal(part.images_u8, generators._load_split(about, (16, 16), "test", 100).images_u8)
+    np.testing.assert_array_equal(
+        part.images_u8, generators._load_split(about, (16, 16), "test", 100).images_u8
+    )
     assert len(generators._load_split(about, (16, 16), "test", 500)) == 200
     assert len(generators._load_split(about, (16, 16), "train")) == 200
 
@@ -230,7 +275,9 @@ def test_held_out_images_are_drawn_from_the_whole_split(monkeypatch):
 @pytest.mark.parametrize("name", ["mnist", "mnist-conditional"])
 def test_a_report_becomes_rows_of_the_ledger(digits_report, tmp_path, name):
     known = {"recognised": Estimate(0.6, 0.5, 0.7), "evenness": Estimate(0.9, 0.8, 0.95)}
-    digits_report = dataclasses.replace(digits_report, digits=dataclasses.replace(digits_report.digits, **known))
+    digits_report = dataclasses.replace(
+        digits_report, digits=dataclasses.replace(digits_report.digits, **known)
+    )
     rows = record_report(digits_report, name, COMMAND, root=tmp_path)
     parts = ("kid", "memorised", "recognised", "entropy")
     assert [row.id for row in rows] == [f"ours.{name}.{part}" for part in parts]
@@ -239,16 +286,28 @@ def test_a_report_becomes_rows_of_the_ledger(digits_report, tmp_path, name):
     assert {path.name for path in tmp_path.glob("*.json")} == {f"{row.id}.json" for row in rows}
     assert [row.label for row in load_classes(name, tmp_path)] == list(range(10))
     kid, near, recognised, entropy = rows
-    assert (kid.value, kid.low, kid.high) == pytest.approx(tuple(digits_report.kid.estimate), rel=1e-3) and kid.n == NUM
-    assert "FID on the same features" in kid.notes and kid.data == f"mnist, {NUM} images of its test split"
-    assert near.value == pytest.approx(100 * digits_report.memorisation.closer_to_train.value, rel=1e-3)
+    assert (kid.value, kid.low, kid.high) == pytest.approx(
+        tuple(digits_report.kid.estimate), rel=1e-3
+    ) and kid.n == NUM
+    assert (
+        "FID on the same features" in kid.notes
+        and kid.data == f"mnist, {NUM} images of its test split"
+    )
+    assert near.value == pytest.approx(
+        100 * digits_report.memorisation.closer_to_train.value, rel=1e-3
+    )
     assert near.unit == "%"
     assert (recognised.value, recognised.low, recognised.high, recognised.unit) == (60, 50, 70, "%")
     assert (entropy.value, entropy.low, entropy.high, entropy.unit) == (0.9, 0.8, 0.95, "")
-    assert all((row.command, row.seed, row.checkpoint) == (COMMAND, 1, digits_report.checkpoint) for row in rows)
+    assert all(
+        (row.command, row.seed, row.checkpoint) == (COMMAND, 1, digits_report.checkpoint)
+        for row in rows
+    )
 
 
-def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(digits_report, street_report, tmp_path):
+def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(
+    digits_report, street_report, tmp_path
+):
     assert digits_report.mirrored_memorisation is street_report.mirrored_memorisation is None
     near = digits_report.memorisation
     seen = dataclasses.replace(near, closer_to_train=Estimate(0.4, 0.3, 0.5))
@@ -256,7 +315,11 @@ def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(digits
     assert re.search(r"with their mirror images +40\.0 % \[30\.0, 50\.0\]", report_text(report))
     record_report(report, "mnist", COMMAND, root=tmp_path)
     kept = load_details("curves/memorised.mnist", COMMAND, tmp_path)
-    assert kept == {"plain": list(near.closer_to_train), "mirrored": [0.4, 0.3, 0.5], "command": COMMAND}
+    assert kept == {
+        "plain": list(near.closer_to_train),
+        "mirrored": [0.4, 0.3, 0.5],
+        "command": COMMAND,
+    }
 
 
 def test_chapter_9_may_say_that_chance_is_in_the_interval_with_mirror_images_too():
@@ -265,7 +328,9 @@ def test_chapter_9_may_say_that_chance_is_in_the_interval_with_mirror_images_too
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.1, "reproduced"), (0.11, "not reproduced")])
-def test_the_target_is_a_tenth_of_the_distance_before_training(digits_report, tmp_path, factor, verdict):
+def test_the_target_is_a_tenth_of_the_distance_before_training(
+    digits_report, tmp_path, factor, verdict
+):
     value = 2.0 * factor
     shared = {"std": 0.0, "n_real": NUM, "n_fake": NUM, "features": "mnist-classifier"}
     kid = dataclasses.replace(digits_report.kid, value=value, low=value, high=value, **shared)
@@ -276,7 +341,9 @@ def test_the_target_is_a_tenth_of_the_distance_before_training(digits_report, tm
 
 def test_a_generator_with_one_claim_has_one_row(street_report, tmp_path):
     assert "ours.street-digits.memorised" not in CLAIMS
-    rows = record_report(street_report, "street-digits", "dcgan evaluate street-digits", root=tmp_path)
+    rows = record_report(
+        street_report, "street-digits", "dcgan evaluate street-digits", root=tmp_path
+    )
     assert [row.id for row in rows] == ["ours.street-digits.kid"]
 
 
@@ -289,7 +356,9 @@ def test_a_generator_with_one_claim_has_one_row(street_report, tmp_path):
         ("mnist", " ", "needs the command"),
     ],
 )
-def test_what_no_reader_could_repeat_is_not_recorded(street_report, tmp_path, name, command, message):
+def test_what_no_reader_could_repeat_is_not_recorded(
+    street_report, tmp_path, name, command, message
+):
     with pytest.raises(UserError, match=message):
         check_record(name, command)
     with pytest.raises(UserError, match=message):

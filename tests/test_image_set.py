@@ -23,7 +23,9 @@ from dcgan_lib.paths import atomic_write
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # power cuts are not what is tested here
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: None
+    )  # power cuts are not what is tested here
 
 
 def make_set(num=10, channels=3, height=6, width=4, seed=0, **fields) -> ImageSet:
@@ -46,7 +48,11 @@ def make_set(num=10, channels=3, height=6, width=4, seed=0, **fields) -> ImageSe
 
 
 def assert_same(one: ImageSet, other: ImageSet) -> None:
-    assert (one.name, one.class_names, list(one.attributes)) == (other.name, other.class_names, list(other.attributes))
+    assert (one.name, one.class_names, list(one.attributes)) == (
+        other.name,
+        other.class_names,
+        list(other.attributes),
+    )
     np.testing.assert_array_equal(one.images_u8, other.images_u8)
     np.testing.assert_array_equal(one.labels, other.labels)
     for key, values in one.attributes.items():
@@ -60,7 +66,7 @@ def test_a_sound_set_tells_its_sizes():
     assert (image_set.image_size, image_set.num_classes) == ((6, 4), 2)
     assert repr(image_set) == (
         "ImageSet(sample: 10 x 3 x 6 x 4 uint8, 2 classes, attributes: age, smile, lamp_box)"
-    )  # fmt: skip
+    )
     with pytest.raises(FrozenInstanceError):
         image_set.name = "other"
 
@@ -104,7 +110,11 @@ def test_subset_keeps_rows_together():
     np.testing.assert_array_equal(chosen.images_u8, image_set.images_u8[[7, 2, 2]])
     np.testing.assert_array_equal(chosen.labels, [1, 0, 0])
     np.testing.assert_array_equal(chosen.attributes["age"], image_set.attributes["age"][[7, 2, 2]])
-    assert chosen.name == "three" and "splits" not in chosen.card and chosen.card["source"] == "drawn for a test"
+    assert (
+        chosen.name == "three"
+        and "splits" not in chosen.card
+        and chosen.card["source"] == "drawn for a test"
+    )
     mask = image_set.attributes["smile"]
     assert len(image_set.subset(mask)) == mask.sum()
 
@@ -148,7 +158,9 @@ def test_split_refuses_an_empty_side(fraction):
     labelled=st.booleans(),
     keys=st.sets(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,8}", fullmatch=True), max_size=3),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_a_saved_set_comes_back_as_it_was(tmp_path, num, channels, height, width, labelled, keys):
     attributes = {key: np.arange(num, dtype=np.float32) for key in sorted(keys)}
     fields = {} if labelled else {"labels": None, "class_names": ()}
@@ -238,7 +250,9 @@ def test_no_pickle_is_ever_read(tmp_path):
     make_set().save(tmp_path / "set")
     size = (tmp_path / "set" / "labels.npy").stat().st_size
     np.save(tmp_path / "set" / "labels.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    edit_card(files={"labels.npy": (tmp_path / "set" / "labels.npy").stat().st_size})(tmp_path / "set")
+    edit_card(files={"labels.npy": (tmp_path / "set" / "labels.npy").stat().st_size})(
+        tmp_path / "set"
+    )
     assert size
     with pytest.raises(UserError, match="allow_pickle"):
         ImageSet.load(tmp_path / "set")
@@ -260,7 +274,9 @@ def test_saving_replaces_a_set_but_nothing_else(tmp_path):
     for name in ("photos", "file"):
         with pytest.raises(UserError, match="not an image set"):
             second.save(tmp_path / name)
-    assert (tmp_path / "photos" / "mine.txt").read_text() == (tmp_path / "file").read_text() == "keep"
+    assert (
+        (tmp_path / "photos" / "mine.txt").read_text() == (tmp_path / "file").read_text() == "keep"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos", "set"]
 
 
@@ -306,7 +322,10 @@ def test_writers_take_turns(tmp_path, monkeypatch):
         inside.pop()
 
     monkeypatch.setattr(storage, "seal", slow_seal)
-    threads = [threading.Thread(target=make_set(seed=seed).save, args=(tmp_path / "set",)) for seed in range(8)]
+    threads = [
+        threading.Thread(target=make_set(seed=seed).save, args=(tmp_path / "set",))
+        for seed in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -319,13 +338,17 @@ def test_writers_take_turns(tmp_path, monkeypatch):
 def test_writers_do_no_harm_where_there_are_no_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "fcntl", None)
     made = [make_set(seed=seed) for seed in range(4)]
-    threads = [threading.Thread(target=image_set.save, args=(tmp_path / "set",)) for image_set in made]
+    threads = [
+        threading.Thread(target=image_set.save, args=(tmp_path / "set",)) for image_set in made
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
     digest = ImageSet.load(tmp_path / "set", verify=True).card["digest"]
-    assert digest in {image_set.save(tmp_path / f"{at}").card["digest"] for at, image_set in enumerate(made)}
+    assert digest in {
+        image_set.save(tmp_path / f"{at}").card["digest"] for at, image_set in enumerate(made)
+    }
 
 
 def test_a_set_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):

@@ -26,7 +26,8 @@ def test_contrast_is_normalised():
     patches = torch.tensor([[0, 200, 0, 200], [9, 9, 9, 9]], dtype=torch.uint8)
     expected = 100 / np.sqrt(100**2 + 10)
     torch.testing.assert_close(
-        normalise_contrast(patches), torch.tensor([[-expected, expected] * 2, [0] * 4], dtype=torch.float32)
+        normalise_contrast(patches),
+        torch.tensor([[-expected, expected] * 2, [0] * 4], dtype=torch.float32),
     )
 
 
@@ -46,7 +47,8 @@ def test_features_are_those_of_a_plain_loop(digits, fitted):
     images = digits[0].images_u8[:2]
     raw = fitted.transform(images) * fitted._std_f + fitted._mean_f
     mean_d, whiten_dd, centroids_kd = (
-        values.numpy().astype(float) for values in (fitted._mean_d, fitted._whiten_dd, fitted._centroids_dk.T)
+        values.numpy().astype(float)
+        for values in (fitted._mean_d, fitted._whiten_dd, fitted._centroids_dk.T)
     )
     for image, found in zip(images, raw, strict=True):
         near = np.zeros((6, 6, 12))
@@ -63,8 +65,12 @@ def test_features_are_those_of_a_plain_loop(digits, fitted):
 def test_batches_and_seeds(digits, fitted):
     train, validation = digits
     features = fitted.transform(validation.images_u8)
-    assert features.shape == (180, fitted.num_features) == (180, 48) and features.dtype == np.float32
-    np.testing.assert_allclose(fitted.transform(validation.images_u8, batch_size=7), features, atol=1e-4)
+    assert (
+        features.shape == (180, fitted.num_features) == (180, 48) and features.dtype == np.float32
+    )
+    np.testing.assert_allclose(
+        fitted.transform(validation.images_u8, batch_size=7), features, atol=1e-4
+    )
     again = KMeansFeatures(**SMALL).fit(train.images_u8)
     np.testing.assert_array_equal(again.transform(validation.images_u8), features)
     other = KMeansFeatures(**SMALL, seed=1).fit(train.images_u8)
@@ -89,7 +95,9 @@ def test_a_linear_classifier_reads_more_from_them_than_from_pixels(digits):
         return svm.score(read(validation.images_u8), validation.labels)
 
     ours = accuracy(features.transform, few.labels)
-    assert ours > 0.9 and ours > accuracy(lambda images: images.reshape(len(images), -1) / 255, few.labels)
+    assert ours > 0.9 and ours > accuracy(
+        lambda images: images.reshape(len(images), -1) / 255, few.labels
+    )
     assert accuracy(features.transform, np.random.default_rng(0).permutation(few.labels)) < 0.4
 
 
@@ -106,7 +114,9 @@ def test_what_cannot_be_read_is_refused(digits, fitted):
             fitted.transform(wrong)
 
 
-@pytest.mark.parametrize("change", [{"num_centroids": 1}, {"patch_size": 1}, {"grid": 0}, {"num_patches": 3}])
+@pytest.mark.parametrize(
+    "change", [{"num_centroids": 1}, {"patch_size": 1}, {"grid": 0}, {"num_patches": 3}]
+)
 def test_impossible_numbers_are_refused(change):
     with pytest.raises(UserError, match="at least 2 centroids"):
         KMeansFeatures(**SMALL | change)

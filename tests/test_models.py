@@ -13,7 +13,14 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.describe import describe, layer_table
 from dcgan_lib.models.layers import Conv2d, ConvTranspose2d
-from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded, to_u8
+from dcgan_lib.models.sampling import (
+    from_u8,
+    generate_u8,
+    refresh_batch_norm,
+    sample_latents,
+    seeded,
+    to_u8,
+)
 
 SMALL = ModelConfig(image_size=(16, 16), base_width=4, z_dim=8)
 
@@ -29,14 +36,35 @@ def num_weights(network) -> int:
 
 # Layer tables of the authors' code, read off it: (recipe, generator's shapes, discriminator's, kernel, strides of D).
 AUTHORS = [
-    ("paper-faces", "16384|512 x 8 x 8|256 x 16 x 16|128 x 32 x 32|3 x 64 x 64",
-     "128 x 32 x 32|256 x 16 x 16|512 x 8 x 8|1024 x 4 x 4|1", 5, [2, 2, 2, 2]),
-    ("paper-imagenet32",
-     "8192|512 x 8 x 8|256 x 8 x 8|256 x 16 x 16|128 x 16 x 16|128 x 32 x 32|3 x 32 x 32",
-     "128 x 32 x 32|128 x 16 x 16|256 x 16 x 16|256 x 8 x 8|512 x 8 x 8|512 x 4 x 4|1", 3, [1, 2, 1, 2, 1, 2]),
-    ("paper-svhn", "4096|128 x 8 x 8|64 x 16 x 16|3 x 32 x 32", "64 x 16 x 16|128 x 8 x 8|256 x 4 x 4|1", 5, [2, 2, 2]),
-    ("paper-mnist", "1024|6272|64 x 14 x 14|1 x 28 x 28", "64 x 14 x 14|128 x 7 x 7|1024|1", 5, [2, 2]),
-]  # fmt: skip
+    (
+        "paper-faces",
+        "16384|512 x 8 x 8|256 x 16 x 16|128 x 32 x 32|3 x 64 x 64",
+        "128 x 32 x 32|256 x 16 x 16|512 x 8 x 8|1024 x 4 x 4|1",
+        5,
+        [2, 2, 2, 2],
+    ),
+    (
+        "paper-imagenet32",
+        "8192|512 x 8 x 8|256 x 8 x 8|256 x 16 x 16|128 x 16 x 16|128 x 32 x 32|3 x 32 x 32",
+        "128 x 32 x 32|128 x 16 x 16|256 x 16 x 16|256 x 8 x 8|512 x 8 x 8|512 x 4 x 4|1",
+        3,
+        [1, 2, 1, 2, 1, 2],
+    ),
+    (
+        "paper-svhn",
+        "4096|128 x 8 x 8|64 x 16 x 16|3 x 32 x 32",
+        "64 x 16 x 16|128 x 8 x 8|256 x 4 x 4|1",
+        5,
+        [2, 2, 2],
+    ),
+    (
+        "paper-mnist",
+        "1024|6272|64 x 14 x 14|1 x 28 x 28",
+        "64 x 14 x 14|128 x 7 x 7|1024|1",
+        5,
+        [2, 2],
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "g_shapes", "d_shapes", "kernel", "strides"), AUTHORS)
@@ -46,7 +74,9 @@ def test_recipes_have_the_authors_layers(name, g_shapes, d_shapes, kernel, strid
     assert outputs(generator, "Linear", "ConvTranspose2d") == g_shapes.split("|")
     assert outputs(discriminator, "Linear", "Conv2d") == d_shapes.split("|")
     assert [conv.stride[0] for conv in discriminator.convs] == strides
-    assert {conv.kernel_size for conv in [*generator.convs, *discriminator.convs]} == {(kernel, kernel)}
+    assert {conv.kernel_size for conv in [*generator.convs, *discriminator.convs]} == {
+        (kernel, kernel)
+    }
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -57,7 +87,10 @@ def test_pixels_layers_compute_the_sums_of_pytorchs(channels, size):
     down = Conv2d(channels, 6, 5, 2, 2, bias=False)
     up = ConvTranspose2d(6, channels, 5, 2, 2, 1, bias=False)
     fine, coarse = torch.randn(2, channels, *size), torch.randn(2, 6, size[0] // 2, size[1] // 2)
-    for ours, theirs, h in ((down, torch.nn.Conv2d.forward, fine), (up, torch.nn.ConvTranspose2d.forward, coarse)):
+    for ours, theirs, h in (
+        (down, torch.nn.Conv2d.forward, fine),
+        (up, torch.nn.ConvTranspose2d.forward, coarse),
+    ):
         found = []
         for forward in (type(ours).forward, theirs):
             h_copy = h.clone().requires_grad_()
@@ -72,10 +105,14 @@ def test_parameter_counts_of_the_faces_network():
     """18.9 and 17.2 million weights at width 128; 3.57 and 2.76 million for the popular width 64, kernel 4."""
     model = recipe("paper-faces").config.model
     assert (
-        num_weights(Generator(model)) == 100 * 16384 + 25 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3) == 18_851_200
+        num_weights(Generator(model))
+        == 100 * 16384 + 25 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3)
+        == 18_851_200
     )
     assert (
-        num_weights(Discriminator(model)) == 25 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024) + 16384 == 17_229_184
+        num_weights(Discriminator(model))
+        == 25 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024) + 16384
+        == 17_229_184
     )
     popular = dataclasses.replace(model, base_width=64, kernel_size=4, projection_bn="channel")
     assert round(num_weights(Generator(popular)) / 1e6, 2) == 3.57
@@ -98,18 +135,27 @@ def test_mnist_network_concatenates_the_label_everywhere():
     assert [conv.in_channels for conv in discriminator.convs] == [11, 74]
     assert [discriminator.hidden.in_features, discriminator.head.in_features] == [6282, 1034]
     assert not [
-        name for name, _ in [*generator.named_parameters(), *discriminator.named_parameters()] if "norm" in name
+        name
+        for name, _ in [*generator.named_parameters(), *discriminator.named_parameters()]
+        if "norm" in name
     ]
 
 
 def test_batch_norm_is_left_out_where_the_paper_says():
     model = recipe("paper-faces").config.model
     kinds = [row["kind"] for row in layer_table(Generator(model))]
-    assert kinds == ["Linear", "BatchNorm1d", *["ConvTranspose2d", "BatchNorm2d"] * 3, "ConvTranspose2d"]
+    assert kinds == [
+        "Linear",
+        "BatchNorm1d",
+        *["ConvTranspose2d", "BatchNorm2d"] * 3,
+        "ConvTranspose2d",
+    ]
     kinds = [row["kind"] for row in layer_table(Discriminator(model))]
     assert kinds == ["Conv2d", *["Conv2d", "BatchNorm2d"] * 3, "Linear"]
     assert all(
-        getattr(m, "bias", None) is None for m in Generator(model).modules() if isinstance(m, torch.nn.ConvTranspose2d)
+        getattr(m, "bias", None) is None
+        for m in Generator(model).modules()
+        if isinstance(m, torch.nn.ConvTranspose2d)
     )
 
 
@@ -125,17 +171,29 @@ def test_weights_are_drawn_as_the_authors_did():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    height=st.integers(8, 128), width=st.integers(8, 128), channels=st.sampled_from([1, 3]),
-    kernel=st.sampled_from([3, 4, 5]), per_stage=st.sampled_from([1, 2]), classes=st.sampled_from([0, 3]),
-    hidden=st.sampled_from([0, 5]), projection=st.sampled_from(["unit", "channel"]),
-)  # fmt: skip
+    height=st.integers(8, 128),
+    width=st.integers(8, 128),
+    channels=st.sampled_from([1, 3]),
+    kernel=st.sampled_from([3, 4, 5]),
+    per_stage=st.sampled_from([1, 2]),
+    classes=st.sampled_from([0, 3]),
+    hidden=st.sampled_from([0, 5]),
+    projection=st.sampled_from(["unit", "channel"]),
+)
 def test_every_size_works(height, width, channels, kernel, per_stage, classes, hidden, projection):
     if kernel == 4 and per_stage == 2:
         return
     model = ModelConfig(
-        image_size=(height, width), num_channels=channels, kernel_size=kernel, convs_per_stage=per_stage,
-        num_classes=classes, hidden_units=hidden, projection_bn=projection, base_width=1, z_dim=3,
-    )  # fmt: skip
+        image_size=(height, width),
+        num_channels=channels,
+        kernel_size=kernel,
+        convs_per_stage=per_stage,
+        num_classes=classes,
+        hidden_units=hidden,
+        projection_bn=projection,
+        base_width=1,
+        z_dim=3,
+    )
     labels = torch.zeros(2, dtype=torch.long) if classes else None
     with torch.no_grad():
         x_bchw = Generator(model)(torch.zeros(2, 3), labels)
@@ -144,12 +202,15 @@ def test_every_size_works(height, width, channels, kernel, per_stage, classes, h
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "kernel"), [((32, 32), 1, 5), ((30, 44), 3, 5), ((31, 32), 3, 5), ((32, 32), 3, 4)]
+    ("size", "channels", "kernel"),
+    [((32, 32), 1, 5), ((30, 44), 3, 5), ((31, 32), 3, 5), ((32, 32), 3, 4)],
 )
 def test_last_layer_computes_the_same_whether_it_trains_or_not(size, channels, kernel):
     config = ModelConfig(image_size=size, num_channels=channels, base_width=4, kernel_size=kernel)
     last = Generator(config).double().convs[-1]
-    h = torch.randn(3, last.in_channels, *((side + kernel % 2) // 2 for side in size), dtype=torch.float64)
+    h = torch.randn(
+        3, last.in_channels, *((side + kernel % 2) // 2 for side in size), dtype=torch.float64
+    )
     training = last(h)
     with torch.no_grad():
         torch.testing.assert_close(training, last(h), rtol=1e-12, atol=1e-12)
@@ -162,7 +223,9 @@ def test_gradients_lie_in_memory_as_their_maps_do(monkeypatch):
     def watch(function):
         def watched(*arguments, **keywords):
             h = function(*arguments, **keywords)
-            h.register_hook(lambda gradient: layouts.append((tuple(h.shape), h.stride(), gradient.stride())))
+            h.register_hook(
+                lambda gradient: layouts.append((tuple(h.shape), h.stride(), gradient.stride()))
+            )
             return h
 
         return watched
@@ -197,20 +260,24 @@ def test_describe_adds_up():
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"image_size": (7, 64)}, "image_size must be"), ({"image_size": (64, 129)}, "image_size must be"),
-        ({"num_channels": 2}, r"one of \[1, 3\]"), ({"kernel_size": 6}, "kernel_size must be"),
+        ({"image_size": (7, 64)}, "image_size must be"),
+        ({"image_size": (64, 129)}, "image_size must be"),
+        ({"num_channels": 2}, r"one of \[1, 3\]"),
+        ({"kernel_size": 6}, "kernel_size must be"),
         ({"z_dim": 0}, "at least 1"),
-        ({"z_distribution": "cauchy"}, "z_distribution"), ({"num_stages": 9}, "num_stages"),
+        ({"z_distribution": "cauchy"}, "z_distribution"),
+        ({"num_stages": 9}, "num_stages"),
         ({"kernel_size": 4, "convs_per_stage": 2}, "use 3 or 5"),
     ],
-)  # fmt: skip
+)
 def test_bad_models_are_refused(settings_, message):
     with pytest.raises(UserError, match=message):
         ModelConfig(**settings_)
 
 
 @pytest.mark.parametrize(
-    "settings_", [{"batch_size": 1}, {"beta1": 1.0}, {"learning_rate": 0}, {"steps": 0}, {"schedule": "x"}]
+    "settings_",
+    [{"batch_size": 1}, {"beta1": 1.0}, {"learning_rate": 0}, {"steps": 0}, {"schedule": "x"}],
 )
 def test_bad_runs_are_refused(settings_):
     with pytest.raises(UserError, match=next(iter(settings_))):
@@ -263,7 +330,9 @@ def test_sampling_leaves_the_network_as_it_was():
     assert generator.training and running.shape == (10, 3, 16, 16) and not (running == batch).all()
     assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
     one_by_one = [generate_u8(generator, z_bd[i : i + 1])[0] for i in range(10)]
-    assert abs(running.astype(int) - one_by_one).max() <= 1, "with running statistics a picture has no neighbours"
+    assert abs(running.astype(int) - one_by_one).max() <= 1, (
+        "with running statistics a picture has no neighbours"
+    )
 
 
 def test_refreshed_statistics_are_those_of_the_layer():
@@ -272,5 +341,7 @@ def test_refreshed_statistics_are_those_of_the_layer():
     seen = []
     generator.project.register_forward_hook(lambda _m, _i, out: seen.append(out))
     generator.eval()(sample_latents(4_000, SMALL, seeded(9)))
-    torch.testing.assert_close(generator.project_norm.running_var, seen[0].var(0), rtol=0.15, atol=0)
+    torch.testing.assert_close(
+        generator.project_norm.running_var, seen[0].var(0), rtol=0.15, atol=0
+    )
     assert generator.project_norm.momentum == 0.1

@@ -62,11 +62,18 @@ def test_a_portion_depends_on_the_seed_and_its_number_alone(make):
     assert stream.key == make(3).key != make(4).key
     assert not np.array_equal(first[0], other_seed[0])
     assert not np.array_equal(first[0][:200], stream.portion(1)[0][:200])
-    assert first[0].dtype == np.uint8 and first[0].shape[1:] == (1, 8, 8) and len(first[0]) == len(first[1]) == PORTION
+    assert (
+        first[0].dtype == np.uint8
+        and first[0].shape[1:] == (1, 8, 8)
+        and len(first[0]) == len(first[1]) == PORTION
+    )
 
 
 def test_generated_and_deformed_images_are_balanced_over_classes(digits, run):
-    for stream in (GeneratedStream(str(run), 0), DeformedStream(digits[0], 0, alpha=2.0, sigma=0.8)):
+    for stream in (
+        GeneratedStream(str(run), 0),
+        DeformedStream(digits[0], 0, alpha=2.0, sigma=0.8),
+    ):
         assert (np.bincount(stream.portion(2)[1]) == PORTION // 10).all()
 
 
@@ -91,8 +98,12 @@ def test_errors_are_those_of_scikit_learn(digits):
     stream = RealStream(train, 5)
     found = neighbour_test(stream, test, 1_000)
     images, labels = stream.portion(0)
-    expected = KNeighborsClassifier(1, algorithm="brute").fit(images.reshape(1_000, -1).astype(float), labels)
-    np.testing.assert_array_equal(found.named, expected.predict(test.images_u8.reshape(len(test), -1).astype(float)))
+    expected = KNeighborsClassifier(1, algorithm="brute").fit(
+        images.reshape(1_000, -1).astype(float), labels
+    )
+    np.testing.assert_array_equal(
+        found.named, expected.predict(test.images_u8.reshape(len(test), -1).astype(float))
+    )
     assert found.curve == ((1_000, 100 * (found.named != test.labels).mean()),)
     assert 1 < found.curve[0][1] < 6  # a classifier, neither blind nor told the answers
 
@@ -118,7 +129,9 @@ def test_a_stopped_count_goes_on_to_the_same_answer(digits, run, tmp_path, monke
         neighbour_test(stopping, digits[1], 6_000, state=state)
     asked = []
     resumed = GeneratedStream(str(run), 0)
-    monkeypatch.setattr(resumed, "portion", lambda k: asked.append(k) or GeneratedStream.portion(stream, k))
+    monkeypatch.setattr(
+        resumed, "portion", lambda k: asked.append(k) or GeneratedStream.portion(stream, k)
+    )
     found = neighbour_test(resumed, digits[1], 6_000, state=state)
     assert asked == [4, 5] and found.curve == whole.curve and not state.exists()
     np.testing.assert_array_equal(found.named, whole.named)
@@ -132,7 +145,9 @@ def test_another_tests_state_and_a_damaged_one_are_refused(digits, run, tmp_path
     with pytest.raises(UserError, match="another test"):
         neighbour_test(GeneratedStream(str(run), 1), digits[1], 2_000, state=state)
     with pytest.raises(UserError, match="another test"):
-        neighbour_test(GeneratedStream(str(run), 0), digits[1].subset(slice(100)), 2_000, state=state)
+        neighbour_test(
+            GeneratedStream(str(run), 0), digits[1].subset(slice(100)), 2_000, state=state
+        )
     state.write_bytes(b"not a state")
     with pytest.raises(UserError, match="not a test's state"):
         neighbour_test(GeneratedStream(str(run), 0), digits[1], 2_000, state=state)
@@ -162,7 +177,11 @@ def test_a_row_reaches_the_ledger_with_its_curve(digits, tmp_path):
     tests = [neighbour_test(RealStream(train, seed), test, 1_000) for seed in (0, 1)]
     row = record_row("table3.real.50k", tests, test, command=COMMAND, seed=0, root=tmp_path)
     errors = [draw.curve[-1][1] for draw in tests]
-    assert row.value == pytest.approx(np.mean(errors)) and row.low < row.value < row.high and row.n == 360
+    assert (
+        row.value == pytest.approx(np.mean(errors))
+        and row.low < row.value < row.high
+        and row.n == 360
+    )
     assert "2 draws: " in row.notes and "1,000 references" in row.notes
     assert next(r for r in load_results(tmp_path) if r.id == "table3.real.50k").value == row.value
     curves = load_curves("table3.real.50k", tmp_path)
@@ -177,8 +196,14 @@ def test_a_row_without_a_number_in_the_paper_is_compared_with_real_digits(digits
     command = COMMAND.replace("real", "deformed").replace("deformed.50k", "infimnist.50k")
     with pytest.raises(UserError, match="measure that first"):
         record_row("table3.infimnist.50k", bent, test, command=command, seed=0, root=tmp_path)
-    record_row("table3.real.50k", [neighbour_test(RealStream(train, 0), test, 1_000)], test, command=COMMAND, seed=0,
-               root=tmp_path)  # fmt: skip
+    record_row(
+        "table3.real.50k",
+        [neighbour_test(RealStream(train, 0), test, 1_000)],
+        test,
+        command=COMMAND,
+        seed=0,
+        root=tmp_path,
+    )
     row = record_row("table3.infimnist.50k", bent, test, command=command, seed=0, root=tmp_path)
     assert row.verdict in ("reproduced", "not reproduced") and "do better" in row.notes
 
@@ -186,7 +211,8 @@ def test_a_row_without_a_number_in_the_paper_is_compared_with_real_digits(digits
 def test_the_interval_is_over_test_images():
     labels = np.zeros(400, int)
     tests = [
-        module.NeighbourTest(((1_000, 0.0),), named, 1.0) for named in (labels, np.r_[np.ones(40, int), labels[40:]])
+        module.NeighbourTest(((1_000, 0.0),), named, 1.0)
+        for named in (labels, np.r_[np.ones(40, int), labels[40:]])
     ]
     value, low, high = error_estimate(tests, labels)
     assert value == pytest.approx(5) and 3 < low < 5 < high < 7

@@ -23,24 +23,35 @@ def pictures(num, seed, side=8):
 def test_agrees_with_brute_force(chunk_size):
     queries, references = pictures(60, 0), pictures(300, 1)
     references.setflags(write=False)  # as a memory map is
-    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(references.reshape(300, -1).astype(np.float64))
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(
+        references.reshape(300, -1).astype(np.float64)
+    )
     expected, rows = search.kneighbors(queries.reshape(60, -1).astype(np.float64))
     distances, indices = nearest(queries, references, chunk_size=chunk_size)
     np.testing.assert_allclose(distances, expected[:, 0], rtol=1e-12)
     np.testing.assert_array_equal(indices, rows[:, 0])
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30), st.integers(0, 1000), st.floats(0, 1e4))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 30),
+    st.integers(0, 1000),
+    st.floats(0, 1e4),
+)
 @settings(max_examples=40, deadline=None)
 def test_exact_for_any_shape_and_offset(num_queries, num_references, width, seed, offset):
     rng = np.random.default_rng(seed)
     # In float32, which is what the search reads: an int64 and a float32 give a float64.
     queries, references = (
-        (rng.integers(0, 9, (n, width)) + offset).astype(np.float32) for n in (num_queries, num_references)
+        (rng.integers(0, 9, (n, width)) + offset).astype(np.float32)
+        for n in (num_queries, num_references)
     )
     every = np.linalg.norm(queries[:, None].astype(np.float64) - references[None], axis=2)
     distances, indices = nearest(queries, references, chunk_size=11)
-    np.testing.assert_allclose(distances, every[np.arange(num_queries), indices], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        distances, every[np.arange(num_queries), indices], rtol=1e-6, atol=1e-9
+    )
     np.testing.assert_allclose(distances, every.min(1), rtol=0.02, atol=1e-9)
 
 
@@ -72,7 +83,8 @@ def test_bad_references_are_refused():
 @pytest.fixture(scope="module")
 def sets():
     return {
-        name: pictures(num, seed) for name, num, seed in (("train", 900, 1), ("held_out", 600, 2), ("fresh", 400, 3))
+        name: pictures(num, seed)
+        for name, num, seed in (("train", 900, 1), ("held_out", 600, 2), ("fresh", 400, 3))
     }
 
 
@@ -83,7 +95,12 @@ def test_honest_generator_is_not_flagged(sets, seed):
     assert report.closer_to_train.low < 0.5 < report.closer_to_train.high
     assert report.distance_ratio.value == pytest.approx(1, abs=0.05)
     assert report.copies.value < 0.05
-    assert (report.n, report.n_references, report.n_train, report.space) == (400, 600, 900, "pixels")
+    assert (report.n, report.n_references, report.n_train, report.space) == (
+        400,
+        600,
+        900,
+        "pixels",
+    )
 
 
 @pytest.mark.parametrize("noise", [0, 4])
@@ -113,14 +130,23 @@ def test_samples_that_share_a_neighbour_are_one_piece_of_evidence(sets):
 
 
 def test_features_are_named(sets):
-    features = FeatureExtractor("halves", 32, torch.nn.Identity(), lambda x_u8: x_u8[:, :, ::2].flatten(1).float())
-    assert memorisation(sets["train"][:100], sets["train"], sets["held_out"], features=features).space == "halves"
-    assert memorisation(sets["train"][:100], sets["train"], sets["held_out"], features=features).is_flagged
+    features = FeatureExtractor(
+        "halves", 32, torch.nn.Identity(), lambda x_u8: x_u8[:, :, ::2].flatten(1).float()
+    )
+    assert (
+        memorisation(sets["train"][:100], sets["train"], sets["held_out"], features=features).space
+        == "halves"
+    )
+    assert memorisation(
+        sets["train"][:100], sets["train"], sets["held_out"], features=features
+    ).is_flagged
 
 
 def test_mirrored_copies_are_found_where_the_mirror_is_asked_for(sets):
     turned = np.ascontiguousarray(sets["train"][:300, ..., ::-1])
-    plain, mirrored = (memorisation(turned, sets["train"], sets["held_out"], mirrored=on) for on in (False, True))
+    plain, mirrored = (
+        memorisation(turned, sets["train"], sets["held_out"], mirrored=on) for on in (False, True)
+    )
     assert not plain.is_flagged and plain.copies.value < 0.1
     assert mirrored.is_flagged and mirrored.copies.value == 1
     honest = memorisation(sets["fresh"], sets["train"], sets["held_out"], mirrored=True)

@@ -21,12 +21,26 @@ from dcgan_lib.notebook import choose_picture, show_source, step_through, webp_b
 from dcgan_lib.training import bench, loop, step
 from dcgan_lib.training import step as losses
 
-MODULES = (bench, config, dcgan, errors, loop, losses, neighbours, notebook, probe_model, sampling, step)
+MODULES = (
+    bench,
+    config,
+    dcgan,
+    errors,
+    loop,
+    losses,
+    neighbours,
+    notebook,
+    probe_model,
+    sampling,
+    step,
+)
 PUBLIC = [
     thing
     for module in MODULES
     for name, thing in vars(module).items()
-    if not name.startswith("_") and getattr(thing, "__module__", "") == module.__name__ and callable(thing)
+    if not name.startswith("_")
+    and getattr(thing, "__module__", "") == module.__name__
+    and callable(thing)
 ]
 
 
@@ -49,7 +63,9 @@ def test_the_page_has_the_librarys_own_code_without_docstrings(thing):
     source, code = textwrap.dedent(inspect.getsource(thing)), code_of(thing)
     assert ast.dump(ast.parse(code)) == bare(ast.parse(source))
     lines = source.splitlines()
-    assert all(line in lines for line in code.splitlines()), "each line is one of the library's, comments included"
+    assert all(line in lines for line in code.splitlines()), (
+        "each line is one of the library's, comments included"
+    )
     if len(ast.parse(source).body[0].body) > 1:
         assert inspect.cleandoc(thing.__doc__).splitlines()[0] not in code
 
@@ -70,7 +86,9 @@ def test_methods_lose_their_docstrings_and_fields_keep_their_notes():
 def test_several_objects_stand_apart_in_the_order_asked_for():
     tree = ast.parse(code_of(losses.generator_loss, losses.discriminator_loss))
     assert [node.name for node in tree.body] == ["generator_loss", "discriminator_loss"]
-    assert "\n\n\ndef discriminator_loss" in code_of(losses.generator_loss, losses.discriminator_loss)
+    assert "\n\n\ndef discriminator_loss" in code_of(
+        losses.generator_loss, losses.discriminator_loss
+    )
 
 
 @dataclasses.dataclass
@@ -96,7 +114,11 @@ class Lonely(ValueError):
 def test_only_docstrings_go():
     """A search for the first triple quotes, the wrong twin, would cut these to pieces."""
     code = code_of(Undocumented)
-    assert '"""not a docstring"""' in code and '"""not one either"""' in code and "single quotes" not in code
+    assert (
+        '"""not a docstring"""' in code
+        and '"""not one either"""' in code
+        and "single quotes" not in code
+    )
     assert code_of(quoted) == 'def quoted(text=\'"""\'):\n    # Keep this one.\n    return text'
     assert '"""All there is."""' in code_of(Lonely), "without it the class would be no Python"
 
@@ -119,7 +141,12 @@ def test_webp_holds_each_pixel_scale_by_scale(scale):
 
 @pytest.mark.parametrize(
     ("pixels", "scale"),
-    [(picture(0) / 255, 1), (picture(0).transpose(2, 0, 1), 1), (picture(0)[None], 1), (picture(0), 0)],
+    [
+        (picture(0) / 255, 1),
+        (picture(0).transpose(2, 0, 1), 1),
+        (picture(0)[None], 1),
+        (picture(0), 0),
+    ],
 )
 def test_webp_of_anything_else_is_refused(pixels, scale):
     with pytest.raises(UserError, match="but got"):
@@ -152,7 +179,9 @@ def test_the_slider_is_linked_in_the_page_itself():
 
 def test_what_is_compared_between_two_runs_is_the_same():
     """Strict nbval reads the text that stands beside a widget."""
-    texts = [DisplayFormatter().format(step_through(PICTURES, "step"))[0]["text/plain"] for _ in range(2)]
+    texts = [
+        DisplayFormatter().format(step_through(PICTURES, "step"))[0]["text/plain"] for _ in range(2)
+    ]
     assert texts[0] == texts[1] and "0x" not in texts[0]
     other = DisplayFormatter().format(step_through(PICTURES, "another name"))[0]["text/plain"]
     assert other != texts[0]
@@ -166,7 +195,11 @@ def test_no_picture_is_refused_and_one_is_enough():
 
 
 # --- several choices at once ---
-CHOICES = {(a, b): picture(10 * i + j) for i, a in enumerate(("one", "two")) for j, b in enumerate(("x", "y", "z"))}
+CHOICES = {
+    (a, b): picture(10 * i + j)
+    for i, a in enumerate(("one", "two"))
+    for j, b in enumerate(("x", "y", "z"))
+}
 
 
 def test_every_combination_has_its_page():

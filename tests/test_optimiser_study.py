@@ -21,13 +21,23 @@ def test_ratio_is_a_geometric_mean():
 
 def test_settings_change_one_thing_each():
     config = study_config(1_000, seed=3)
-    assert (config.learning_rate, config.beta1, config.decay_fraction, config.seed) == (2e-4, 0.5, 0.0, 3)
+    assert (config.learning_rate, config.beta1, config.decay_fraction, config.seed) == (
+        2e-4,
+        0.5,
+        0.0,
+        3,
+    )
     assert [len(changed) for changed in SETTINGS.values()] == [0, 1, 1]
 
 
 def test_claims_are_judged_by_every_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(optimiser_study, "record", functools.partial(optimiser_study.record, root=tmp_path))
+    monkeypatch.setattr(
+        optimiser_study, "record", functools.partial(optimiser_study.record, root=tmp_path)
+    )
     good, bad = np.linspace(4, 1, 10), np.array([5.0, 4, 3, 4, 3, 4, 3, 4, 3, 4])
-    for last, verdicts in ((bad, ["reproduced", "reproduced"]), (good * 0.9, ["partly", "not reproduced"])):
+    for last, verdicts in (
+        (bad, ["reproduced", "reproduced"]),
+        (good * 0.9, ["partly", "not reproduced"]),
+    ):
         curves = {"paper": [good, good * 1.1], "rate 0.001": [bad, last], "beta1 0.9": [last, last]}
         assert [row.verdict for row in record_claims(curves, 1_000, 1.0)] == verdicts

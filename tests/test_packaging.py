@@ -26,13 +26,42 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ["3.11", "3.12", "3.13"]
 GUIDES = ["README.md", "CONTRIBUTING.md"]
 TREE = {
-    ".ci", ".gitattributes", ".github", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff",
-    "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "_config.yml", "book", "constraints.txt", "data",
-    "dcgan_lib", "environment.yml", "pyproject.toml", "tests",
-}  # fmt: skip
+    ".ci",
+    ".gitattributes",
+    ".github",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "_config.yml",
+    "book",
+    "constraints.txt",
+    "data",
+    "dcgan_lib",
+    "environment.yml",
+    "pyproject.toml",
+    "tests",
+}
 # Imports run downwards only: a layer may use those before it.
-LAYERS = ["errors", "paths", "config", "models", "data", "training", "evaluation", "interpretation", "plotting",
-          "widgets", "notebook", "commands", "cli"]  # fmt: skip
+LAYERS = [
+    "errors",
+    "paths",
+    "config",
+    "models",
+    "data",
+    "training",
+    "evaluation",
+    "interpretation",
+    "plotting",
+    "widgets",
+    "notebook",
+    "commands",
+    "cli",
+]
 IMPORT_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
 OPTIONAL_EXTRAS = ["lsun", "tensorboard", "onnx"]
 
@@ -46,13 +75,19 @@ def tracked_files() -> list[str]:
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("not a git checkout")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return [name for name in listed if (ROOT / name).exists()]
 
 
 def pins() -> dict[str, str]:
-    lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line) for line in lines), "each line is name==version"
+    lines = [
+        line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")
+    ]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line) for line in lines), (
+        "each line is name==version"
+    )
     names = [line.split("==")[0] for line in lines]
     assert names == sorted(set(names)), "in order, each package once"
     return dict(line.split("==") for line in lines)
@@ -60,8 +95,13 @@ def pins() -> dict[str, str]:
 
 def requirements(*extras: str) -> dict[str, SpecifierSet]:
     """Return the packages that pyproject.toml asks for, with the versions it allows."""
-    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
-    return {canonicalize_name(Requirement(line).name): Requirement(line).specifier for line in lines}
+    lines = [
+        *PROJECT["dependencies"],
+        *(line for extra in extras for line in PROJECT["optional-dependencies"][extra]),
+    ]
+    return {
+        canonicalize_name(Requirement(line).name): Requirement(line).specifier for line in lines
+    }
 
 
 # --- versions and packages ---
@@ -75,7 +115,9 @@ def test_version_is_stated_once():
 def test_every_package_is_pinned_within_its_range():
     wanted, pinned = requirements("book", "test", "tensorboard"), pins()
     assert set(wanted) <= set(pinned)
-    outside = {name: pinned[name] for name, allowed in wanted.items() if not allowed.contains(pinned[name])}
+    outside = {
+        name: pinned[name] for name, allowed in wanted.items() if not allowed.contains(pinned[name])
+    }
     assert not outside
 
 
@@ -91,7 +133,9 @@ def test_pythons_agree_everywhere():
     allowed = SpecifierSet(PROJECT["requires-python"])
     assert [minor for minor in range(30) if allowed.contains(f"3.{minor}.0")] == [11, 12, 13]
     prefix = "Programming Language :: Python :: "
-    assert [line.removeprefix(prefix) for line in PROJECT["classifiers"] if line.startswith(prefix)] == PYTHONS
+    assert [
+        line.removeprefix(prefix) for line in PROJECT["classifiers"] if line.startswith(prefix)
+    ] == PYTHONS
     ci = yaml.safe_load(read(".github/workflows/ci.yml"))
     assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == PYTHONS
 
@@ -170,7 +214,9 @@ def upward_imports(layer: str, tree: ast.AST) -> set[str]:
 def test_every_import_is_a_declared_package():
     found = {path.name: undeclared(ast.parse(path.read_text())) for path in library_modules()}
     assert {name: missing for name, missing in found.items() if missing} == {}
-    assert undeclared(ast.parse("import json, torch\nfrom PIL import Image\nimport pandas")) == {"pandas"}
+    assert undeclared(ast.parse("import json, torch\nfrom PIL import Image\nimport pandas")) == {
+        "pandas"
+    }
 
 
 def test_imports_run_downwards():
@@ -181,14 +227,21 @@ def test_imports_run_downwards():
             assert layer in LAYERS, f"{path.name} stands in no known layer"
             found[path.name] = upward_imports(layer, ast.parse(path.read_text()))
     assert {name: above for name, above in found.items() if above} == {}
-    assert upward_imports("models", ast.parse("from dcgan_lib.training import step")) == {"training"}
+    assert upward_imports("models", ast.parse("from dcgan_lib.training import step")) == {
+        "training"
+    }
     assert upward_imports("models", ast.parse("from dcgan_lib import config, cli")) == {"cli"}
 
 
 def num_code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Return a function's length in lines, its docstring left out."""
     docstring = function.body[0] if ast.get_docstring(function) is not None else None
-    return function.end_lineno - function.lineno + 1 - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
+    return (
+        function.end_lineno
+        - function.lineno
+        + 1
+        - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
+    )
 
 
 def test_modules_and_functions_are_short():
@@ -198,10 +251,15 @@ def test_modules_and_functions_are_short():
         if len(text.splitlines()) > 300:
             long[path.name] = len(text.splitlines())
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and num_code_lines(node) > 45:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and num_code_lines(node) > 45
+            ):
                 long[f"{path.name}:{node.name}"] = num_code_lines(node)
     assert long == {}
-    assert num_code_lines(ast.parse('def f():\n    """Two\n    lines."""\n    return 1').body[0]) == 2
+    assert (
+        num_code_lines(ast.parse('def f():\n    """Two\n    lines."""\n    return 1').body[0]) == 2
+    )
 
 
 def test_package_data_covers_every_file():
@@ -209,17 +267,23 @@ def test_package_data_covers_every_file():
     names = [Path(name) for name in tracked_files() if name.startswith("dcgan_lib/")]
     assert names
     left_out = [
-        str(path) for path in names if path.suffix != ".py" and not any(fnmatch(path.name, p) for p in patterns)
+        str(path)
+        for path in names
+        if path.suffix != ".py" and not any(fnmatch(path.name, p) for p in patterns)
     ]
     assert left_out == []
-    without_init = {str(path.parent) for path in names if not (ROOT / path.parent / "__init__.py").exists()}
+    without_init = {
+        str(path.parent) for path in names if not (ROOT / path.parent / "__init__.py").exists()
+    }
     assert without_init == set()
 
 
 # --- what a reader is told to type ---
 def commands(text: str, program: str) -> set[tuple[str, ...]]:
     """Return the arguments of each call of a program in a page's code blocks and code spans."""
-    code = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) + re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+    code = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) + re.findall(
+        r"(?<!`)`([^`\n]+)`(?!`)", text
+    )
     found = re.findall(rf"(?:^|/|&& )\b{program} ([^#&\n]+)", "\n".join(code), re.MULTILINE)
     return {tuple(shlex.split(arguments)) for arguments in found}
 
@@ -260,7 +324,9 @@ def is_understood(arguments: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize("page", [*GUIDES, "Makefile"])
 def test_guides_name_commands_that_exist(page):
     text = read(page)
-    named = commands(re.sub(r"\t\$\(BIN\)/(.+)", r"`\1`", text) if page == "Makefile" else text, "dcgan")
+    named = commands(
+        re.sub(r"\t\$\(BIN\)/(.+)", r"`\1`", text) if page == "Makefile" else text, "dcgan"
+    )
     assert named and [arguments for arguments in named if not is_understood(arguments)] == []
 
 
@@ -297,7 +363,9 @@ def test_top_level_holds_only_what_the_design_names():
 
 def test_no_committed_file_is_large():
     large = {
-        name: (ROOT / name).stat().st_size for name in tracked_files() if (ROOT / name).stat().st_size > 16_000_000
+        name: (ROOT / name).stat().st_size
+        for name in tracked_files()
+        if (ROOT / name).stat().st_size > 16_000_000
     }
     assert large == {}
 

@@ -11,23 +11,40 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.plotting import plot_bands, plot_curves, plot_estimates, plot_grids, plot_training, tile
+from dcgan_lib.plotting import (
+    plot_bands,
+    plot_curves,
+    plot_estimates,
+    plot_grids,
+    plot_training,
+    tile,
+)
 
 METRICS = [
-    {"step": 10 * k, "d_loss": 1.4 - 0.1 * k, "g_loss": 0.7 + 0.2 * k, "d_real": 0.5 + 0.05 * k, "d_fake": 0.4}
+    {
+        "step": 10 * k,
+        "d_loss": 1.4 - 0.1 * k,
+        "g_loss": 0.7 + 0.2 * k,
+        "d_real": 0.5 + 0.05 * k,
+        "d_fake": 0.4,
+    }
     for k in range(1, 6)
 ]
 ROWS = {"trained": (0.2, 0.1, 0.4), "untrained": (3.0, 2.5, 3.25)}
 
 
 def images(num, channels=3, height=6, width=4, seed=0):
-    return np.random.default_rng(seed).integers(0, 255, (num, channels, height, width), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 255, (num, channels, height, width), dtype=np.uint8
+    )
 
 
 FIGURES = {
     "grids": lambda: plot_grids({"real": images(5), "generated": images(3)}, 2),
     "training": lambda: plot_training(METRICS),
-    "curves": lambda: plot_curves({"real": [(1_000, 9.0), (50_000, 3.1)], "one": [(2_000, 5.0)]}, "n", "error (%)"),
+    "curves": lambda: plot_curves(
+        {"real": [(1_000, 9.0), (50_000, 3.1)], "one": [(2_000, 5.0)]}, "n", "error (%)"
+    ),
     "estimates": lambda: plot_estimates(ROWS, "KID", reference=("target", 0.3)),
 }
 
@@ -74,7 +91,9 @@ def test_tiles_hold_every_image_at_its_place():
     for place, picture in enumerate(pictures):
         row, column = divmod(place, 3)
         top, left = row * 8 + 2, column * 6 + 2
-        np.testing.assert_array_equal(array[top : top + 6, left : left + 4], picture.transpose(1, 2, 0))
+        np.testing.assert_array_equal(
+            array[top : top + 6, left : left + 4], picture.transpose(1, 2, 0)
+        )
     assert (array[10:16, 14:18] == 255).all(), "the empty place is white"
 
 
@@ -101,14 +120,22 @@ def test_training_curves_are_the_metrics():
     left, right = plot_training(METRICS).axes
     curves = {line.get_label(): line for panel in (left, right) for line in panel.lines[:2]}
     names = {
-        "discriminator": "d_loss", "generator": "g_loss", "D(x), real images": "d_real", "D(G(z)), generated": "d_fake",
-    }  # fmt: skip
+        "discriminator": "d_loss",
+        "generator": "g_loss",
+        "D(x), real images": "d_real",
+        "D(G(z)), generated": "d_fake",
+    }
     assert curves.keys() == names.keys()
     for label, name in names.items():
         assert list(curves[label].get_xdata()) == [10, 20, 30, 40, 50]
         assert curves[label].get_ydata() == pytest.approx([line[name] for line in METRICS])
-    assert {line.get_linestyle() for line in left.lines[:2]} == {"-", "--"}, "colour is not the only cue"
-    assert [panel.get_title(loc="left") for panel in (left, right)] == ["loss", "probability of being real"]
+    assert {line.get_linestyle() for line in left.lines[:2]} == {"-", "--"}, (
+        "colour is not the only cue"
+    )
+    assert [panel.get_title(loc="left") for panel in (left, right)] == [
+        "loss",
+        "probability of being real",
+    ]
     assert [panel.get_xlabel() for panel in (left, right)] == ["step", "step"]
 
 
@@ -134,7 +161,12 @@ def test_a_metric_absent_from_a_line_is_left_out_of_its_own_curve_only():
 
 @pytest.mark.parametrize(
     ("metrics", "smooth", "name"),
-    [([], 1, "d_loss"), (METRICS, 6, "d_loss"), (METRICS, 0, "d_loss"), ([{"step": 1, "d_loss": 1.0}], 1, "g_loss")],
+    [
+        ([], 1, "d_loss"),
+        (METRICS, 6, "d_loss"),
+        (METRICS, 0, "d_loss"),
+        ([{"step": 1, "d_loss": 1.0}], 1, "g_loss"),
+    ],
 )
 def test_too_few_metrics_are_refused(metrics, smooth, name):
     with pytest.raises(UserError, match=f"lines hold {name}"):
@@ -147,7 +179,9 @@ def test_estimates_show_value_and_interval_from_top_to_bottom():
     assert [text.get_text() for text in panel.get_yticklabels()] == list(ROWS)
     assert panel.get_xlabel() == "KID (lower is better)"
     assert panel.get_ylim() == (1.5, -0.5), "the first row is on top"
-    for place, (container, (value, low, high)) in enumerate(zip(panel.containers, ROWS.values(), strict=True)):
+    for place, (container, (value, low, high)) in enumerate(
+        zip(panel.containers, ROWS.values(), strict=True)
+    ):
         point, _, (bar,) = container
         assert (point.get_xdata()[0], point.get_ydata()[0]) == (value, place)
         assert bar.get_segments()[0][:, 0] == pytest.approx([low, high])
@@ -190,7 +224,9 @@ def test_curves_are_drawn_as_given_on_logarithmic_axes():
 
 def test_bands_show_every_panel_and_refuse_a_value_outside_its_interval():
     curve = [(1, 50.0, 45.0, 55.0), (3, 80.0, 75.0, 84.0)]
-    figure = plot_bands({"one": {"a": curve}, "other": {"a": curve, "b": curve}}, "count", "share", y_range=(0, 100))
+    figure = plot_bands(
+        {"one": {"a": curve}, "other": {"a": curve, "b": curve}}, "count", "share", y_range=(0, 100)
+    )
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["one", "other"]
     assert figure.axes[1].lines[0].get_color() == figure.axes[0].lines[0].get_color()
     for wrong in ({}, {"one": {}}, {"one": {"a": [(1, 60.0, 45.0, 55.0)]}}):

@@ -5,12 +5,25 @@ import time
 import numpy as np
 import pytest
 
-from dcgan_lib.data.drawn.portraits import CHANCES, TRAITS, draw_portrait, draw_portraits, portrait_traits
+from dcgan_lib.data.drawn.portraits import (
+    CHANCES,
+    TRAITS,
+    draw_portrait,
+    draw_portraits,
+    portrait_traits,
+)
 from dcgan_lib.errors import UserError
 
 BOOLEANS = tuple(CHANCES)
 # Bare faces that look ahead: what a trait adds is then seen whole.
-BARE = {"smile": False, "glasses": False, "beard": False, "long_hair": False, "hat": False, "yaw": 0.0}
+BARE = {
+    "smile": False,
+    "glasses": False,
+    "beard": False,
+    "long_hair": False,
+    "hat": False,
+    "yaw": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +33,9 @@ def many():
 
 def changed_rows_and_columns(index, before, after):
     """Return where two versions of a face differ by more than 8 grey levels in some channel."""
-    first, second = (draw_portrait(index, **{**BARE, **traits}).astype(int) for traits in (before, after))
+    first, second = (
+        draw_portrait(index, **{**BARE, **traits}).astype(int) for traits in (before, after)
+    )
     return np.nonzero((np.abs(first - second) > 8).any(0))
 
 
@@ -29,7 +44,11 @@ def test_schema(many):
     assert many.labels is None
     assert tuple(many.attributes) == TRAITS
     kinds = {name: values.dtype.name for name, values in many.attributes.items()}
-    assert kinds == dict.fromkeys(BOOLEANS, "bool") | {"yaw": "float32", "skin_tone": "float32", "hair_colour": "int64"}
+    assert kinds == dict.fromkeys(BOOLEANS, "bool") | {
+        "yaw": "float32",
+        "skin_tone": "float32",
+        "hair_colour": "int64",
+    }
 
 
 def test_same_seed_same_pictures_other_seed_other_pictures():
@@ -43,14 +62,18 @@ def test_shorter_set_is_a_prefix_and_one_portrait_is_a_row(many):
     assert np.array_equal(shorter.images_u8, many.images_u8[:131])
     for index in (0, 127, 128, 130, 1499):
         assert np.array_equal(draw_portrait(index, seed=4), many.images_u8[index])
-        assert portrait_traits(index, seed=4) == {name: many.attributes[name][index] for name in TRAITS}
+        assert portrait_traits(index, seed=4) == {
+            name: many.attributes[name][index] for name in TRAITS
+        }
     assert not np.array_equal(draw_portrait(129, seed=4), many.images_u8[128])
 
 
 def test_marginals(many):
     num = len(many)
     for name, chance in CHANCES.items():
-        assert abs(many.attributes[name].mean() - chance) < 4.5 * np.sqrt(chance * (1 - chance) / num)
+        assert abs(many.attributes[name].mean() - chance) < 4.5 * np.sqrt(
+            chance * (1 - chance) / num
+        )
     counts = np.bincount(many.attributes["hair_colour"], minlength=5)
     assert np.abs(counts - num / 5).max() < 4.5 * np.sqrt(num * 0.2 * 0.8)
     for name, low, high in (("yaw", -1, 1), ("skin_tone", 0, 1)):
@@ -99,7 +122,9 @@ def test_features_follow_the_turn_of_the_head():
     for index in range(8):
         middles = []
         for yaw in (-1.0, -0.5, 0.0, 0.5, 1.0):
-            _, columns = changed_rows_and_columns(index, {"smile": False, "yaw": yaw}, {"smile": True, "yaw": yaw})
+            _, columns = changed_rows_and_columns(
+                index, {"smile": False, "yaw": yaw}, {"smile": True, "yaw": yaw}
+            )
             middles.append(columns.mean())
         assert (np.diff(middles) > 1.5).all()
 
@@ -139,9 +164,17 @@ def test_refuses_negative_seed_and_index():
 
 @pytest.mark.parametrize(
     "change",
-    [{"moustache": True}, {"smile": 0.5}, {"yaw": 1.01}, {"yaw": float("nan")}, {"skin_tone": -0.1},
-     {"hair_colour": "green"}, {"hair_colour": 5}, {"yaw": "left"}],
-)  # fmt: skip
+    [
+        {"moustache": True},
+        {"smile": 0.5},
+        {"yaw": 1.01},
+        {"yaw": float("nan")},
+        {"skin_tone": -0.1},
+        {"hair_colour": "green"},
+        {"hair_colour": 5},
+        {"yaw": "left"},
+    ],
+)
 def test_refuses_a_trait_or_value_there_is_not(change):
     with pytest.raises(UserError, match=next(iter(change))):
         draw_portrait(0, **change)

@@ -33,7 +33,9 @@ PLAIN = Framing(image_size=(SIZE, SIZE))
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # power cuts are not what is tested here
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: None
+    )  # power cuts are not what is tested here
     return tmp_path / "data"
 
 
@@ -141,7 +143,10 @@ def test_transparency_is_laid_over_white(tmp_path):
     assert not np.array_equal(np.asarray(Image.open(path).convert("RGB")), expected)
     grey = write(tmp_path / "la.png", Image.fromarray(rgba).convert("LA"))
     kept = decode_file(grey, PLAIN)
-    assert kept.image_u8.shape == (1, SIZE, SIZE) and (kept.image_u8[0][rgba[..., 3] == 0] == 255).all()
+    assert (
+        kept.image_u8.shape == (1, SIZE, SIZE)
+        and (kept.image_u8[0][rgba[..., 3] == 0] == 255).all()
+    )
 
 
 def test_palettes_and_one_bit_images(tmp_path):
@@ -149,7 +154,9 @@ def test_palettes_and_one_bit_images(tmp_path):
     palette = Image.fromarray(pixels).quantize(8)
     decoded = decode_file(write(tmp_path / "p.png", palette), PLAIN)
     np.testing.assert_array_equal(decoded.image_u8, chw(pixels))
-    clear = decode_file(write(tmp_path / "t.png", palette, transparency=palette.getpixel((0, 0))), PLAIN)
+    clear = decode_file(
+        write(tmp_path / "t.png", palette, transparency=palette.getpixel((0, 0))), PLAIN
+    )
     same = (pixels == pixels[0, 0]).all(axis=-1)
     assert (clear.image_u8[:, same] == 255).all() and "transparency over white" in clear.notes
     bits = Image.fromarray(pixels[..., 0]).convert("1")
@@ -173,14 +180,18 @@ def test_cmyk_becomes_rgb(tmp_path):
     flat = np.zeros((SIZE, SIZE, 3), np.uint8) + np.array([200, 60, 20], np.uint8)
     path = write(tmp_path / "c.jpg", Image.fromarray(flat).convert("CMYK"), quality=95)
     decoded = decode_file(path, PLAIN)
-    assert decoded.notes == ("CMYK",) and np.abs(decoded.image_u8.astype(int) - chw(flat)).max() <= 4
+    assert (
+        decoded.notes == ("CMYK",) and np.abs(decoded.image_u8.astype(int) - chw(flat)).max() <= 4
+    )
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
 def test_the_first_of_several_frames_is_kept(tmp_path, ending):
     frames = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "blue", "green")]
     options = {"lossless": True} if ending == "webp" else {}
-    path = write(tmp_path / f"a.{ending}", frames[0], save_all=True, append_images=frames[1:], **options)
+    path = write(
+        tmp_path / f"a.{ending}", frames[0], save_all=True, append_images=frames[1:], **options
+    )
     decoded = decode_file(path, PLAIN)
     np.testing.assert_array_equal(decoded.image_u8, chw(np.asarray(frames[0])))
     assert "first frame of several" in decoded.notes
@@ -197,7 +208,10 @@ def test_a_wrong_ending_is_noted_and_the_content_believed(tmp_path):
 
 def test_the_limit_of_pixels_is_ours_to_set(tmp_path):
     path = write(tmp_path / "a.png", noise(1, 30, 30))
-    assert decode_file(path, Framing(image_size=(SIZE, SIZE), max_pixels=899)).reason == "too many pixels"
+    assert (
+        decode_file(path, Framing(image_size=(SIZE, SIZE), max_pixels=899)).reason
+        == "too many pixels"
+    )
     assert decode_file(path, Framing(image_size=(SIZE, SIZE), max_pixels=900)).image_u8 is not None
 
 
@@ -245,9 +259,13 @@ def test_an_integer_crop_resamples_nothing(tmp_path):
 
 
 @given(
-    wide=st.integers(1, 90), high=st.integers(1, 90), width=st.integers(1, 24), height=st.integers(1, 24),
-    fit=st.sampled_from(decoding.FITS), mode=st.sampled_from(["L", "RGB", "CMYK", "1", "I;16"]),
-)  # fmt: skip
+    wide=st.integers(1, 90),
+    high=st.integers(1, 90),
+    width=st.integers(1, 24),
+    height=st.integers(1, 24),
+    fit=st.sampled_from(decoding.FITS),
+    mode=st.sampled_from(["L", "RGB", "CMYK", "1", "I;16"]),
+)
 @example(wide=23, high=2, width=21, height=1, fit="crop", mode="L")  # 21 * (23 / 21) is above 23
 @settings(max_examples=60, deadline=None)
 def test_any_size_comes_out_as_asked(wide, high, width, height, fit, mode):
@@ -265,7 +283,11 @@ def test_large_jpegs_are_shrunk_while_reading_to_the_same_picture(tmp_path):
     smooth = np.dstack([x * 120 + 40, y * 200, 255 - x * 100]).astype(np.uint8)
     path = write(tmp_path / "big.jpg", smooth, quality=95)
     decoded = decode_file(path, Framing(image_size=(32, 32))).image_u8
-    slow = Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC, box=(128, 0, 640, 512))
+    slow = (
+        Image.open(path)
+        .convert("RGB")
+        .resize((32, 32), Image.Resampling.BICUBIC, box=(128, 0, 640, 512))
+    )
     assert np.abs(decoded.astype(int) - chw(np.asarray(slow))).max() <= 3
 
 
@@ -286,11 +308,15 @@ def test_grey_is_pillows_to_the_last_bit():
 
 def png_bomb(side: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     body = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
 def spoil_middle(raw: bytes) -> bytes:
@@ -315,25 +341,63 @@ BAD_KINDS = {  # kind: (ending, bytes by seed, reasons that are right)
     "text": ("jpg", lambda seed: f"not a picture, {seed}\n".encode() * 20, {"not an image"}),
     "page": ("gif", lambda seed: b"<html><body>404 not found</body></html>", {"not an image"}),
     "random": ("png", lambda seed: np.random.default_rng(seed).bytes(400), {"not an image"}),
-    "signature only": ("png", lambda seed: b"\x89PNG\r\n\x1a\n", {"not an image", "damaged", "truncated"}),
+    "signature only": (
+        "png",
+        lambda seed: b"\x89PNG\r\n\x1a\n",
+        {"not an image", "damaged", "truncated"},
+    ),
     "cut jpeg": ("jpg", lambda seed: encoded("JPEG", seed)[: 400 + 9 * seed % 500], {"truncated"}),
-    "cut png": ("png", lambda seed: encoded("PNG", seed)[: 200 + 17 * seed % 2000], {"truncated", "damaged"}),
-    "cut gif": ("gif", lambda seed: encoded("GIF", seed)[: 790 + seed % 50], {"truncated", "damaged"}),
-    "cut webp": ("webp", lambda seed: encoded("WEBP", seed)[:200], {"truncated", "damaged", "not an image"}),
+    "cut png": (
+        "png",
+        lambda seed: encoded("PNG", seed)[: 200 + 17 * seed % 2000],
+        {"truncated", "damaged"},
+    ),
+    "cut gif": (
+        "gif",
+        lambda seed: encoded("GIF", seed)[: 790 + seed % 50],
+        {"truncated", "damaged"},
+    ),
+    "cut webp": (
+        "webp",
+        lambda seed: encoded("WEBP", seed)[:200],
+        {"truncated", "damaged", "not an image"},
+    ),
     "cut bmp": ("bmp", lambda seed: encoded("BMP", seed)[: 100 + seed], {"truncated", "damaged"}),
-    "cut tiff": ("tif", lambda seed: encoded("TIFF", seed)[:1000], {"truncated", "damaged", "not an image"}),
-    "spoilt png": ("png", lambda seed: spoil_middle(encoded("PNG", seed)), {"damaged", "truncated"}),
-    "tiny": ("png", lambda seed: of_image("PNG", Image.new("RGB", (1 + seed % 7, 40))), {"too small"}),
+    "cut tiff": (
+        "tif",
+        lambda seed: encoded("TIFF", seed)[:1000],
+        {"truncated", "damaged", "not an image"},
+    ),
+    "spoilt png": (
+        "png",
+        lambda seed: spoil_middle(encoded("PNG", seed)),
+        {"damaged", "truncated"},
+    ),
+    "tiny": (
+        "png",
+        lambda seed: of_image("PNG", Image.new("RGB", (1 + seed % 7, 40))),
+        {"too small"},
+    ),
     "bomb": ("png", lambda seed: png_bomb(20_000 + seed), {"too many pixels"}),
     "big": ("png", lambda seed: png_bomb(9_600 + seed % 9), {"too many pixels"}),
     "not finite": ("tif", bad_tiff, {"values not finite"}),
-    "lab": ("tif", lambda seed: of_image("TIFF", Image.new("LAB", (20, 20))), {"colour mode not supported"}),
-    "postscript": ("png", lambda seed: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", {"not an image"}),
+    "lab": (
+        "tif",
+        lambda seed: of_image("TIFF", Image.new("LAB", (20, 20))),
+        {"colour mode not supported"},
+    ),
+    "postscript": (
+        "png",
+        lambda seed: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        {"not an image"},
+    ),
     "gzip": ("jpeg", lambda seed: b"\x1f\x8b\x08\0" + bytes(60), {"not an image"}),
 }
 
 
-def make_bad_folder(folder: Path, num_bad: int, num_good: int) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def make_bad_folder(
+    folder: Path, num_bad: int, num_good: int
+) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Write bad and good files in turn; return each bad file's kind and each good one's pixels."""
     folder.mkdir(parents=True)
     kinds, bad, good = list(BAD_KINDS), {}, {}
@@ -363,20 +427,34 @@ def test_five_hundred_bad_files_of_many_kinds(tmp_path, data_folder):
     for at, name in enumerate(report["kept"]):
         np.testing.assert_array_equal(image_set.images_u8[at], chw(good[name]))
     reasons = {entry["file"]: entry["reason"] for entry in report["refused"]}
-    assert reasons.pop("broken.png") == "broken link" and reasons.pop("pipe.png") == "not an ordinary file"
+    assert (
+        reasons.pop("broken.png") == "broken link"
+        and reasons.pop("pipe.png") == "not an ordinary file"
+    )
     assert reasons.keys() == bad.keys()
-    wrong = {name: (bad[name], reason) for name, reason in reasons.items() if reason not in BAD_KINDS[bad[name]][2]}
+    wrong = {
+        name: (bad[name], reason)
+        for name, reason in reasons.items()
+        if reason not in BAD_KINDS[bad[name]][2]
+    }
     assert not wrong
     assert report["ignored"] == {
         "folder named like an image": ["folder.png"],
         "not an image by name or content": ["notes.txt"],
     }
     counts = image_set.card["report"]
-    assert counts["kept"] == 50 and sum(counts["refused"].values()) == 502 and counts["found"] == 552
+    assert (
+        counts["kept"] == 50 and sum(counts["refused"].values()) == 502 and counts["found"] == 552
+    )
 
 
-@given(raw=st.binary(max_size=300), ending=st.sampled_from([".jpg", ".png", ".gif", ".tif", ".webp", ".pgm", ".bmp"]))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    raw=st.binary(max_size=300),
+    ending=st.sampled_from([".jpg", ".png", ".gif", ".tif", ".webp", ".pgm", ".bmp"]),
+)
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_random_bytes_never_crash(tmp_path, raw, ending):
     path = tmp_path / f"x{ending}"
     path.write_bytes(raw)
@@ -389,7 +467,9 @@ def test_random_bytes_never_crash(tmp_path, raw, ending):
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=12),
     keep=st.floats(0.05, 1),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_spoilt_images_never_crash(tmp_path, kind, changes, keep):
     raw = bytearray(encoded(kind, 1, 20))
     raw = raw[: int(len(raw) * keep)]
@@ -457,7 +537,9 @@ def test_files_come_in_natural_order(tmp_path, data_folder):
 )
 def test_classes_are_the_first_folders(names, classes, labels):
     found, class_names = classes_of(names)
-    assert class_names == classes and (found is None if labels is None else found.tolist() == labels)
+    assert class_names == classes and (
+        found is None if labels is None else found.tolist() == labels
+    )
 
 
 def test_a_class_without_a_usable_image_is_no_class(tmp_path):
@@ -524,8 +606,9 @@ def photos(folder: Path, num: int, start: int = 0) -> Path:
 def test_the_number_of_threads_changes_nothing(tmp_path):
     folder = photos(tmp_path / "photos", 150)
     digests = {
-        prepare(folder, f"w{num}", image_size=SIZE, num_workers=num).card["digest"] for num in (1, 2, 7)
-    }  # fmt: skip
+        prepare(folder, f"w{num}", image_size=SIZE, num_workers=num).card["digest"]
+        for num in (1, 2, 7)
+    }
     assert len(digests) == 1
 
 
@@ -549,7 +632,10 @@ def test_an_npy_header_grows_in_place(tmp_path):
             writer.append(np.full((1, 1, 2), value % 251, np.uint8))
     found = np.load(tmp_path / "a.npy")
     assert found.shape == (12345, 1, 1, 2) and found[12344, 0, 0, 1] == 12344 % 251
-    with pytest.raises(ValueError, match="expected uint8"), stream.NpyWriter(tmp_path / "b.npy", (1, 2, 2)) as writer:
+    with (
+        pytest.raises(ValueError, match="expected uint8"),
+        stream.NpyWriter(tmp_path / "b.npy", (1, 2, 2)) as writer,
+    ):
         writer.append(np.zeros((1, 2, 3), np.uint8))
 
 
@@ -560,7 +646,10 @@ def test_a_held_out_file_stays_held_out(tmp_path, data_folder):
     folder = photos(tmp_path / "photos", 120)
 
     def sides(name: str) -> tuple[set[str], set[str]]:
-        image_set, kept = prepare(folder, name, image_size=SIZE), report_of(name, data_folder)["kept"]
+        image_set, kept = (
+            prepare(folder, name, image_size=SIZE),
+            report_of(name, data_folder)["kept"],
+        )
         cut = image_set.card["splits"]["train"][1]
         assert image_set.card["splits"]["validation"] == [cut, len(kept)]
         return set(kept[:cut]), set(kept[cut:])
@@ -571,11 +660,15 @@ def test_a_held_out_file_stays_held_out(tmp_path, data_folder):
     later_train, later_held = sides("after")
     assert held - {"3.png"} <= later_held and train - {"3.png"} <= later_train
     assert not later_train & later_held and held
-    assert later_held == {name for name in later_train | later_held if name_share(name, "held out") < 0.1}
+    assert later_held == {
+        name for name in later_train | later_held if name_share(name, "held out") < 0.1
+    }
 
 
 def test_the_share_held_out_is_about_what_was_asked():
-    assert round(name_share("cat/1.png", "held out"), 6) == 0.27224  # in every process, on every machine
+    assert (
+        round(name_share("cat/1.png", "held out"), 6) == 0.27224
+    )  # in every process, on every machine
     shares = np.array([name_share(f"{at}.png", "held out") for at in range(20_000)])
     assert abs((shares < 0.1).mean() - 0.1) < 0.01 and shares.min() >= 0 and shares.max() < 1
     other = np.array([name_share(f"{at}.png", "limit") for at in range(20_000)])
@@ -592,7 +685,9 @@ def test_a_limit_takes_files_from_the_whole_folder(tmp_path):
 def test_a_second_time_opens_the_first(tmp_path, monkeypatch):
     folder = photos(tmp_path / "photos", 5)
     first = prepare(folder, "x", image_size=SIZE)
-    monkeypatch.setattr("dcgan_lib.data.prepare.stream", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr(
+        "dcgan_lib.data.prepare.stream", lambda *_, **__: pytest.fail("decoded again")
+    )
     assert prepare(folder, "x", image_size=SIZE).card == first.card
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
         prepare(folder, "y", image_size=SIZE)
@@ -615,7 +710,9 @@ def test_other_settings_are_never_served_from_the_cache(tmp_path, change, said):
     with pytest.raises(UserError, match=said):
         prepare(folder, "x", **{"image_size": SIZE, **change})
     assert prepare(folder, "x", image_size=SIZE).card == before.card
-    assert prepare(folder, "x", **{"image_size": SIZE, **change}, overwrite=True).card != before.card
+    assert (
+        prepare(folder, "x", **{"image_size": SIZE, **change}, overwrite=True).card != before.card
+    )
 
 
 @pytest.mark.parametrize(
@@ -641,7 +738,9 @@ def test_a_damaged_set_is_told_or_made_anew(tmp_path, data_folder):
     os.truncate(data_folder / "prepared" / "x" / "images.npy", 500)
     with pytest.raises(UserError, match="damaged"):
         prepare(folder, "x", image_size=SIZE)
-    assert prepare(folder, "x", image_size=SIZE, overwrite=True).card["digest"] == whole.card["digest"]
+    assert (
+        prepare(folder, "x", image_size=SIZE, overwrite=True).card["digest"] == whole.card["digest"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -731,7 +830,10 @@ def test_two_processes_prepare_a_set_once(tmp_path, data_folder):
     told = [process.communicate(timeout=60) for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], told
     assert told[0][0] == told[1][0]
-    assert ImageSet.load(data_folder / "prepared" / "x", verify=True).card["digest"] == told[0][0].strip()
+    assert (
+        ImageSet.load(data_folder / "prepared" / "x", verify=True).card["digest"]
+        == told[0][0].strip()
+    )
     assert [path.name for path in (data_folder / "prepared").iterdir()] == ["x"]
 
 

@@ -35,8 +35,13 @@ def squares(num, seed, size=16):
     images = rng.integers(0, 40, (num, 1, size, size), dtype=np.uint8)
     labels, framed = rng.integers(0, 4, num), rng.random(num) < 0.5
     brightness = rng.uniform(80, 250, num).astype(np.float32)
-    for image, label, frame_on, bright in zip(images[:, 0], labels, framed, brightness, strict=True):
-        top, left = (label // 2) * size // 2 + rng.integers(1, 4), (label % 2) * size // 2 + rng.integers(1, 4)
+    for image, label, frame_on, bright in zip(
+        images[:, 0], labels, framed, brightness, strict=True
+    ):
+        top, left = (
+            (label // 2) * size // 2 + rng.integers(1, 4),
+            (label % 2) * size // 2 + rng.integers(1, 4),
+        )
         image[top : top + 4, left : left + 4] = bright
         if frame_on:
             image[[0, -1]] = 255
@@ -45,7 +50,11 @@ def squares(num, seed, size=16):
         images_u8=images,
         labels=labels.astype(np.int64),
         class_names=("nw", "ne", "sw", "se"),
-        attributes={"framed": framed, "brightness": brightness, "boxes": np.zeros((num, 4), np.float32)},
+        attributes={
+            "framed": framed,
+            "brightness": brightness,
+            "boxes": np.zeros((num, 4), np.float32),
+        },
     )
 
 
@@ -68,14 +77,18 @@ def test_learns_labels_booleans_and_numbers(trained):
     }
     assert report["label"]["score"] > 0.97 and report["framed"]["score"] > 0.97
     assert report["brightness"]["score"] > 0.9 and report["brightness"]["mean_error"] < 15
-    assert all(row["low"] <= row["score"] <= row["high"] and row["n"] == 400 for row in report.values())
+    assert all(
+        row["low"] <= row["score"] <= row["high"] and row["n"] == 400 for row in report.values()
+    )
     assert report["label"]["baseline"] == pytest.approx(0.25, abs=0.06)
 
 
 def test_scores_are_those_of_the_predictions(trained):
     held_out = squares(200, 2)
     answers, report = trained.predict(held_out.images_u8), probe_report(trained, held_out)
-    assert report["label"]["score"] == round(float((answers["label"].argmax(1) == held_out.labels).mean()), 5)
+    assert report["label"]["score"] == round(
+        float((answers["label"].argmax(1) == held_out.labels).mean()), 5
+    )
     error = answers["brightness"] - held_out.attributes["brightness"]
     assert report["brightness"]["score"] == pytest.approx(
         1 - error.var() / held_out.attributes["brightness"].var(), abs=0.1
@@ -87,7 +100,9 @@ def test_scores_are_those_of_the_predictions(trained):
 def test_nothing_is_learnt_from_shuffled_truth():
     image_set = squares(900, 0)
     noise = np.random.default_rng(5).random(900) < 0.5
-    probe = train_probe(with_attribute(image_set, "noise", noise), ["noise"], steps=48, batch_size=32)
+    probe = train_probe(
+        with_attribute(image_set, "noise", noise), ["noise"], steps=48, batch_size=32
+    )
     held_out = with_attribute(squares(400, 1), "noise", np.random.default_rng(6).random(400) < 0.5)
     row = probe_report(probe, held_out)["noise"]
     assert row["low"] < row["baseline"] + 0.05 and row["score"] < 0.62
@@ -96,21 +111,31 @@ def test_nothing_is_learnt_from_shuffled_truth():
 def test_absent_truth_is_left_out_of_training_and_scores():
     values = squares(1200, 0).attributes["brightness"].copy()
     values[::2] = np.nan
-    probe = train_probe(with_attribute(squares(1200, 0), "brightness", values), ["brightness"], steps=64, batch_size=48)
+    probe = train_probe(
+        with_attribute(squares(1200, 0), "brightness", values),
+        ["brightness"],
+        steps=64,
+        batch_size=48,
+    )
     held_out = squares(300, 1)
     known = held_out.attributes["brightness"].copy()
     known[:100] = np.nan
     report = probe_report(probe, with_attribute(held_out, "brightness", known))
     assert report["brightness"]["n"] == 200 and report["brightness"]["score"] > 0.8
     with pytest.raises(UserError, match="known for 0 held-out images"):
-        probe_report(probe, with_attribute(held_out, "brightness", np.full(300, np.nan, np.float32)))
+        probe_report(
+            probe, with_attribute(held_out, "brightness", np.full(300, np.nan, np.float32))
+        )
 
 
 def test_training_repeats_itself_and_leaves_the_global_seed_alone():
     torch.manual_seed(7)
     before = torch.rand(1)
     torch.manual_seed(7)
-    runs = [train_probe(squares(200, 0), ["framed"], steps=8, batch_size=16, seed=seed, shift=1) for seed in (0, 0, 1)]
+    runs = [
+        train_probe(squares(200, 0), ["framed"], steps=8, batch_size=16, seed=seed, shift=1)
+        for seed in (0, 0, 1)
+    ]
     weights = [probe.heads.weight for probe in runs]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert torch.rand(1) == before
@@ -155,17 +180,28 @@ def test_prediction_does_not_depend_on_the_batch(trained):
 
 @pytest.mark.parametrize(
     "images",
-    [np.zeros((2, 3, 16, 16), np.uint8), np.zeros((2, 1, 12, 12), np.uint8), np.zeros((2, 1, 16, 16), np.float32)],
+    [
+        np.zeros((2, 3, 16, 16), np.uint8),
+        np.zeros((2, 1, 12, 12), np.uint8),
+        np.zeros((2, 1, 16, 16), np.float32),
+    ],
 )
 def test_other_images_are_refused(trained, images):
     with pytest.raises(UserError, match="the probe reads uint8 images"):
         trained.predict(images)
 
 
-@pytest.mark.parametrize(("size", "channels"), [((28, 28), 1), ((32, 32), 3), ((64, 64), 3), ((48, 64), 1)])
+@pytest.mark.parametrize(
+    ("size", "channels"), [((28, 28), 1), ((32, 32), 3), ((64, 64), 3), ((48, 64), 1)]
+)
 def test_every_size_between_28_and_64(size, channels):
-    heads = (Head(name="label", kind="class", class_names=("a", "b", "c")), Head(name="x", kind="continuous"))
-    probe = Probe(ProbeConfig(image_size=size, num_channels=channels, heads=heads, widths=(8, 8, 8)))
+    heads = (
+        Head(name="label", kind="class", class_names=("a", "b", "c")),
+        Head(name="x", kind="continuous"),
+    )
+    probe = Probe(
+        ProbeConfig(image_size=size, num_channels=channels, heads=heads, widths=(8, 8, 8))
+    )
     answers = probe.predict(np.zeros((3, channels, *size), np.uint8))
     assert answers["label"].shape == (3, 3) and answers["x"].shape == (3,)
 
@@ -180,7 +216,9 @@ def test_augment_moves_whole_images_and_repeats_the_edge():
     }
     assert int(moved[:, 0, 0, 0].max()) == 9 and int(moved[:, 0, 0, 0].min()) == 0
     mirrored = augment(x_u8, 0, True, np.random.default_rng(0))
-    kinds = [torch.equal(image, x_u8[0]) + 2 * torch.equal(image, x_u8[0].flip(2)) for image in mirrored]
+    kinds = [
+        torch.equal(image, x_u8[0]) + 2 * torch.equal(image, x_u8[0].flip(2)) for image in mirrored
+    ]
     assert set(kinds) == {1, 2} and 60 < kinds.count(2) < 140
 
 
@@ -246,10 +284,18 @@ def test_digit_report_counts_and_frames(trained):
     even.images_u8.setflags(write=False)
     report = digit_report(even.images_u8, trained, labels=even.labels)
     assert sum(report.counts) == report.n == 400
-    assert report.evenness.value > 0.98 and report.agreement.value > 0.95 and report.recognised.value > 0.9
+    assert (
+        report.evenness.value > 0.98
+        and report.agreement.value > 0.95
+        and report.recognised.value > 0.9
+    )
     collapsed = even.subset(even.labels == 2)
     report = digit_report(collapsed.images_u8, trained)
-    assert report.agreement is None and report.evenness.value < 0.3 and report.counts[2] > 0.9 * len(collapsed)
+    assert (
+        report.agreement is None
+        and report.evenness.value < 0.3
+        and report.counts[2] > 0.9 * len(collapsed)
+    )
     small = even.images_u8[:, :, 2:-2, 2:-2]
     framed = frame(torch.from_numpy(small.copy()), (16, 16)).numpy()
     np.testing.assert_array_equal(framed[:, :, 2:-2, 2:-2], small)
@@ -258,7 +304,9 @@ def test_digit_report_counts_and_frames(trained):
 
 def test_untrained_classifier_recognises_nothing():
     heads = (Head(name="label", kind="class", class_names=tuple("0123456789")),)
-    untrained = Probe(ProbeConfig(image_size=(16, 16), num_channels=1, heads=heads, widths=(8, 8, 8)))
+    untrained = Probe(
+        ProbeConfig(image_size=(16, 16), num_channels=1, heads=heads, widths=(8, 8, 8))
+    )
     assert digit_report(squares(100, 0).images_u8, untrained).recognised.value < 0.1
 
 
@@ -282,12 +330,20 @@ def test_committed_probe_is_small_scored_and_documented(name):
     probe = load_probe(name)
     assert (folder / WEIGHTS).stat().st_size < 1_000_000
     assert set(probe.facts["report"]) == {head.name for head in probe.config.heads}
-    assert all(row["score"] > row["baseline"] and row["n"] >= 1000 for row in probe.facts["report"].values())
+    assert all(
+        row["score"] > row["baseline"] and row["n"] >= 1000
+        for row in probe.facts["report"].values()
+    )
     card = (folder / CARD).read_text(encoding="utf-8")
-    assert all(f"| {head.name} |" in card for head in probe.config.heads) and f"probe_recipes {name}" in card
+    assert (
+        all(f"| {head.name} |" in card for head in probe.config.heads)
+        and f"probe_recipes {name}" in card
+    )
 
 
-@pytest.mark.parametrize(("name", "drawn"), [("probe-rooms", "rooms"), ("probe-portraits", "portraits")])
+@pytest.mark.parametrize(
+    ("name", "drawn"), [("probe-rooms", "rooms"), ("probe-portraits", "portraits")]
+)
 def test_committed_probe_reads_newly_drawn_images(name, drawn, tmp_path, monkeypatch):
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path))
     fresh = load_image_set(drawn, num_images=300, seed=4321)

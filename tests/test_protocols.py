@@ -49,7 +49,13 @@ def coloured(num, seed, name="cifar10"):
 
 
 def outcome(*accuracies, split="test", n=1_000, **more):
-    given = {"c": 1e-3, "curve": {1e-3: 70.0}, "num_labels": 1_000, "num_features": 48, "seconds": 2.0}
+    given = {
+        "c": 1e-3,
+        "curve": {1e-3: 70.0},
+        "num_labels": 1_000,
+        "num_features": 48,
+        "seconds": 2.0,
+    }
     return Outcome(split=split, accuracies=accuracies, n=n, **given | more)
 
 
@@ -78,7 +84,9 @@ def test_of_equal_scores_the_smaller_c_is_taken_and_a_plateau_ends():
 def test_labels_are_drawn_evenly_and_differ_between_draws():
     labels = np.repeat(np.arange(10), 50)
     draws = draw_labels(labels, 20, 3, [0, 1])
-    assert all((np.bincount(labels[rows]) == 20).all() and len(np.unique(rows)) == 200 for rows in draws)
+    assert all(
+        (np.bincount(labels[rows]) == 20).all() and len(np.unique(rows)) == 200 for rows in draws
+    )
     assert not np.array_equal(draws[0], draws[1])
     np.testing.assert_array_equal(draws[2], draw_labels(labels, 20, 3, [0, 1])[2])
     with pytest.raises(UserError, match="one class has 50"):
@@ -100,12 +108,19 @@ def test_draws_are_the_ones_that_recorded_results_were_made_with():
 def test_accuracy_is_that_of_linear_svc_with_the_chosen_c(digits):
     found = fit_protocol("full", digits, pixel_features, for_test=True)
     with pytest.raises(UserError, match="for validation only"):
-        fit_protocol("full", digits, pixel_features).on_test(digits.validation.images_u8, digits.validation.labels)
+        fit_protocol("full", digits, pixel_features).on_test(
+            digits.validation.images_u8, digits.validation.labels
+        )
     best = found.on_validation
-    assert best.accuracies == (max(best.curve.values()),) and (best.n, best.num_labels) == (180, 1_257)
+    assert best.accuracies == (max(best.curve.values()),) and (best.n, best.num_labels) == (
+        180,
+        1_257,
+    )
     x, held = (pixel_features(part.images_u8) for part in (digits.train, digits.validation))
     svm = LinearSVC(C=best.c, tol=1e-6, max_iter=20_000, random_state=0).fit(x, digits.train.labels)
-    assert best.accuracies[0] == pytest.approx(100 * svm.score(held, digits.validation.labels), abs=0.6)
+    assert best.accuracies[0] == pytest.approx(
+        100 * svm.score(held, digits.validation.labels), abs=0.6
+    )
     with digits.test_for("table1.dcgan.full:digits") as (images, labels):
         test = found.on_test(images, labels)
     assert (test.split, test.n, test.num_labels, test.c) == ("test", 360, 1_437, best.c)
@@ -122,7 +137,10 @@ def test_thousand_labels(digits, tmp_path):
     assert best.error == pytest.approx((100 - mean, 100 - high, 100 - low))
     again = fit_protocol("1000", digits, pixel_features, draws=4).on_validation
     assert again.accuracies == best.accuracies and again.curve == best.curve
-    assert fit_protocol("1000", digits, pixel_features, draws=4, seed=1).on_validation.accuracies != best.accuracies
+    assert (
+        fit_protocol("1000", digits, pixel_features, draws=4, seed=1).on_validation.accuracies
+        != best.accuracies
+    )
 
 
 @pytest.fixture
@@ -149,10 +167,16 @@ def test_accuracy_is_reported_over_other_draws_of_labels_than_c_was_chosen_on(di
         np.testing.assert_array_equal(labels, train.labels[rows])
 
 
-def test_with_all_labels_c_is_chosen_without_the_validation_labels_and_the_final_svm_has_them_too(digits, learnt):
+def test_with_all_labels_c_is_chosen_without_the_validation_labels_and_the_final_svm_has_them_too(
+    digits, learnt
+):
     fit_protocol("full", digits, pixel_features, for_test=True)
-    for (x, labels), parts in zip(learnt, ([digits.train], [digits.train, digits.validation]), strict=True):
-        np.testing.assert_array_equal(x, pixel_features(np.concatenate([part.images_u8 for part in parts])))
+    for (x, labels), parts in zip(
+        learnt, ([digits.train], [digits.train, digits.validation]), strict=True
+    ):
+        np.testing.assert_array_equal(
+            x, pixel_features(np.concatenate([part.images_u8 for part in parts]))
+        )
         np.testing.assert_array_equal(labels, np.concatenate([part.labels for part in parts]))
 
 
@@ -161,7 +185,9 @@ def test_four_hundred_labels_a_class_and_features_without_a_clue():
     found = fit_protocol("400", splits, pixel_features, draws=5).on_validation
     assert found.num_labels == 4_000 and len(found.accuracies) == 5 and found.accuracy.value > 60
     blind = np.random.default_rng(0)
-    guess = fit_protocol("400", splits, lambda x: blind.normal(size=(len(x), 8)).astype(np.float32), draws=2)
+    guess = fit_protocol(
+        "400", splits, lambda x: blind.normal(size=(len(x), 8)).astype(np.float32), draws=2
+    )
     assert guess.on_validation.accuracy.value < 20
 
 
@@ -189,13 +215,23 @@ def test_test_images_are_given_out_once_a_result(digits, tmp_path):
         pass
     with digits.test_for("table2.dcgan:digits", again=True, root=tmp_path):
         pass
-    with pytest.raises(UserError, match="not the id of a claim"), digits.test_for("table2.mine", root=tmp_path):
+    with (
+        pytest.raises(UserError, match="not the id of a claim"),
+        digits.test_for("table2.mine", root=tmp_path),
+    ):
         pass
 
 
 def test_a_recorded_result_keeps_the_test_images_closed_in_later_sessions(tmp_path):
     check_unused("table2.dcgan:svhn", root=tmp_path)
-    record_features("table2.dcgan", outcome(76.0, 77.0), image_set="svhn", command=COMMAND, seed=0, root=tmp_path)
+    record_features(
+        "table2.dcgan",
+        outcome(76.0, 77.0),
+        image_set="svhn",
+        command=COMMAND,
+        seed=0,
+        root=tmp_path,
+    )
     for id in ("table2.dcgan", "table2.dcgan:svhn"):  # one result under two names
         with pytest.raises(UserError, match=r"by --again .* measured again on purpose"):
             check_unused(id, root=tmp_path)
@@ -205,7 +241,9 @@ def test_a_recorded_result_keeps_the_test_images_closed_in_later_sessions(tmp_pa
 def test_test_images_are_not_loaded_before(digits, monkeypatch):
     asked = []
     load = held_out.load_image_set
-    monkeypatch.setattr(held_out, "load_image_set", lambda *a, **k: asked.append(a) or load(*a, **k))
+    monkeypatch.setattr(
+        held_out, "load_image_set", lambda *a, **k: asked.append(a) or load(*a, **k)
+    )
     splits = load_splits("digits")
     fit_protocol("full", splits, pixel_features, for_test=True)
     assert asked == [("digits", "train"), ("digits", "validation")]
@@ -234,7 +272,11 @@ def test_splits_that_do_not_fit_are_refused(digits):
         ("table1.dcgan-cifar", {}, "trained on cifar10, but this one saw tinyimagenet32"),
         ("table1.dcgan.full", {"command": "dcgan features /here/run"}, "absolute path"),
         ("table1.random", {"kind": "random"}, "table1.dcgan.full: measure that first"),
-        ("table1.random", {"kind": "random", "batch_norm": "stored"}, "table1.random-stored for stored: got stored"),
+        (
+            "table1.random",
+            {"kind": "random", "batch_norm": "stored"},
+            "table1.random-stored for stored: got stored",
+        ),
         ("table1.random-stored", {"kind": "random"}, "table1.random is for measured statistics"),
         ("table1.dcgan-cifar", {"trained_on": "cifar10"}, "table1.random: measure that first"),
     ],
@@ -249,32 +291,56 @@ def test_what_does_not_belong_into_a_row_is_refused(id, changes, message, tmp_pa
 
 def test_rows_are_accuracies_in_table_1_and_errors_in_table_2(tmp_path):
     how = {"command": COMMAND, "seed": 0, "root": tmp_path}
-    first = record_features("table1.dcgan.full", outcome(83.5, n=10_000), image_set="cifar10", **how)
+    first = record_features(
+        "table1.dcgan.full", outcome(83.5, n=10_000), image_set="cifar10", **how
+    )
     second = record_features("table2.dcgan", outcome(76.0, 78.0), image_set="svhn", **how)
     assert (first.value, first.n, first.verdict) == (83.5, 10_000, "reproduced")
     assert (second.value, second.low, second.high) == pytest.approx((23, 23 - 1.96, 23 + 1.96))
     assert "2 draws of labels" in second.notes and "C 0.001 chosen on validation" in second.notes
-    assert {row.id for row in load_results(tmp_path) if row.is_measured} == {"table1.dcgan.full", "table2.dcgan"}
+    assert {row.id for row in load_results(tmp_path) if row.is_measured} == {
+        "table1.dcgan.full",
+        "table2.dcgan",
+    }
 
 
 def test_rows_without_the_paper_s_number_are_judged_by_a_control(tmp_path):
     how = {"command": COMMAND, "seed": 0, "root": tmp_path}
     trained, weak = outcome(83.5, n=10_000), outcome(70.0, n=10_000)
     record_features("table1.dcgan.full", trained, image_set="cifar10", **how)
-    assert record_features("table1.pixels", weak, image_set="cifar10", **how).verdict == "reproduced"
-    assert record_features("table1.random", trained, image_set="cifar10", **how).verdict == "not reproduced"
-    worse = record_features("table1.dcgan-cifar", outcome(83.0, n=10_000), image_set="cifar10", **how)
+    assert (
+        record_features("table1.pixels", weak, image_set="cifar10", **how).verdict == "reproduced"
+    )
+    assert (
+        record_features("table1.random", trained, image_set="cifar10", **how).verdict
+        == "not reproduced"
+    )
+    worse = record_features(
+        "table1.dcgan-cifar", outcome(83.0, n=10_000), image_set="cifar10", **how
+    )
     assert worse.verdict == "not reproduced" and "random weights, 83.50 %, do worse" in worse.notes
     record_features("table1.random", weak, image_set="cifar10", **how)
-    better = record_features("table1.dcgan-cifar", outcome(83.0, n=10_000), image_set="cifar10", **how)
+    better = record_features(
+        "table1.dcgan-cifar", outcome(83.0, n=10_000), image_set="cifar10", **how
+    )
     assert better.verdict == "reproduced"
-    assert [needs_control(id) for id in ("table1.dcgan-cifar", "table2.dcgan:mnist", "table2.dcgan")] == [
-        False, True, False,
-    ]  # fmt: skip
+    assert [
+        needs_control(id) for id in ("table1.dcgan-cifar", "table2.dcgan:mnist", "table2.dcgan")
+    ] == [
+        False,
+        True,
+        False,
+    ]
     with pytest.raises(UserError, match="measure a control"):
         record_features("table2.dcgan:mnist", trained, image_set="mnist", **how)
-    row = record_features("table2.dcgan:mnist", trained, image_set="mnist", control=("pixels", weak), **how)
-    assert row.verdict == "reproduced" and "pixels, 70.00 % right, do worse" in row.notes and row.seconds == 4
+    row = record_features(
+        "table2.dcgan:mnist", trained, image_set="mnist", control=("pixels", weak), **how
+    )
+    assert (
+        row.verdict == "reproduced"
+        and "pixels, 70.00 % right, do worse" in row.notes
+        and row.seconds == 4
+    )
     with pytest.raises(UserError, match="this outcome is on validation"):
         record_features("table2.dcgan", outcome(80.0, split="validation"), image_set="svhn", **how)
     assert set(feature_rows.PROTOCOL_OF.values()) == set(PROTOCOLS)

@@ -99,8 +99,12 @@ def test_objects_change_their_box_far_more_than_the_rest(name):
 
 def test_leaving_one_object_out_keeps_the_others_where_they_are():
     for index in range(25):
-        _, full = draw_room(index, seed=7, window=True, door=True, picture=True, lamp=False, bed=False)
-        _, bare = draw_room(index, seed=7, window=False, door=True, picture=True, lamp=False, bed=False)
+        _, full = draw_room(
+            index, seed=7, window=True, door=True, picture=True, lamp=False, bed=False
+        )
+        _, bare = draw_room(
+            index, seed=7, window=False, door=True, picture=True, lamp=False, bed=False
+        )
         np.testing.assert_array_equal(full["door"], bare["door"])
         np.testing.assert_array_equal(full["picture"], bare["picture"])
 

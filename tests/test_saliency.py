@@ -16,7 +16,12 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import load_results
 from dcgan_lib.experiments import guided_backprop as saliency_settings
 from dcgan_lib.experiments import guided_backprop as saliency_study
-from dcgan_lib.experiments.guided_backprop import SaliencySettings, load_saliency, record_saliency, run_saliency
+from dcgan_lib.experiments.guided_backprop import (
+    SaliencySettings,
+    load_saliency,
+    record_saliency,
+    run_saliency,
+)
 from dcgan_lib.interpretation import saliency as boxes
 from dcgan_lib.interpretation.saliency import (
     METHODS,
@@ -121,7 +126,9 @@ def test_plain_gradient_is_the_numerical_one(network):
             moved[0, c, i, j] += sign * step
             with torch.no_grad():
                 ends.append(double.features(moved)[-1][0, 3, 1, 2].item())
-        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(found[c, i, j].item(), rel=1e-4, abs=1e-9)
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
+            found[c, i, j].item(), rel=1e-4, abs=1e-9
+        )
     assert found.abs().max() > 0
 
 
@@ -129,7 +136,9 @@ def test_methods_differ_and_guided_needs_an_active_unit(network):
     answers = responses(network, IMAGES)
     best = strongest(answers, [0], 1)
     maps = {method: saliency_maps(network, IMAGES, best, method).values for method in METHODS}
-    assert not np.allclose(maps["guided"], maps["gradient"]) and not np.allclose(maps["guided"], maps["deconvnet"])
+    assert not np.allclose(maps["guided"], maps["gradient"]) and not np.allclose(
+        maps["guided"], maps["deconvnet"]
+    )
     image, row, column = (int(k) for k in np.argwhere(answers[:, 0] < 0)[0])
     off = [Peak(0, image, row, column, 0.0)]
     assert not saliency_maps(network, IMAGES, off, "guided").values.any()
@@ -164,13 +173,17 @@ def test_four_layers_see_61_pixels():
     model = ModelConfig()
     assert [receptive_field(model, layer).size for layer in range(4)] == [5, 13, 29, 61]
     assert receptive_field(model) == Field(61, 16, -30)
-    assert receptive_field(model).window(2, 2) == (2, 2, 63, 63), "the one place whose field lies inside 64 pixels"
+    assert receptive_field(model).window(2, 2) == (2, 2, 63, 63), (
+        "the one place whose field lies inside 64 pixels"
+    )
     assert receptive_field(ModelConfig(kernel_size=4)).size == 46
     with pytest.raises(UserError, match="layers 0 to 3"):
         receptive_field(model, 4)
 
 
-@pytest.mark.parametrize("options", [{}, {"kernel_size": 4}, {"convs_per_stage": 2, "kernel_size": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"kernel_size": 4}, {"convs_per_stage": 2, "kernel_size": 3}]
+)
 @pytest.mark.parametrize("layer", [0, -1])
 def test_receptive_field_is_where_the_gradient_is(options, layer):
     """No weight is zero, so the plain gradient reaches every pixel that a unit sees, and no other."""
@@ -179,7 +192,9 @@ def test_receptive_field_is_where_the_gradient_is(options, layer):
     for weights in network.parameters():
         torch.nn.init.constant_(weights, 0.1)
     place = (1, 0) if layer == -1 else (3, 2)
-    found = input_gradients(network, torch.zeros(1, 1, 32, 32), [(0, *place)], "gradient", layer)[0, 0]
+    found = input_gradients(network, torch.zeros(1, 1, 32, 32), [(0, *place)], "gradient", layer)[
+        0, 0
+    ]
     left, top, right, bottom = receptive_field(model, layer).window(*place)
     expected = torch.zeros(32, 32, dtype=torch.bool)
     expected[max(top, 0) : bottom, max(left, 0) : right] = True
@@ -189,7 +204,11 @@ def test_receptive_field_is_where_the_gradient_is(options, layer):
 def test_strongest_takes_an_image_once():
     answers = np.zeros((4, 2, 3, 3), np.float32)
     answers[1, 0, 2, 1], answers[3, 0, 0, 0], answers[3, 0, 1, 1] = 5, 7, 6
-    assert strongest(answers, [0], 3) == [Peak(0, 3, 0, 0, 7), Peak(0, 1, 2, 1, 5), Peak(0, 0, 0, 0, 0)]
+    assert strongest(answers, [0], 3) == [
+        Peak(0, 3, 0, 0, 7),
+        Peak(0, 1, 2, 1, 5),
+        Peak(0, 0, 0, 0, 0),
+    ]
     for features, num in (([2], 1), ([0], 5), ([0], 0), ([-1], 1)):
         with pytest.raises(UserError):
             strongest(answers, features, num)
@@ -209,10 +228,16 @@ def test_crops_at_borders_are_filled():
 def test_pictures_are_grey_where_nothing_counts(network):
     values = np.zeros((2, 1, 2, 2), np.float32)
     values[0, 0, 0] = [3, -3]
-    assert shown(values)[0, 0].tolist() == [[255, 1], [128, 128]] and (shown(values)[1] == 128).all()
+    assert (
+        shown(values)[0, 0].tolist() == [[255, 1], [128, 128]] and (shown(values)[1] == 128).all()
+    )
     peaks, field = [Peak(0, 0, 0, 0, 1.0), Peak(1, 2, 3, 3, 1.0)], receptive_field(MODEL)
     maps = saliency_maps(network, IMAGES, peaks)
-    assert map_tiles(maps, field).shape == image_tiles(IMAGES, peaks, field).shape == (2, 3, field.size, field.size)
+    assert (
+        map_tiles(maps, field).shape
+        == image_tiles(IMAGES, peaks, field).shape
+        == (2, 3, field.size, field.size)
+    )
     framed = outlined(np.full((3, 8, 8), 9, np.uint8), np.array([1, 2, 6, 7], np.float32))
     assert (framed[:, 2, 1:6] == 255).all() and framed[0, 4, 3] == 9
     assert (outlined(framed, np.full(4, np.nan)) == framed).all()
@@ -236,7 +261,11 @@ def test_random_weights_change_maps(network):
         own = saliency_maps(network, IMAGES, peaks, method)
         found = [
             np.nanmean(
-                rank_correlations(own, saliency_maps(randomised(network, k, IMAGES, 9), IMAGES, peaks, method), field)
+                rank_correlations(
+                    own,
+                    saliency_maps(randomised(network, k, IMAGES, 9), IMAGES, peaks, method),
+                    field,
+                )
             )
             for k in range(3)
         ]
@@ -253,27 +282,42 @@ def test_correlation_counts_what_the_unit_sees():
     values = rng.random((2, 1, 8, 8)).astype(np.float32)
     changed = values.copy()
     changed[:, :, 4:] = 0  # out of sight
-    assert rank_correlations(Maps(values, peaks), Maps(changed, peaks), field).tolist() == pytest.approx([1, 1])
+    assert rank_correlations(
+        Maps(values, peaks), Maps(changed, peaks), field
+    ).tolist() == pytest.approx([1, 1])
     changed[1] = 0
-    assert np.isnan(rank_correlations(Maps(values, peaks), Maps(changed, peaks), field)).tolist() == [False, True]
+    assert np.isnan(
+        rank_correlations(Maps(values, peaks), Maps(changed, peaks), field)
+    ).tolist() == [False, True]
     with pytest.raises(UserError, match="same positions"):
-        rank_correlations(Maps(values, peaks), Maps(values, (peaks[0], Peak(0, 1, 0, 0, 1.0))), field)
+        rank_correlations(
+            Maps(values, peaks), Maps(values, (peaks[0], Peak(0, 1, 0, 0, 1.0))), field
+        )
 
 
 # --- boxes ---
 def test_boxes_cover_their_pixels():
     covered = boxes.cover(np.array([[1, 0, 3, 2], [np.nan] * 4]), (3, 4))
-    assert covered[0].astype(int).tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]] and not covered[1].any()
+    assert (
+        covered[0].astype(int).tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+        and not covered[1].any()
+    )
 
 
 def test_even_saliency_has_a_lift_of_one_and_absent_objects_none(network, monkeypatch):
-    even = lambda net, images, peaks, method, layer: Maps(np.ones((len(peaks), 3, 16, 16), np.float32), tuple(peaks))  # noqa: E731
+    even = lambda net, images, peaks, method, layer: Maps(
+        np.ones((len(peaks), 3, 16, 16), np.float32), tuple(peaks)
+    )  # noqa: E731
     monkeypatch.setattr(boxes, "saliency_maps", even)
     monkeypatch.setattr(boxes, "receptive_field", lambda config, layer: Field(16, 1, 0))
     peaks = [Peak(0, k, 0, 0, 1.0) for k in range(4)]
     box = np.array([[0, 0, 8, 8], [4, 4, 8, 8], [0, 0, 16, 16], [np.nan] * 4], np.float32)
     shares = boxes.measure_shares(network, IMAGES, {"bed": box}, peaks, 1)
-    assert shares.inside["bed"][0].tolist() == shares.area["bed"][0].tolist() == [0.25, 0.0625, 1.0, 0.0]
+    assert (
+        shares.inside["bed"][0].tolist()
+        == shares.area["bed"][0].tolist()
+        == [0.25, 0.0625, 1.0, 0.0]
+    )
     assert shares.lifts("bed").tolist() == [1.0]
     assert boxes.estimate_lift(shares.by_image("bed", 40)).value == 1.0
 
@@ -281,7 +325,9 @@ def test_even_saliency_has_a_lift_of_one_and_absent_objects_none(network, monkey
 def test_features_are_chosen_by_lift_where_they_meet_the_object():
     inside, area = np.array([[0.3], [0.2], [0.05], [0.4]]), np.array([[0.2], [0.1], [0.001], [0.4]])
     shares = boxes.Shares({"bed": inside}, {"bed": area}, np.arange(4)[:, None])
-    assert boxes.choose_features(shares, "bed", 2) == [1, 0], "50 times the area, but of next to nothing"
+    assert boxes.choose_features(shares, "bed", 2) == [1, 0], (
+        "50 times the area, but of next to nothing"
+    )
 
 
 def test_presence_is_told_by_ranks():
@@ -297,12 +343,17 @@ def test_presence_is_told_by_ranks():
 def squares(num: int, seed: int, *, boxed: bool = True) -> ImageSet:
     """Return dim noise in which every second image or so has a bright square with its box."""
     rng = np.random.default_rng(seed)
-    images, box = rng.integers(90, 110, (num, 3, 16, 16)).astype(np.uint8), np.full((num, 4), np.nan, np.float32)
+    images, box = (
+        rng.integers(90, 110, (num, 3, 16, 16)).astype(np.uint8),
+        np.full((num, 4), np.nan, np.float32),
+    )
     for index in np.flatnonzero(rng.random(num) < 0.5):
         x, y = rng.integers(2, 9, 2)
         images[index, :, y : y + 5, x : x + 5] = 250
         box[index] = x, y, x + 5, y + 5
-    return ImageSet(name="squares", images_u8=images, attributes={"square_box": box} if boxed else {})
+    return ImageSet(
+        name="squares", images_u8=images, attributes={"square_box": box} if boxed else {}
+    )
 
 
 @pytest.fixture
@@ -311,24 +362,38 @@ def made_up(monkeypatch, tmp_path):
     (tmp_path / "run").mkdir()
     network = fresh_network(MODEL, IMAGES, seed=7)
     about = {"image_set": "rooms"}
-    monkeypatch.setattr(saliency_settings, "load_config", lambda name: (type("C", (), {"model": MODEL}), about))
+    monkeypatch.setattr(
+        saliency_settings, "load_config", lambda name: (type("C", (), {"model": MODEL}), about)
+    )
     monkeypatch.setattr(saliency_study, "load_discriminator", lambda name: network)
     monkeypatch.setattr(
-        saliency_settings, "load_image_set",
+        saliency_settings,
+        "load_image_set",
         lambda name, split, **options: squares(60, len(split), boxed=name != "plain"),
-    )  # fmt: skip
+    )
     monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path / "results")
     monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path / "results")
     monkeypatch.chdir(tmp_path)
 
 
-SMALL = {"objects": ("square",), "images": 60, "top": 20, "fresh": 2, "features": 2, "columns": 3, "tried": 10}
+SMALL = {
+    "objects": ("square",),
+    "images": 60,
+    "top": 20,
+    "fresh": 2,
+    "features": 2,
+    "columns": 3,
+    "tried": 10,
+}
 
 
 def test_a_network_that_learnt_nothing_is_not_called_trained(made_up, tmp_path):
     study = run_saliency(SaliencySettings(**SMALL))
     row = record_saliency(study, command="dcgan saliency", root=tmp_path)
-    assert row.verdict in ("partly", "not reproduced") and row.id == "saliency.trained-vs-random:squares"
+    assert (
+        row.verdict in ("partly", "not reproduced")
+        and row.id == "saliency.trained-vs-random:squares"
+    )
     assert {found.id for found in load_results(tmp_path) if found.is_measured} == {row.id}
     kept = load_saliency("squares", tmp_path)
     assert len(kept["objects"]["square"]) == 3 and len(kept["cascade"]["guided"]) == 3
@@ -344,10 +409,26 @@ def test_studies_repeat_and_choose_on_other_images(made_up):
 
 
 def test_command_writes_what_it_promises(made_up, tmp_path, capsys):
-    words = ["saliency", "x", "--image-set", "plain", "--images", "60", "--top", "20", "--fresh", "1"]
+    words = [
+        "saliency",
+        "x",
+        "--image-set",
+        "plain",
+        "--images",
+        "60",
+        "--top",
+        "20",
+        "--fresh",
+        "1",
+    ]
     assert cli.main([*words, "--features", "2", "--columns", "3", "--method", "deconvnet"]) == 0
     out = tmp_path / "saliency"
-    assert {path.name for path in out.iterdir()} == {"saliency.png", "images.png", "peaks.json", "numbers.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "saliency.png",
+        "images.png",
+        "peaks.json",
+        "numbers.json",
+    }
     side = receptive_field(MODEL).size
     with Image.open(out / "saliency.png") as image:
         assert image.size == (6 * (side + 2) + 2, 2 * (side + 2) + 2)
@@ -361,11 +442,24 @@ def test_command_writes_what_it_promises(made_up, tmp_path, capsys):
     told = json.loads((out / "peaks.json").read_text())
     assert len(told["trained"]) == len(told["fresh"]) == 6
     assert set(told["trained"][0]) == {"feature", "image", "row", "column", "response", "window"}
-    assert json.loads((out / "numbers.json").read_text())["objects"] == {}, "no boxes: only the figure and the cascade"
+    assert json.loads((out / "numbers.json").read_text())["objects"] == {}, (
+        "no boxes: only the figure and the cascade"
+    )
 
 
 def test_numbers_of_a_set_without_boxes_are_kept_without_a_row(made_up, tmp_path, capsys):
-    words = ["saliency", "x", "--image-set", "plain", "--images", "60", "--top", "20", "--fresh", "1"]
+    words = [
+        "saliency",
+        "x",
+        "--image-set",
+        "plain",
+        "--images",
+        "60",
+        "--top",
+        "20",
+        "--fresh",
+        "1",
+    ]
     assert cli.main([*words, "--record"]) == 0
     assert "there is no row to record" in capsys.readouterr().out
     kept = load_saliency("squares")
@@ -377,11 +471,30 @@ def test_numbers_of_a_set_without_boxes_are_kept_without_a_row(made_up, tmp_path
 
 @pytest.mark.parametrize(
     "words",
-    [["--layer", "2"], ["--features", "99"], ["--features", "0"], ["--images", "5"], ["--top", "61", "--images", "70"],
-     ["--top", "500", "--images", "60"], ["--fresh", "0"], ["--seed", "-1"]],
-)  # fmt: skip
+    [
+        ["--layer", "2"],
+        ["--features", "99"],
+        ["--features", "0"],
+        ["--images", "5"],
+        ["--top", "61", "--images", "70"],
+        ["--top", "500", "--images", "60"],
+        ["--fresh", "0"],
+        ["--seed", "-1"],
+    ],
+)
 def test_mistakes_get_one_sentence(made_up, words, capsys, tmp_path):
-    base = ["saliency", "x", "--image-set", "plain", "--images", "60", "--top", "20", "--fresh", "1"]
+    base = [
+        "saliency",
+        "x",
+        "--image-set",
+        "plain",
+        "--images",
+        "60",
+        "--top",
+        "20",
+        "--fresh",
+        "1",
+    ]
     assert cli.main([*base, *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "saliency").exists()
 
@@ -395,7 +508,9 @@ def test_other_networks_and_objects_are_refused(capsys, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="dense"):
         check_network(new_discriminator(dense))
     with pytest.raises(UserError, match="without classes"):
-        check_network(new_discriminator(ModelConfig(image_size=(16, 16), base_width=4, num_classes=3)))
+        check_network(
+            new_discriminator(ModelConfig(image_size=(16, 16), base_width=4, num_classes=3))
+        )
     with pytest.raises(UserError, match="boxes of square, but not of bed"):
         boxes.boxes_in(squares(20, 0), ("bed",))
     assert boxes.boxes_in(squares(20, 0, boxed=False), ("bed",)) == {}

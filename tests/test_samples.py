@@ -10,7 +10,14 @@ from PIL import Image
 
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded, write_grid, write_separately
+from dcgan_lib.models.sampling import (
+    from_u8,
+    generate_u8,
+    sample_latents,
+    seeded,
+    write_grid,
+    write_separately,
+)
 from dcgan_lib.training import checkpoints
 from dcgan_lib.training.checkpoints import draw
 from dcgan_lib.training.step import make_gan
@@ -43,8 +50,13 @@ def class_run(tmp_path_factory):
 
 def judge(folder, pictures_u8, labels=None):
     """Return the discriminator's logit of each picture, computed one by one."""
-    network, model = checkpoints.load_discriminator(folder), checkpoints.load_config(folder)[0].model
-    labels = [None] * len(pictures_u8) if labels is None else [torch.tensor([label]) for label in labels]
+    network, model = (
+        checkpoints.load_discriminator(folder),
+        checkpoints.load_config(folder)[0].model,
+    )
+    labels = (
+        [None] * len(pictures_u8) if labels is None else [torch.tensor([label]) for label in labels]
+    )
     with torch.no_grad():
         return np.array(
             [
@@ -76,7 +88,9 @@ def test_best_of_keeps_the_highest_logits_best_first(plain_run):
 def test_best_of_judges_each_picture_with_its_own_label(class_run):
     everything = draw(class_run, 20, seed=1)
     logits = judge(class_run, everything, [number % 3 for number in range(20)])
-    np.testing.assert_array_equal(draw(class_run, 5, seed=1, best_of=4), everything[np.argsort(-logits)[:5]])
+    np.testing.assert_array_equal(
+        draw(class_run, 5, seed=1, best_of=4), everything[np.argsort(-logits)[:5]]
+    )
     wrong = judge(class_run, everything, [0] * 20)
     assert list(np.argsort(-wrong)[:5]) != list(np.argsort(-logits)[:5])
 
@@ -140,7 +154,10 @@ def test_classes_and_files_that_are_not_there_are_named(class_run, tmp_path):
 
 def numbered(num, channels=3):
     """Return pictures of one value each, never white, and never the same as a neighbour."""
-    return np.ones((num, channels, 12, 8), np.uint8) * np.arange(1, num + 1, dtype=np.uint8)[:, None, None, None]
+    return (
+        np.ones((num, channels, 12, 8), np.uint8)
+        * np.arange(1, num + 1, dtype=np.uint8)[:, None, None, None]
+    )
 
 
 @pytest.mark.parametrize("columns", [None, 1, 3, 50])
@@ -173,7 +190,9 @@ def test_separate_files_hold_the_very_pixels(tmp_path, channels):
         with Image.open(path) as image:
             assert image.mode == ("L" if channels == 1 else "RGB")
             pixels = np.asarray(image)
-        np.testing.assert_array_equal(pixels, picture[0] if channels == 1 else picture.transpose(1, 2, 0))
+        np.testing.assert_array_equal(
+            pixels, picture[0] if channels == 1 else picture.transpose(1, 2, 0)
+        )
 
 
 def test_files_that_cannot_be_written_are_named(tmp_path):

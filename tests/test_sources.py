@@ -28,7 +28,9 @@ def root(tmp_path, monkeypatch):
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("DCGAN_DATA", str(folder))
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # power cuts are not what is tested here
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: None
+    )  # power cuts are not what is tested here
     return folder
 
 
@@ -42,7 +44,10 @@ def accept_any_sum(monkeypatch, module: str) -> None:
 
     Only the comparison is replaced, and only here: the library runs torchvision's own.
     """
-    monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", lambda path, md5=None: os.path.isfile(path))
+    monkeypatch.setattr(
+        f"torchvision.datasets.{module}.check_integrity",
+        lambda path, md5=None: os.path.isfile(path),
+    )
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -60,7 +65,9 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
 
 def write_idx(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes())
+    path.write_bytes(
+        struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+    )
 
 
 def make_mnist(folder: Path, num_train: int = 30, num_test: int = 10) -> np.ndarray:
@@ -76,7 +83,9 @@ def make_mnist(folder: Path, num_train: int = 30, num_test: int = 10) -> np.ndar
 def test_mnist_and_its_splits(root, monkeypatch, name, folder):
     images = make_mnist(root / folder / "raw")
     shorten(monkeypatch, name, train={"train": (0, 20), "validation": (20, 30)})
-    train, validation, test = (load_image_set(name, split) for split in ("train", "validation", "test"))
+    train, validation, test = (
+        load_image_set(name, split) for split in ("train", "validation", "test")
+    )
     for found, rows in ((train, slice(20)), (validation, slice(20, 30)), (test, slice(30, None))):
         np.testing.assert_array_equal(found.images_u8[:, 0], images[rows])
         np.testing.assert_array_equal(found.labels, np.arange(40)[rows] % 10)
@@ -88,10 +97,20 @@ def test_mnist_and_its_splits(root, monkeypatch, name, folder):
 
 
 def test_published_splits_have_the_published_sizes():
-    sizes = {name: {split: span for part in s.parts.values() for split, span in part.items()}
-             for name, s in public.PUBLIC_SETS.items()}  # fmt: skip
-    assert sizes["mnist"] == {"train": (0, 50_000), "validation": (50_000, 60_000), "test": (0, None)}
-    assert sizes["cifar10"] == {"train": (0, 45_000), "validation": (45_000, 50_000), "test": (0, None)}
+    sizes = {
+        name: {split: span for part in s.parts.values() for split, span in part.items()}
+        for name, s in public.PUBLIC_SETS.items()
+    }
+    assert sizes["mnist"] == {
+        "train": (0, 50_000),
+        "validation": (50_000, 60_000),
+        "test": (0, None),
+    }
+    assert sizes["cifar10"] == {
+        "train": (0, 45_000),
+        "validation": (45_000, 50_000),
+        "test": (0, None),
+    }
     assert sizes["svhn"]["validation"] == (63_257, 73_257) and "extra" in sizes["svhn"]
     assert sizes["digits"]["test"] == (1437, None)
 
@@ -170,7 +189,10 @@ def test_svhn(root, monkeypatch, place):
     folder = root / place
     folder.mkdir(exist_ok=True)
     for part, rows in (("train", slice(12)), ("test", slice(12, 20)), ("extra", slice(20, None))):
-        stored = {"X": images[rows].transpose(1, 2, 3, 0), "y": np.where(labels[rows] == 0, 10, labels[rows])[:, None]}
+        stored = {
+            "X": images[rows].transpose(1, 2, 3, 0),
+            "y": np.where(labels[rows] == 0, 10, labels[rows])[:, None],
+        }
         scipy_io.savemat(folder / f"{part}_32x32.mat", stored)
     with pytest.raises(UserError, match=r"SVHN.*was not found, or is damaged"):
         load_image_set("svhn")
@@ -200,12 +222,20 @@ def make_celeba(root: Path) -> list[np.ndarray]:
     rows = [[1 if (at >> bit) & 1 else -1 for bit in range(3)] for at in range(9)]
 
     def table(rows: list, header: str = "") -> str:
-        return header + "".join(f"{name}  {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
+        return header + "".join(
+            f"{name}  {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True)
+        )
 
     (folder / "list_attr_celeba.txt").write_text(table(rows, f"9\n{' '.join(attributes)} \n"))
     (folder / "identity_CelebA.txt").write_text(table([[100 + at] for at in range(9)]))
-    (folder / "list_bbox_celeba.txt").write_text(table([[1, 2, 3, 4]] * 9, "9\nimage_id x_1 y_1 width height\n"))
-    points = " ".join(f"{part}_{axis}" for part in ("lefteye", "righteye", "nose", "left", "right") for axis in "xy")
+    (folder / "list_bbox_celeba.txt").write_text(
+        table([[1, 2, 3, 4]] * 9, "9\nimage_id x_1 y_1 width height\n")
+    )
+    points = " ".join(
+        f"{part}_{axis}"
+        for part in ("lefteye", "righteye", "nose", "left", "right")
+        for axis in "xy"
+    )
     (folder / "list_landmarks_align_celeba.txt").write_text(table([[5] * 10] * 9, f"9\n{points}\n"))
     (folder / "list_eval_partition.txt").write_text(table([[0]] * 5 + [[1]] * 2 + [[2]] * 2))
     return pictures
@@ -216,8 +246,15 @@ def test_celeba(root, monkeypatch):
     with pytest.raises(UserError, match=r"CelebA.*was not found, or is damaged"):
         load_image_set("celeba")
     accept_any_sum(monkeypatch, "celeba")
-    found = {split: load_image_set("celeba", split, image_size=32) for split in ("train", "validation", "test")}
-    assert {split: len(image_set) for split, image_set in found.items()} == {"train": 5, "validation": 2, "test": 2}
+    found = {
+        split: load_image_set("celeba", split, image_size=32)
+        for split in ("train", "validation", "test")
+    }
+    assert {split: len(image_set) for split, image_set in found.items()} == {
+        "train": 5,
+        "validation": 2,
+        "test": 2,
+    }
     for at in range(5):
         colour = found["train"].images_u8[at].reshape(3, -1).mean(axis=1)
         assert np.abs(colour - pictures[at][0, 0]).max() <= 3
@@ -241,7 +278,10 @@ def test_a_broken_picture_of_a_published_set_costs_itself_alone(root, monkeypatc
 def make_lsun(folder: Path, num: int, seed: int) -> list[np.ndarray]:
     lmdb = pytest.importorskip("lmdb")
     pictures = [noise(40, 56, 3, seed=seed + at) for at in range(num)]
-    with lmdb.open(str(folder), map_size=1 << 24) as database, database.begin(write=True) as writing:
+    with (
+        lmdb.open(str(folder), map_size=1 << 24) as database,
+        database.begin(write=True) as writing,
+    ):
         for at, picture in enumerate(pictures):
             writing.put(f"{at:08x}".encode(), encoded(picture, "WEBP", lossless=True))
     return pictures
@@ -254,11 +294,16 @@ def test_lsun_bedrooms_as_torchvision_reads_them(root, tmp_path, monkeypatch, pl
     make_lsun(root / place / "bedroom_val_lmdb", 3, seed=50)
     monkeypatch.chdir(tmp_path)
     found = load_image_set("lsun-bedrooms", image_size=40)
-    assert not list(tmp_path.glob("_cache_*")) and len(load_image_set("lsun-bedrooms", "validation")) == 3
+    assert (
+        not list(tmp_path.glob("_cache_*"))
+        and len(load_image_set("lsun-bedrooms", "validation")) == 3
+    )
     from torchvision.datasets import LSUN
 
     theirs = LSUN(str(root / place), classes=["bedroom_train"])
-    assert list(tmp_path.glob("_cache_*")), "torchvision no longer drops its keys here: read through it again"
+    assert list(tmp_path.glob("_cache_*")), (
+        "torchvision no longer drops its keys here: read through it again"
+    )
     assert len(theirs) == len(found) == 7
     for at, picture in enumerate(pictures):
         np.testing.assert_array_equal(np.asarray(theirs[at][0]), picture)
@@ -285,14 +330,24 @@ def test_an_lsun_folder_without_a_database_is_told(root):
 def make_imagenet(folder: Path) -> None:
     scipy_io = pytest.importorskip("scipy.io")
     wnids, words = ["n02", "n01"], ["crane, machine", "crane, bird"]
-    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
+    kind = [
+        ("ILSVRC2012_ID", "O"),
+        ("WNID", "O"),
+        ("words", "O"),
+        ("gloss", "O"),
+        ("num_children", "O"),
+    ]
     synsets = np.array(
-        [(at + 1, wnids[at], words[at], "", 0) for at in range(2)] + [(3, "n9", "all", "", 2)], dtype=kind
+        [(at + 1, wnids[at], words[at], "", 0) for at in range(2)] + [(3, "n9", "all", "", 2)],
+        dtype=kind,
     )
     kit, meta = io.BytesIO(), io.BytesIO()
     scipy_io.savemat(meta, {"synsets": synsets})
     with tarfile.open(fileobj=kit, mode="w:gz") as archive:
-        for name, raw in (("meta.mat", meta.getvalue()), ("ILSVRC2012_validation_ground_truth.txt", b"2\n1\n")):
+        for name, raw in (
+            ("meta.mat", meta.getvalue()),
+            ("ILSVRC2012_validation_ground_truth.txt", b"2\n1\n"),
+        ):
             member = tarfile.TarInfo(f"ILSVRC2012_devkit_t12/data/{name}")
             member.size = len(raw)
             archive.addfile(member, io.BytesIO(raw))
@@ -312,7 +367,10 @@ def test_imagenet(root, monkeypatch):
         load_image_set("imagenet")
     accept_any_sum(monkeypatch, "imagenet")
     train, validation = load_image_set("imagenet"), load_image_set("imagenet", "validation")
-    assert train.class_names == ("n01 crane", "n02 crane") and train.labels.tolist() == [0] * 4 + [1] * 4
+    assert (
+        train.class_names == ("n01 crane", "n02 crane")
+        and train.labels.tolist() == [0] * 4 + [1] * 4
+    )
     assert train.image_size == (32, 32) and len(validation) == 4
     means = train.images_u8.reshape(8, -1).mean(axis=1)
     np.testing.assert_allclose(means, [0, 40, 80, 120, 100, 140, 180, 220], atol=2)
@@ -325,7 +383,11 @@ def test_imagenet(root, monkeypatch):
 def test_a_missing_set_says_how_to_get_it(root, name):
     if name == "lsun-bedrooms":
         pytest.importorskip("lmdb")
-    how = public.PUBLIC_SETS[name].page if not public.PUBLIC_SETS[name].can_download else f"'{name}', download=True"
+    how = (
+        public.PUBLIC_SETS[name].page
+        if not public.PUBLIC_SETS[name].can_download
+        else f"'{name}', download=True"
+    )
     with pytest.raises(UserError) as told:
         load_image_set(name)
     assert how in str(told.value) and str(root) in str(told.value) and "\n" not in str(told.value)
@@ -383,13 +445,17 @@ def test_digits_come_with_scikit_learn(root):
     np.testing.assert_array_equal(found.labels, digits.target)
     parts = [load_image_set("digits", split) for split in ("train", "validation", "test")]
     assert [len(part) for part in parts] == [1257, 180, 360]
-    assert found.images_u8.max() == 255 and load_image_set("digits", image_size=16, num_images=9).image_size == (16, 16)
+    assert found.images_u8.max() == 255 and load_image_set(
+        "digits", image_size=16, num_images=9
+    ).image_size == (16, 16)
 
 
 # ---- folders ----
 
 
-def make_folder(folder: Path, num: int = 40, side: int = 20, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+def make_folder(
+    folder: Path, num: int = 40, side: int = 20, classes: tuple[str, ...] = ("cat", "dog")
+) -> Path:
     for at in range(num):
         path = folder / classes[at % len(classes)] / f"{at}_age{18 + at}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -407,8 +473,13 @@ def test_a_folder_by_name_and_by_path(root, tmp_path):
     held = load_image_set("pets", "validation", image_size=20)
     assert named.name == by_path.name == "pets" and named.class_names == ("cat", "dog")
     assert len(named) + len(held) == 40 and len(held) and len(by_path) < 25 + 1
-    assert isinstance(named.images_u8, np.memmap) and len(load_image_set("pets", "all", image_size=20)) == 40
-    assert str(tmp_path) not in str(by_path.card)  # a card may be published; a machine's paths may not
+    assert (
+        isinstance(named.images_u8, np.memmap)
+        and len(load_image_set("pets", "all", image_size=20)) == 40
+    )
+    assert str(tmp_path) not in str(
+        by_path.card
+    )  # a card may be published; a machine's paths may not
     with pytest.raises(UserError, match="has the splits train, validation, all"):
         load_image_set("pets", "test", image_size=20)
 
@@ -427,7 +498,9 @@ def test_the_cache_moves_with_the_data_folder(root, tmp_path, monkeypatch):
     load_image_set("pets", image_size=20)
     root.rename(tmp_path / "moved")
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "moved"))
-    monkeypatch.setattr("dcgan_lib.data.prepare.stream", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr(
+        "dcgan_lib.data.prepare.stream", lambda *_, **__: pytest.fail("decoded again")
+    )
     load_image_set("pets", image_size=20)
 
 
@@ -442,11 +515,18 @@ def test_ages_and_sexes_of_faces64(root):
 def test_train_and_val_folders_are_taken_at_their_word(root):
     make_folder(root / "pets" / "train", num=10)
     make_folder(root / "pets" / "val", num=4)
-    train, validation = (load_image_set("pets", split, image_size=20) for split in ("train", "validation"))
-    assert (len(train), len(validation)) == (10, 4) and train.class_names == validation.class_names == ("cat", "dog")
+    train, validation = (
+        load_image_set("pets", split, image_size=20) for split in ("train", "validation")
+    )
+    assert (len(train), len(validation)) == (
+        10,
+        4,
+    ) and train.class_names == validation.class_names == ("cat", "dog")
     with pytest.raises(UserError, match="has the splits train, validation"):
         load_image_set("pets", "test", image_size=20)
-    make_folder(root / "rails", num=10, classes=("train", "tram"))  # a class that happens to be called train
+    make_folder(
+        root / "rails", num=10, classes=("train", "tram")
+    )  # a class that happens to be called train
     assert load_image_set("rails", "all", image_size=20).class_names == ("train", "tram")
 
 
@@ -467,7 +547,9 @@ def test_a_prepared_set_by_name_and_by_path(root, tmp_path):
 
 def test_splits_are_views_where_they_touch(tmp_path):
     spans = {"train": [0, 5], "validation": [5, 8], "test": [8, 10]}
-    whole = ImageSet(name="s", images_u8=noise(10, 1, 2, 2), card={"splits": spans}).save(tmp_path / "s")
+    whole = ImageSet(name="s", images_u8=noise(10, 1, 2, 2), card={"splits": spans}).save(
+        tmp_path / "s"
+    )
     assert np.shares_memory(choose_split(whole, "train+validation").images_u8, whole.images_u8)
     far = choose_split(whole, "train+test")
     np.testing.assert_array_equal(far.images_u8, whole.images_u8[[0, 1, 2, 3, 4, 8, 9]])
@@ -478,7 +560,9 @@ def test_splits_are_views_where_they_touch(tmp_path):
 
 
 def test_random_subsets_are_stable_and_differ_by_seed(root):
-    first, again, other = (load_image_set("digits", num_images=100, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        load_image_set("digits", num_images=100, seed=seed) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first.images_u8, again.images_u8)
     assert not np.array_equal(first.images_u8, other.images_u8)
     assert set(first.labels) == set(range(10)) and first.card["cut_from"]["images"] == 1797
@@ -539,7 +623,9 @@ def test_boxes_follow_the_pixels(drawn):
     np.testing.assert_array_equal(boxes[1], [4, 8, 12, 16])
     assert np.isnan(boxes[0]).all()
     whole = load_image_set("rooms", num_images=3)
-    np.testing.assert_array_equal(resized(whole, (32, 64)).attributes["lamp_box"][1], [8, 0, 24, 16])
+    np.testing.assert_array_equal(
+        resized(whole, (32, 64)).attributes["lamp_box"][1], [8, 0, 24, 16]
+    )
 
 
 @pytest.mark.parametrize("name", ["rooms", "portraits", "street-digits"])
@@ -572,10 +658,16 @@ def test_real_cifar10(root):
 def test_real_faces_are_kept_bit_for_bit(root):
     source = Path(REAL).resolve() / "faces64"
     found = prepare(source, "some", limit=200)
-    assert len(found) == 200 and found.attributes["age"].min() >= 18 and found.card["report"]["refused"] == {}
+    assert (
+        len(found) == 200
+        and found.attributes["age"].min() >= 18
+        and found.card["report"]["refused"] == {}
+    )
     kept = json.loads((root / "prepared" / "some" / "report.json").read_text())["kept"]
     for name, image_u8 in zip(kept, found.images_u8, strict=True):
-        np.testing.assert_array_equal(image_u8, np.asarray(Image.open(source / name)).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            image_u8, np.asarray(Image.open(source / name)).transpose(2, 0, 1)
+        )
 
 
 @pytest.mark.real_data("smiles64")

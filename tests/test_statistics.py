@@ -5,10 +5,17 @@ import pytest
 from scipy import stats
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval, wilson_interval
+from dcgan_lib.evaluation.statistics import (
+    Estimate,
+    bootstrap_interval,
+    mean_interval,
+    wilson_interval,
+)
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 1), (37, 100), (9_950, 10_000)])
+@pytest.mark.parametrize(
+    ("successes", "n"), [(0, 10), (10, 10), (1, 1), (37, 100), (9_950, 10_000)]
+)
 def test_wilson_is_scipys(successes, n):
     expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
     share, low, high = wilson_interval(successes, n)

@@ -19,7 +19,9 @@ def linear_accuracy(x_nd, y_n, num_train, ridge):
     x_nd = x_nd.reshape(len(x_nd), -1).astype(np.float64)
     x_nd = (x_nd - x_nd[:num_train].mean(0)) / (x_nd[:num_train].std() + 1e-9)
     train, held = x_nd[:num_train], x_nd[num_train:]
-    weights = np.linalg.solve(train @ train.T + ridge * np.eye(num_train), np.eye(10)[y_n[:num_train]] - 0.1)
+    weights = np.linalg.solve(
+        train @ train.T + ridge * np.eye(num_train), np.eye(10)[y_n[:num_train]] - 0.1
+    )
     return ((held @ train.T @ weights).argmax(1) == y_n[num_train:]).mean()
 
 
@@ -50,7 +52,9 @@ def test_labels_and_fonts_are_balanced_and_independent(many):
         counts, share = np.bincount(values, minlength=kinds), 1 / kinds
         assert len(counts) == kinds
         assert np.abs(counts - num * share).max() < 4.5 * np.sqrt(num * share * (1 - share))
-    correlation = np.corrcoef([many.labels, many.attributes["font"], many.attributes["contrast"]]) - np.eye(3)
+    correlation = np.corrcoef(
+        [many.labels, many.attributes["font"], many.attributes["contrast"]]
+    ) - np.eye(3)
     assert np.abs(correlation).max() < 4.5 / np.sqrt(num)
 
 

@@ -40,8 +40,14 @@ from dcgan_lib.models.dcgan import Discriminator
 
 TINY = ModelConfig(image_size=(8, 8), num_channels=1, base_width=8, num_stages=1)
 GOOD = Settings(
-    learning_rate=5e-3, beta1=0.9, weight_decay=1e-2, dropout=0.1, augment=False, batch_size=32, epochs=8
-)  # fmt: skip
+    learning_rate=5e-3,
+    beta1=0.9,
+    weight_decay=1e-2,
+    dropout=0.1,
+    augment=False,
+    batch_size=32,
+    epochs=8,
+)
 COMMAND = "dcgan search --set mnist --trials 64 --record table2.supervised:mnist"
 
 
@@ -53,8 +59,12 @@ def digits():
 def test_the_body_is_the_discriminator_s():
     config = replace(recipe("paper-svhn").config.model, base_width=4)
     network, rival = SupervisedCnn(config, 10, 0.5).eval(), Discriminator(config).eval()
-    body = {name: value for name, value in rival.state_dict().items() if not name.startswith("head.")}
-    network.load_state_dict(body | {"head.1.weight": torch.zeros(10, rival.head.in_features)})  # strict: nothing else
+    body = {
+        name: value for name, value in rival.state_dict().items() if not name.startswith("head.")
+    }
+    network.load_state_dict(
+        body | {"head.1.weight": torch.zeros(10, rival.head.in_features)}
+    )  # strict: nothing else
     x_bchw = torch.rand(3, 3, 32, 32) * 2 - 1
     for ours, theirs in zip(network.features(x_bchw), rival.features(x_bchw), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -85,13 +95,17 @@ def test_settings_depend_on_the_seed_and_the_trial_alone():
         else:
             assert stats.kstest(found, values.cdf).pvalue > 1e-3
         assert name in describe_space()
-    assert describe_space().splitlines()[0].split(maxsplit=1)[1] == "log-uniform from 0.0001 to 0.01"
+    assert (
+        describe_space().splitlines()[0].split(maxsplit=1)[1] == "log-uniform from 0.0001 to 0.01"
+    )
 
 
 def test_labels_are_drawn_evenly(digits):
     train, _ = digits
     drawn, again, other = (draw_labelled(train, 100, seed) for seed in ([0, 1], [0, 1], [0, 2]))
-    assert (np.bincount(drawn.labels) == 10).all() and len(np.unique(drawn.images_u8, axis=0)) == 100
+    assert (np.bincount(drawn.labels) == 10).all() and len(
+        np.unique(drawn.images_u8, axis=0)
+    ) == 100
     np.testing.assert_array_equal(drawn.images_u8, again.images_u8)
     assert not np.array_equal(drawn.images_u8, other.images_u8)
 
@@ -110,9 +124,16 @@ def test_training_learns_from_right_labels_only_and_repeats_itself(digits):
     labelled = draw_labelled(train, 300, 0)
     network, epoch = train_supervised(labelled, validation, TINY, GOOD, seed=1)
     wrong = wrong_answers(network, validation)
-    assert wrong.shape == (180,) and wrong.mean() < 0.2 and 1 <= epoch <= GOOD.epochs and not network.training
+    assert (
+        wrong.shape == (180,)
+        and wrong.mean() < 0.2
+        and 1 <= epoch <= GOOD.epochs
+        and not network.training
+    )
     again, _ = train_supervised(labelled, validation, TINY, GOOD, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True)
+    )
     shuffled = replace(labelled, labels=np.random.default_rng(0).permutation(labelled.labels))
     lost, _ = train_supervised(shuffled, validation, TINY, GOOD, seed=1)
     assert wrong_answers(lost, validation).mean() > 0.6
@@ -128,7 +149,11 @@ def test_the_epoch_with_the_least_validation_error_is_kept(digits, monkeypatch):
     monkeypatch.setattr(supervised, "wrong_answers", judged)
     labelled = draw_labelled(digits[0], 50, 0)
     network, epoch = train_supervised(labelled, digits[1], TINY, replace(GOOD, epochs=24), seed=0)
-    assert epoch == 2 and torch.equal(network.head[1].weight, met[1]) and not torch.equal(met[1], met[2])
+    assert (
+        epoch == 2
+        and torch.equal(network.head[1].weight, met[1])
+        and not torch.equal(met[1], met[2])
+    )
     assert len(met) == 2 + supervised.PATIENCE, "it stops when it no longer gets better"
 
 
@@ -143,12 +168,16 @@ def test_batch_norm_forgets_where_it_began(digits):
 def test_only_photographs_are_mirrored(name, mirrored):
     images = np.zeros((64, 1, 32, 32), np.uint8)
     images[..., 24:] = 255  # bright on the right
-    labelled = ImageSet(name=name, images_u8=images, labels=np.zeros(64, np.int64), class_names=("one",))
+    labelled = ImageSet(
+        name=name, images_u8=images, labels=np.zeros(64, np.int64), class_names=("one",)
+    )
     settings = replace(GOOD, augment=True, batch_size=64)
     ((x_u8, _),) = _minibatches(labelled, settings, np.random.default_rng(0))
     bright_left = (x_u8[..., 0] > 0).flatten(1).any(1)
     assert bool(bright_left.any()) == mirrored and len(x_u8.unique(dim=0)) > 1
-    ((plain, _),) = _minibatches(labelled, replace(settings, augment=False), np.random.default_rng(0))
+    ((plain, _),) = _minibatches(
+        labelled, replace(settings, augment=False), np.random.default_rng(0)
+    )
     assert len(plain.unique(dim=0)) == 1
 
 
@@ -159,7 +188,17 @@ def options(tmp_path, monkeypatch):
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(SPACE, "epochs", [1])
-    words = ["search", "--set", "digits", "--recipe", "mnist", "--base-width", "2", "--num-labels", "50"]
+    words = [
+        "search",
+        "--set",
+        "digits",
+        "--recipe",
+        "mnist",
+        "--base-width",
+        "2",
+        "--num-labels",
+        "50",
+    ]
     return [*words, "--draws", "2", "--device", "cpu"]
 
 
@@ -189,9 +228,13 @@ def test_a_search_that_is_stopped_goes_on_with_its_trial(options, tmp_path, monk
     assert cli.main([*options, "--trials", "4", "--run-dir", "broken"]) == 130
     assert len(read_trials(tmp_path / "broken")) == 2
     with (tmp_path / "broken" / "trials.jsonl").open("a") as file:
-        file.write('{"trial": 2, "settings": {"learn')  # what a full disk or a lost machine may leave
+        file.write(
+            '{"trial": 2, "settings": {"learn'
+        )  # what a full disk or a lost machine may leave
     assert cli.main([*options, "--trials", "4", "--run-dir", "broken"]) == 0
-    assert calls[2] == calls[3] and len(calls) == 7, "only the trial that was stopped is run again; then two draws"
+    assert calls[2] == calls[3] and len(calls) == 7, (
+        "only the trial that was stopped is run again; then two draws"
+    )
     assert timeless(read_trials(tmp_path / "broken")) == timeless(read_trials(tmp_path / "whole"))
     assert "going on in broken: 2 trials are done" in capsys.readouterr().out
 
@@ -199,7 +242,10 @@ def test_a_search_that_is_stopped_goes_on_with_its_trial(options, tmp_path, monk
 def test_minutes_end_a_search_between_trials(options, tmp_path, capsys):
     assert cli.main([*options, "--trials", "3", "--run-dir", "short", "--minutes", "0"]) == 0
     assert "1 of 3 trials are done" in capsys.readouterr().out
-    assert len(read_trials(tmp_path / "short")) == 1 and not (tmp_path / "short" / "draws.jsonl").exists()
+    assert (
+        len(read_trials(tmp_path / "short")) == 1
+        and not (tmp_path / "short" / "draws.jsonl").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,14 +259,19 @@ def test_minutes_end_a_search_between_trials(options, tmp_path, capsys):
         (["--run-dir", "two", "--seed", "-1"], "the seed must be at least 0"),
         (["--run-dir", "two", "--set", "rooms"], "the images of rooms have no classes to learn"),
         (["--run-dir", "two", "--record", "table2.supervised:mnist"], "table2.supervised:digits"),
-        (["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "8"], "64 trials"),
+        (
+            ["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "8"],
+            "64 trials",
+        ),
         (
             ["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "64"],
             "1,000 labels, but these are 50",
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused_before_it_begins(options, words, told, capsys, monkeypatch):
+def test_what_cannot_be_searched_is_refused_before_it_begins(
+    options, words, told, capsys, monkeypatch
+):
     monkeypatch.setitem(drawn_sets.NUM_DRAWN, "train", 20)  # of rooms, which have no labels
     assert cli.main([*options, "--trials", "1", "--run-dir", "one"]) == 0
     assert cli.main([*options, "--trials", "1", *words]) == 2
@@ -232,7 +283,9 @@ def test_test_images_are_opened_for_the_ledger_alone_and_once(options, tmp_path,
     opened = []
     load = held_out.load_image_set
     monkeypatch.setattr(
-        held_out, "load_image_set", lambda name, split, **named: opened.append(split) or load(name, split, **named)
+        held_out,
+        "load_image_set",
+        lambda name, split, **named: opened.append(split) or load(name, split, **named),
     )
     search, folder = Search("digits", "mnist", 2, 50), tmp_path / "run"
     best = best_trial(list(module.run_trials(search, folder, 2)))
@@ -241,9 +294,13 @@ def test_test_images_are_opened_for_the_ledger_alone_and_once(options, tmp_path,
     with search.splits.test_for("table2.supervised:digits", root=tmp_path) as test:
         tested = module.repeat_best(search, folder, best, 2, test=test)
     assert opened.count("test") == 1 and all(0 < line["test_error"] <= 100 for line in tested)
-    assert [line["validation_error"] for line in tested] == [line["validation_error"] for line in plain]
+    assert [line["validation_error"] for line in tested] == [
+        line["validation_error"] for line in plain
+    ]
     monkeypatch.setattr(module, "train_supervised", None)
-    assert module.repeat_best(search, folder, best, 2, test=test) == tested, "nothing is trained or tested again"
+    assert module.repeat_best(search, folder, best, 2, test=test) == tested, (
+        "nothing is trained or tested again"
+    )
 
 
 def test_tested_draws_of_another_trial_are_kept(options, tmp_path):
@@ -268,13 +325,17 @@ def recording(options, tmp_path, monkeypatch):
     return [*options, "--trials", "1", "--record", "table2.supervised:digits"]
 
 
-def test_a_recorded_search_is_measured_again_only_on_purpose(recording, tmp_path, monkeypatch, capsys):
+def test_a_recorded_search_is_measured_again_only_on_purpose(
+    recording, tmp_path, monkeypatch, capsys
+):
     assert cli.main([*recording, "--run-dir", "first"]) == 0
     (row,) = [row for row in load_results(tmp_path / "ledger") if row.is_measured]
     monkeypatch.setattr(held_out, "_given_out", set())  # as in a later session
     other = [*recording, "--seed", "1", "--run-dir", "second"]
     assert cli.main(other) == 2
-    assert "--again" in capsys.readouterr().err and not Path("second").exists(), "refused before it begins"
+    assert "--again" in capsys.readouterr().err and not Path("second").exists(), (
+        "refused before it begins"
+    )
     assert [found for found in load_results(tmp_path / "ledger") if found.is_measured] == [row]
     assert cli.main([*other, "--again"]) == 0
     (changed,) = [found for found in load_results(tmp_path / "ledger") if found.is_measured]
@@ -293,9 +354,14 @@ def test_a_set_has_one_name(recording, tmp_path, monkeypatch):
     asked = []
     load = held_out.load_image_set
     monkeypatch.setattr(
-        held_out, "load_image_set", lambda *words, **named: asked.append(named["num_images"]) or load("digits")
+        held_out,
+        "load_image_set",
+        lambda *words, **named: asked.append(named["num_images"]) or load("digits"),
     )
-    assert Search("Street_Digits").image_set == "street-digits" and len(Search("street_digits").monitor) == 1_000
+    assert (
+        Search("Street_Digits").image_set == "street-digits"
+        and len(Search("street_digits").monitor) == 1_000
+    )
     assert asked == [None, 10_000]
     monkeypatch.setattr(held_out, "load_image_set", load)
     module.check_search_row("table2.supervised", Search("SVHN", num_labels=50), 1, COMMAND)
@@ -307,11 +373,23 @@ def test_a_set_has_one_name(recording, tmp_path, monkeypatch):
 
 def lines(errors, nearest=60.0):
     trials = [
-        {"trial": k, "settings": vars(GOOD), "epoch": 1, "validation_error": 40.0 + k, "seconds": 1.0}
+        {
+            "trial": k,
+            "settings": vars(GOOD),
+            "epoch": 1,
+            "validation_error": 40.0 + k,
+            "seconds": 1.0,
+        }
         for k in range(64)
     ]
     draws = [
-        {"draw": k, "validation_error": error, "test_error": error + 1, "neighbour_error": nearest, "seconds": 1.0}
+        {
+            "draw": k,
+            "validation_error": error,
+            "test_error": error + 1,
+            "neighbour_error": nearest,
+            "seconds": 1.0,
+        }
         for k, error in enumerate(errors)
     ]
     return trials, draws
@@ -324,24 +402,39 @@ def described(monkeypatch):
     return Search
 
 
-@pytest.mark.parametrize(("errors", "verdict"), [((40, 41, 42), "reproduced"), ((40, 60, 80), "not reproduced")])
+@pytest.mark.parametrize(
+    ("errors", "verdict"), [((40, 41, 42), "reproduced"), ((40, 60, 80), "not reproduced")]
+)
 def test_a_row_on_another_set_is_judged_against_neighbours(tmp_path, described, errors, verdict):
     where = {"num_tested": 100, "root": tmp_path}
-    row = record_search("table2.supervised:mnist", described("mnist"), *lines(errors), command=COMMAND, **where)
-    assert row.verdict == verdict and row.n == 3 and row.value == np.mean(errors) and row.data == "mnist, validation"
+    row = record_search(
+        "table2.supervised:mnist", described("mnist"), *lines(errors), command=COMMAND, **where
+    )
+    assert (
+        row.verdict == verdict
+        and row.n == 3
+        and row.value == np.mean(errors)
+        and row.data == "mnist, validation"
+    )
     assert "test error 42.00 %" in row.notes or verdict != "reproduced"
     assert "best of 64 trials had 40.00 %" in row.notes and load_results(tmp_path)
 
 
-@pytest.mark.parametrize(("errors", "verdict"), [((28, 29, 30), "reproduced"), ((48, 49, 50), "not reproduced")])
+@pytest.mark.parametrize(
+    ("errors", "verdict"), [((28, 29, 30), "reproduced"), ((48, 49, 50), "not reproduced")]
+)
 def test_the_paper_s_own_set_is_judged_by_its_number(tmp_path, described, errors, verdict):
     command = COMMAND.replace("mnist", "svhn")
     where = {"num_tested": 100, "root": tmp_path}
-    row = record_search("table2.supervised", described("svhn"), *lines(errors), command=command, **where)
+    row = record_search(
+        "table2.supervised", described("svhn"), *lines(errors), command=command, **where
+    )
     assert row.verdict == verdict and row.id == "table2.supervised"
 
 
 def test_the_recorded_command_is_understood():
-    command = cli.parse(["search", "--set", "mnist", "--base-width", "32", "--record", "table2.supervised:mnist"])
+    command = cli.parse(
+        ["search", "--set", "mnist", "--base-width", "32", "--record", "table2.supervised:mnist"]
+    )
     again = cli.parse(command._command().split()[1:])
     assert again == command

@@ -28,7 +28,9 @@ def make(num, num_features, num_classes=10, seed=0):
 def reference(x, labels, c, **more):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it must have converged
-        return LinearSVC(C=c, tol=1e-8, max_iter=100_000, random_state=0, **more).fit(x.astype(np.float64), labels)
+        return LinearSVC(C=c, tol=1e-8, max_iter=100_000, random_state=0, **more).fit(
+            x.astype(np.float64), labels
+        )
 
 
 def objectives(model, x, labels, c):
@@ -47,14 +49,18 @@ def test_objective_and_answers_are_those_of_linear_svc(num, num_features, dual, 
     np.testing.assert_allclose(objectives(ours, x, labels, c), expected, rtol=1e-4)
     np.testing.assert_allclose(ours.objective_, expected, rtol=1e-4)
     assert (ours.predict(held_out) == theirs.predict(held_out)).mean() >= 0.995
-    assert ours.score(held_out, answers) == pytest.approx(theirs.score(held_out, answers), abs=0.005)
+    assert ours.score(held_out, answers) == pytest.approx(
+        theirs.score(held_out, answers), abs=0.005
+    )
 
 
 @pytest.mark.parametrize("c", [1, 100])
 def test_a_weak_regulariser_gives_the_same_too(c):
     x, labels = make(1500, 20, num_classes=4)
     theirs = reference(x, labels, c, dual=False)
-    np.testing.assert_allclose(L2SVM(c).fit(x, labels).objective_, objectives(theirs, x, labels, c), rtol=1e-4)
+    np.testing.assert_allclose(
+        L2SVM(c).fit(x, labels).objective_, objectives(theirs, x, labels, c), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("c", [1e-6, 1e-3, 0.03])
@@ -64,17 +70,23 @@ def test_few_rows_give_the_same_compact_or_not(c, most, monkeypatch):
     x, labels = make(200, 500)
     held_out, _ = make(1_000, 500, seed=1)
     ours, theirs = L2SVM(c).fit(x, labels), reference(x, labels, c, dual=True)
-    np.testing.assert_allclose(objectives(ours, x, labels, c), objectives(theirs, x, labels, c), rtol=1e-4)
+    np.testing.assert_allclose(
+        objectives(ours, x, labels, c), objectives(theirs, x, labels, c), rtol=1e-4
+    )
     assert (ours.predict(held_out) == theirs.predict(held_out)).mean() >= 0.995
     assert isinstance(prepare(x), Compact if most else Sketched)
 
 
 def test_strong_directions_cost_no_passes_once_they_are_sketched(monkeypatch):
     rng = np.random.default_rng(0)
-    x = (rng.normal(size=(900, 30)) * 20 @ rng.normal(size=(30, 400)) + rng.normal(size=(900, 400))).astype(np.float32)
+    x = (
+        rng.normal(size=(900, 30)) * 20 @ rng.normal(size=(30, 400)) + rng.normal(size=(900, 400))
+    ).astype(np.float32)
     labels, passes, ended = rng.integers(0, 5, 900), [], []
     curvature = solver._Problem.curvature
-    monkeypatch.setattr(solver._Problem, "curvature", lambda *given: passes.append(1) or curvature(*given))
+    monkeypatch.setattr(
+        solver._Problem, "curvature", lambda *given: passes.append(1) or curvature(*given)
+    )
     for rank in (256, 0):
         prepared = prepare(x)
         prepared.sketch_fr = prepared.sketch_fr[:, -rank or 401 :]
@@ -97,7 +109,9 @@ def test_steps_that_are_not_enough_are_told():
     for tol in (1e-2, 1e-6):
         steps = L2SVM(1, tol=tol).fit(x, labels).n_iter_
         with warnings.catch_warnings(action="error"):
-            assert L2SVM(1, tol=tol, max_iter=steps).fit(x, labels).n_iter_ == steps, "as many as were taken are enough"
+            assert L2SVM(1, tol=tol, max_iter=steps).fit(x, labels).n_iter_ == steps, (
+                "as many as were taken are enough"
+            )
         with pytest.warns(ConvergenceWarning):
             L2SVM(1, tol=tol, max_iter=steps - 1).fit(x, labels)
 
@@ -132,9 +146,13 @@ def test_pieces_memory_maps_and_tensors_change_nothing(monkeypatch, tmp_path):
         mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            np.testing.assert_allclose(L2SVM(1e-3).fit(mapped, labels).objective_, whole.objective_, rtol=1e-5)
+            np.testing.assert_allclose(
+                L2SVM(1e-3).fit(mapped, labels).objective_, whole.objective_, rtol=1e-5
+            )
             assert (whole.predict(mapped) == whole.predict(x)).all()
-    np.testing.assert_allclose(L2SVM(1e-3).fit(torch.from_numpy(x), labels).objective_, whole.objective_, rtol=1e-5)
+    np.testing.assert_allclose(
+        L2SVM(1e-3).fit(torch.from_numpy(x), labels).objective_, whole.objective_, rtol=1e-5
+    )
 
 
 @pytest.mark.gpu

@@ -22,7 +22,15 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training import checkpoints, loop
 from dcgan_lib.training.checkpoints import read_metrics
-from dcgan_lib.training.loop import Batches, choose_device, draw_latents, draw_shifts, find_trouble, fit, identity
+from dcgan_lib.training.loop import (
+    Batches,
+    choose_device,
+    draw_latents,
+    draw_shifts,
+    find_trouble,
+    fit,
+    identity,
+)
 from dcgan_lib.training.step import (
     discriminator_loss,
     generate,
@@ -35,7 +43,9 @@ from dcgan_lib.training.step import (
 )
 
 MODEL = ModelConfig(image_size=(8, 8), num_channels=1, base_width=4, z_dim=6)
-CONFIG = TrainConfig(model=MODEL, batch_size=8, steps=12, log_every=4, sample_every=6, num_samples=9, save_seconds=0)
+CONFIG = TrainConfig(
+    model=MODEL, batch_size=8, steps=12, log_every=4, sample_every=6, num_samples=9, save_seconds=0
+)
 
 
 def tiny_set(num_images: int = 40, seed: int = 0) -> ImageSet:
@@ -73,11 +83,16 @@ def test_losses_are_binary_cross_entropy_on_logits():
 def test_alternate_trains_one_network_a_minibatch_generator_first():
     gan = make_gan(CONFIG)
     batches = Batches(tiny_set(), CONFIG, gan.device)
-    for step, (moved, still) in enumerate([("generator", "discriminator"), ("discriminator", "generator")]):
+    for step, (moved, still) in enumerate(
+        [("generator", "discriminator"), ("discriminator", "generator")]
+    ):
         before = {n: [p.clone() for p in getattr(gan, n).parameters()] for n in (moved, still)}
         train_step(gan, step, *batches(step), draw_latents(CONFIG, gan.device, step))
         changed = {
-            n: any(not torch.equal(p, q) for p, q in zip(before[n], getattr(gan, n).parameters(), strict=True))
+            n: any(
+                not torch.equal(p, q)
+                for p, q in zip(before[n], getattr(gan, n).parameters(), strict=True)
+            )
             for n in before
         }
         assert changed == {moved: True, still: False}
@@ -86,7 +101,9 @@ def test_alternate_trains_one_network_a_minibatch_generator_first():
 def test_same_batch_trains_both_and_leaves_the_discriminator_trainable():
     config = dataclasses.replace(CONFIG, schedule="same_batch", d_updates=2, g_updates=2)
     gan = make_gan(config)
-    record = train_step(gan, 0, *Batches(tiny_set(), config, gan.device)(0), draw_latents(config, gan.device, 0))
+    record = train_step(
+        gan, 0, *Batches(tiny_set(), config, gan.device)(0), draw_latents(config, gan.device, 0)
+    )
     assert all(getattr(record, f.name) is not None for f in dataclasses.fields(record))
     assert all(p.requires_grad for p in gan.discriminator.parameters())
 
@@ -100,12 +117,17 @@ def test_discriminator_update_matches_plain_autograd():
     for gan in (ours, wrong):
         update_discriminator(gan, x_bchw, generate(gan, z_bd))
     net = plain.discriminator
-    loss = -F.logsigmoid(net(x_bchw)).mean() - F.logsigmoid(-net(plain.generator(z_bd).detach())).mean()
+    loss = (
+        -F.logsigmoid(net(x_bchw)).mean()
+        - F.logsigmoid(-net(plain.generator(z_bd).detach())).mean()
+    )
     loss.backward()
     plain.d_optimizer.step()
     expected = torch.cat([p.flatten() for p in net.parameters()])
     close = [
-        torch.allclose(torch.cat([p.flatten() for p in g.discriminator.parameters()]), expected, atol=1e-6)
+        torch.allclose(
+            torch.cat([p.flatten() for p in g.discriminator.parameters()]), expected, atol=1e-6
+        )
         for g in (ours, wrong)
     ]
     assert close == [True, False]
@@ -115,7 +137,9 @@ def test_every_image_once_an_epoch_and_another_order_the_next():
     config = dataclasses.replace(CONFIG, batch_size=10)
     images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
     batches = Batches(ImageSet(name="numbered", images_u8=images), config, torch.device("cpu"))
-    numbers = [[round(float(v)) for v in (batches(step)[0][:, 0, 0, 0] + 1) * 127.5] for step in range(8)]
+    numbers = [
+        [round(float(v)) for v in (batches(step)[0][:, 0, 0, 0] + 1) * 127.5] for step in range(8)
+    ]
     assert sorted(chain(*numbers[:4])) == list(range(40)) == sorted(chain(*numbers[4:]))
     assert numbers[:4] != numbers[4:]
 
@@ -123,7 +147,8 @@ def test_every_image_once_an_epoch_and_another_order_the_next():
 def test_a_mirrored_batch_shows_about_half_of_its_images_reversed():
     image_set = tiny_set()
     plain, mirrored = (
-        Batches(image_set, dataclasses.replace(CONFIG, mirror=on), torch.device("cpu")) for on in (False, True)
+        Batches(image_set, dataclasses.replace(CONFIG, mirror=on), torch.device("cpu"))
+        for on in (False, True)
     )
     reversed_, kept = 0, 0
     for step in range(4 * plain.per_epoch):
@@ -155,12 +180,20 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, schedule, precision):
 
 def test_a_restored_state_lies_in_memory_as_it_did(tmp_path):
     """Two stages of colour: with fewer, every layout of a convolution's weights is the same."""
-    config = dataclasses.replace(CONFIG, model=ModelConfig(image_size=(16, 16), base_width=4, z_dim=6))
+    config = dataclasses.replace(
+        CONFIG, model=ModelConfig(image_size=(16, 16), base_width=4, z_dim=6)
+    )
     gan, restored = make_gan(config), make_gan(dataclasses.replace(config, seed=1))
     x_bchw = torch.rand(8, 3, 16, 16, generator=seeded(0)) * 2 - 1
 
     def step(which, number: int) -> None:
-        train_step(which, number, x_bchw, None, lambda turn: sample_latents(8, config.model, seeded(9 * number + turn)))
+        train_step(
+            which,
+            number,
+            x_bchw,
+            None,
+            lambda turn: sample_latents(8, config.model, seeded(9 * number + turn)),
+        )
 
     def layouts(which) -> list[tuple[int, ...]]:
         entries = chain(which.g_optimizer.state.values(), which.d_optimizer.state.values())
@@ -188,7 +221,9 @@ run(dataclasses.replace(CONFIG, steps=400), pathlib.Path(sys.argv[1]))
 def start_child(folder: Path) -> subprocess.Popen:
     here = str(Path(__file__).parent)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), here], stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder), here], stderr=subprocess.PIPE, env=environment
+    )
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -214,10 +249,16 @@ def test_snapshots_are_the_discriminator_on_its_way(tmp_path):
     """A snapshot equals the end of a run of so many steps; a run that is stopped and resumed keeps the same ones."""
     config = dataclasses.replace(CONFIG, snapshot_every=5)
     run(config, tmp_path / "whole")
-    for steps, every in ((7, 0), (12, 5)):  # asked for only when the run goes on: the first is kept all the same
+    for steps, every in (
+        (7, 0),
+        (12, 5),
+    ):  # asked for only when the run goes on: the first is kept all the same
         run(dataclasses.replace(config, steps=steps, snapshot_every=every), tmp_path / "parts")
     kept = {
-        name: [int(path.name.removeprefix("step-")) for path in sorted((tmp_path / name / "snapshots").iterdir())]
+        name: [
+            int(path.name.removeprefix("step-"))
+            for path in sorted((tmp_path / name / "snapshots").iterdir())
+        ]
         for name in ("whole", "parts")
     }
     assert kept == {"whole": [0, 5, 10], "parts": [0, 10]}
@@ -227,7 +268,10 @@ def test_snapshots_are_the_discriminator_on_its_way(tmp_path):
     def weights(*folder: str) -> dict[str, torch.Tensor]:
         return checkpoints.load_discriminator(tmp_path.joinpath(*folder)).state_dict()
 
-    fifth, first = weights("whole", "snapshots", "step-0000005"), weights("whole", "snapshots", "step-0000000")
+    fifth, first = (
+        weights("whole", "snapshots", "step-0000005"),
+        weights("whole", "snapshots", "step-0000000"),
+    )
     assert same_bits(fifth, weights("five")) and not same_bits(first, fifth)
     assert same_bits(first, make_gan(config).discriminator.state_dict())
     assert same_bits(first, weights("parts", "snapshots", "step-0000000"))
@@ -241,7 +285,9 @@ def test_snapshots_keep_both_networks_and_their_averages(tmp_path):
         for load in (checkpoints.load_generator, checkpoints.load_discriminator):
             weights, averaged = load(tmp_path / folder), load(tmp_path / folder / "ema")
             assert not same_bits(weights.state_dict(), averaged.state_dict())
-    last, end = (checkpoints.load_generator(tmp_path / place) for place in ("snapshots/step-0000012", "."))
+    last, end = (
+        checkpoints.load_generator(tmp_path / place) for place in ("snapshots/step-0000012", ".")
+    )
     assert same_bits(last.state_dict(), end.state_dict())
 
 
@@ -266,7 +312,9 @@ def test_images_are_shifted_by_whole_pixels_and_their_edges_repeated():
     torch.testing.assert_close(shifted[0, :, :, 3:], shifted[0, :, :, 2:3].expand(-1, -1, 2))
     torch.testing.assert_close(shifted[1], x_bchw[1])
     shifted.sum().backward()
-    assert x_bchw.grad.sum() == shifted.numel() and x_bchw.grad[0, 0, 0, 0] == 0  # pushed out of the picture
+    assert (
+        x_bchw.grad.sum() == shifted.numel() and x_bchw.grad[0, 0, 0, 0] == 0
+    )  # pushed out of the picture
 
 
 def test_both_networks_learn_through_shifted_images():
@@ -275,7 +323,9 @@ def test_both_networks_learn_through_shifted_images():
     batches, seen = Batches(tiny_set(), config, torch.device("cpu")), []
     for repeat in range(2):
         gan = make_gan(config)
-        gan.discriminator.register_forward_pre_hook(lambda _net, args, repeat=repeat: seen.append((repeat, args[0])))
+        gan.discriminator.register_forward_pre_hook(
+            lambda _net, args, repeat=repeat: seen.append((repeat, args[0]))
+        )
         train_step(gan, 0, *batches(0), draw_latents(config, gan.device, 0), draw_shifts(config, 0))
     first, again = ([x.detach() for turn, x in seen if turn == repeat] for repeat in range(2))
     assert len(first) == 4 and all(map(torch.equal, first, again))
@@ -291,21 +341,31 @@ def test_both_networks_learn_through_shifted_images():
 
 
 def test_shifts_averages_and_two_updates_resume_to_the_same_bits(tmp_path):
-    config = dataclasses.replace(CONFIG, d_shift=2, ema_decay=0.99, schedule="same_batch", g_updates=2)
+    config = dataclasses.replace(
+        CONFIG, d_shift=2, ema_decay=0.99, schedule="same_batch", g_updates=2
+    )
     run(config, tmp_path / "whole")
     for steps in (5, 12):
         run(dataclasses.replace(config, steps=steps), tmp_path / "parts")
     for place in ("", "ema"):
-        assert same_bits(all_tensors(tmp_path / "whole" / place), all_tensors(tmp_path / "parts" / place))
+        assert same_bits(
+            all_tensors(tmp_path / "whole" / place), all_tensors(tmp_path / "parts" / place)
+        )
 
 
 def test_a_run_starts_from_another_ones_networks(tmp_path):
     run(CONFIG, tmp_path / "first")
-    config = dataclasses.replace(CONFIG, steps=1, snapshot_every=1, ema_decay=0.9, learning_rate=1e-4)
+    config = dataclasses.replace(
+        CONFIG, steps=1, snapshot_every=1, ema_decay=0.9, learning_rate=1e-4
+    )
     run(config, tmp_path / "second", start_from=tmp_path / "first")
     start = checkpoints.load_discriminator(tmp_path / "second" / "snapshots" / "step-0000000")
-    assert same_bits(start.state_dict(), checkpoints.load_discriminator(tmp_path / "first").state_dict())
-    run(dataclasses.replace(config, steps=3), tmp_path / "second", start_from=tmp_path / "first")  # goes on
+    assert same_bits(
+        start.state_dict(), checkpoints.load_discriminator(tmp_path / "first").state_dict()
+    )
+    run(
+        dataclasses.replace(config, steps=3), tmp_path / "second", start_from=tmp_path / "first"
+    )  # goes on
     with pytest.raises(UserError, match="--start-from"):
         run(dataclasses.replace(config, steps=4), tmp_path / "second")
     other = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, base_width=2))
@@ -328,7 +388,10 @@ def test_a_run_is_not_resumed_with_other_settings_or_images(tmp_path):
 
 def test_cuts_of_one_set_are_told_apart():
     whole = tiny_set()
-    cuts = [{"cut_from": {"digest": "d"}, "split": split, "subset_seed": 0} for split in ("train", "validation")]
+    cuts = [
+        {"cut_from": {"digest": "d"}, "split": split, "subset_seed": 0}
+        for split in ("train", "validation")
+    ]
     names = {identity(dataclasses.replace(whole, card=card)) for card in cuts}
     assert len(names) == 2 and None not in names
     assert identity(whole) == "tiny-0"
@@ -347,7 +410,9 @@ def test_a_damaged_state_is_reported(tmp_path):
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_state(tmp_path):
-    config = dataclasses.replace(CONFIG, learning_rate=10, log_every=1, steps=200, save_seconds=100, beta1=0.0)
+    config = dataclasses.replace(
+        CONFIG, learning_rate=10, log_every=1, steps=200, save_seconds=100, beta1=0.0
+    )
     run(dataclasses.replace(config, steps=2), tmp_path)
     gan = make_gan(config)
     with torch.no_grad():
@@ -373,7 +438,9 @@ def test_budget_in_minutes_stops_the_run(tmp_path):
 
 def test_learning_rate_falls_linearly_at_the_end():
     config = dataclasses.replace(CONFIG, steps=100, decay_fraction=0.5)
-    rates = [scheduled_learning_rate(config, step) / config.learning_rate for step in (0, 49, 50, 75, 99)]
+    rates = [
+        scheduled_learning_rate(config, step) / config.learning_rate for step in (0, 49, 50, 75, 99)
+    ]
     assert rates == pytest.approx([1, 1, 1, 0.5, 0.02])
 
 
@@ -384,14 +451,20 @@ def test_wrong_sets_are_refused_with_what_to_do():
     with pytest.raises(UserError, match="lower batch_size"):
         Batches(tiny_set(4), CONFIG, cpu)
     with pytest.raises(UserError, match="needs labels"):
-        Batches(tiny_set(), dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, num_classes=10)), cpu)
+        Batches(
+            tiny_set(),
+            dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, num_classes=10)),
+            cpu,
+        )
     with pytest.raises(UserError, match="not available"):
         choose_device("abacus")
 
 
 def test_a_run_writes_what_the_readme_says(tmp_path):
     run(CONFIG, tmp_path)
-    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    }
     expected = {
         "config.json",
         "metrics.jsonl",
@@ -402,7 +475,16 @@ def test_a_run_writes_what_the_readme_says(tmp_path):
     assert expected <= names
     assert {"samples/step-0000006.png", "samples/step-0000012.png"} <= names
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"step", "epoch", "seconds", "d_loss", "g_loss", "d_real", "d_fake", "images_per_second"} <= line.keys()
+    assert {
+        "step",
+        "epoch",
+        "seconds",
+        "d_loss",
+        "g_loss",
+        "d_real",
+        "d_fake",
+        "images_per_second",
+    } <= line.keys()
     loaded = checkpoints.load_generator(tmp_path)
     assert not loaded.training
     assert checkpoints.load_config(tmp_path)[0] == CONFIG

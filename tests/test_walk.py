@@ -63,7 +63,9 @@ def lamp_probe(kind="boolean"):
 
 def halved(images_u8):
     """Return features that are pixels in half size."""
-    return FeatureExtractor("halves", 3, nn.Identity(), lambda x_u8: x_u8.float().mean((2, 3)) / 2).extract(images_u8)
+    return FeatureExtractor(
+        "halves", 3, nn.Identity(), lambda x_u8: x_u8.float().mean((2, 3)) / 2
+    ).extract(images_u8)
 
 
 HALVES = FeatureExtractor("halves", 3, nn.Identity(), lambda x_u8: x_u8.float().mean((2, 3)) / 2)
@@ -77,23 +79,35 @@ def test_a_walk_meets_its_anchors_and_is_one(curve):
     assert z_nd.shape == (97, 5) and z_nd.dtype == torch.float32
     torch.testing.assert_close(z_nd[::12], anchors_kd)
     steps = (z_nd[1:] - z_nd[:-1]).norm(dim=1)
-    assert steps.max() < 0.4 * (anchors_kd[1:] - anchors_kd[:-1]).norm(dim=1).max(), "no step leaps over a segment"
+    assert steps.max() < 0.4 * (anchors_kd[1:] - anchors_kd[:-1]).norm(dim=1).max(), (
+        "no step leaps over a segment"
+    )
 
 
 def test_an_arc_keeps_the_length_and_a_line_loses_it():
     ends = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
-    torch.testing.assert_close(walk_latents(ends, 7, "spherical").norm(dim=1), torch.full((7,), 3.0))
+    torch.testing.assert_close(
+        walk_latents(ends, 7, "spherical").norm(dim=1), torch.full((7,), 3.0)
+    )
     assert walk_latents(ends, 7, "linear")[3].norm() == pytest.approx(3 / 2**0.5)
     angles = torch.atan2(*walk_latents(ends, 7, "spherical").T.flip(0))
     torch.testing.assert_close(angles.diff(), torch.full((6,), np.pi / 12, dtype=torch.float32))
 
 
 def test_an_arc_between_parallel_vectors_is_a_line():
-    for ends in (torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2, 2)):
-        torch.testing.assert_close(walk_latents(ends, 5, "spherical"), walk_latents(ends, 5, "linear"))
+    for ends in (
+        torch.tensor([[1.0, 0.0], [2.0, 0.0]]),
+        torch.tensor([[1.0, 0.0], [-1.0, 0.0]]),
+        torch.zeros(2, 2),
+    ):
+        torch.testing.assert_close(
+            walk_latents(ends, 5, "spherical"), walk_latents(ends, 5, "linear")
+        )
 
 
-@pytest.mark.parametrize(("num", "frames", "curve"), [(1, 5, "linear"), (2, 1, "linear"), (2, 5, "cubic")])
+@pytest.mark.parametrize(
+    ("num", "frames", "curve"), [(1, 5, "linear"), (2, 1, "linear"), (2, 5, "cubic")]
+)
 def test_impossible_walks_are_refused(num, frames, curve):
     with pytest.raises(UserError, match="at least 2 anchors"):
         walk_latents(torch.zeros(num, 3), frames, curve)
@@ -111,8 +125,12 @@ def test_paths_repeat_themselves_by_seed():
 
 # --- the measures ---
 def test_a_linear_generator_has_even_steps_and_a_jump_is_caught():
-    even, jump = (measure_steps(draw_paths(generator, 60, 12, seed=1)) for generator in (LINEAR, JUMP))
-    assert even.unevenness.value == pytest.approx(1, abs=0.25), "rounding to whole grey levels is all that is uneven"
+    even, jump = (
+        measure_steps(draw_paths(generator, 60, 12, seed=1)) for generator in (LINEAR, JUMP)
+    )
+    assert even.unevenness.value == pytest.approx(1, abs=0.25), (
+        "rounding to whole grey levels is all that is uneven"
+    )
     assert even.largest.high < 0.15 and even.n == 60 and even.space == "pixels"
     assert jump.largest.low > 0.5 and jump.unevenness.value > 10
 
@@ -134,7 +152,9 @@ def test_refinement_refuses_other_segments():
 
 def test_steps_are_shares_so_features_may_have_any_scale():
     paths = draw_paths(LINEAR, 30, 6, seed=2)
-    assert measure_steps(paths, HALVES).largest.value == pytest.approx(measure_steps(paths).largest.value, rel=0.02)
+    assert measure_steps(paths, HALVES).largest.value == pytest.approx(
+        measure_steps(paths).largest.value, rel=0.02
+    )
     assert measure_steps(paths, HALVES).space == "halves"
 
 
@@ -150,17 +170,23 @@ def test_middles_off_the_set_are_far_from_real():
     paths, levels = draw_paths(JUMP, 60, 13 - 1, seed=1), np.array([13, 242], np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
     real = np.broadcast_to(cube[:, :, None, None], (8, 3, 16, 16))
-    paths = paths + np.arange(2, dtype=np.uint8)[None, None, None, None].repeat(8, -1)  # never exactly a real picture
+    paths = paths + np.arange(2, dtype=np.uint8)[None, None, None, None].repeat(
+        8, -1
+    )  # never exactly a real picture
     own, distances = far_from_real(paths, real)
     mixed, _ = far_from_real(cross_fade(paths), real)
     assert own.value == pytest.approx(1, abs=0.2) and mixed.low > 5 and distances.shape == (60, 3)
 
 
 def test_objects_that_come_and_go_are_counted_once():
-    levels = np.array([[0, 120, 255, 120, 130, 255, 0], [255, 140, 120, 120, 140, 200, 255]], np.uint8)
+    levels = np.array(
+        [[0, 120, 255, 120, 130, 255, 0], [255, 140, 120, 120, 140, 200, 255]], np.uint8
+    )
     paths = np.broadcast_to(levels[:, :, None, None, None], (2, 7, 3, 16, 16))
     seen = count_changes(paths, lamp_probe())
-    assert (seen.appeared, seen.disappeared) == ({"lamp": 1}, {"lamp": 1}), "doubt in between is no change"
+    assert (seen.appeared, seen.disappeared) == ({"lamp": 1}, {"lamp": 1}), (
+        "doubt in between is no change"
+    )
     assert seen.per_segment.value == 1 and seen.n == 2 and seen.lasting.value == 0.5
     assert seen.sure_ends.value == 1 and seen.sure_middles.value == 0
     with pytest.raises(UserError, match="no yes-or-no head"):
@@ -168,10 +194,16 @@ def test_objects_that_come_and_go_are_counted_once():
 
 
 def test_a_lamp_that_comes_and_goes_again_does_not_last():
-    levels = np.array([[0, 255, 0, 0, 0], [0, 120, 255, 255, 255], [0, 255, 120, 255, 255]], np.uint8)
-    seen = count_changes(np.broadcast_to(levels[:, :, None, None, None], (3, 5, 3, 16, 16)), lamp_probe())
+    levels = np.array(
+        [[0, 255, 0, 0, 0], [0, 120, 255, 255, 255], [0, 255, 120, 255, 255]], np.uint8
+    )
+    seen = count_changes(
+        np.broadcast_to(levels[:, :, None, None, None], (3, 5, 3, 16, 16)), lamp_probe()
+    )
     assert seen.returned == {"lamp": 1}
-    assert seen.lasting.value == pytest.approx(2 / 3) and seen.lasting.low < 2 / 3 < seen.lasting.high
+    assert (
+        seen.lasting.value == pytest.approx(2 / 3) and seen.lasting.low < 2 / 3 < seen.lasting.high
+    )
 
 
 def test_paths_of_another_shape_are_refused():
@@ -188,7 +220,9 @@ def test_paths_of_another_shape_are_refused():
 # --- learnt by heart ---
 def test_a_memoriser_shows_its_images():
     rng = np.random.default_rng(0)
-    images, others = (np.repeat(rng.integers(0, 256, (n, 3, 1, 1), np.uint8), 256, 3) for n in (2, 50))
+    images, others = (
+        np.repeat(rng.integers(0, 256, (n, 3, 1, 1), np.uint8), 256, 3) for n in (2, 50)
+    )
     images, others = (part.reshape(-1, 3, 16, 16) for part in (images, others))
     model = ModelConfig(image_size=(16, 16), z_dim=4, base_width=4)
     generator = train_memoriser(images, model, steps=150)
@@ -213,9 +247,15 @@ def test_stripes_are_fooled_by_a_shift_and_features_that_ignore_it_are_not():
     rng = np.random.default_rng(0)
     base = rng.integers(0, 200, (40, 3, 1, 1), np.uint8)
     stripes = np.where(np.arange(16) % 8 < 4, 0, 40).astype(np.uint8)
-    images = np.concatenate([base + np.roll(stripes, k) + np.zeros((16, 1), np.uint8) for k in range(8)])
+    images = np.concatenate(
+        [base + np.roll(stripes, k) + np.zeros((16, 1), np.uint8) for k in range(8)]
+    )
     found = fooled.fooled_neighbours(images, HALVES, n=100, seed=1)
-    assert found.pixels["shift by 2 pixels"].low > 0.8 and found.n == 100 and found.num_references == 320
+    assert (
+        found.pixels["shift by 2 pixels"].low > 0.8
+        and found.n == 100
+        and found.num_references == 320
+    )
     unlike = rng.integers(0, 256, (300, 3, 16, 16), np.uint8)
     found = fooled.fooled_neighbours(unlike, HALVES, n=100, seed=1)
     assert found.pixels["brighter by 20 of 255"].high < 0.05, "nothing else is near"
@@ -228,7 +268,9 @@ def test_fooled_row_follows_from_the_shares(tmp_path, monkeypatch):
     share = fooled.wilson_interval
     for missed, verdict in ((90, "reproduced"), (20, "partly"), (0, "not reproduced")):
         shares = {name: share(missed, 100) for name in fooled.TRANSFORMS}
-        found = fooled.Fooled(pixels=shares, features=shares, n=100, num_references=500, features_name="halves")
+        found = fooled.Fooled(
+            pixels=shares, features=shares, n=100, num_references=500, features_name="halves"
+        )
         row = fooled.record_fooled(found, "rooms", "python -m x", 0, 1.0)
         assert (row.verdict, row.value, row.id) == (verdict, missed, "neighbours.fooled:rooms")
     assert fooled.main_fooled(["nothing"]) == 2
@@ -240,16 +282,29 @@ def report_of(generator, curve="linear"):
     real, coarse = np.ascontiguousarray(paths[:, 0]), np.ascontiguousarray(paths[:, ::2])
     faded = cross_fade(coarse)
     return walk_study.WalkReport(
-        checkpoint="made-up", image_set="rooms", held_out="test", curve=curve, steps=measure_steps(coarse, HALVES),
-        pixel_steps=measure_steps(coarse), refined=refinement(measure_steps(coarse), measure_steps(paths)),
-        middles=far_from_real(coarse, real[::2])[0], faded_middles=far_from_real(faded, real[::2])[0],
-        changes=count_changes(coarse, lamp_probe()), faded_changes=count_changes(faded, lamp_probe()),
-        n=40, n_real=20, seed=1, seconds=1.0,
-    )  # fmt: skip
+        checkpoint="made-up",
+        image_set="rooms",
+        held_out="test",
+        curve=curve,
+        steps=measure_steps(coarse, HALVES),
+        pixel_steps=measure_steps(coarse),
+        refined=refinement(measure_steps(coarse), measure_steps(paths)),
+        middles=far_from_real(coarse, real[::2])[0],
+        faded_middles=far_from_real(faded, real[::2])[0],
+        changes=count_changes(coarse, lamp_probe()),
+        faded_changes=count_changes(faded, lamp_probe()),
+        n=40,
+        n_real=20,
+        seed=1,
+        seconds=1.0,
+    )
 
 
 def test_checks_tell_a_line_from_a_jump():
-    smooth, jump = (list(walk_study.smooth_checks(report_of(generator)).values()) for generator in (LINEAR, JUMP))
+    smooth, jump = (
+        list(walk_study.smooth_checks(report_of(generator)).values())
+        for generator in (LINEAR, JUMP)
+    )
     assert smooth[:2] == [True, True] and jump[:2] == [False, False]
 
 
@@ -261,8 +316,12 @@ def test_rows_are_recorded_under_the_set(tmp_path, monkeypatch):
     assert {row.id for row in load_results(tmp_path) if row.is_measured} == {row.id for row in rows}
     assert rows[0].value == pytest.approx(report.steps.largest.value) and rows[0].n == 40
     json.dumps(walk_study.numbers(report))
-    borrowed = walk_study.record_walks(dataclasses.replace(report, image_set="bedrooms64"), "dcgan walk x --record")
-    assert [row.id for row in borrowed] == ["walk.smooth:bedrooms64"], "a probe of drawn rooms reads no photographs"
+    borrowed = walk_study.record_walks(
+        dataclasses.replace(report, image_set="bedrooms64"), "dcgan walk x --record"
+    )
+    assert [row.id for row in borrowed] == ["walk.smooth:bedrooms64"], (
+        "a probe of drawn rooms reads no photographs"
+    )
 
 
 @pytest.fixture
@@ -273,10 +332,29 @@ def painted(monkeypatch):
 @pytest.mark.parametrize("name", ["w.gif", "w.webp", "w.png"])
 def test_command_writes_the_walk(painted, tmp_path, name):
     out = tmp_path / "new" / name
-    words = ["walk", "x", "--anchors", "1", "2", "3", "--frames", "5", "--out", str(out), "--curve", "spherical"]
+    words = [
+        "walk",
+        "x",
+        "--anchors",
+        "1",
+        "2",
+        "3",
+        "--frames",
+        "5",
+        "--out",
+        str(out),
+        "--curve",
+        "spherical",
+    ]
     assert cli.main([*words, "--columns", "3", "--scale", "3"]) == 0
     about = json.loads(out.with_suffix(".json").read_text())
-    assert about == {"checkpoint": "x", "frames": 5, "curve": "spherical", "anchors": [1, 2, 3], "size": [3, 16, 16]}
+    assert about == {
+        "checkpoint": "x",
+        "frames": 5,
+        "curve": "spherical",
+        "anchors": [1, 2, 3],
+        "size": [3, 16, 16],
+    }
     with Image.open(out) as image:
         if name.endswith("png"):
             assert image.size == (3 * (3 * 18 + 2), 3 * (2 * 18 + 2))
@@ -287,7 +365,22 @@ def test_command_writes_the_walk(painted, tmp_path, name):
 def test_sprites_have_no_space_between_them(painted, tmp_path):
     out = tmp_path / "sheet.png"
     assert (
-        cli.main(["walk", "x", "--frames", "4", "--columns", "4", "--scale", "1", "--sprites", "--out", str(out)]) == 0
+        cli.main(
+            [
+                "walk",
+                "x",
+                "--frames",
+                "4",
+                "--columns",
+                "4",
+                "--scale",
+                "1",
+                "--sprites",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
     )
     with Image.open(out) as image:
         assert image.size == (64, 16)
@@ -295,9 +388,16 @@ def test_sprites_have_no_space_between_them(painted, tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [["--out", "w.mp4"], ["--anchors", "1"], ["--frames", "1"], ["--scale", "0"], ["--milliseconds", "1"],
-     ["--segments", "1"], ["--anchors", "-1", "2"]],
-)  # fmt: skip
+    [
+        ["--out", "w.mp4"],
+        ["--anchors", "1"],
+        ["--frames", "1"],
+        ["--scale", "0"],
+        ["--milliseconds", "1"],
+        ["--segments", "1"],
+        ["--anchors", "-1", "2"],
+    ],
+)
 def test_mistakes_get_one_sentence(painted, tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["walk", "x", *words]) == 2

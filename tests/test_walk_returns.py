@@ -33,7 +33,11 @@ def chances(*segments) -> np.ndarray:
 
 def test_phases_are_told_in_order_and_doubt_is_none():
     found = find_phases(np.array([DOUBT, 0.92, 0.99, DOUBT, 0.95, GONE, DOUBT, 0.91]))
-    assert found == [Phase(True, 1, 4, 2, 0.99), Phase(False, 5, 5, 5, GONE), Phase(True, 7, 7, 7, 0.91)]
+    assert found == [
+        Phase(True, 1, 4, 2, 0.99),
+        Phase(False, 5, 5, 5, GONE),
+        Phase(True, 7, 7, 7, 0.91),
+    ]
     assert find_phases(np.array([DOUBT, 0.9, 0.1])) == []
     assert len(find_phases(np.array([0.92, GONE, 0.99]), sure=0.95)) == 2, "0.92 is not sure enough"
 
@@ -50,7 +54,10 @@ def test_returns_are_counted_against_changes():
 def test_half_steps_keep_the_returns_and_double_the_excursions():
     fine = chances([HERE] * 6 + [GONE] * 8 + [HERE] * 7, [GONE] * 9 + [HERE] * 12)
     coarse, finer = (count_returns(all_phases(part)) for part in (fine[:, ::2], fine))
-    assert coarse["returned"] == finer["returned"] == [1] and finer["excursion"] == 2 * coarse["excursion"]
+    assert (
+        coarse["returned"] == finer["returned"] == [1]
+        and finer["excursion"] == 2 * coarse["excursion"]
+    )
 
 
 def test_two_probes_are_sure_only_together():
@@ -61,11 +68,16 @@ def test_two_probes_are_sure_only_together():
 def test_agreement_is_asked_at_the_surest_pictures():
     phases = all_phases(chances([HERE, GONE, HERE], [HERE, 0.95, GONE], [HERE] * 3))
     agreed = agreement(phases, chances([0.9, 0.8, 0.9], [0.6, 0.1, 0.4], [0, 0, 0]))
-    assert agreed["returns"][0] == 0 and agreed["single"][0] == 1, "the second picture of the second is not the surest"
+    assert agreed["returns"][0] == 0 and agreed["single"][0] == 1, (
+        "the second picture of the second is not the surest"
+    )
 
 
 def test_sureness_tells_a_weak_excursion():
-    weak = [all_phases(chances(row))[0][0] for row in [[0.999, 0.09, 0.999]] * 6 + [[0.999, 0.5, 0.001]] * 6]
+    weak = [
+        all_phases(chances(row))[0][0]
+        for row in [[0.999, 0.09, 0.999]] * 6 + [[0.999, 0.5, 0.001]] * 6
+    ]
     told = sureness(weak)
     assert told["excursions"][2] < 3 < 6 < told["single changes"][1]
     assert sureness(weak[:4]) == {}, "four of a kind are too few"
@@ -76,8 +88,15 @@ def drawn():
     """Objects on one side of a plane, within a shell, and on a side that another object chooses."""
     z_nd = np.random.default_rng(0).uniform(-1, 1, (3_000, 3)).astype(np.float32)
     x, _, other = z_nd.T
-    read = {"plane": x > 0, "shell": np.abs(x) > 0.5, "chosen": x * np.sign(other) > 0, "chooser": other > 0}
-    return Samples(z_nd, {name: has.astype(np.float32) for name, has in read.items()}, np.arange(3_000) < 2_100)
+    read = {
+        "plane": x > 0,
+        "shell": np.abs(x) > 0.5,
+        "chosen": x * np.sign(other) > 0,
+        "chooser": other > 0,
+    }
+    return Samples(
+        z_nd, {name: has.astype(np.float32) for name, has in read.items()}, np.arange(3_000) < 2_100
+    )
 
 
 def test_a_plane_tells_what_a_plane_parts(drawn):
@@ -91,17 +110,34 @@ def test_halves_find_the_attribute_that_turns_the_plane(drawn):
     heads = tuple(Head(name=name, kind="boolean") for name in drawn.read)
     probe = Probe(ProbeConfig(image_size=(16, 16), num_channels=3, heads=heads, widths=(2,)))
     found = told_in_halves(drawn, "chosen", probe)
-    assert found["chooser"] > 0.99 and max(found["chance"], found["shell"]) < 0.65 and "chosen" not in found
+    assert (
+        found["chooser"] > 0.99
+        and max(found["chance"], found["shell"]) < 0.65
+        and "chosen" not in found
+    )
 
 
 def made_up(**ways) -> dict:
     """Return findings of two objects: one that a plane tells, one that turns with the yaw and returns."""
-    line = {"lasting": [0.8, 0.7, 0.85], "returns": [0.2, 0.18, 0.22], "returned": [0, 20], "changed": [50, 50]}
-    kinds = {name: line | {"excursion": 3.0} | ways.get(name, {}) for name in ("line", "half_steps", "arcs", "surer")}
-    kinds["half steps"] = kinds.pop("half_steps") | ({"excursion": 6.0} if "half_steps" not in ways else {})
+    line = {
+        "lasting": [0.8, 0.7, 0.85],
+        "returns": [0.2, 0.18, 0.22],
+        "returned": [0, 20],
+        "changed": [50, 50],
+    }
+    kinds = {
+        name: line | {"excursion": 3.0} | ways.get(name, {})
+        for name in ("line", "half_steps", "arcs", "surer")
+    }
+    kinds["half steps"] = kinds.pop("half_steps") | (
+        {"excursion": 6.0} if "half_steps" not in ways else {}
+    )
     halves = {"hat": 0.7, "yaw": 0.85, "chance": 0.72}
     told = {"hat": {"plane": [0.98, 0.97, 0.99], "halves": {"yaw": 0.98, "chance": 0.98}}}
-    return {"ways": kinds, "objects": told | {"smile": {"plane": [0.72, 0.7, 0.74], "halves": halves}}}
+    return {
+        "ways": kinds,
+        "objects": told | {"smile": {"plane": [0.72, 0.7, 0.74], "halves": halves}},
+    }
 
 
 def test_findings_become_verdicts():
@@ -115,7 +151,11 @@ def test_findings_become_verdicts():
 
 def test_objects_are_ranked_by_their_plane():
     found = returns_by_object(made_up())
-    assert list(found) == ["smile", "hat"] and found["smile"][1].value == 0.4 and found["hat"][1].low == 0
+    assert (
+        list(found) == ["smile", "hat"]
+        and found["smile"][1].value == 0.4
+        and found["hat"][1].low == 0
+    )
     assert turned_by(made_up()) == {"smile": "yaw"} and turned_by(made_up(), gain=0.2) == {}
 
 
@@ -125,9 +165,14 @@ def test_study_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert walk_returns.main_returns(words) == 0
     assert "kept as curves/returns.rooms" in capsys.readouterr().out
     found = load_returns("rooms")
-    assert list(found["ways"]) == ["line", "half steps", "surer", "arcs", "two probes"] and found["segments"] == 30
+    assert (
+        list(found["ways"]) == ["line", "half steps", "surer", "arcs", "two probes"]
+        and found["segments"] == 30
+    )
     assert list(found["objects"]) == ["window", "lamp", "door", "picture", "bed"]
-    for coarse, finer in zip(found["ways"]["line"]["returned"], found["ways"]["half steps"]["returned"], strict=True):
+    for coarse, finer in zip(
+        found["ways"]["line"]["returned"], found["ways"]["half steps"]["returned"], strict=True
+    ):
         assert coarse <= finer, "the finer walk meets the same pictures and more"
 
 

@@ -54,9 +54,19 @@ class Explorers:
     def __init__(self) -> None:
         self.models: dict[str, bool] = {}
 
-    def serve(self, app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
+    def serve(
+        self,
+        app: Sphinx,
+        pagename: str,
+        templatename: str,
+        context: dict[str, Any],
+        doctree: object,
+    ) -> None:
         """Give a page the explorer's script and style if it holds a mount point."""
-        shown = [json.loads(html.unescape(found)) for found in MOUNT_POINT.findall(context.get("body", ""))]
+        shown = [
+            json.loads(html.unescape(found))
+            for found in MOUNT_POINT.findall(context.get("body", ""))
+        ]
         if not shown or app.builder.format != "html":
             return
         if not self.models:
@@ -97,14 +107,18 @@ def export_model_files(name: str, folder: Path, steps: bool) -> None:
         return
     exported = export.export_model(name, samples=steps)
     labels = np.zeros(1, int) if exported.config.num_classes else None
-    picture = reference.run_exported(exported, latents.seed_latent(0, exported.config)[None], labels)[0]
+    picture = reference.run_exported(
+        exported, latents.seed_latent(0, exported.config)[None], labels
+    )[0]
     pixels = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
     scale = max(1, STILL_WIDTH // pixels.shape[1])
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.repeat(np.repeat(pixels, scale, 0), scale, 1)).save(still)
     export.write_script(exported, script)
     size = script.stat().st_size / 1e6
-    logger.info("explorer: %s, %s, %.1f MB, %s", name, exported.precision, size, exported.about["error"])
+    logger.info(
+        "explorer: %s, %s, %.1f MB, %s", name, exported.precision, size, exported.about["error"]
+    )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

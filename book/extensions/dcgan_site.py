@@ -35,9 +35,7 @@ LATER = "text/later"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-NO_SCRIPTS = (
-    "npm's scripts are missing: formulae and controls will need a connection. Install npm, then run make again."
-)
+NO_SCRIPTS = "npm's scripts are missing: formulae and controls will need a connection. Install npm, then run make again."
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +71,11 @@ def copy_scripts(app: Sphinx) -> None:
 def without_explorers(state: str) -> str:
     """Return a page's stored widget state without the explorers, which need no kernel and no widget manager."""
     stored = json.loads(state.replace(r"<\/script>", "</script>"))
-    kept = {name: model for name, model in stored["state"].items() if model["model_module"] != "anywidget"}
+    kept = {
+        name: model
+        for name, model in stored["state"].items()
+        if model["model_module"] != "anywidget"
+    }
     return json.dumps(stored | {"state": kept}).replace("</script>", r"<\/script>")
 
 
@@ -89,10 +91,15 @@ def load_only_what_is_shown(
     shows_math, shows_widgets = 'class="math ' in body, WIDGET_VIEW in body
     kept = []
     for script in context["script_files"]:
-        name, text = str(script.filename or "").removeprefix("_static/"), script.attributes.get("body", "")
+        name, text = (
+            str(script.filename or "").removeprefix("_static/"),
+            script.attributes.get("body", ""),
+        )
         is_state, is_widgets = script.attributes.get("type") == WIDGET_STATE, name in widget_scripts
         is_math = name == app.config.mathjax_path or text.startswith("window.MathJax")
-        no_use_here = (is_math and not shows_math) or ((is_state or is_widgets) and not shows_widgets)
+        no_use_here = (is_math and not shows_math) or (
+            (is_state or is_widgets) and not shows_widgets
+        )
         if no_use_here or "thebe" in name or "THEBE" in text:
             continue
         if is_state:
@@ -115,24 +122,46 @@ def choose_buttons(app: Sphinx, config: Config) -> None:
         options.pop("launch_buttons", None)
 
 
-def add_lab_button(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
+def add_lab_button(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
     """Give each chapter a button that says how to open it in JupyterLab, beside Colab's if there is one."""
     if "kernelspec" not in app.env.metadata.get(pagename, {}):
         return
-    tip, address = "Run this chapter in JupyterLab on your machine", f"{context['pathto']('how_to_read')}#{LAB_SECTION}"
-    lab = {"type": "link", "text": "JupyterLab", "tooltip": tip, "icon": "fas fa-flask", "url": address}
-    groups = [button for button in context["header_buttons"] if button.get("label") == "launch-buttons"]
+    tip, address = (
+        "Run this chapter in JupyterLab on your machine",
+        f"{context['pathto']('how_to_read')}#{LAB_SECTION}",
+    )
+    lab = {
+        "type": "link",
+        "text": "JupyterLab",
+        "tooltip": tip,
+        "icon": "fas fa-flask",
+        "url": address,
+    }
+    groups = [
+        button for button in context["header_buttons"] if button.get("label") == "launch-buttons"
+    ]
     if groups:
         groups[0]["buttons"].insert(0, lab)
     else:
-        group = {"type": "group", "tooltip": "Run this chapter", "icon": "fas fa-rocket", "label": "launch-buttons"}
+        group = {
+            "type": "group",
+            "tooltip": "Run this chapter",
+            "icon": "fas fa-rocket",
+            "label": "launch-buttons",
+        }
         context["header_buttons"].append(group | {"buttons": [lab]})
 
 
-def mend_roles(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
+def mend_roles(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
     """Take back roles that screen readers no longer know, and a name that differs from the words on the fold."""
     if "body" in context:
-        plain = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        plain = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
         plain = plain.replace(' role="doc-biblioentry"', "")
         context["body"] = plain.replace('<summary aria-label="Toggle hidden content">', "<summary>")
 

@@ -48,4 +48,6 @@ def with_launch_cell(chapter: nbformat.NotebookNode, address: str) -> nbformat.N
 
 if __name__ == "__main__":
     for path in sorted((ROOT / "book").glob("*.ipynb")):
-        nbformat.write(with_launch_cell(nbformat.read(path, as_version=4), configured_address()), path)
+        nbformat.write(
+            with_launch_cell(nbformat.read(path, as_version=4), configured_address()), path
+        )

@@ -21,12 +21,36 @@ FITS: tuple[Fit, ...] = ("crop", "stretch", "centre")
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset(
     (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".mpo",
+            ".png",
+            ".apng",
+            ".bmp",
+            ".gif",
+            ".tif",
+            ".tiff",
+            ".webp",
+        ),
         *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k"),
     )
 )
 SIGNATURES = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"RIFF", b"P1", b"P2"),
+    *(
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"BM",
+        b"GIF87a",
+        b"GIF89a",
+        b"II*\0",
+        b"MM\0*",
+        b"RIFF",
+        b"P1",
+        b"P2",
+    ),
     *(b"P3", b"P4", b"P5", b"P6", b"\0\0\0\x0cjP  ", b"\xffO\xffQ"),
 )
 WIDE_ASPECT = 4.0
@@ -109,7 +133,10 @@ def decode(load: Callable[[], Image.Image], framing: Framing, *, suffix: str = "
     try:
         with load() as image:
             _check_size(image, framing)
-            if suffix and Image.registered_extensions().get(suffix, image.format) not in (image.format, _kin(image)):
+            if suffix and Image.registered_extensions().get(suffix, image.format) not in (
+                image.format,
+                _kin(image),
+            ):
                 notes.append("ending of another format")
             is_png = image.format == "PNG"
             upright = _upright(image, framing, notes)
@@ -181,7 +208,9 @@ def _open(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise _Refused("broken link" if path.is_symlink() else "vanished") from error
     except OSError as error:
-        raise _Refused("broken link" if path.is_symlink() else "cannot be opened", str(error.strerror)) from error
+        raise _Refused(
+            "broken link" if path.is_symlink() else "cannot be opened", str(error.strerror)
+        ) from error
     if not S_ISREG(found.st_mode):
         raise _Refused("not an ordinary file")  # opening a pipe would wait for ever
     if found.st_size == 0:
@@ -195,7 +224,9 @@ def _open(path: Path) -> Image.Image:
 
 
 def _kin(image: Image.Image) -> str | None:
-    return {"MPO": "JPEG", "JPEG": "MPO"}.get(image.format or "")  # a JPEG with a second picture inside
+    return {"MPO": "JPEG", "JPEG": "MPO"}.get(
+        image.format or ""
+    )  # a JPEG with a second picture inside
 
 
 def _check_size(image: Image.Image, framing: Framing) -> None:
@@ -211,7 +242,9 @@ def _upright(image: Image.Image, framing: Framing, notes: list[str]) -> Image.Im
     """Read the pixels and turn them as the camera's EXIF tag says."""
     if getattr(image, "is_animated", False):
         notes.append("first frame of several")
-    if framing.fit != "centre":  # let the JPEG reader shrink by 2, 4 or 8, to no less than twice the asked size
+    if (
+        framing.fit != "centre"
+    ):  # let the JPEG reader shrink by 2, 4 or 8, to no less than twice the asked size
         image.draft(None, (2 * max(framing.image_size), 2 * max(framing.image_size)))
     image.load()
     try:
@@ -232,7 +265,9 @@ def _to_8_bit(image: Image.Image, notes: list[str], is_png: bool) -> Image.Image
         return _scaled(np.asarray(image), mode, notes)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         notes.append("transparency over white")
-        layered = image.convert("RGBA") if mode not in ("LA", "La", "L", "1") else image.convert("LA")
+        layered = (
+            image.convert("RGBA") if mode not in ("LA", "La", "L", "1") else image.convert("LA")
+        )
         white = Image.new(layered.mode.removesuffix("A"), image.size, "white")
         white.paste(layered.convert(white.mode), mask=layered.getchannel("A"))
         return white
@@ -254,7 +289,9 @@ def _scaled(values: np.ndarray, mode: str, notes: list[str]) -> Image.Image:
     offset, span = (0.0, top) if top else (low, max(high - low, 1e-12))
     kind = {"F": "float", "I": "32-bit"}.get(mode, "16-bit")
     notes.append(f"{kind} grey scaled from {f'0..{top:g}' if top else 'its own lowest..highest'}")
-    return Image.fromarray(((values.astype(np.float64) - offset) * (255.0 / span) + 0.5).astype(np.uint8))
+    return Image.fromarray(
+        ((values.astype(np.float64) - offset) * (255.0 / span) + 0.5).astype(np.uint8)
+    )
 
 
 def _to_array(image: Image.Image, framing: Framing, notes: list[str]) -> np.ndarray:
@@ -263,7 +300,9 @@ def _to_array(image: Image.Image, framing: Framing, notes: list[str]) -> np.ndar
     box = (0.0, 0.0, float(wide), float(high))
     if framing.fit == "centre":
         if high < height or wide < width:
-            raise _Refused("too small", f"{wide} x {high} pixels cannot be cropped to {width} x {height}")
+            raise _Refused(
+                "too small", f"{wide} x {high} pixels cannot be cropped to {width} x {height}"
+            )
         image = _cut(image, width, height)
     elif framing.fit == "crop":
         scale = min(wide / width, high / height)

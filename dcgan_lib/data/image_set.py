@@ -22,7 +22,12 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.paths import atomic_write, default_mode
 
 FORMAT = "dcgan_lib image set 1"
-CARD_FILE, IMAGES_FILE, LABELS_FILE, ATTRIBUTES_FILE = "card.json", "images.npy", "labels.npy", "attributes.npz"
+CARD_FILE, IMAGES_FILE, LABELS_FILE, ATTRIBUTES_FILE = (
+    "card.json",
+    "images.npy",
+    "labels.npy",
+    "attributes.npz",
+)
 STEPPED_ASIDE = "old"  # where a folder waits while a new one takes its name
 HASH_ROWS = 4096
 
@@ -101,7 +106,9 @@ def read(folder: Path, *, verify: bool = False) -> dict[str, Any]:
         try:
             fields = _read(folder, verify)
         except (UserError, FileNotFoundError):
-            steps_aside = before is None and any(folder.parent.glob(f".{folder.name}.*.part/{STEPPED_ASIDE}"))
+            steps_aside = before is None and any(
+                folder.parent.glob(f".{folder.name}.*.part/{STEPPED_ASIDE}")
+            )
             if patience == 0 or (_identity(folder) == before and not steps_aside):
                 raise
             time.sleep(0.01)
@@ -115,7 +122,11 @@ def _identity(folder: Path) -> tuple[int, ...] | None:
         found = folder.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns  # numbers of deleted folders are used again
+    return (
+        found.st_dev,
+        found.st_ino,
+        found.st_ctime_ns,
+    )  # numbers of deleted folders are used again
 
 
 def _read(folder: Path, verify: bool) -> dict[str, Any]:
@@ -124,7 +135,10 @@ def _read(folder: Path, verify: bool) -> dict[str, Any]:
         path = folder / file_name
         came = path.stat().st_size if path.is_file() else None
         if came != size:
-            raise _damaged(folder, f"{file_name} should be {size} bytes and is {'missing' if came is None else came}")
+            raise _damaged(
+                folder,
+                f"{file_name} should be {size} bytes and is {'missing' if came is None else came}",
+            )
     arrays: dict[str, np.ndarray] = {}
     try:
         for key in record["arrays"]:
@@ -143,7 +157,11 @@ def _read(folder: Path, verify: bool) -> dict[str, Any]:
         "images_u8": arrays["images"],
         "labels": arrays.get("labels"),
         "class_names": tuple(record["class_names"]),
-        "attributes": {k.removeprefix("attributes/"): v for k, v in arrays.items() if k.startswith("attributes/")},
+        "attributes": {
+            k.removeprefix("attributes/"): v
+            for k, v in arrays.items()
+            if k.startswith("attributes/")
+        },
         "card": record["card"],
     }
 
@@ -152,10 +170,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Return the parsed card.json of a saved set without opening its arrays."""
     path = folder / CARD_FILE
     if not path.is_file():
-        raise UserError(f"{folder} is not a prepared image set: it has no {CARD_FILE}; prepare it again")
+        raise UserError(
+            f"{folder} is not a prepared image set: it has no {CARD_FILE}; prepare it again"
+        )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["format"] == FORMAT and {"name", "class_names", "arrays", "files", "card"} <= record.keys()
+        known = (
+            record["format"] == FORMAT
+            and {"name", "class_names", "arrays", "files", "card"} <= record.keys()
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, f"{CARD_FILE} cannot be read ({error})") from error
     if not known or "images" not in record["arrays"]:
@@ -168,16 +191,24 @@ def _entry(array: np.ndarray) -> dict[str, Any]:
 
 
 def _damaged(folder: Path, why: str) -> UserError:
-    return UserError(f"the prepared image set {folder} is damaged: {why}; delete that folder and prepare it again")
+    return UserError(
+        f"the prepared image set {folder} is damaged: {why}; delete that folder and prepare it again"
+    )
 
 
-def _compare(folder: Path, entries: dict[str, Any], arrays: dict[str, np.ndarray], verify: bool) -> None:
+def _compare(
+    folder: Path, entries: dict[str, Any], arrays: dict[str, np.ndarray], verify: bool
+) -> None:
     if entries.keys() != arrays.keys():
-        raise _damaged(folder, f"the card lists {sorted(entries)} and the files hold {sorted(arrays)}")
+        raise _damaged(
+            folder, f"the card lists {sorted(entries)} and the files hold {sorted(arrays)}"
+        )
     for key, entry in entries.items():
         array = arrays[key]
         if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
-            raise _damaged(folder, f"{key} is {array.dtype.str} {list(array.shape)}, not as on the card")
+            raise _damaged(
+                folder, f"{key} is {array.dtype.str} {list(array.shape)}, not as on the card"
+            )
         if verify and array_digest(array) != entry["sha256"]:
             raise _damaged(folder, f"the bytes of {key} are not those the card was written for")
 
@@ -263,7 +294,9 @@ class ImageSet:
         """Return the number of classes; 0 for a set without labels."""
         return len(self.class_names)
 
-    def subset(self, indices: slice | Sequence[int] | np.ndarray, name: str | None = None) -> "ImageSet":
+    def subset(
+        self, indices: slice | Sequence[int] | np.ndarray, name: str | None = None
+    ) -> "ImageSet":
         """Return the images at ``indices``, in that order, with their labels and attributes.
 
         Parameters
@@ -356,36 +389,63 @@ class ImageSet:
 
 def _check_images(name: str, images_u8: np.ndarray) -> None:
     if not isinstance(images_u8, np.ndarray) or images_u8.dtype != np.uint8 or images_u8.ndim != 4:
-        came = getattr(images_u8, "dtype", type(images_u8).__name__), getattr(images_u8, "shape", "no shape")
-        raise UserError(f"{name}: images must be a uint8 array, n x c x h x w; got {came[0]}, {came[1]}")
+        came = (
+            getattr(images_u8, "dtype", type(images_u8).__name__),
+            getattr(images_u8, "shape", "no shape"),
+        )
+        raise UserError(
+            f"{name}: images must be a uint8 array, n x c x h x w; got {came[0]}, {came[1]}"
+        )
     num, channels, height, width = images_u8.shape
     if channels not in (1, 3):
-        raise UserError(f"{name}: images need 1 or 3 channels on axis 1; got {channels} in shape {images_u8.shape}")
+        raise UserError(
+            f"{name}: images need 1 or 3 channels on axis 1; got {channels} in shape {images_u8.shape}"
+        )
     if min(num, height, width) < 1:
-        raise UserError(f"{name}: an image set holds at least one image of one pixel; got shape {images_u8.shape}")
+        raise UserError(
+            f"{name}: an image set holds at least one image of one pixel; got shape {images_u8.shape}"
+        )
 
 
-def _check_labels(name: str, labels: np.ndarray | None, class_names: tuple[str, ...], num_images: int) -> None:
+def _check_labels(
+    name: str, labels: np.ndarray | None, class_names: tuple[str, ...], num_images: int
+) -> None:
     if labels is None:
         if class_names:
-            raise UserError(f"{name}: {len(class_names)} class names came without labels; give both or neither")
+            raise UserError(
+                f"{name}: {len(class_names)} class names came without labels; give both or neither"
+            )
         return
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (num_images,):
+    if (
+        not isinstance(labels, np.ndarray)
+        or labels.dtype != np.int64
+        or labels.shape != (num_images,)
+    ):
         came = getattr(labels, "dtype", type(labels).__name__), getattr(labels, "shape", "no shape")
-        raise UserError(f"{name}: labels must be int64 of shape ({num_images},); got {came[0]}, {came[1]}")
+        raise UserError(
+            f"{name}: labels must be int64 of shape ({num_images},); got {came[0]}, {came[1]}"
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(class_names):
-        raise UserError(f"{name}: labels must lie in 0..{len(class_names) - 1}, one per class name; got {low}..{high}")
+        raise UserError(
+            f"{name}: labels must lie in 0..{len(class_names) - 1}, one per class name; got {low}..{high}"
+        )
 
 
 def _check_attribute(name: str, key: str, values: np.ndarray, num_images: int) -> None:
     if not isinstance(key, str) or not is_plain_name(key):
-        raise UserError(f"{name}: an attribute's name holds letters, digits, '_', '-' and '.'; got {key!r}")
+        raise UserError(
+            f"{name}: an attribute's name holds letters, digits, '_', '-' and '.'; got {key!r}"
+        )
     if not isinstance(values, np.ndarray) or values.dtype not in ATTRIBUTE_DTYPES:
         came = getattr(values, "dtype", type(values).__name__)
-        raise UserError(f"{name}: attribute {key!r} must be an array of bool, int64 or float32; got {came}")
+        raise UserError(
+            f"{name}: attribute {key!r} must be an array of bool, int64 or float32; got {came}"
+        )
     if values.ndim < 1 or values.shape[0] != num_images:
-        raise UserError(f"{name}: attribute {key!r} needs one row per image, {num_images}; got shape {values.shape}")
+        raise UserError(
+            f"{name}: attribute {key!r} needs one row per image, {num_images}; got shape {values.shape}"
+        )
 
 
 def _rows(image_set: ImageSet, indices: slice | Sequence[int] | np.ndarray) -> slice | np.ndarray:
@@ -411,7 +471,9 @@ def _rows(image_set: ImageSet, indices: slice | Sequence[int] | np.ndarray) -> s
 
 try:
     import fcntl
-except ImportError:  # Windows: new folders are still unique, only the waiting for one another is lost
+except (
+    ImportError
+):  # Windows: new folders are still unique, only the waiting for one another is lost
     fcntl = None
 
 ATTEMPTS = 50  # more than one is needed only where writers cannot lock one another out
@@ -430,7 +492,9 @@ def exclusive(folder: Path) -> Iterator[bool]:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            path.unlink(missing_ok=True)  # before the lock is dropped: a waiter then sees that it is gone
+            path.unlink(
+                missing_ok=True
+            )  # before the lock is dropped: a waiter then sees that it is gone
             os.close(descriptor)
 
 
@@ -445,7 +509,11 @@ def new_folder(folder: Path, *, clean: bool) -> Iterator[Path]:
     UserError
         When ``folder`` holds something that is not an image set.
     """
-    if folder.exists() and not (folder / CARD_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+    if (
+        folder.exists()
+        and not (folder / CARD_FILE).is_file()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
         raise UserError(
             f"{folder} exists and is not an image set, so it is not replaced; move it away or choose another name"
         )
@@ -493,9 +561,13 @@ def _swap(part: Path, folder: Path) -> None:
             except OSError:
                 if attempt == ATTEMPTS - 1:
                     raise
-            aside.append(Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part")))
+            aside.append(
+                Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+            )
             with contextlib.suppress(FileNotFoundError):  # another writer moved it first
                 os.replace(folder, aside[-1] / STEPPED_ASIDE)
     finally:
-        for left in aside:  # only now: a reader that finds no folder looks here to know that one is coming
+        for (
+            left
+        ) in aside:  # only now: a reader that finds no folder looks here to know that one is coming
             shutil.rmtree(left, ignore_errors=True)

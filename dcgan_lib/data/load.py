@@ -116,19 +116,27 @@ def choose_split(image_set: ImageSet, split: str, drop_duplicates: bool = False)
     spans: dict[str, list[int]] = image_set.card.get("splits", {"all": [0, len(image_set)]})
     names = list(spans) if split == "all" else split.split("+")
     if len(set(names)) != len(names) or not set(names) <= set(spans):
-        raise UserError(f"{image_set.name} has the splits {', '.join([*spans, 'all'])}; got {split!r}")
+        raise UserError(
+            f"{image_set.name} has the splits {', '.join([*spans, 'all'])}; got {split!r}"
+        )
     rows = np.concatenate([np.arange(*spans[name]) for name in names])
     if not len(rows):
-        raise UserError(f"{image_set.name} is too small to have a {split} split: it holds {len(image_set)} images")
+        raise UserError(
+            f"{image_set.name} is too small to have a {split} split: it holds {len(image_set)} images"
+        )
     if not drop_duplicates:
         return _cut(image_set, rows, split=split)
     first = is_first_of_its_kind(image_set.images_u8)
-    return _cut(image_set, rows[first[rows]], split=split, dropped_duplicates=int((~first[rows]).sum()))
+    return _cut(
+        image_set, rows[first[rows]], split=split, dropped_duplicates=int((~first[rows]).sum())
+    )
 
 
 def _cut(image_set: ImageSet, rows: np.ndarray, **card: str | int) -> ImageSet:
     chosen = image_set.subset(rows)
-    origin = image_set.card.get("cut_from", {"digest": image_set.card.get("digest"), "images": len(image_set)})
+    origin = image_set.card.get(
+        "cut_from", {"digest": image_set.card.get("digest"), "images": len(image_set)}
+    )
     return replace(chosen, card={**chosen.card, **card, "cut_from": origin})
 
 
@@ -136,13 +144,20 @@ def _draw(image_set: ImageSet, num_images: int | None, seed: int) -> ImageSet:
     if num_images is None or num_images == len(image_set):
         return image_set
     if num_images > len(image_set):
-        raise UserError(f"{image_set.name}: {num_images} images were asked for, but this split has {len(image_set)}")
+        raise UserError(
+            f"{image_set.name}: {num_images} images were asked for, but this split has {len(image_set)}"
+        )
     rows = np.random.default_rng(seed).permutation(len(image_set))[:num_images]
     return _cut(image_set, np.sort(rows), subset_seed=seed)
 
 
 def _load_by_place(
-    name: str, split: str, size: tuple[int, int] | None, channels: str | int, fit: Fit, progress: bool
+    name: str,
+    split: str,
+    size: tuple[int, int] | None,
+    channels: str | int,
+    fit: Fit,
+    progress: bool,
 ) -> ImageSet:
     """Load a prepared set or a folder of images, found by name or by path."""
     other = None
@@ -159,7 +174,11 @@ def _load_by_place(
             f"{name} was prepared at {other.image_size} with {other.num_channels} channels; asked for "
             f"{size or other.image_size} with {channels}: prepare its folder of images again, so"
         )
-    lying = sorted(path.name for path in data_root().iterdir() if path.is_dir()) if data_root().is_dir() else []
+    lying = (
+        sorted(path.name for path in data_root().iterdir() if path.is_dir())
+        if data_root().is_dir()
+        else []
+    )
     raise UserError(
         f"no image set or folder {name!r}: known are {', '.join(set_names())}; "
         f"in {data_root()} lie {', '.join(lying) or 'no folders'} (data/README.md says how to get each set)"
@@ -194,14 +213,21 @@ def load_drawn(
             f"got {split!r}, seed {seed}, channels {channels!r}"
         )
     num = num_images or NUM_DRAWN[split]
-    drawn_seed = seed + list(NUM_DRAWN).index(split) * SEED_STEP  # no split shares a seed with another
+    drawn_seed = (
+        seed + list(NUM_DRAWN).index(split) * SEED_STEP
+    )  # no split shares a seed with another
     module = import_module(f"dcgan_lib.data.drawn.{PROCEDURAL[name]}")
-    folder = prepared_root() / f"{name}-{num}-seed{drawn_seed}.{_source_digest(Path(module.__file__).parent)}"
+    folder = (
+        prepared_root()
+        / f"{name}-{num}-seed{drawn_seed}.{_source_digest(Path(module.__file__).parent)}"
+    )
     found = sound_or_none(folder)
     if found is None:
         draw: Callable[..., ImageSet] = getattr(module, f"draw_{PROCEDURAL[name]}")
         found = draw(num, drawn_seed, progress=progress)
-        with contextlib.suppress(OSError):  # a data folder that may not be written costs only the time next time
+        with contextlib.suppress(
+            OSError
+        ):  # a data folder that may not be written costs only the time next time
             found = found.save(folder)
     found = found if size is None else resized(found, size)
     return replace(found, card={**found.card, "split": split})

@@ -22,7 +22,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from dcgan_lib.data import image_set as storage
-from dcgan_lib.data.decode import FITS, SUFFIXES, Decoded, Fit, Framing, decode, decode_file, decoding, is_image_file
+from dcgan_lib.data.decode import (
+    FITS,
+    SUFFIXES,
+    Decoded,
+    Fit,
+    Framing,
+    decode,
+    decode_file,
+    decoding,
+    is_image_file,
+)
 from dcgan_lib.data.image_set import ImageSet, exclusive, new_folder
 from dcgan_lib.errors import UserError
 from dcgan_lib.paths import atomic_write, data_root
@@ -75,13 +85,19 @@ def list_images(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"expected a folder of images, but {folder} {what}; give the folder that holds the files")
+        raise UserError(
+            f"expected a folder of images, but {folder} {what}; give the folder that holds the files"
+        )
     walk = _Walk(folder)
     _visit(walk, folder, "")
     if not walk.stats:
         raise UserError(_nothing_found(walk))
     entries = json.dumps(list(walk.stats.items())).encode()
-    return Listing(files=tuple(walk.stats), ignored=walk.ignored, fingerprint=hashlib.sha256(entries).hexdigest())
+    return Listing(
+        files=tuple(walk.stats),
+        ignored=walk.ignored,
+        fingerprint=hashlib.sha256(entries).hexdigest(),
+    )
 
 
 def natural_key(name: str) -> tuple:
@@ -162,12 +178,20 @@ class Tally:
             "ignored": {reason: len(paths) for reason, paths in sorted(ignored.items())},
         }
 
-    def names(self, names: Sequence[str], ignored: Mapping[str, Sequence[str]] = NOTHING) -> dict[str, Any]:
+    def names(
+        self, names: Sequence[str], ignored: Mapping[str, Sequence[str]] = NOTHING
+    ) -> dict[str, Any]:
         """Name every file: kept ones in the order of the images, the others with their reasons."""
         return {
             "kept": [names[at] for at in self.kept],
-            "refused": [{"file": names[at], "reason": reason, "detail": more} for at, reason, more in self.refused],
-            "noted": {note: [names[at] for at in positions] for note, positions in sorted(self.noted.items())},
+            "refused": [
+                {"file": names[at], "reason": reason, "detail": more}
+                for at, reason, more in self.refused
+            ],
+            "noted": {
+                note: [names[at] for at in positions]
+                for note, positions in sorted(self.noted.items())
+            },
             "ignored": dict(ignored),
         }
 
@@ -193,7 +217,12 @@ class NpyWriter:
         """Return the writer itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ):
         """Put the true count into the header and close."""
         with self._file:
             self._file.seek(0)
@@ -379,7 +408,10 @@ class Part:
 
 
 def make_settings(
-    image_size: int | tuple[int, int], channels: str | int = "auto", fit: Fit = "crop", min_side: int | None = None
+    image_size: int | tuple[int, int],
+    channels: str | int = "auto",
+    fit: Fit = "crop",
+    min_side: int | None = None,
 ) -> Settings:
     """Check the options and return them as one record.
 
@@ -400,8 +432,12 @@ def make_settings(
 def check_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) in pixels from a side or a pair; refuse anything else."""
     pair = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
-    if len(pair) != 2 or not all(isinstance(side, (int, np.integer)) and 1 <= side <= LARGEST_SIDE for side in pair):
-        raise UserError(f"image_size must be a side or (height, width), 1..{LARGEST_SIDE} pixels; got {image_size!r}")
+    if len(pair) != 2 or not all(
+        isinstance(side, (int, np.integer)) and 1 <= side <= LARGEST_SIDE for side in pair
+    ):
+        raise UserError(
+            f"image_size must be a side or (height, width), 1..{LARGEST_SIDE} pixels; got {image_size!r}"
+        )
     return int(pair[0]), int(pair[1])
 
 
@@ -426,7 +462,9 @@ def part_of_arrays(
         return decode(lambda: Image.fromarray(np.ascontiguousarray(pixels)), framing)
 
     names = [str(position) for position in range(len(images_u8))]
-    return Part(names=names, decode_one=decode_one, describe=describe_by(labels, class_names, attributes))
+    return Part(
+        names=names, decode_one=decode_one, describe=describe_by(labels, class_names, attributes)
+    )
 
 
 def part_of_files(
@@ -444,7 +482,9 @@ def part_of_files(
 
 
 def describe_by(
-    labels: np.ndarray | None, class_names: tuple[str, ...] = (), attributes: dict[str, np.ndarray] | None = None
+    labels: np.ndarray | None,
+    class_names: tuple[str, ...] = (),
+    attributes: dict[str, np.ndarray] | None = None,
 ) -> Callable[[np.ndarray], Labels]:
     """Return the ``describe`` of a part whose labels and attributes are known beforehand."""
 
@@ -463,7 +503,9 @@ def sound_or_none(folder: Path) -> ImageSet | None:
         return None
 
 
-def kept_or_made(folder: Path, find: Callable[[], ImageSet | None], fill: Callable[[Path], None]) -> ImageSet:
+def kept_or_made(
+    folder: Path, find: Callable[[], ImageSet | None], fill: Callable[[Path], None]
+) -> ImageSet:
     """Return what ``find`` finds; else let ``fill`` write a new folder in ``folder``'s place and open that.
 
     Of two processes that want the same set, the second waits and then finds the first one's.
@@ -477,7 +519,9 @@ def kept_or_made(folder: Path, find: Callable[[], ImageSet | None], fill: Callab
             with new_folder(folder, clean=alone) as part_folder:
                 fill(part_folder)
             return ImageSet.load(folder)
-    except OSError as error:  # bad sources are told otherwise: this is the cache, full or not ours to write
+    except (
+        OSError
+    ) as error:  # bad sources are told otherwise: this is the cache, full or not ours to write
         raise UserError(
             f"cannot write {folder} ({error.strerror or error}); set DCGAN_DATA to a folder with room, open to writing"
         ) from error
@@ -512,13 +556,27 @@ def fill_folder(
     )
     report = tally.counts(part.ignored)
     if not tally.kept:
-        raise UserError(f"none of the {len(part.names)} images of {name} could be used: {report['refused']}")
+        raise UserError(
+            f"none of the {len(part.names)} images of {name} could be used: {report['refused']}"
+        )
     atomic_write(folder / REPORT_FILE, json.dumps(tally.names(part.names, part.ignored), indent=0))
     kept = np.array(tally.kept)
-    ends = {split: (start, len(part.names) if stop is None else stop) for split, (start, stop) in splits.items()}
+    ends = {
+        split: (start, len(part.names) if stop is None else stop)
+        for split, (start, stop) in splits.items()
+    }
     spans = {split: np.searchsorted(kept, end).tolist() for split, end in ends.items()}
-    counts = {"images": len(kept), **{split: stop - start for split, (start, stop) in spans.items()}}
-    card = {**card, "counts": counts, "splits": spans, "preparation": settings.as_card(), "report": report}
+    counts = {
+        "images": len(kept),
+        **{split: stop - start for split, (start, stop) in spans.items()},
+    }
+    card = {
+        **card,
+        "counts": counts,
+        "splits": spans,
+        "preparation": settings.as_card(),
+        "report": report,
+    }
     labels, class_names, attributes = part.describe(kept)
     storage.seal(folder, name, class_names, labels, attributes, card)
 
@@ -612,9 +670,13 @@ def prepare(
     source, folder = Path(source).expanduser(), prepared_root() / name
     settings = make_settings(image_size, channels, fit, min_side)
     if not storage.is_plain_name(name):
-        raise UserError(f"a prepared set's name holds letters, digits, '_', '-' and '.'; got {name!r}")
+        raise UserError(
+            f"a prepared set's name holds letters, digits, '_', '-' and '.'; got {name!r}"
+        )
     if (limit is not None and limit < 1) or not 0.0 <= held_out < 1.0:
-        raise UserError(f"limit must be at least 1 and held_out in [0, 1); got {limit!r} and {held_out!r}")
+        raise UserError(
+            f"limit must be at least 1 and held_out in [0, 1); got {limit!r} and {held_out!r}"
+        )
     listing = list_images(source)
     wanted = {
         "fingerprint": listing.fingerprint,
@@ -631,10 +693,22 @@ def prepare(
             describe=partial(_describe, files),
             ignored=listing.ignored,
         )
-        whence = {"source": f"the folder {source.resolve().name!r}", "licence": "that of the folder's images"}
+        whence = {
+            "source": f"the folder {source.resolve().name!r}",
+            "licence": "that of the folder's images",
+        }
         card = {**whence, **(about or {}), **wanted}
         splits = {"train": (0, num_train), "validation": (num_train, None)}
-        fill_folder(part_folder, name, part, splits, settings, card, num_workers=num_workers, progress=progress)
+        fill_folder(
+            part_folder,
+            name,
+            part,
+            splits,
+            settings,
+            card,
+            num_workers=num_workers,
+            progress=progress,
+        )
 
     return kept_or_made(folder, partial(_find, folder, wanted, overwrite), fill)
 
@@ -652,10 +726,14 @@ def _find(folder: Path, wanted: dict[str, Any], overwrite: bool) -> ImageSet | N
     if overwrite:
         return None
     before, now = ({**side, **(side["preparation"] or {})} for side in (came, wanted))
-    changes = [f"{key} {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
+    changes = [
+        f"{key} {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]
+    ]
     told = [change for change in changes if not change.startswith(("preparation", "fingerprint"))]
     what = "; ".join(told) or "the folder's files have come, gone or changed since"
-    raise UserError(f"{folder} was prepared otherwise ({what}); allow it to be overwritten or choose another name")
+    raise UserError(
+        f"{folder} was prepared otherwise ({what}); allow it to be overwritten or choose another name"
+    )
 
 
 def _rows_in_order(listing: Listing, limit: int | None, held_out: float) -> tuple[list[str], int]:
@@ -770,7 +848,9 @@ def load_folder(
     settings = make_settings(size or (known.image_size if known else DEFAULT_SIZE), channels, fit)
     inner = _split_folders(folder)
     if inner and split not in inner:
-        raise UserError(f"{folder} has the splits {', '.join(inner)}, one folder each; got {split!r}")
+        raise UserError(
+            f"{folder} has the splits {', '.join(inner)}, one folder each; got {split!r}"
+        )
     source = inner.get(split, folder)
     prepared = prepare(
         source,
@@ -788,15 +868,27 @@ def load_folder(
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Return the folder of each split where the subfolders are train and val or test, and {} otherwise."""
     inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    found = {split: path for split, names in SPLIT_FOLDERS.items() for path in inner if path.name.casefold() in names}
+    found = {
+        split: path
+        for split, names in SPLIT_FOLDERS.items()
+        for path in inner
+        if path.name.casefold() in names
+    }
     return found if "train" in found and len(found) == len(inner) > 1 else {}
 
 
 def _cache_name(name: str, folder: Path, settings: Settings) -> str:
     """Name the cached folder by settings and place; a place inside the data folder may move with it."""
     place, root = folder.resolve(), data_root().resolve()
-    place_name = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.as_posix()
+    place_name = (
+        place.relative_to(root).as_posix() if place.is_relative_to(root) else place.as_posix()
+    )
     digest = hashlib.sha256(json.dumps([settings.as_card(), place_name]).encode()).hexdigest()[:8]
-    plain = "".join(letter if storage.is_plain_name("_" + letter) else "_" for letter in name).lstrip(".-") or "folder"
+    plain = (
+        "".join(letter if storage.is_plain_name("_" + letter) else "_" for letter in name).lstrip(
+            ".-"
+        )
+        or "folder"
+    )
     height, width = settings.image_size
     return f"{plain}.{height}x{width}.{digest}"

@@ -71,7 +71,9 @@ def open_cifar10(part_name: str, download: bool) -> Part:
 
     dataset = CIFAR10(data_root(), train=part_name == "train", download=download)
     labels = np.array(dataset.targets, dtype=np.int64)
-    return part_of_arrays(dataset.data.transpose(0, 3, 1, 2), labels, class_names=tuple(dataset.classes))
+    return part_of_arrays(
+        dataset.data.transpose(0, 3, 1, 2), labels, class_names=tuple(dataset.classes)
+    )
 
 
 def open_svhn(part_name: str, download: bool) -> Part:
@@ -91,7 +93,9 @@ def open_celeba(part_name: str, download: bool) -> Part:
     folder = Path(dataset.root) / dataset.base_folder / "img_align_celeba"
     names = [name for name in dataset.attr_names if name]  # the list's header ends in a space
     values = dataset.attr.numpy().astype(bool)
-    attributes: dict[str, np.ndarray] = {name: values[:, column] for column, name in enumerate(names)}
+    attributes: dict[str, np.ndarray] = {
+        name: values[:, column] for column, name in enumerate(names)
+    }
     attributes["identity"] = dataset.identity.numpy()[:, 0].astype(np.int64)
     return part_of_files([folder / name for name in dataset.filename], attributes=attributes)
 
@@ -101,11 +105,16 @@ def open_imagenet(part_name: str, download: bool) -> Part:
     from torchvision.datasets import ImageNet
 
     dataset = ImageNet(
-        _root("imagenet", "ILSVRC2012_devkit_t12.tar.gz"), split="val" if part_name != "train" else "train"
+        _root("imagenet", "ILSVRC2012_devkit_t12.tar.gz"),
+        split="val" if part_name != "train" else "train",
     )
-    class_names = tuple(f"{wnid} {names[0]}" for wnid, names in zip(dataset.wnids, dataset.classes, strict=True))
+    class_names = tuple(
+        f"{wnid} {names[0]}" for wnid, names in zip(dataset.wnids, dataset.classes, strict=True)
+    )
     labels = np.array(dataset.targets, dtype=np.int64)
-    return part_of_files([Path(path) for path, _ in dataset.samples], labels, class_names=class_names)
+    return part_of_files(
+        [Path(path) for path, _ in dataset.samples], labels, class_names=class_names
+    )
 
 
 def open_lsun_bedrooms(part_name: str, download: bool) -> Part:
@@ -116,7 +125,9 @@ def open_lsun_bedrooms(part_name: str, download: bool) -> Part:
     try:
         import lmdb
     except ImportError as error:
-        raise UserError("LSUN is an LMDB database, which needs the lmdb package: run pip install lmdb") from error
+        raise UserError(
+            "LSUN is an LMDB database, which needs the lmdb package: run pip install lmdb"
+        ) from error
     folder_name = f"bedroom_{'val' if part_name == 'validation' else 'train'}_lmdb"
     folder = _root("lsun", folder_name) / folder_name
     if not folder.is_dir():
@@ -186,13 +197,18 @@ def load_public(
     holding = [key for key, spans in public.parts.items() if wanted <= spans.keys()]
     if not holding and not (split == "all" and len(public.parts) == 1):
         offered = " or ".join("+".join(spans) for spans in public.parts.values())
-        raise UserError(f"{name} has the splits {offered}; those of different parts are loaded apart; got {split!r}")
+        raise UserError(
+            f"{name} has the splits {offered}; those of different parts are loaded apart; got {split!r}"
+        )
     part_name = holding[0] if holding else next(iter(public.parts))
     splits = public.parts[part_name]
     card = {"source": f"{public.title}, {public.page}", "licence": public.licence}
     key = json.dumps([settings.as_card(), card, list(splits.items())])
     height, width = settings.image_size
-    folder = prepared_root() / f"{name}-{part_name}.{height}x{width}.{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    folder = (
+        prepared_root()
+        / f"{name}-{part_name}.{height}x{width}.{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    )
 
     def fill(part_folder: Path) -> None:
         part = open_public(name, part_name, settings.image_size, download=download)
@@ -223,7 +239,15 @@ def _explained(name: str, public: PublicSet) -> Iterator[None]:
         yield
     # torchvision has no exception of its own: RuntimeError for a missing set, and whatever a
     # half-written file brings, from AssertionError (MNIST) to UnpicklingError (CIFAR-10).
-    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, LookupError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        AssertionError,
+        EOFError,
+        LookupError,
+        pickle.UnpicklingError,
+    ) as error:
         if isinstance(error, UserError):
             raise
         how = (
@@ -240,7 +264,11 @@ def _explained(name: str, public: PublicSet) -> Iterator[None]:
 def _parts_of(num_train: int, num_validation: int, **more: Spans) -> dict[str, Spans]:
     """Cut the last ``num_validation`` training images off for validation."""
     cut = num_train - num_validation
-    return {"train": {"train": (0, cut), "validation": (cut, num_train)}, "test": {"test": (0, None)}, **more}
+    return {
+        "train": {"train": (0, cut), "validation": (cut, num_train)},
+        "test": {"test": (0, None)},
+        **more,
+    }
 
 
 def _whole(*names: str) -> dict[str, Spans]:
@@ -291,7 +319,9 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="http://ufldl.stanford.edu/housenumbers/",
         files="train_32x32.mat, test_32x32.mat (and extra_32x32.mat), there or in svhn/",
         image_size=(32, 32),
-        parts=_parts_of(73_257, 10_000, **_whole("extra")),  # [P] 10,000 of the training images validate
+        parts=_parts_of(
+            73_257, 10_000, **_whole("extra")
+        ),  # [P] 10,000 of the training images validate
         open_part=open_svhn,
     ),
     "celeba": PublicSet(

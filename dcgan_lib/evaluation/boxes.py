@@ -40,11 +40,15 @@ def with_box_sides(image_set: ImageSet) -> ImageSet:
     """
     names = [name.removesuffix("_box") for name in image_set.attributes if name.endswith("_box")]
     if not names:
-        raise UserError(f"{image_set.name} has no boxes: choose a drawn set that has them, such as rooms")
+        raise UserError(
+            f"{image_set.name} has no boxes: choose a drawn set that has them, such as rooms"
+        )
     attributes = {name: image_set.attributes[name] for name in names}
     for name in names:
         sides = image_set.attributes[f"{name}_box"].T
-        attributes |= {f"{name}_{side}": np.ascontiguousarray(x) for side, x in zip(SIDES, sides, strict=True)}
+        attributes |= {
+            f"{name}_{side}": np.ascontiguousarray(x) for side, x in zip(SIDES, sides, strict=True)
+        }
         attributes[f"{name}_box"] = image_set.attributes[f"{name}_box"]
     return replace(image_set, attributes=attributes)
 
@@ -55,7 +59,9 @@ def boxed_objects(probe: Probe) -> tuple[str, ...]:
     return tuple(name for name in sorted(names) if all(f"{name}_{side}" in names for side in SIDES))
 
 
-def read_boxes(probe: Probe, images_u8: np.ndarray, name: str, confidence: float = 0.5) -> np.ndarray:
+def read_boxes(
+    probe: Probe, images_u8: np.ndarray, name: str, confidence: float = 0.5
+) -> np.ndarray:
     """Read one object's boxes off pictures.
 
     Parameters
@@ -81,7 +87,9 @@ def read_boxes(probe: Probe, images_u8: np.ndarray, name: str, confidence: float
     """
     known = boxed_objects(probe)
     if name not in known:
-        raise UserError(f"the probe reads no boxes of {name!r}: it has {', '.join(known) or 'none'}")
+        raise UserError(
+            f"the probe reads no boxes of {name!r}: it has {', '.join(known) or 'none'}"
+        )
     read, (height, width) = probe.predict(images_u8), probe.config.image_size
     sides_4n = [read[f"{name}_{side}"].astype(np.float32) for side in SIDES]
     boxes_n4 = np.stack(sides_4n, 1).clip(0, [width, height] * 2)
@@ -92,13 +100,18 @@ def read_boxes(probe: Probe, images_u8: np.ndarray, name: str, confidence: float
 
 def overlap(one_n4: np.ndarray, other_n4: np.ndarray) -> np.ndarray:
     """Return intersection over union of boxes, one by one; NaN where either is missing."""
-    low, high = np.maximum(one_n4[:, :2], other_n4[:, :2]), np.minimum(one_n4[:, 2:], other_n4[:, 2:])
+    low, high = (
+        np.maximum(one_n4[:, :2], other_n4[:, :2]),
+        np.minimum(one_n4[:, 2:], other_n4[:, 2:]),
+    )
     shared = (high - low).clip(min=0).prod(1)
     areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (one_n4, other_n4)]
     return shared / (areas[0] + areas[1] - shared)
 
 
-def overlap_report(probe: Probe, held_out: ImageSet, names: Iterable[str] | None = None) -> dict[str, dict[str, float]]:
+def overlap_report(
+    probe: Probe, held_out: ImageSet, names: Iterable[str] | None = None
+) -> dict[str, dict[str, float]]:
     """Return, for each object, the mean overlap of read and true boxes, the share over one half, and their number.
 
     Parameters
@@ -112,9 +125,14 @@ def overlap_report(probe: Probe, held_out: ImageSet, names: Iterable[str] | None
     """
     found = {}
     for name in boxed_objects(probe) if names is None else names:
-        shares = overlap(read_boxes(probe, held_out.images_u8, name), held_out.attributes[f"{name}_box"])
+        shares = overlap(
+            read_boxes(probe, held_out.images_u8, name), held_out.attributes[f"{name}_box"]
+        )
         shares = shares[np.isfinite(shares)]
-        found[name] = {"mean": round(float(shares.mean()), 4), "over_half": round(float((shares > 0.5).mean()), 4)}
+        found[name] = {
+            "mean": round(float(shares.mean()), 4),
+            "over_half": round(float((shares > 0.5).mean()), 4),
+        }
         found[name]["n"] = len(shares)
     return found
 
@@ -132,12 +150,21 @@ def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
     shown = np.repeat(images_u8, 3, 1) if images_u8.shape[1] == 1 else images_u8.copy()
     high = [shown.shape[3] - 1, shown.shape[2] - 1]
     boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
-    found = [(i, box) for i, boxes_k4 in enumerate(boxes_nk4) for box in boxes_k4 if np.isfinite(box).all()]
+    found = [
+        (i, box)
+        for i, boxes_k4 in enumerate(boxes_nk4)
+        for box in boxes_k4
+        if np.isfinite(box).all()
+    ]
     for i, box in found:
         for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))):
             left, top = (box[:2].round().astype(int) - grow).clip(0, high)
             right, bottom = (box[2:].round().astype(int) - 1 + grow).clip(0, high)
-            rows, columns, ink = slice(top, bottom + 1), slice(left, right + 1), np.array(colour, np.uint8)[:, None]
+            rows, columns, ink = (
+                slice(top, bottom + 1),
+                slice(left, right + 1),
+                np.array(colour, np.uint8)[:, None],
+            )
             shown[i][:, top, columns] = shown[i][:, bottom, columns] = ink
             shown[i][:, rows, left] = shown[i][:, rows, right] = ink
     return shown
@@ -190,7 +217,9 @@ class DrawnBoxes:
         return boxes_nk4
 
 
-def check_boxes(boxes: Any, num_images: int | None, image_size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+def check_boxes(
+    boxes: Any, num_images: int | None, image_size: tuple[int, int]
+) -> tuple[tuple[int, ...], ...]:
     """Return boxes as plain numbers, in order of their pictures; refuse what lies outside.
 
     Parameters
@@ -209,12 +238,18 @@ def check_boxes(boxes: Any, num_images: int | None, image_size: tuple[int, int])
     """
     (height, width), checked = image_size, []
     for box in boxes:
-        if len(box) != 5 or not all(isinstance(x, Integral) and not isinstance(x, bool) for x in box):
-            raise UserError(f"a box is five whole numbers (picture, left, top, right, bottom), but one is {list(box)}")
+        if len(box) != 5 or not all(
+            isinstance(x, Integral) and not isinstance(x, bool) for x in box
+        ):
+            raise UserError(
+                f"a box is five whole numbers (picture, left, top, right, bottom), but one is {list(box)}"
+            )
         index, left, top, right, bottom = (int(x) for x in box)
         if index < 0 or (num_images is not None and index >= num_images):
             allowed = "0 or more" if num_images is None else f"0 to {num_images - 1}"
-            raise UserError(f"pictures are numbered {allowed}, but there is a box in picture {index}")
+            raise UserError(
+                f"pictures are numbered {allowed}, but there is a box in picture {index}"
+            )
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise UserError(
                 f"the box {[left, top, right, bottom]} of picture {index} is empty or outside its {width} x {height} "
@@ -254,9 +289,13 @@ def load_boxes(path: str | Path, image_size: tuple[int, int], **wanted: Any) -> 
         drawn = DrawnBoxes(**{key: saved[key] for key in ("checkpoint", "seed", "object", "boxes")})
         boxes: Sequence[Sequence[int]] = [list(box) for box in drawn.boxes]
     except FileNotFoundError as error:
-        raise UserError(f"there is no file of boxes at {Path(path).as_posix()}: draw them first") from error
+        raise UserError(
+            f"there is no file of boxes at {Path(path).as_posix()}: draw them first"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{Path(path).name} is not a file of boxes: {type(error).__name__} {error}") from error
+        raise UserError(
+            f"{Path(path).name} is not a file of boxes: {type(error).__name__} {error}"
+        ) from error
     for key, value in wanted.items():
         if getattr(drawn, key) != value:
             raise UserError(
@@ -264,4 +303,6 @@ def load_boxes(path: str | Path, image_size: tuple[int, int], **wanted: Any) -> 
                 "choose another file"
             )
     checked = check_boxes(boxes, None, image_size)
-    return DrawnBoxes(checkpoint=drawn.checkpoint, seed=drawn.seed, object=drawn.object, boxes=checked)
+    return DrawnBoxes(
+        checkpoint=drawn.checkpoint, seed=drawn.seed, object=drawn.object, boxes=checked
+    )

@@ -90,7 +90,9 @@ def kid(
             f"but got {len(real_u8)} real, {len(fake_u8)} fake, {subsets} subsets: add images or lower subset_size"
         )
     with _quiet_about_memory():
-        metric = KernelInceptionDistance(feature=nn.Identity(), subsets=subsets, subset_size=subset_size)
+        metric = KernelInceptionDistance(
+            feature=nn.Identity(), subsets=subsets, subset_size=subset_size
+        )
     metric.update(torch.from_numpy(features.extract(real_u8)).double(), real=True)
     metric.update(torch.from_numpy(features.extract(fake_u8)).double(), real=False)
     with torch.random.fork_rng(devices=[]):
@@ -139,11 +141,15 @@ def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) ->
             f"FID on {features.num_features} features needs at least {least} images on either side, "
             f"but got {len(real_u8)} real and {len(fake_u8)} fake: add images or use kid()"
         )
-    real_nd, fake_nd = (torch.from_numpy(features.extract(side)).double() for side in (real_u8, fake_u8))
+    real_nd, fake_nd = (
+        torch.from_numpy(features.extract(side)).double() for side in (real_u8, fake_u8)
+    )
     value = _frechet(real_nd, fake_nd)
     without = []
     for group in range(_NUM_GROUPS):
-        real_part, fake_part = (side[torch.arange(len(side)) % _NUM_GROUPS != group] for side in (real_nd, fake_nd))
+        real_part, fake_part = (
+            side[torch.arange(len(side)) % _NUM_GROUPS != group] for side in (real_nd, fake_nd)
+        )
         without.append(_frechet(real_part, fake_part))
     std = float(np.sqrt((_NUM_GROUPS - 1) * np.var(without)))
     half = float(stats.t.ppf(0.975, _NUM_GROUPS - 1)) * std
@@ -172,5 +178,7 @@ def _frechet(real_nd: Tensor, fake_nd: Tensor) -> float:
 def _quiet_about_memory() -> Iterator[None]:
     """Hide torchmetrics' note that KID keeps all features: they are a few MB here, and meant to be."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Metric `Kernel Inception Distance`", category=UserWarning
+        )
         yield

@@ -72,7 +72,9 @@ class ConvFeatures:
         grid: int = 4,
         batch_size: int = BATCH,
     ) -> None:
-        self._network = check_convolutional(discriminator).eval().to(memory_format=torch.channels_last)
+        self._network = (
+            check_convolutional(discriminator).eval().to(memory_format=torch.channels_last)
+        )
         total = len(self._network.convs)
         self.layers = tuple(range(1, total + 1)) if layers is None else tuple(layers)
         if (
@@ -80,9 +82,13 @@ class ConvFeatures:
             or len(set(self.layers)) < len(self.layers)
             or not set(self.layers) <= {*range(1, total + 1)}
         ):
-            raise UserError(f"layers must be different numbers from 1 to {total}, but got {self.layers}")
+            raise UserError(
+                f"layers must be different numbers from 1 to {total}, but got {self.layers}"
+            )
         if grid < 1 or batch_size < 1:
-            raise UserError(f"grid and batch_size must be at least 1, but got {grid} and {batch_size}")
+            raise UserError(
+                f"grid and batch_size must be at least 1, but got {grid} and {batch_size}"
+            )
         self.grid, self._batch_size = grid, batch_size
 
     @torch.inference_mode()
@@ -94,12 +100,16 @@ class ConvFeatures:
         UserError
             If the images are of another size, or grey where the network reads colour.
         """
-        parts = [self._read(x_bchw) for x_bchw in _batches(self._network, images_u8, self._batch_size)]
+        parts = [
+            self._read(x_bchw) for x_bchw in _batches(self._network, images_u8, self._batch_size)
+        ]
         return torch.cat(parts).cpu().numpy()
 
     def _read(self, x_bchw: Tensor) -> Tensor:
         maps = self._network.features(x_bchw)
-        return torch.cat([_pooled(maps[layer - 1], self.grid).flatten(1) for layer in self.layers], 1)
+        return torch.cat(
+            [_pooled(maps[layer - 1], self.grid).flatten(1) for layer in self.layers], 1
+        )
 
 
 def check_convolutional(discriminator: AnyDiscriminator) -> Discriminator:
@@ -111,9 +121,13 @@ def check_convolutional(discriminator: AnyDiscriminator) -> Discriminator:
         If it is dense or conditional.
     """
     if not isinstance(discriminator, Discriminator):
-        raise UserError("these features are convolutional layers, but the network has only fully connected ones")
+        raise UserError(
+            "these features are convolutional layers, but the network has only fully connected ones"
+        )
     if classes := discriminator.config.num_classes:
-        raise UserError(f"features must not know the label, but this network reads it ({classes} classes)")
+        raise UserError(
+            f"features must not know the label, but this network reads it ({classes} classes)"
+        )
     return discriminator
 
 
@@ -129,15 +143,23 @@ def _batches(network: Discriminator, images_u8: np.ndarray, batch_size: int) -> 
     config, device = network.config, next(network.parameters()).device
     wanted, got = (config.num_channels, *config.image_size), tuple(images_u8.shape[1:])
     if images_u8.dtype != np.uint8 or got != wanted:
-        hint = "load the set with channels=3" if got == (1, *wanted[1:]) else "load the set at that size"
-        raise UserError(f"the network reads uint8 images of shape {wanted}, but got {images_u8.dtype} {got}: {hint}")
+        hint = (
+            "load the set with channels=3"
+            if got == (1, *wanted[1:])
+            else "load the set at that size"
+        )
+        raise UserError(
+            f"the network reads uint8 images of shape {wanted}, but got {images_u8.dtype} {got}: {hint}"
+        )
     for start in range(0, len(images_u8), batch_size):
         x_u8 = torch.from_numpy(np.array(images_u8[start : start + batch_size]))
         yield from_u8(x_u8.to(device), config).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
-def batch_statistics(discriminator: AnyDiscriminator, images_u8: np.ndarray, *, progress: bool = False) -> Statistics:
+def batch_statistics(
+    discriminator: AnyDiscriminator, images_u8: np.ndarray, *, progress: bool = False
+) -> Statistics:
     """Average batch norm's statistics over minibatches of 128 images.
 
     Parameters
@@ -159,18 +181,25 @@ def batch_statistics(discriminator: AnyDiscriminator, images_u8: np.ndarray, *, 
     As the authors' SVHN script does: while they are gathered, every layer is normalised by its own minibatch, and
     the variance is that of the minibatch itself, not an estimate of the population's.
     """
-    network = copy.deepcopy(check_convolutional(discriminator)).train().to(memory_format=torch.channels_last)
+    network = (
+        copy.deepcopy(check_convolutional(discriminator))
+        .train()
+        .to(memory_format=torch.channels_last)
+    )
     norms = _norms(network)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative mean
     size = min(BATCH, len(images_u8))
     whole = images_u8[: len(images_u8) // size * size]
-    for x_bchw in tqdm(_batches(network, whole, size), total=len(whole) // size, unit="batch", disable=not progress):
+    for x_bchw in tqdm(
+        _batches(network, whole, size), total=len(whole) // size, unit="batch", disable=not progress
+    ):
         maps = network.features(x_bchw)
     counts = [h.numel() // h.shape[1] for h in maps[1:]]
     return [
-        (norm.running_mean, norm.running_var * (1 - 1 / count)) for norm, count in zip(norms, counts, strict=True)
+        (norm.running_mean, norm.running_var * (1 - 1 / count))
+        for norm, count in zip(norms, counts, strict=True)
     ]  # PyTorch keeps the population's estimate, larger by n / (n - 1)
 
 
@@ -219,8 +248,13 @@ def compute_features(
             found = features(images_u8[start : start + PORTION])
             if table is None:
                 table = _new_table((len(images_u8), *found.shape[1:]), part)
-            if found.dtype != np.float32 or found.shape != (len(table[start : start + PORTION]), *table.shape[1:]):
-                raise UserError(f"features must be float32, one row an image, but are {found.dtype} {found.shape}")
+            if found.dtype != np.float32 or found.shape != (
+                len(table[start : start + PORTION]),
+                *table.shape[1:],
+            ):
+                raise UserError(
+                    f"features must be float32, one row an image, but are {found.dtype} {found.shape}"
+                )
             table[start : start + PORTION] = found
         if not part:
             return table
@@ -327,7 +361,11 @@ class KMeansFeatures:
                 f"centroids, but got {given}"
             )
         self.num_centroids, self.patch_size, self.grid = num_centroids, patch_size, grid
-        self.num_patches, self.seed, self.num_features = num_patches, seed, grid * grid * num_centroids
+        self.num_patches, self.seed, self.num_features = (
+            num_patches,
+            seed,
+            grid * grid * num_centroids,
+        )
         self._shape: tuple[int, ...] | None = None
 
     def fit(self, images_u8: np.ndarray) -> "KMeansFeatures":
@@ -349,16 +387,26 @@ class KMeansFeatures:
             If the images have another type or are too small.
         """
         size = self.patch_size
-        if images_u8.dtype != np.uint8 or images_u8.ndim != 4 or min(images_u8.shape[2:]) < size + self.grid - 1:
+        if (
+            images_u8.dtype != np.uint8
+            or images_u8.ndim != 4
+            or min(images_u8.shape[2:]) < size + self.grid - 1
+        ):
             came = f"{images_u8.dtype}, {images_u8.shape}"
-            raise UserError(f"K-means features need uint8 images, n x c x h x w, larger than a patch; got {came}")
+            raise UserError(
+                f"K-means features need uint8 images, n x c x h x w, larger than a patch; got {came}"
+            )
         rng, (num, _, height, width) = np.random.default_rng(self.seed), images_u8.shape
         rows = np.sort(rng.integers(num, size=self.num_patches))  # sorted: a memory map likes it
-        top, left = (rng.integers(side - size + 1, size=self.num_patches) for side in (height, width))
+        top, left = (
+            rng.integers(side - size + 1, size=self.num_patches) for side in (height, width)
+        )
         windows = np.lib.stride_tricks.sliding_window_view(images_u8, (size, size), (2, 3))
         patches_pd = normalise_contrast(torch.from_numpy(windows[rows, :, top, left]).flatten(1))
         self._mean_d, self._whiten_dd = zca_whitening(patches_pd)
-        kmeans = MiniBatchKMeans(self.num_centroids, batch_size=4_096, n_init=1, max_iter=20, random_state=self.seed)
+        kmeans = MiniBatchKMeans(
+            self.num_centroids, batch_size=4_096, n_init=1, max_iter=20, random_state=self.seed
+        )
         kmeans.fit(self._white(patches_pd).numpy())
         self._centroids_dk = torch.from_numpy(kmeans.cluster_centers_.T.copy()).float()
         self._squares_k = self._centroids_dk.square().sum(0)
@@ -388,10 +436,14 @@ class KMeansFeatures:
             If `fit` was not called, or the images have another type or shape.
         """
         if self._shape is None:
-            raise UserError("these K-means features have no centroids yet: call fit on training images first")
+            raise UserError(
+                "these K-means features have no centroids yet: call fit on training images first"
+            )
         if images_u8.dtype != np.uint8 or images_u8.shape[1:] != self._shape:
             came = f"{images_u8.dtype}, {images_u8.shape}"
-            raise UserError(f"these K-means features read uint8 images of n x {self._shape}; got {came}")
+            raise UserError(
+                f"these K-means features read uint8 images of n x {self._shape}; got {came}"
+            )
         features_nf = np.empty((len(images_u8), self.num_features), np.float32)
         for start in range(0, len(images_u8), batch_size):
             x_u8 = torch.from_numpy(np.array(images_u8[start : start + batch_size]))
@@ -407,17 +459,24 @@ class KMeansFeatures:
     def _pooled(self, x_u8: Tensor) -> Tensor:
         """Return how near the centroids are on average in each region, b x k x g x g."""
         height, width = (side - self.patch_size + 1 for side in x_u8.shape[2:])
-        patches_bpd = self._white(normalise_contrast(F.unfold(x_u8.float(), self.patch_size).transpose(1, 2)))
+        patches_bpd = self._white(
+            normalise_contrast(F.unfold(x_u8.float(), self.patch_size).transpose(1, 2))
+        )
         down_gh, across_gw = (_regions(side, self.grid) for side in (height, width))
         # Row by row of positions: the distances to thousands of centroids then stay in the processor's cache.
-        rows = [across_gw @ self._near(patches_wd) for patches_wd in patches_bpd.flatten(0, 1).split(width)]
+        rows = [
+            across_gw @ self._near(patches_wd)
+            for patches_wd in patches_bpd.flatten(0, 1).split(width)
+        ]
         near_bhgk = torch.stack(rows).unflatten(0, (len(x_u8), height))
         return torch.einsum("gh,bhek->bkge", down_gh, near_bhgk)
 
     def _near(self, patches_pd: Tensor) -> Tensor:
         """Return how much nearer than on average each centroid is to a patch, 0 if it is farther: p x k."""
         squares_pk = torch.addmm(self._squares_k, patches_pd, self._centroids_dk, alpha=-2)
-        distance_pk = squares_pk.add_(patches_pd.square().sum(1, keepdim=True)).clamp_min_(0).sqrt_()
+        distance_pk = (
+            squares_pk.add_(patches_pd.square().sum(1, keepdim=True)).clamp_min_(0).sqrt_()
+        )
         return (distance_pk.mean(1, keepdim=True) - distance_pk).relu_()
 
 
@@ -466,7 +525,9 @@ PROBE_EXTRACTORS = {
     "portraits-probe": "probe-portraits",
 }
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_SOURCE = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION_SOURCE = (
+    f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+)
 
 
 class FeatureExtractor(nn.Module):
@@ -480,9 +541,20 @@ class FeatureExtractor(nn.Module):
         Length of a vector.
     """
 
-    def __init__(self, name: str, num_features: int, network: nn.Module, transform: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        name: str,
+        num_features: int,
+        network: nn.Module,
+        transform: Callable[[Tensor], Tensor],
+    ) -> None:
         super().__init__()
-        self.name, self.num_features, self.network, self._transform = name, num_features, network, transform
+        self.name, self.num_features, self.network, self._transform = (
+            name,
+            num_features,
+            network,
+            transform,
+        )
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
@@ -494,7 +566,9 @@ class FeatureExtractor(nn.Module):
         """Return float32 features, shape (n, num_features), of uint8 images, n x c x h x w."""
         if not isinstance(x_u8, Tensor) or x_u8.dtype != torch.uint8 or x_u8.dim() != 4:
             came = getattr(x_u8, "dtype", type(x_u8).__name__), tuple(getattr(x_u8, "shape", ()))
-            raise UserError(f"{self.name} reads a uint8 tensor, n x c x h x w, but got {came[0]} of shape {came[1]}")
+            raise UserError(
+                f"{self.name} reads a uint8 tensor, n x c x h x w, but got {came[0]} of shape {came[1]}"
+            )
         return self._transform(x_u8).float()
 
     def extract(self, images_u8: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
@@ -507,8 +581,12 @@ class FeatureExtractor(nn.Module):
         batch_size : int, default 256
             Images at a time; it does not change the answer beyond rounding.
         """
-        parts = [images_u8[start : start + batch_size] for start in range(0, len(images_u8), batch_size)]
-        return np.concatenate([self(torch.from_numpy(np.array(part))).cpu().numpy() for part in parts])
+        parts = [
+            images_u8[start : start + batch_size] for start in range(0, len(images_u8), batch_size)
+        ]
+        return np.concatenate(
+            [self(torch.from_numpy(np.array(part))).cpu().numpy() for part in parts]
+        )
 
 
 def get_features(name: str, *, root: Path | None = None) -> FeatureExtractor:
@@ -534,7 +612,9 @@ def get_features(name: str, *, root: Path | None = None) -> FeatureExtractor:
     if name not in PROBE_EXTRACTORS:
         known = ", ".join([*PROBE_EXTRACTORS, "inception"])
         raise UserError(f"there are no features called {name!r}: choose from {known}")
-    return probe_features(load_probe(PROBE_EXTRACTORS[name], root=root), name, framed=name == "mnist-classifier")
+    return probe_features(
+        load_probe(PROBE_EXTRACTORS[name], root=root), name, framed=name == "mnist-classifier"
+    )
 
 
 def probe_features(probe: Probe, name: str, *, framed: bool = False) -> FeatureExtractor:
@@ -550,7 +630,9 @@ def probe_features(probe: Probe, name: str, *, framed: bool = False) -> FeatureE
         Also take images up to 4 pixels a side smaller, and put a black frame around them: 28x28
         digits, for a probe that reads 32x32.
     """
-    return FeatureExtractor(name, probe.config.num_features, probe, partial(_through_probe, probe, framed))
+    return FeatureExtractor(
+        name, probe.config.num_features, probe, partial(_through_probe, probe, framed)
+    )
 
 
 def _through_probe(probe: Probe, framed: bool, x_u8: Tensor) -> Tensor:
@@ -575,12 +657,17 @@ def _inception() -> FeatureExtractor:
 
 def _inception_weights() -> Path:
     """Find the published weights and make sure that they are those, since the file is a pickle."""
-    places = [data_root() / INCEPTION_FILE, Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE]
+    places = [
+        data_root() / INCEPTION_FILE,
+        Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE,
+    ]
     for path in places:
         if path.is_file():
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if not digest.startswith(INCEPTION_FILE.rpartition("-")[2].removesuffix(".pth")):
-                raise UserError(f"{path} is not the published Inception network (SHA-256 {digest[:8]}): fetch it again")
+                raise UserError(
+                    f"{path} is not the published Inception network (SHA-256 {digest[:8]}): fetch it again"
+                )
             return path
     raise UserError(
         f"the Inception weights are missing: download {INCEPTION_SOURCE} into {places[0].parent}, "
@@ -632,7 +719,9 @@ def open_source(word: str, *, recipe: str = USUAL_RECIPE, seed: int = 0) -> Sour
         return Source(word, None, ())
     if word == "random":
         name = word if recipe == USUAL_RECIPE else f"{word} {recipe}"
-        return Source(name, None, (untrained_discriminator(recipe_named(recipe).config.model, seed),))
+        return Source(
+            name, None, (untrained_discriminator(recipe_named(recipe).config.model, seed),)
+        )
     folder, network = find_run(word), check_convolutional(load_discriminator(word))
     if snapshot := re.fullmatch(r"step-(\d+)", folder.name):
         return Source(folder.resolve().parent.parent.name, int(snapshot[1]), (network,))
@@ -658,7 +747,9 @@ def join(sources: Sequence[Source]) -> Source:
     if not all(source.networks for source in sources):
         raise UserError("features are joined of networks, not of pixels or kmeans1")
     return Source(
-        " + ".join(source.label for source in sources), None, sum((source.networks for source in sources), ())
+        " + ".join(source.label for source in sources),
+        None,
+        sum((source.networks for source in sources), ()),
     )
 
 
@@ -705,15 +796,23 @@ class LayerTable:
         If the grid is below 1, or a layer's map cannot be divided into it.
     """
 
-    def __init__(self, network: Discriminator, images_u8: np.ndarray, grid: int, *, progress: bool = False) -> None:
+    def __init__(
+        self, network: Discriminator, images_u8: np.ndarray, grid: int, *, progress: bool = False
+    ) -> None:
         with torch.no_grad():
-            maps = network.features(torch.zeros(1, network.config.num_channels, *network.config.image_size))
+            maps = network.features(
+                torch.zeros(1, network.config.num_channels, *network.config.image_size)
+            )
         if grid < 1 or any(side % grid for h in maps for side in h.shape[2:] if side > grid):
-            raise UserError(f"the network's layers cannot be divided into a grid of {grid} x {grid}")
+            raise UserError(
+                f"the network's layers cannot be divided into a grid of {grid} x {grid}"
+            )
         self._shapes = [(h.shape[1], *(min(grid, side) for side in h.shape[2:])) for h in maps]
         self._ends = np.cumsum([np.prod(shape) for shape in self._shapes])
         self.grid, self.num_layers = grid, len(maps)
-        self._table_nf = compute_features(ConvFeatures(network, grid=grid), images_u8, progress=progress)
+        self._table_nf = compute_features(
+            ConvFeatures(network, grid=grid), images_u8, progress=progress
+        )
 
     def cut(self, layers: Sequence[int] = (), grid: int | None = None) -> np.ndarray:
         """Return what `ConvFeatures` gives for these layers (none: all) and this grid: float32, n x f.
@@ -725,7 +824,12 @@ class LayerTable:
         """
         grid, every = self.grid if grid is None else grid, tuple(range(1, self.num_layers + 1))
         layers = tuple(layers) or every
-        if not set(layers) <= set(every) or len(set(layers)) < len(layers) or grid < 1 or self.grid % grid:
+        if (
+            not set(layers) <= set(every)
+            or len(set(layers)) < len(layers)
+            or grid < 1
+            or self.grid % grid
+        ):
             raise UserError(
                 f"layers are different ones of 1..{self.num_layers} and grids divide {self.grid}, but got layers "
                 f"{layers}, grid {grid}"

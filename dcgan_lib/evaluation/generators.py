@@ -18,7 +18,14 @@ from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.distances import Distance, fid, kid
 from dcgan_lib.evaluation.features import FeatureExtractor, get_features
-from dcgan_lib.evaluation.ledger import CLAIMS, Result, check_command, load_details, record, save_details
+from dcgan_lib.evaluation.ledger import (
+    CLAIMS,
+    Result,
+    check_command,
+    load_details,
+    record,
+    save_details,
+)
 from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
@@ -55,7 +62,9 @@ class ClassQuality:
     n: int
 
 
-def precision_recall(real_nf: np.ndarray, fake_nf: np.ndarray, *, k: int = 3) -> tuple[Estimate, Estimate]:
+def precision_recall(
+    real_nf: np.ndarray, fake_nf: np.ndarray, *, k: int = 3
+) -> tuple[Estimate, Estimate]:
     """Measure precision and recall of samples by the balls around each point.
 
     Parameters
@@ -125,10 +134,14 @@ def class_quality(
         others = np.bincount(named[mine][named[mine] != label])
         rows.append(
             ClassQuality(
-                label=int(label), agreement=wilson_interval(int((named[mine] == label).sum()), len(mine)),
-                mistaken_for=int(others.argmax()) if others.sum() else None, precision=precision, recall=recall, n=n,
+                label=int(label),
+                agreement=wilson_interval(int((named[mine] == label).sum()), len(mine)),
+                mistaken_for=int(others.argmax()) if others.sum() else None,
+                precision=precision,
+                recall=recall,
+                n=n,
             )
-        )  # fmt: skip
+        )
     return tuple(rows)
 
 
@@ -148,7 +161,9 @@ def load_classes(name: str, root: Path | None = None) -> tuple[ClassQuality, ...
     kept = load_details(f"classes/{name}", f"dcgan evaluate {name} --record {name}", root)
     estimates = ("agreement", "precision", "recall")
     return tuple(
-        ClassQuality(**{key: Estimate(*value) if key in estimates else value for key, value in row.items()})
+        ClassQuality(
+            **{key: Estimate(*value) if key in estimates else value for key, value in row.items()}
+        )
         for row in kept
     )
 
@@ -181,7 +196,9 @@ class DigitReport:
     n: int
 
 
-def digit_report(images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | None = None) -> DigitReport:
+def digit_report(
+    images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | None = None
+) -> DigitReport:
     """Score generated digits with a digit classifier.
 
     Parameters
@@ -201,11 +218,13 @@ def digit_report(images_u8: np.ndarray, probe: Probe, *, labels: np.ndarray | No
     """
     if len(images_u8) < 2 or (labels is not None and len(labels) != len(images_u8)):
         num_labels = "no" if labels is None else len(labels)
-        raise UserError(f"a report needs 2 images and as many labels, but got {len(images_u8)} and {num_labels} labels")
+        raise UserError(
+            f"a report needs 2 images and as many labels, but got {len(images_u8)} and {num_labels} labels"
+        )
     num_classes = probe.head("label").num_outputs
-    probabilities = probe.predict(frame(torch.from_numpy(np.array(images_u8)), probe.config.image_size).numpy())[
-        "label"
-    ]
+    probabilities = probe.predict(
+        frame(torch.from_numpy(np.array(images_u8)), probe.config.image_size).numpy()
+    )["label"]
     named, n = probabilities.argmax(1), len(images_u8)
     agreement = None if labels is None else wilson_interval(int((named == labels).sum()), n)
     return DigitReport(
@@ -274,7 +293,9 @@ class GeneratorReport:
     seconds: float
 
 
-def draw_samples(generator: AnyGenerator, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+def draw_samples(
+    generator: AnyGenerator, num_images: int, seed: int
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Generate pictures, and for a conditional network the labels they were asked for, in equal numbers."""
     z_bd = sample_latents(num_images, generator.config, seeded(seed))
     labels: Tensor | None = None
@@ -284,7 +305,12 @@ def draw_samples(generator: AnyGenerator, num_images: int, seed: int) -> tuple[n
 
 
 def evaluate_generator(
-    checkpoint: str, *, num_images: int = 5_000, features: str | None = None, held_out: str | None = None, seed: int = 1
+    checkpoint: str,
+    *,
+    num_images: int = 5_000,
+    features: str | None = None,
+    held_out: str | None = None,
+    seed: int = 1,
 ) -> GeneratorReport:
     """Measure a generator against images that it was not trained on.
 
@@ -310,7 +336,9 @@ def evaluate_generator(
     config, about = load_config(checkpoint)
     name = about["image_set"]
     if features is None and name not in FEATURES_OF:
-        raise UserError(f"no features were made for the set {name!r}: name some, such as --features inception")
+        raise UserError(
+            f"no features were made for the set {name!r}: name some, such as --features inception"
+        )
     extractor = get_features(features or FEATURES_OF[name])
     split = held_out or HELD_OUT_SPLIT.get(name, "validation")
     train = _load_split(about, config.model.image_size, "train")
@@ -318,15 +346,22 @@ def evaluate_generator(
     samples, labels = draw_samples(load_generator(checkpoint), num_images, seed)
     untrained, _ = draw_samples(untrained_generator(config.model), len(unseen), seed)
     subset_size = min(500, len(unseen), num_images)
-    distances = [kid(unseen.images_u8, fake, extractor, subset_size=subset_size) for fake in (samples, untrained)]
+    distances = [
+        kid(unseen.images_u8, fake, extractor, subset_size=subset_size)
+        for fake in (samples, untrained)
+    ]
     compared = samples[: min(1_000, num_images)]
     sides, mirrored = (compared, train.images_u8, unseen.images_u8), None
     if config.mirror:
         mirrored = memorisation(*sides, features=extractor, mirrored=True)
-    digits = digit_report(samples, load_probe("probe-mnist"), labels=labels) if name == "mnist" else None
+    digits = (
+        digit_report(samples, load_probe("probe-mnist"), labels=labels) if name == "mnist" else None
+    )
     classes: tuple[ClassQuality, ...] = ()
     if digits and labels is not None:
-        classes = class_quality(unseen.images_u8, unseen.labels, samples, labels, digits.named, extractor)
+        classes = class_quality(
+            unseen.images_u8, unseen.labels, samples, labels, digits.named, extractor
+        )
     return GeneratorReport(
         checkpoint=str(checkpoint),
         image_set=name,
@@ -344,15 +379,23 @@ def evaluate_generator(
     )
 
 
-def _load_split(about: dict[str, Any], size: tuple[int, int], split: str, most: int | None = None) -> ImageSet:
+def _load_split(
+    about: dict[str, Any], size: tuple[int, int], split: str, most: int | None = None
+) -> ImageSet:
     found = load_image_set(
-        about.get("source", about["image_set"]), split, image_size=size, fit=about.get("fit", "crop"),
-        channels=about.get("channels", "auto"), drop_duplicates=about.get("drop_duplicates", False),
+        about.get("source", about["image_set"]),
+        split,
+        image_size=size,
+        fit=about.get("fit", "crop"),
+        channels=about.get("channels", "auto"),
+        drop_duplicates=about.get("drop_duplicates", False),
         num_images=about.get("num_images") if split == "train" else None,
-    )  # fmt: skip
+    )
     if not most or len(found) <= most:
         return found
-    rows = np.random.default_rng(0).permutation(len(found))[:most]  # sets lie class by class, or easy ones first
+    rows = np.random.default_rng(0).permutation(len(found))[
+        :most
+    ]  # sets lie class by class, or easy ones first
     return found.subset(np.sort(rows))
 
 
@@ -365,12 +408,18 @@ def check_record(claim_name: str, command: str) -> None:
         If the ledger has no generator of that name, or the command names an absolute path.
     """
     if f"ours.{claim_name}.kid" not in CLAIMS:
-        known = sorted(id.split(".")[1] for id in CLAIMS if id.startswith("ours.") and id.endswith(".kid"))
-        raise UserError(f"the ledger has no generator called {claim_name!r}; it has: {', '.join(known)}")
+        known = sorted(
+            id.split(".")[1] for id in CLAIMS if id.startswith("ours.") and id.endswith(".kid")
+        )
+        raise UserError(
+            f"the ledger has no generator called {claim_name!r}; it has: {', '.join(known)}"
+        )
     check_command(f"ours.{claim_name}.kid", command, "held-out images")
 
 
-def record_report(report: GeneratorReport, claim_name: str, command: str, *, root: Path | None = None) -> list[Result]:
+def record_report(
+    report: GeneratorReport, claim_name: str, command: str, *, root: Path | None = None
+) -> list[Result]:
     """Enter a report into the claims ledger.
 
     Parameters
@@ -396,25 +445,38 @@ def record_report(report: GeneratorReport, claim_name: str, command: str, *, roo
     kid_, ratio = report.kid, report.kid.value / report.untrained_kid.value
     rows = [
         record(
-            f"ours.{claim_name}.kid", value=kid_.estimate, unit="", n=kid_.n_fake, data=data,
-            checks={"KID is at most a tenth of that of the same network before training": ratio <= 0.1},
+            f"ours.{claim_name}.kid",
+            value=kid_.estimate,
+            unit="",
+            n=kid_.n_fake,
+            data=data,
+            checks={
+                "KID is at most a tenth of that of the same network before training": ratio <= 0.1
+            },
             notes=f"{kid_.metric} on {kid_.features}; before training {report.untrained_kid.value:.3f}; "
             f"FID on the same features {report.fid.value:.2f} at n {report.fid.n_fake:,}",
             **shared,
         ),
-    ]  # fmt: skip
+    ]
     if f"ours.{claim_name}.memorised" in CLAIMS:
         near, pixels = report.memorisation, report.pixel_memorisation
         rows.append(
             record(
-                f"ours.{claim_name}.memorised", value=near.closer_to_train.scaled(100), unit="%", n=near.n, data=data,
+                f"ours.{claim_name}.memorised",
+                value=near.closer_to_train.scaled(100),
+                unit="%",
+                n=near.n,
+                data=data,
                 notes=f"in {near.space}, {near.n_references:,} images a side; in pixels "
                 f"{100 * pixels.closer_to_train.value:.1f} %",
                 **shared,
             )
-        )  # fmt: skip
+        )
         if report.mirrored_memorisation:
-            kept = {"plain": list(near.closer_to_train), "mirrored": list(report.mirrored_memorisation.closer_to_train)}
+            kept = {
+                "plain": list(near.closer_to_train),
+                "mirrored": list(report.mirrored_memorisation.closer_to_train),
+            }
             save_details(f"curves/memorised.{claim_name}", kept | {"command": command}, root)
     if report.digits:
         digits = report.digits
@@ -423,7 +485,14 @@ def record_report(report: GeneratorReport, claim_name: str, command: str, *, roo
             (f"ours.{claim_name}.entropy", digits.evenness, ""),
         ):
             if id in CLAIMS:
-                row = record(id, value=estimate, unit=unit, n=digits.n, data=f"{digits.n:,} samples", **shared)
+                row = record(
+                    id,
+                    value=estimate,
+                    unit=unit,
+                    n=digits.n,
+                    data=f"{digits.n:,} samples",
+                    **shared,
+                )
                 rows.append(row)
     if report.classes:
         save_classes(claim_name, report.classes, root)
@@ -432,7 +501,11 @@ def record_report(report: GeneratorReport, claim_name: str, command: str, *, roo
 
 def report_text(report: GeneratorReport) -> str:
     """Lay a report out as lines of text, every number with its n, interval and protocol."""
-    near, pixels, mirrored = report.memorisation, report.pixel_memorisation, report.mirrored_memorisation
+    near, pixels, mirrored = (
+        report.memorisation,
+        report.pixel_memorisation,
+        report.mirrored_memorisation,
+    )
     lines = [
         f"{report.checkpoint}: {report.kid.n_fake:,} samples against {report.kid.n_real:,} {report.held_out} images "
         f"of {report.image_set}, seed {report.seed}",
@@ -442,7 +515,9 @@ def report_text(report: GeneratorReport) -> str:
         f"  {'closer to training images':28} {_percent(near.closer_to_train)}  (50 % expected; {near.space})",
         f"  {'  the same in pixels':28} {_percent(pixels.closer_to_train)}  (n {pixels.n:,})",
         *(
-            [f"  {'  with their mirror images':28} {_percent(mirrored.closer_to_train)}  ({mirrored.space})"]
+            [
+                f"  {'  with their mirror images':28} {_percent(mirrored.closer_to_train)}  ({mirrored.space})"
+            ]
             if mirrored
             else []
         ),
@@ -450,7 +525,11 @@ def report_text(report: GeneratorReport) -> str:
     ]
     if report.digits:
         digits, even = report.digits, report.digits.evenness
-        lines += [f"  {'named as asked':28} {_percent(digits.agreement)}  (n {digits.n:,})"] if digits.agreement else []
+        lines += (
+            [f"  {'named as asked':28} {_percent(digits.agreement)}  (n {digits.n:,})"]
+            if digits.agreement
+            else []
+        )
         lines += [
             f"  {'recognised, confidence > 0.9':28} {_percent(digits.recognised)}  (n {digits.n:,})",
             f"  {'class entropy / log 10':28} {even.value:.4f} [{even.low:.4f}, {even.high:.4f}]",
@@ -466,7 +545,9 @@ def report_text(report: GeneratorReport) -> str:
 
 def _distance_line(name: str, distance: Distance) -> str:
     interval = f"[{distance.low:.4f}, {distance.high:.4f}]"
-    return f"  {name:28} {distance.value:.4f} {interval}  ({distance.features}, n {distance.n_fake:,})"
+    return (
+        f"  {name:28} {distance.value:.4f} {interval}  ({distance.features}, n {distance.n_fake:,})"
+    )
 
 
 def _percent(share: Any) -> str:

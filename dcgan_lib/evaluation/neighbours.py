@@ -62,7 +62,9 @@ class NearestSearch:
             part_rd = _rows(references[start : start + self._chunk_size])
             if part_rd.shape[1] != self._queries_qd.shape[1]:
                 sizes = self._queries_qd.shape[1], part_rd.shape[1]
-                raise UserError(f"queries and references differ in size, {sizes[0]} and {sizes[1]} numbers a row")
+                raise UserError(
+                    f"queries and references differ in size, {sizes[0]} and {sizes[1]} numbers a row"
+                )
             part_c = part_rd - self._centre_d
             half_norms_r = part_c.square().sum(1) / 2
             for first in range(0, len(self._queries_qd), self._chunk_size):
@@ -76,7 +78,11 @@ class NearestSearch:
         half_norms_q = self._half_norms_q[rows]
         # Bound of the product's rounding error, whatever the order of its sums (Higham, 2002, section 3.1).
         longest = half_norms_r.max().double()
-        slack_q = (part_c.shape[1] + 8) * 2**-23 * (2 * (half_norms_q * longest).sqrt() + longest + half_norms_q)
+        slack_q = (
+            (part_c.shape[1] + 8)
+            * 2**-23
+            * (2 * (half_norms_q * longest).sqrt() + longest + half_norms_q)
+        )
         known_q = half_norms_q - torch.from_numpy(self.distances[rows]).square() / 2
         hopeful = (most_q + slack_q >= known_q).nonzero()[:, 0]
         if not len(hopeful):
@@ -87,7 +93,9 @@ class NearestSearch:
         exact = torch.cat(
             [
                 (self._queries_qd[r].double() - part_rd[c].double()).square().sum(1).sqrt()
-                for r, c in zip(row.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True)
+                for r, c in zip(
+                    row.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True
+                )
             ]
         )
         order = np.lexsort((column, exact, row))
@@ -98,7 +106,9 @@ class NearestSearch:
         self.indices[row[closer]] = column.numpy()[found][closer] + self.num_references
 
 
-def nearest(queries: np.ndarray, references: np.ndarray, *, chunk_size: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    queries: np.ndarray, references: np.ndarray, *, chunk_size: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
     """Find each query's nearest reference.
 
     Parameters
@@ -198,9 +208,13 @@ def memorisation(
     """
     if len(generated_u8) < 20 or min(len(train_u8), len(held_out_u8)) < 100:
         sizes = f"{len(generated_u8)} samples, {len(train_u8)} training and {len(held_out_u8)} held-out images"
-        raise UserError(f"the memorisation check needs 20 samples and 100 images on either side, but got {sizes}")
+        raise UserError(
+            f"the memorisation check needs 20 samples and 100 images on either side, but got {sizes}"
+        )
     generated, held_out = (_embed(images, features) for images in (generated_u8, held_out_u8))
-    train_views, held_views = (_views(images, features, mirrored) for images in (train_u8, held_out_u8))
+    train_views, held_views = (
+        _views(images, features, mirrored) for images in (train_u8, held_out_u8)
+    )
     num, rng = min(len(train_u8), len(held_out)), np.random.default_rng(seed)
     train_part, held_part = (
         [view[rows] for view in views]
@@ -213,7 +227,9 @@ def memorisation(
     threshold = np.quantile(_nearest_view(held_out, train_views)[0], 0.01)
     copies = int((_nearest_view(generated, train_views)[0] < threshold).sum())
     return Memorisation(
-        closer_to_train=_share_closer(to_train, to_held, np.where(to_train <= to_held, train_rows, num + held_rows)),
+        closer_to_train=_share_closer(
+            to_train, to_held, np.where(to_train <= to_held, train_rows, num + held_rows)
+        ),
         distance_ratio=bootstrap_interval(np.median, ratios, seed=seed),
         copies=wilson_interval(copies, len(generated)),
         n=len(generated),
@@ -242,7 +258,9 @@ def _rows(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(values).reshape(len(values), -1).astype(np.float32))
 
 
-def _views(images_u8: np.ndarray, features: FeatureExtractor | None, mirrored: bool) -> list[np.ndarray]:
+def _views(
+    images_u8: np.ndarray, features: FeatureExtractor | None, mirrored: bool
+) -> list[np.ndarray]:
     """Return the images' points, and, if asked, those of their mirror images."""
     sides = [images_u8, np.ascontiguousarray(images_u8[..., ::-1])] if mirrored else [images_u8]
     return [_embed(side, features) for side in sides]

@@ -85,10 +85,16 @@ class ProbeConfig:
         """Refuse what cannot be built."""
         names = [head.name for head in self.heads]
         if not names or len(set(names)) != len(names):
-            raise UserError(f"a probe needs at least one head and names that differ, but got {names}")
-        if self.num_channels not in (1, 3) or not all(16 <= side <= 128 for side in self.image_size):
+            raise UserError(
+                f"a probe needs at least one head and names that differ, but got {names}"
+            )
+        if self.num_channels not in (1, 3) or not all(
+            16 <= side <= 128 for side in self.image_size
+        ):
             shape = (self.num_channels, *self.image_size)
-            raise UserError(f"a probe reads 1 or 3 channels and sides of 16 to 128 pixels, but got {shape}")
+            raise UserError(
+                f"a probe reads 1 or 3 channels and sides of 16 to 128 pixels, but got {shape}"
+            )
 
 
 class Probe(nn.Module):
@@ -121,7 +127,9 @@ class Probe(nn.Module):
         self.dropout = nn.Dropout(0.1)
         units = channels * sides[0] * sides[1]
         self.vector = nn.Sequential(
-            nn.Linear(units, config.num_features, bias=False), nn.BatchNorm1d(config.num_features), nn.ReLU()
+            nn.Linear(units, config.num_features, bias=False),
+            nn.BatchNorm1d(config.num_features),
+            nn.ReLU(),
         )
         self.heads = nn.Linear(config.num_features, sum(head.num_outputs for head in config.heads))
 
@@ -146,7 +154,9 @@ class Probe(nn.Module):
         for head in self.config.heads:
             if head.name == name:
                 return head
-        raise UserError(f"the probe has no head {name!r}: it has {', '.join(h.name for h in self.config.heads)}")
+        raise UserError(
+            f"the probe has no head {name!r}: it has {', '.join(h.name for h in self.config.heads)}"
+        )
 
     @torch.no_grad()
     def predict(self, images_u8: np.ndarray, *, batch_size: int = 256) -> dict[str, np.ndarray]:
@@ -171,8 +181,12 @@ class Probe(nn.Module):
             parts = [self(x_pm1) for x_pm1 in self.batches(images_u8, batch_size)]
         finally:
             self.train(was_training)
-        outputs = {head.name: torch.cat([part[head.name] for part in parts]) for head in self.config.heads}
-        return {head.name: decode(head, outputs[head.name]).cpu().numpy() for head in self.config.heads}
+        outputs = {
+            head.name: torch.cat([part[head.name] for part in parts]) for head in self.config.heads
+        }
+        return {
+            head.name: decode(head, outputs[head.name]).cpu().numpy() for head in self.config.heads
+        }
 
     def batches(self, images_u8: np.ndarray, batch_size: int) -> Iterator[Tensor]:
         """Yield images as float32 tensors in [-1, 1] on the probe's device, channels last."""
@@ -195,7 +209,9 @@ class Probe(nn.Module):
         """
         expected = (self.config.num_channels, *self.config.image_size)
         if len(shape) != 4 or tuple(shape[1:]) != expected or not is_u8:
-            raise UserError(f"the probe reads uint8 images of n x {expected}, but got {tuple(shape)}: prepare them so")
+            raise UserError(
+                f"the probe reads uint8 images of n x {expected}, but got {tuple(shape)}: prepare them so"
+            )
 
 
 def decode(head: Head, outputs_bk: Tensor) -> Tensor:
@@ -218,13 +234,19 @@ def frame(x_u8: Tensor, size: tuple[int, int]) -> Tensor:
     missing = [want - have for want, have in zip(size, x_u8.shape[2:], strict=True)]
     if not all(0 <= side <= 4 for side in missing):
         came = tuple(x_u8.shape[2:])
-        raise UserError(f"digits must be {size} or up to 4 pixels a side smaller, but they are {came}: prepare them so")
+        raise UserError(
+            f"digits must be {size} or up to 4 pixels a side smaller, but they are {came}: prepare them so"
+        )
     (down, across) = missing
     return F.pad(x_u8, (across // 2, across - across // 2, down // 2, down - down // 2))
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
 
 
 LABEL = "label"
@@ -267,9 +289,13 @@ def truth(image_set: ImageSet, head: Head) -> np.ndarray:
     values = image_set.labels if head.name == LABEL else image_set.attributes.get(head.name)
     if values is None or values.ndim != 1:
         known = ", ".join(image_set.attributes) or "none"
-        raise UserError(f"{image_set.name} has no {head.name!r} with one value per image: its attributes are {known}")
+        raise UserError(
+            f"{image_set.name} has no {head.name!r} with one value per image: its attributes are {known}"
+        )
     values = values.astype(np.float32)
-    return np.where(values < 0, np.nan, values).astype(np.float32) if head.kind == "class" else values
+    return (
+        np.where(values < 0, np.nan, values).astype(np.float32) if head.kind == "class" else values
+    )
 
 
 def loss(head: Head, outputs_nk: Tensor, truth_n: Tensor) -> Tensor:
@@ -293,24 +319,38 @@ def _make_head(image_set: ImageSet, name: str) -> Head:
         return Head(name=name, kind="class", class_names=image_set.class_names)
     values = image_set.attributes.get(name)
     if values is None or values.ndim != 1:
-        known = ", ".join([LABEL] * (image_set.labels is not None) + list(image_set.attributes)) or "none"
-        raise UserError(f"{image_set.name} has no {name!r} with one value per image: choose from {known}")
+        known = (
+            ", ".join([LABEL] * (image_set.labels is not None) + list(image_set.attributes))
+            or "none"
+        )
+        raise UserError(
+            f"{image_set.name} has no {name!r} with one value per image: choose from {known}"
+        )
     known_values = values[np.isfinite(values)]
     if len(np.unique(known_values)) < 2:
-        raise UserError(f"{image_set.name}: {name!r} never varies, so nothing can be learnt from it: leave it out")
+        raise UserError(
+            f"{image_set.name}: {name!r} never varies, so nothing can be learnt from it: leave it out"
+        )
     if values.dtype == np.bool_:
         return Head(name=name, kind="boolean")
     if values.dtype == np.int64:
         names = image_set.card.get(f"{name}s") or range(int(known_values.max()) + 1)
         return Head(name=name, kind="class", class_names=tuple(map(str, names)))
-    return Head(name=name, kind="continuous", mean=float(known_values.mean()), std=float(known_values.std()))
+    return Head(
+        name=name, kind="continuous", mean=float(known_values.mean()), std=float(known_values.std())
+    )
 
 
 WEIGHTS, CONFIG, CARD = "probe.safetensors", "config.json", "card.md"
 
 
 def save_probe(
-    probe: Probe, name: str, *, report: dict[str, dict[str, Any]], command: str, root: Path | None = None
+    probe: Probe,
+    name: str,
+    *,
+    report: dict[str, dict[str, Any]],
+    command: str,
+    root: Path | None = None,
 ) -> Path:
     """Write a probe's weights, description and card.
 
@@ -373,14 +413,20 @@ def load_probe(name: str | Path, *, root: Path | None = None) -> Probe:
     folder = base / name if (base / name / CONFIG).is_file() else Path(name)
     if not (folder / CONFIG).is_file():
         known = ", ".join(sorted(path.parent.name for path in base.glob(f"*/{WEIGHTS}")))
-        raise UserError(f"there is no probe {str(name)!r}: choose from {known or 'none yet'}, or give a probe's folder")
+        raise UserError(
+            f"there is no probe {str(name)!r}: choose from {known or 'none yet'}, or give a probe's folder"
+        )
     try:
         described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         probe = Probe(_config_from(described["config"]))
         weights = load_file(folder / WEIGHTS)
-        probe.load_state_dict({key: value.to(probe.state_dict()[key].dtype) for key, value in weights.items()})
+        probe.load_state_dict(
+            {key: value.to(probe.state_dict()[key].dtype) for key, value in weights.items()}
+        )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"the probe in {folder.name} is damaged ({error}): train it again") from error
+        raise UserError(
+            f"the probe in {folder.name} is damaged ({error}): train it again"
+        ) from error
     probe.facts = {**described["facts"], "report": described["report"]}
     return probe.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 
@@ -391,7 +437,9 @@ def _stored(key: str, value: torch.Tensor) -> torch.Tensor:
 
 
 def _config_from(entry: dict[str, Any]) -> ProbeConfig:
-    heads = tuple(Head(**{**head, "class_names": tuple(head["class_names"])}) for head in entry["heads"])
+    heads = tuple(
+        Head(**{**head, "class_names": tuple(head["class_names"])}) for head in entry["heads"]
+    )
     sizes = {key: tuple(entry[key]) for key in ("image_size", "widths")}
     return ProbeConfig(**{**entry, **sizes, "heads": heads})
 
@@ -399,7 +447,10 @@ def _config_from(entry: dict[str, Any]) -> ProbeConfig:
 def _card(probe: Probe, name: str, report: dict[str, dict[str, Any]], command: str) -> str:
     """Describe the probe for a reader: what it reads, how well, what it is for."""
     config, facts = probe.config, probe.facts
-    size, colour = "x".join(map(str, config.image_size)), "grey" if config.num_channels == 1 else "RGB"
+    size, colour = (
+        "x".join(map(str, config.image_size)),
+        "grey" if config.num_channels == 1 else "RGB",
+    )
     num_weights = sum(parameter.numel() for parameter in probe.parameters())
     lines = [
         f"# {name}",
@@ -438,7 +489,9 @@ class Panel:
     def __init__(self, *probes: Probe) -> None:
         names = [head.name for probe in probes for head in probe.config.heads]
         if not names or len(set(names)) != len(names):
-            raise UserError(f"joined probes must read different things, but they read {', '.join(names) or 'nothing'}")
+            raise UserError(
+                f"joined probes must read different things, but they read {', '.join(names) or 'nothing'}"
+            )
         self.probes = probes
 
     def predict(self, images_u8: np.ndarray) -> dict[str, np.ndarray]:
@@ -529,10 +582,18 @@ def train_probe(
         If a target does not exist, or ``steps`` or ``batch_size`` is too small.
     """
     if steps < _NUM_CHECKS or batch_size < 2:
-        raise UserError(f"training needs steps >= {_NUM_CHECKS} and batch_size >= 2, but got {steps} and {batch_size}")
+        raise UserError(
+            f"training needs steps >= {_NUM_CHECKS} and batch_size >= 2, but got {steps} and {batch_size}"
+        )
     if validation is None:
         image_set, validation = image_set.split(0.1, seed)
-    options = {"shift": shift, "flip": flip, "precision": precision, "seed": seed, "batch_size": batch_size}
+    options = {
+        "shift": shift,
+        "flip": flip,
+        "precision": precision,
+        "seed": seed,
+        "batch_size": batch_size,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the weights' and the dropout's; the caller's stream is left alone
         probe = _build(image_set, targets)
@@ -540,14 +601,20 @@ def train_probe(
         losses = _training_losses(probe, image_set, **options)
         optimizer = torch.optim.AdamW(probe.parameters(), lr=learning_rate, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps)
-        for step in tqdm(range(1, steps + 1), desc=f"probe on {image_set.name}", disable=not progress):
+        for step in tqdm(
+            range(1, steps + 1), desc=f"probe on {image_set.name}", disable=not progress
+        ):
             optimizer.zero_grad(set_to_none=True)
             next(losses).backward()
             optimizer.step()
             schedule.step()
             if step % (steps // _NUM_CHECKS) == 0 or step == steps:
                 best.consider(step)
-    probe.facts = {"trained_on": image_set.name, "num_train": len(image_set), "num_validation": len(validation)}
+    probe.facts = {
+        "trained_on": image_set.name,
+        "num_train": len(image_set),
+        "num_validation": len(validation),
+    }
     probe.facts |= {**best.restore(), "steps": steps, "learning_rate": learning_rate, **options}
     return probe.eval()
 
@@ -566,7 +633,9 @@ def augment(x_u8: Tensor, shift: int, flip: bool, rng: np.random.Generator) -> T
         columns[mirrored] = columns[mirrored, ::-1]
     rows, columns = (torch.from_numpy(i.clip(0, side - 1)) for i, side in ((rows, h), (columns, w)))
     image = torch.arange(b)[:, None, None]
-    return x_u8.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return x_u8.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
 
 
 def probe_report(probe: Probe, held_out: ImageSet) -> dict[str, dict[str, Any]]:
@@ -592,7 +661,10 @@ def probe_report(probe: Probe, held_out: ImageSet) -> dict[str, dict[str, Any]]:
         If the set lacks a head's truth, or fewer than 2 images have it.
     """
     answers = probe.predict(held_out.images_u8)
-    return {head.name: _score(head, answers[head.name], truth(held_out, head)) for head in probe.config.heads}
+    return {
+        head.name: _score(head, answers[head.name], truth(held_out, head))
+        for head in probe.config.heads
+    }
 
 
 class _BestWeights:
@@ -638,23 +710,43 @@ def _build(image_set: ImageSet, targets: Sequence[str] | None) -> Probe:
 
 
 def _training_losses(
-    probe: Probe, image_set: ImageSet, *, batch_size: int, shift: int, flip: bool, precision: Precision, seed: int
+    probe: Probe,
+    image_set: ImageSet,
+    *,
+    batch_size: int,
+    shift: int,
+    flip: bool,
+    precision: Precision,
+    seed: int,
 ) -> Iterator[Tensor]:
     """Yield the loss of one batch after another, each epoch in a new order; short rests are dropped."""
     rng, num = np.random.default_rng(seed), len(image_set)
-    truths, size = {head.name: truth(image_set, head) for head in probe.config.heads}, min(batch_size, num)
+    truths, size = (
+        {head.name: truth(image_set, head) for head in probe.config.heads},
+        min(batch_size, num),
+    )
     while True:
         order = rng.permutation(num)
         for start in range(0, num - size + 1, size):
             rows = np.sort(order[start : start + size])  # sorted: a memory map likes it
             x_u8 = augment(torch.from_numpy(image_set.images_u8[rows]), shift, flip, rng)
-            yield _loss(probe.train(), x_u8, {name: values[rows] for name, values in truths.items()}, precision)
+            yield _loss(
+                probe.train(),
+                x_u8,
+                {name: values[rows] for name, values in truths.items()},
+                precision,
+            )
 
 
-def _loss(probe: Probe, x_u8: Tensor, truths: dict[str, np.ndarray], precision: Precision) -> Tensor:
+def _loss(
+    probe: Probe, x_u8: Tensor, truths: dict[str, np.ndarray], precision: Precision
+) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = probe(probe.scale(x_u8))
-    losses = [loss(head, outputs[head.name], torch.from_numpy(truths[head.name])) for head in probe.config.heads]
+    losses = [
+        loss(head, outputs[head.name], torch.from_numpy(truths[head.name]))
+        for head in probe.config.heads
+    ]
     return torch.stack(losses).mean()
 
 
@@ -678,6 +770,11 @@ def _score(head: Head, answers: np.ndarray, values: np.ndarray) -> dict[str, Any
 def _entry(head: Head, measure: str, estimate: Estimate, baseline: float, n: int) -> dict[str, Any]:
     score, low, high = (round(x, 5) for x in estimate)
     return {
-        "kind": head.kind, "measure": measure, "score": score, "low": low, "high": high,
-        "baseline": round(baseline, 4), "n": n,
-    }  # fmt: skip
+        "kind": head.kind,
+        "measure": measure,
+        "score": score,
+        "low": low,
+        "high": high,
+        "baseline": round(baseline, 4),
+        "n": n,
+    }

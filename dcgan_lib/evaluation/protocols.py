@@ -18,14 +18,15 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import PROCEDURAL, load_image_set, set_names
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import Features, compute_features
-from dcgan_lib.evaluation.ledger import load_results, split_id
+from dcgan_lib.evaluation.ledger import full_id, is_measured
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 from dcgan_lib.evaluation.svm import L2SVM, prepare
+from dcgan_lib.paths import results_root
 
 NUM_DRAWN_TO_JUDGE = 10_000
 """Validation and test images of a drawn set: as many as the published sets have."""
 
-_given_out: set[tuple[str, Path | None]] = set()
+_given_out: set[tuple[str, Path]] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,14 @@ class LabelledSplits:
         """Refuse sets without labels, and sets that differ."""
         for part in (self.train, self.validation):
             _check_labels(part)
-        kinds = {(part.name, part.class_names, part.images_u8.shape[1:]) for part in (self.train, self.validation)}
+        kinds = {
+            (part.name, part.class_names, part.images_u8.shape[1:])
+            for part in (self.train, self.validation)
+        }
         if len(kinds) > 1:
-            raise UserError(f"training and validation images must be of one set and size, but are {sorted(kinds)}")
+            raise UserError(
+                f"training and validation images must be of one set and size, but are {sorted(kinds)}"
+            )
 
     @property
     def name(self) -> str:
@@ -58,9 +64,7 @@ class LabelledSplits:
         return self.train.name
 
     @contextmanager
-    def test_for(
-        self, id: str, *, again: bool = False, root: Path | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def test_for(self, id: str, *, again: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give out the test images and labels for one result of the ledger.
 
         Parameters
@@ -69,8 +73,6 @@ class LabelledSplits:
             The result that they are for, such as ``table1.dcgan.full``.
         again : bool, default False
             Measure a result that was measured before, on purpose.
-        root : Path, optional
-            The ledger's folder; by default ``data/results``.
 
         Yields
         ------
@@ -86,32 +88,25 @@ class LabelledSplits:
         -----
         Ctrl-C while they are given out takes the look back: no result came of it, and the work may go on.
         """
-        check_unused(id, again=again, root=root)
+        check_unused(id, again=again)
         like = {"image_size": self.train.image_size, "channels": self.train.num_channels}
         test = _load(self.source or self.name, "test", **like)
-        _given_out.add((full_id(id), root))
+        _given_out.add((full_id(id), results_root()))
         try:
             yield test.images_u8, test.labels
         except KeyboardInterrupt:
-            _given_out.discard((full_id(id), root))
+            _given_out.discard((full_id(id), results_root()))
             raise
 
 
-def check_unused(id: str, *, again: bool = False, root: Path | None = None) -> None:
+def check_unused(id: str, *, again: bool = False) -> None:
     """Refuse, before anything is computed, what `LabelledSplits.test_for` would refuse."""
     key = full_id(id)
-    measured = {row.id for row in load_results(root) if row.is_measured}
-    if (key in measured or (key, root) in _given_out) and not again:
+    if (is_measured(key) or (key, results_root()) in _given_out) and not again:
         raise UserError(
             f"the test images were used for {key} before, and a second look would make them training data: "
             "choose on validation, or say by --again (in Python again=True) that it is measured again on purpose"
         )
-
-
-def full_id(id: str) -> str:
-    """Return the id as the ledger writes it: without the set's name when that is the paper's own."""
-    claim_id, set_name = split_id(id)
-    return claim_id if set_name is None else f"{claim_id}:{set_name}"
 
 
 def plain_name(name: str) -> str:
@@ -125,7 +120,11 @@ def one_name(name: str) -> str:
 
 
 def load_splits(
-    name: str, *, image_size: tuple[int, int] | None = None, channels: int | str = "auto", download: bool = False
+    name: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | str = "auto",
+    download: bool = False,
 ) -> LabelledSplits:
     """Load the training and validation images of a set.
 
@@ -137,17 +136,23 @@ def load_splits(
     how = {"image_size": image_size, "channels": channels, "download": download}
     train = _load(name, "train", **how)
     _check_labels(train)  # before as many more are drawn
-    return LabelledSplits(train=train, validation=_load(name, "validation", **how), source=str(name))
+    return LabelledSplits(
+        train=train, validation=_load(name, "validation", **how), source=str(name)
+    )
 
 
 def _check_labels(part: ImageSet) -> None:
     if part.labels is None:
-        raise UserError(f"the images of {part.name} have no classes to learn: choose a set with labels")
+        raise UserError(
+            f"the images of {part.name} have no classes to learn: choose a set with labels"
+        )
 
 
 def _load(name: str, split: str, **how: Any) -> ImageSet:
     drawn = plain_name(name) in PROCEDURAL
-    return load_image_set(name, split, num_images=NUM_DRAWN_TO_JUDGE if drawn and split != "train" else None, **how)
+    return load_image_set(
+        name, split, num_images=NUM_DRAWN_TO_JUDGE if drawn and split != "train" else None, **how
+    )
 
 
 MOST_EXTENSIONS = 12  # steps of the ladder that a grid may grow: four decades
@@ -177,11 +182,17 @@ class Protocol:
 PROTOCOLS = {
     # [O] CIFAR-10's grid was not published: decades from 1e-6, since a large C takes long, then the steps between.
     "full": Protocol(num_labels=None, choosing_draws=1, draws=1, grid=range(-18, -8, 3)),
-    "400": Protocol(num_labels=lambda num_classes: 400, choosing_draws=5, draws=10, grid=range(-18, -8, 3)),
+    "400": Protocol(
+        num_labels=lambda num_classes: 400, choosing_draws=5, draws=10, grid=range(-18, -8, 3)
+    ),
     # [C] 1e-4 to 1e-2, ten draws of 1,000 labels to choose and a hundred to report.
-    "1000": Protocol(num_labels=lambda num_classes: 1_000 // num_classes, choosing_draws=10, draws=100,
-                     grid=range(-12, -5)),
-}  # fmt: skip
+    "1000": Protocol(
+        num_labels=lambda num_classes: 1_000 // num_classes,
+        choosing_draws=10,
+        draws=100,
+        grid=range(-12, -5),
+    ),
+}
 
 
 def c_at(position: int) -> float:
@@ -232,13 +243,19 @@ def draw_rows(labels: np.ndarray, per_class: int, seed: int | Sequence[int]) -> 
     """
     classes, counts = np.unique(labels, return_counts=True)
     if per_class < 1 or counts.min() < per_class:
-        raise UserError(f"{per_class} labels of each class were asked for, but one class has {counts.min()}")
+        raise UserError(
+            f"{per_class} labels of each class were asked for, but one class has {counts.min()}"
+        )
     rng = np.random.default_rng(seed)
-    picks = [rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in classes]
+    picks = [
+        rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in classes
+    ]
     return np.sort(np.concatenate(picks))
 
 
-def draw_labels(labels: np.ndarray, per_class: int, num_draws: int, seed: Sequence[int]) -> list[np.ndarray]:
+def draw_labels(
+    labels: np.ndarray, per_class: int, num_draws: int, seed: Sequence[int]
+) -> list[np.ndarray]:
     """Return as many draws of `draw_rows`, the n-th with n at the end of its seed."""
     return [draw_rows(labels, per_class, [*seed, draw]) for draw in range(num_draws)]
 
@@ -316,34 +333,54 @@ def choose_on(
     draws: Sequence[DrawnSVM], held_nf: np.ndarray, held: np.ndarray, grid: range
 ) -> tuple[float, dict[float, float]]:
     """Choose C by the mean accuracy of draws on validation images; see `choose_c`."""
-    return choose_c(lambda c: float(np.mean([100 * draw.fit(c).score(held_nf, held) for draw in draws])), grid)
+    return choose_c(
+        lambda c: float(np.mean([100 * draw.fit(c).score(held_nf, held) for draw in draws])), grid
+    )
 
 
 class FittedProtocol:
     """SVMs whose C is chosen, ready to be judged; made by `fit_protocol`."""
 
-    def __init__(self, features: Features, models: list[L2SVM], num_labels: int, on_validation: Outcome) -> None:
+    def __init__(
+        self, features: Features, models: list[L2SVM], num_labels: int, on_validation: Outcome
+    ) -> None:
         self._features, self._models, self._num_labels = features, models, num_labels
         self.on_validation = on_validation
 
-    def on_test(self, images_u8: np.ndarray, labels: np.ndarray, *, progress: bool = False) -> Outcome:
+    def on_test(
+        self, images_u8: np.ndarray, labels: np.ndarray, *, progress: bool = False
+    ) -> Outcome:
         """Judge on the test images, which `LabelledSplits.test_for` gives out."""
         begun, before = time.monotonic(), self.on_validation
         if not self._models:
-            raise UserError("this protocol was fitted for validation only: fit it with for_test=True")
+            raise UserError(
+                "this protocol was fitted for validation only: fit it with for_test=True"
+            )
         x_nf = compute_features(self._features, images_u8, progress=progress)
         accuracies = tuple(100 * model.score(x_nf, labels) for model in self._models)
         return Outcome(
-            split="test", accuracies=accuracies, c=before.c, curve=before.curve, n=len(labels),
-            num_labels=self._num_labels, num_features=before.num_features,
+            split="test",
+            accuracies=accuracies,
+            c=before.c,
+            curve=before.curve,
+            n=len(labels),
+            num_labels=self._num_labels,
+            num_features=before.num_features,
             seconds=before.seconds + time.monotonic() - begun,
-        )  # fmt: skip
+        )
 
 
 def fit_protocol(
-    name: str, splits: LabelledSplits, features: Features, *, draws: int | None = None, seed: int = 0,
-    for_test: bool = False, path: Path | None = None, progress: bool = False,
-) -> FittedProtocol:  # fmt: skip
+    name: str,
+    splits: LabelledSplits,
+    features: Features,
+    *,
+    draws: int | None = None,
+    seed: int = 0,
+    for_test: bool = False,
+    path: Path | None = None,
+    progress: bool = False,
+) -> FittedProtocol:
     """Choose C on the validation images, then fit the SVMs that are reported.
 
     Parameters
@@ -382,8 +419,12 @@ def fit_protocol(
     images_u8 = np.concatenate([splits.train.images_u8[used], splits.validation.images_u8])
     table_nf = compute_features(features, images_u8, path=path, progress=progress)
     x_nf, held_nf, labels = table_nf[: len(used)], table_nf[len(used) :], train[used]
-    choosing, reporting = ([np.searchsorted(used, rows) for rows in draws] for draws in (choosing, reporting))
-    best, curve = choose_on([DrawnSVM(x_nf, labels, rows) for rows in choosing], held_nf, held, plan.grid)
+    choosing, reporting = (
+        [np.searchsorted(used, rows) for rows in draws] for draws in (choosing, reporting)
+    )
+    best, curve = choose_on(
+        [DrawnSVM(x_nf, labels, rows) for rows in choosing], held_nf, held, plan.grid
+    )
     if plan.num_labels is None:
         accuracies, both = (curve[best],), np.concatenate([labels, held])
         models = [DrawnSVM(table_nf, both, np.arange(len(both))).fit(best)] if for_test else []
@@ -392,10 +433,18 @@ def fit_protocol(
         models = [DrawnSVM(x_nf, labels, rows).fit(best) for rows in bar]
         accuracies = tuple(100 * model.score(held_nf, held) for model in models)
     outcome = Outcome(
-        split="validation", accuracies=accuracies, c=best, curve=curve, n=len(held), num_labels=len(choosing[0]),
-        num_features=table_nf.shape[1], seconds=time.monotonic() - begun,
-    )  # fmt: skip
-    return FittedProtocol(features, models, len(table_nf if plan.num_labels is None else choosing[0]), outcome)
+        split="validation",
+        accuracies=accuracies,
+        c=best,
+        curve=curve,
+        n=len(held),
+        num_labels=len(choosing[0]),
+        num_features=table_nf.shape[1],
+        seconds=time.monotonic() - begun,
+    )
+    return FittedProtocol(
+        features, models, len(table_nf if plan.num_labels is None else choosing[0]), outcome
+    )
 
 
 def check_protocol(name: str, splits: LabelledSplits, draws: int | None = None) -> None:
@@ -403,7 +452,9 @@ def check_protocol(name: str, splits: LabelledSplits, draws: int | None = None) 
     _draws(_plan(name, draws), splits, 0)
 
 
-def _draws(plan: Protocol, splits: LabelledSplits, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _draws(
+    plan: Protocol, splits: LabelledSplits, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the rows of each draw to choose C on, and of each to report over."""
     labels = splits.train.labels
     if plan.num_labels is None:
@@ -423,13 +474,22 @@ def _plan(name: str, draws: int | None) -> Protocol:
         return plan
     if (plan.num_labels is None and draws != 1) or draws < 1:
         raise UserError(f"protocol {name!r} cannot have {draws} draws of labels")
-    return Protocol(num_labels=plan.num_labels, choosing_draws=plan.choosing_draws, draws=draws, grid=plan.grid)
+    return Protocol(
+        num_labels=plan.num_labels, choosing_draws=plan.choosing_draws, draws=draws, grid=plan.grid
+    )
 
 
 def label_curve(
-    splits: LabelledSplits, test: ImageSet, features: Features, per_class: Sequence[int], *, draws: int = 10,
-    choosing_draws: int = 3, grid: range = PROTOCOLS["1000"].grid, seed: int = 0,
-) -> dict[int, Outcome]:  # fmt: skip
+    splits: LabelledSplits,
+    test: ImageSet,
+    features: Features,
+    per_class: Sequence[int],
+    *,
+    draws: int = 10,
+    choosing_draws: int = 3,
+    grid: range = PROTOCOLS["1000"].grid,
+    seed: int = 0,
+) -> dict[int, Outcome]:
     """Judge features by the protocol of Table 2, with several numbers of labels.
 
     Parameters
@@ -462,20 +522,29 @@ def label_curve(
     """
     labels, held = splits.train.labels, splits.validation.labels
     drawn = {
-        each: [draw_labels(labels, each, *stage) for stage in ((choosing_draws, [seed, 0]), (draws, [seed, 1]))]
+        each: [
+            draw_labels(labels, each, *stage)
+            for stage in ((choosing_draws, [seed, 0]), (draws, [seed, 1]))
+        ]
         for each in per_class
     }
     begun, found = time.monotonic(), {}
     train_nf, held_nf, test_nf = (
-        compute_features(features, part.images_u8) for part in (splits.train, splits.validation, test)
+        compute_features(features, part.images_u8)
+        for part in (splits.train, splits.validation, test)
     )
     for each, (choosing, reporting) in drawn.items():
         trials = [DrawnSVM(train_nf, labels, rows) for rows in choosing]
         best, curve = choose_on(trials, held_nf, held, grid)
         models = [DrawnSVM(train_nf, labels, rows).fit(best) for rows in reporting]
         found[each] = Outcome(
-            split="test", accuracies=tuple(100 * model.score(test_nf, test.labels) for model in models), c=best,
-            curve=curve, n=len(test), num_labels=len(reporting[0]), num_features=train_nf.shape[1],
+            split="test",
+            accuracies=tuple(100 * model.score(test_nf, test.labels) for model in models),
+            c=best,
+            curve=curve,
+            n=len(test),
+            num_labels=len(reporting[0]),
+            num_features=train_nf.shape[1],
             seconds=time.monotonic() - begun,
-        )  # fmt: skip
+        )
     return found

@@ -28,7 +28,9 @@ class Estimate(NamedTuple):
 
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
-        raise UserError(f"confidence must lie between 0 and 1, but it is {confidence!r}: use 0.95 for 95 %")
+        raise UserError(
+            f"confidence must lie between 0 and 1, but it is {confidence!r}: use 0.95 for 95 %"
+        )
 
 
 def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Estimate:
@@ -62,7 +64,11 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Est
     share = min(1.0, successes / n)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Estimate(share, float(max(0.0, min(share, centre - half))), float(min(1.0, max(share, centre + half))))
+    return Estimate(
+        share,
+        float(max(0.0, min(share, centre - half))),
+        float(min(1.0, max(share, centre + half))),
+    )
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Estimate:
@@ -83,8 +89,14 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Estimate:
     _check_confidence(confidence)
     values = np.asarray(values, dtype=np.float64).ravel()
     if len(values) < 2 or not np.isfinite(values).all():
-        raise UserError(f"a mean's interval needs at least 2 finite values, but got {len(values)}: add repeats")
-    half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        raise UserError(
+            f"a mean's interval needs at least 2 finite values, but got {len(values)}: add repeats"
+        )
+    half = (
+        stats.t.ppf(0.5 + confidence / 2, len(values) - 1)
+        * values.std(ddof=1)
+        / np.sqrt(len(values))
+    )
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
@@ -119,7 +131,9 @@ def bootstrap_interval(
     arrays = [np.asarray(sample) for sample in samples]
     lengths = {len(array) for array in arrays}
     if len(lengths) != 1 or min(lengths) < 2:
-        raise UserError(f"a bootstrap needs arrays of one length, at least 2, but got lengths {sorted(lengths)}")
+        raise UserError(
+            f"a bootstrap needs arrays of one length, at least 2, but got lengths {sorted(lengths)}"
+        )
     n, rng = lengths.pop(), np.random.default_rng(seed)
     value = float(statistic(*arrays))
     draws = []
@@ -217,11 +231,26 @@ def predict(
     different points are drawn again. A fit far outside the measured range is a guess: say so where it is shown.
     """
     n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
-    if len(n) < MIN_POINTS or len(draws) != len(n) or n.min() <= 0 or len(np.unique(n)) < MIN_POINTS:
-        raise UserError(f"a curve needs at least {MIN_POINTS} different points above 0, but got {n.tolist()}")
-    if any(len(point) < 1 or point.min() < 0 or point.max() > 100 for point in draws) or not 0 < target < 100:
-        raise UserError("accuracies and the target must be per cent, and each point needs one at least")
-    curve, rng = _fit(n, np.array([100 - point.mean() for point in draws])), np.random.default_rng(seed)
+    if (
+        len(n) < MIN_POINTS
+        or len(draws) != len(n)
+        or n.min() <= 0
+        or len(np.unique(n)) < MIN_POINTS
+    ):
+        raise UserError(
+            f"a curve needs at least {MIN_POINTS} different points above 0, but got {n.tolist()}"
+        )
+    if (
+        any(len(point) < 1 or point.min() < 0 or point.max() > 100 for point in draws)
+        or not 0 < target < 100
+    ):
+        raise UserError(
+            "accuracies and the target must be per cent, and each point needs one at least"
+        )
+    curve, rng = (
+        _fit(n, np.array([100 - point.mean() for point in draws])),
+        np.random.default_rng(seed),
+    )
     found = []
     while len(found) < num_resamples:
         rows = rng.integers(0, len(n), len(n))
@@ -230,13 +259,17 @@ def predict(
             found.append(_fit(n[rows], np.array(errors)))
     meets = np.array([_meets(each, target) for each in found])
     return Reach(
-        target=target, curve=curve, needed=_interval(_meets(curve, target), meets),
+        target=target,
+        curve=curve,
+        needed=_interval(_meets(curve, target), meets),
         ceiling=_interval(100 - curve[0], np.array([100 - each[0] for each in found])),
         never=float(np.isinf(meets).mean()),
-    )  # fmt: skip
+    )
 
 
-def outlook(n: Sequence[float], accuracies: Sequence[Sequence[float]], target: float, unit: str) -> str:
+def outlook(
+    n: Sequence[float], accuracies: Sequence[Sequence[float]], target: float, unit: str
+) -> str:
     """Return `predict`'s answer as a sentence, also where too few points are measured to ask."""
     if len(set(n)) < MIN_POINTS:
         return f"{target:g} %: not known, as fewer than {MIN_POINTS} points are measured"
@@ -246,12 +279,16 @@ def outlook(n: Sequence[float], accuracies: Sequence[Sequence[float]], target: f
 def _fit(n: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
     """Return the a, b and c, none below 0, that leave the least squares; n is scaled, so that b is an error as a is."""
     scale, lowest, highest = n.max(), FLATTEST, STEEPEST
-    for _ in range(2):  # for a given c, a and b are a line's: only c is searched, and then once more around the best
+    for _ in range(
+        2
+    ):  # for a given c, a and b are a line's: only c is searched, and then once more around the best
         c_t = np.geomspace(lowest, highest, NUM_TRIED)
         x_tp = (n / scale) ** -c_t[:, None]
         x_t1 = x_tp.mean(1, keepdims=True)
         b_t = ((x_tp - x_t1) @ errors) / ((x_tp - x_t1) ** 2).sum(1)
-        b_t = np.where(b_t * x_t1[:, 0] > errors.mean(), x_tp @ errors / (x_tp**2).sum(1), b_t.clip(0))
+        b_t = np.where(
+            b_t * x_t1[:, 0] > errors.mean(), x_tp @ errors / (x_tp**2).sum(1), b_t.clip(0)
+        )
         a_t = (errors.mean() - b_t * x_t1[:, 0]).clip(0)
         best = int(((a_t[:, None] + b_t[:, None] * x_tp - errors) ** 2).sum(1).argmin())
         lowest, highest = c_t[max(best - 1, 0)], c_t[min(best + 1, NUM_TRIED - 1)]
@@ -268,5 +305,7 @@ def _meets(curve: tuple[float, float, float], target: float) -> float:
 
 
 def _interval(value: float, found: np.ndarray) -> Estimate:
-    low, high = np.quantile(found, [0.025, 0.975], method="nearest")  # infinities cannot be averaged
+    low, high = np.quantile(
+        found, [0.025, 0.975], method="nearest"
+    )  # infinities cannot be averaged
     return Estimate(value, min(value, float(low)), max(value, float(high)))

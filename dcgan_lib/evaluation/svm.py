@@ -32,7 +32,11 @@ def prepare(x_nf: "np.ndarray | Tensor | Compact | Sketched") -> "Compact | Sket
     """
     if isinstance(x_nf, Compact | Sketched):
         return x_nf
-    return Sketched(x_nf) if len(check_features(x_nf)) > min(x_nf.shape[1], MOST_COMPACT) else Compact(x_nf)
+    return (
+        Sketched(x_nf)
+        if len(check_features(x_nf)) > min(x_nf.shape[1], MOST_COMPACT)
+        else Compact(x_nf)
+    )
 
 
 class Sketched:
@@ -69,9 +73,13 @@ class Sketched:
         self.rows_nf, self.num_weights = check_features(x_nf), x_nf.shape[1] + 1
         self.squares_f = sums_of_squares(x_nf, self.num_weights)
         start_fr = torch.randn(
-            self.num_weights, min(MOST_DIRECTIONS, self.num_weights), generator=torch.Generator().manual_seed(0)
+            self.num_weights,
+            min(MOST_DIRECTIONS, self.num_weights),
+            generator=torch.Generator().manual_seed(0),
         ).to(device_of(x_nf))
-        found_rf = sum(times_back(times(start_fr.T, chunk), chunk, 1) for _, chunk in chunks_of(x_nf))
+        found_rf = sum(
+            times_back(times(start_fr.T, chunk), chunk, 1) for _, chunk in chunks_of(x_nf)
+        )
         basis_fr = torch.linalg.qr(found_rf.T)[0]
         products = (times(basis_fr.T.float(), chunk) for _, chunk in chunks_of(x_nf))
         values_r, turn_rr = torch.linalg.eigh(sum((m_rn @ m_rn.T).double() for m_rn in products))
@@ -129,7 +137,10 @@ class Compact:
 
     def expand(self, w_kr: Tensor) -> Tensor:
         """Return the weights of the features themselves, k x (f + 1), from those of the turned rows."""
-        alpha_kn = torch.where(self._roots_r > 0, w_kr / self._roots_r.clamp_min(1e-300), 0) @ self._vectors_nr.T
+        alpha_kn = (
+            torch.where(self._roots_r > 0, w_kr / self._roots_r.clamp_min(1e-300), 0)
+            @ self._vectors_nr.T
+        )
         w_kf = alpha_kn.new_zeros(len(w_kr), self._x_nf.shape[1] + 1)
         for rows, chunk in chunks_of(self._x_nf):
             w_kf += times_back(alpha_kn[:, rows], chunk, 1)
@@ -138,15 +149,23 @@ class Compact:
 
 def check_features(x_nf: np.ndarray | Tensor) -> np.ndarray | Tensor:
     """Return float32 features, n x f, as they came; refuse anything else."""
-    if getattr(x_nf, "ndim", 0) != 2 or x_nf.dtype not in (np.float32, torch.float32) or not len(x_nf):
+    if (
+        getattr(x_nf, "ndim", 0) != 2
+        or x_nf.dtype not in (np.float32, torch.float32)
+        or not len(x_nf)
+    ):
         came = getattr(x_nf, "dtype", type(x_nf).__name__), tuple(getattr(x_nf, "shape", ()))
-        raise UserError(f"an SVM reads float32 features, n x f, but got {came[0]} of shape {came[1]}")
+        raise UserError(
+            f"an SVM reads float32 features, n x f, but got {came[0]} of shape {came[1]}"
+        )
     return x_nf
 
 
 def sums_of_squares(x_nf: np.ndarray | Tensor, num_weights: int) -> Tensor:
     """Return the sum of each feature's squares, float64; a weight more than there are features is an intercept."""
-    squares_f = torch.full((num_weights,), float(len(x_nf)), dtype=torch.float64, device=device_of(x_nf))
+    squares_f = torch.full(
+        (num_weights,), float(len(x_nf)), dtype=torch.float64, device=device_of(x_nf)
+    )
     squares_f[: x_nf.shape[1]] = sum(chunk.square().sum(0).double() for _, chunk in chunks_of(x_nf))
     if not squares_f.isfinite().all():
         raise UserError("a feature is not a finite number: look at what it was computed from")
@@ -225,7 +244,9 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     need more steps than the default: mind the warning.
     """
 
-    def __init__(self, C: float = 1.0, *, tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False) -> None:
+    def __init__(
+        self, C: float = 1.0, *, tol: float = 1e-6, max_iter: int = 100, warm_start: bool = False
+    ) -> None:
         self.C, self.tol, self.max_iter, self.warm_start = C, tol, max_iter, warm_start
 
     def fit(self, x_nf: "np.ndarray | Tensor | Compact | Sketched", y: np.ndarray) -> Self:
@@ -256,9 +277,15 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).float() * 2 - 1
         problem = _Problem(prepared, y_kn.to(device_of(rows)), float(self.C))
         start_kf = self._start(problem, classes)
-        found_kf, self.objective_, self.n_iter_, enough = _newton(problem, start_kf, self.tol, self.max_iter)
+        found_kf, self.objective_, self.n_iter_, enough = _newton(
+            problem, start_kf, self.tol, self.max_iter
+        )
         if not enough:
-            warnings.warn(f"the SVM with C {self.C:g} stopped after {self.max_iter} steps", ConvergenceWarning, 2)
+            warnings.warn(
+                f"the SVM with C {self.C:g} stopped after {self.max_iter} steps",
+                ConvergenceWarning,
+                2,
+            )
         self._found_kf, self.classes_ = found_kf, classes
         w_kf = prepared.expand(found_kf).cpu().numpy()
         self.coef_, self.intercept_ = w_kf[:, :-1], w_kf[:, -1]
@@ -266,16 +293,28 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         return self
 
     def _start(self, problem: "_Problem", classes: np.ndarray) -> Tensor:
-        zeros_kf = torch.zeros(len(problem.y_kn), problem.num_weights, dtype=torch.float64, device=problem.y_kn.device)
+        zeros_kf = torch.zeros(
+            len(problem.y_kn), problem.num_weights, dtype=torch.float64, device=problem.y_kn.device
+        )
         last_kf = getattr(self, "_found_kf", None)
-        fits = last_kf is not None and last_kf.shape == zeros_kf.shape and np.array_equal(classes, self.classes_)
+        fits = (
+            last_kf is not None
+            and last_kf.shape == zeros_kf.shape
+            and np.array_equal(classes, self.classes_)
+        )
         return last_kf.to(zeros_kf.device) if self.warm_start and fits else zeros_kf
 
     def decision_function(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
         """Return what each classifier says, above 0 for its own class: n x k, or n for two classes."""
         if check_features(x_nf).shape[1] != self.n_features_in_:
-            raise UserError(f"this SVM reads {self.n_features_in_} features, but got {x_nf.shape[1]}")
-        w_kf = torch.from_numpy(np.column_stack([self.coef_, self.intercept_])).to(device_of(x_nf)).float()
+            raise UserError(
+                f"this SVM reads {self.n_features_in_} features, but got {x_nf.shape[1]}"
+            )
+        w_kf = (
+            torch.from_numpy(np.column_stack([self.coef_, self.intercept_]))
+            .to(device_of(x_nf))
+            .float()
+        )
         m_nk = torch.cat([times(w_kf, chunk) for _, chunk in chunks_of(x_nf)], 1).T.cpu().numpy()
         return m_nk[:, 0] if len(self.classes_) == 2 else m_nk
 
@@ -289,16 +328,25 @@ class _Problem:
     """The objective of all classes, and the passes over the features that it takes."""
 
     def __init__(self, prepared: Compact | Sketched, y_kn: Tensor, c: float) -> None:
-        self.prepared, self.x_nf, self.num_weights, self.c = prepared, prepared.rows_nf, prepared.num_weights, c
+        self.prepared, self.x_nf, self.num_weights, self.c = (
+            prepared,
+            prepared.rows_nf,
+            prepared.num_weights,
+            c,
+        )
         self.dtype = torch.float64 if self.x_nf.dtype == torch.float64 else torch.float32
         self.y_kn = y_kn.to(self.dtype)
 
-    def _pass(self, w_kf: Tensor, weigh: Callable[[slice, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def _pass(
+        self, w_kf: Tensor, weigh: Callable[[slice, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Return m = w x' and weigh(m) x, reading the features once."""
         products, sums_kf = [], torch.zeros_like(w_kf)
         for rows, chunk in chunks_of(self.x_nf):
             products.append(times(w_kf.to(self.dtype), chunk))
-            sums_kf += times_back(weigh(rows, products[-1]), chunk, self.num_weights - chunk.shape[1])
+            sums_kf += times_back(
+                weigh(rows, products[-1]), chunk, self.num_weights - chunk.shape[1]
+            )
         return torch.cat(products, 1), sums_kf
 
     def gradient(self, w_kf: Tensor) -> tuple[Tensor, Tensor]:
@@ -318,7 +366,9 @@ class _Problem:
 
     def objective(self, w_kf: Tensor, m_kn: Tensor) -> Tensor:
         """Return the objective of each class."""
-        return (w_kf**2).sum(1) / 2 + self.c * ((1 - self.y_kn * m_kn).clamp_min(0).double() ** 2).sum(1)
+        return (w_kf**2).sum(1) / 2 + self.c * (
+            (1 - self.y_kn * m_kn).clamp_min(0).double() ** 2
+        ).sum(1)
 
 
 class _NearlyInverse:
@@ -332,7 +382,9 @@ class _NearlyInverse:
         self._v_fr, squares_f = problem.prepared.sketch_fr, problem.prepared.squares_f
         share_k1 = 2 * problem.c * active_kn.mean(1, keepdim=True, dtype=torch.float64)
         self._scale_kf = 1 + share_k1 * (squares_f - self._v_fr.square().sum(1)).clamp_min(0)
-        inner_krr = torch.stack([(self._v_fr / scale_f[:, None]).T @ self._v_fr for scale_f in self._scale_kf])
+        inner_krr = torch.stack(
+            [(self._v_fr / scale_f[:, None]).T @ self._v_fr for scale_f in self._scale_kf]
+        )
         self._share_k1, eye_rr = share_k1, torch.eye(self._v_fr.shape[1]).to(inner_krr)
         self._root_krr = torch.linalg.cholesky(eye_rr + share_k1[..., None] * inner_krr)
 
@@ -342,7 +394,9 @@ class _NearlyInverse:
         return z_kf - self._share_k1 * (along_kr1[..., 0] @ self._v_fr.T) / self._scale_kf
 
 
-def _newton(problem: _Problem, w_kf: Tensor, tol: float, max_iter: int) -> tuple[Tensor, np.ndarray, int, bool]:
+def _newton(
+    problem: _Problem, w_kf: Tensor, tol: float, max_iter: int
+) -> tuple[Tensor, np.ndarray, int, bool]:
     """Return weights, objectives, the number of steps, and whether they were enough."""
     for num_steps in count():
         m_kn, g_kf = problem.gradient(w_kf)
@@ -373,14 +427,20 @@ def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor
             break
         dp_kn, hp_kf = problem.curvature(p_kf, active_kn)
         a_k1 = torch.where(open_k1, rz_k1 / (p_kf * hp_kf).sum(1, keepdim=True), 0.0)
-        v_kf, d_kn, r_kf = v_kf + a_k1 * p_kf, d_kn + a_k1.to(d_kn.dtype) * dp_kn, r_kf - a_k1 * hp_kf
+        v_kf, d_kn, r_kf = (
+            v_kf + a_k1 * p_kf,
+            d_kn + a_k1.to(d_kn.dtype) * dp_kn,
+            r_kf - a_k1 * hp_kf,
+        )
         z_kf = nearly(r_kf)
         new_k1 = torch.where(open_k1, (r_kf * z_kf).sum(1, keepdim=True), rz_k1)
         p_kf, rz_k1 = z_kf + new_k1 / rz_k1.clamp_min(1e-300) * p_kf, new_k1
     return v_kf, d_kn, -(g_kf * v_kf).sum(1) / 2
 
 
-def _line_search(problem: _Problem, w_kf: Tensor, m_kn: Tensor, v_kf: Tensor, d_kn: Tensor) -> Tensor:
+def _line_search(
+    problem: _Problem, w_kf: Tensor, m_kn: Tensor, v_kf: Tensor, d_kn: Tensor
+) -> Tensor:
     """Return how far to go along v for each class: the exact minimum, by Newton on a parabola with kinks."""
     sums = {"dim": 1, "keepdim": True, "dtype": torch.float64}
     wv_k1, vv_k1 = (w_kf * v_kf).sum(**sums), v_kf.square().sum(**sums)
@@ -389,9 +449,14 @@ def _line_search(problem: _Problem, w_kf: Tensor, m_kn: Tensor, v_kf: Tensor, d_
     for _ in range(30):
         slack_kn = (1 - problem.y_kn * (m_kn + t_k1.to(d_kn.dtype) * d_kn)).clamp_min(0)
         along_kn = torch.where(slack_kn > 0, d_kn, 0)
-        slope_k1 = wv_k1 + t_k1 * vv_k1 - 2 * problem.c * (slack_kn * problem.y_kn * along_kn).sum(**sums)
+        slope_k1 = (
+            wv_k1 + t_k1 * vv_k1 - 2 * problem.c * (slack_kn * problem.y_kn * along_kn).sum(**sums)
+        )
         bend_k1 = vv_k1 + 2 * problem.c * along_kn.square().sum(**sums)
-        low_k1, high_k1 = torch.where(slope_k1 < 0, t_k1, low_k1), torch.where(slope_k1 >= 0, t_k1, high_k1)
+        low_k1, high_k1 = (
+            torch.where(slope_k1 < 0, t_k1, low_k1),
+            torch.where(slope_k1 >= 0, t_k1, high_k1),
+        )
         next_k1 = t_k1 - slope_k1 / bend_k1.clamp_min(1e-300)
         middle_k1 = torch.where(high_k1.isinf(), 2 * t_k1, (low_k1 + high_k1) / 2)
         next_k1 = torch.where((next_k1 > low_k1) & (next_k1 < high_k1), next_k1, middle_k1)

@@ -38,7 +38,9 @@ def study_config(steps: int, seed: int) -> TrainConfig:
     return replace(recipe("mnist").config, steps=steps, seed=seed, decay_fraction=0.0)
 
 
-def kid_curve(config: TrainConfig, *, num_points: int = 10, num_images: int = 2_000, threads: int = 1) -> np.ndarray:
+def kid_curve(
+    config: TrainConfig, *, num_points: int = 10, num_images: int = 2_000, threads: int = 1
+) -> np.ndarray:
     """Train, and measure KID to the validation digits at equal distances along the run.
 
     Parameters
@@ -53,7 +55,10 @@ def kid_curve(config: TrainConfig, *, num_points: int = 10, num_images: int = 2_
     ndarray
         float64, shape (num_points,).
     """
-    train, held_out = load_image_set("mnist", image_size=32), load_image_set("mnist", "validation", image_size=32)
+    train, held_out = (
+        load_image_set("mnist", image_size=32),
+        load_image_set("mnist", "validation", image_size=32),
+    )
     features, real_u8 = get_features(FEATURES), held_out.images_u8[:num_images]
     z_bd = sample_latents(num_images, config.model, seeded(1))
     curve = []
@@ -63,7 +68,11 @@ def kid_curve(config: TrainConfig, *, num_points: int = 10, num_images: int = 2_
             run = fit(part, train, Path(folder), device="cpu", threads=threads, progress=False)
             if run.stopped_by != "steps":
                 raise UserError(f"training stopped early ({run.stopped_by}) with {run.warnings}")
-            curve.append(kid(real_u8, generate_u8(run.gan.generator.eval(), z_bd), features, subsets=20).value)
+            curve.append(
+                kid(
+                    real_u8, generate_u8(run.gan.generator.eval(), z_bd), features, subsets=20
+                ).value
+            )
     return np.maximum(curve, 1e-3)  # KID is unbiased, so near 0 it can be negative
 
 
@@ -85,17 +94,28 @@ def record_claims(curves: dict[str, list[np.ndarray]], steps: int, seconds: floa
     ends = {name: [float(curve[-1]) for curve in runs] for name, runs in curves.items()}
     swings = {name: [rises(curve) for curve in runs] for name, runs in curves.items()}
     shared = {
-        "unit": "", "n": num_seeds, "data": "mnist, validation", "seconds": seconds,
+        "unit": "",
+        "n": num_seeds,
+        "data": "mnist, validation",
+        "seconds": seconds,
         "command": COMMAND.format(steps=steps, seeds=num_seeds),
-    }  # fmt: skip
+    }
     told = f"{steps:,} steps of 64, base width 32, constant rate; KID in {FEATURES} features, 2,000 samples"
     pairs = list(zip(ends["rate 0.001"], ends["paper"], strict=True))
     higher = {
         "with 0.001, KID ends higher for every seed": all(high > low for high, low in pairs),
-        "with 0.0002, KID falls over the run for every seed": all(run[-1] < run[0] for run in curves["paper"]),
+        "with 0.0002, KID falls over the run for every seed": all(
+            run[-1] < run[0] for run in curves["paper"]
+        ),
     }
     value = ratio(ends["rate 0.001"], ends["paper"])
-    rate = record("train.lr", value=value, checks=higher, notes=f"Final KID, 0.001 / 0.0002. {told}.", **shared)
+    rate = record(
+        "train.lr",
+        value=value,
+        checks=higher,
+        notes=f"Final KID, 0.001 / 0.0002. {told}.",
+        **shared,
+    )
     swung = {
         "with 0.9, KID rises again by more for every seed": all(
             high > low for high, low in zip(swings["beta1 0.9"], swings["paper"], strict=True)
@@ -113,7 +133,9 @@ def record_claims(curves: dict[str, list[np.ndarray]], steps: int, seconds: floa
 @answers_mistakes("optimiser_study")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train each setting from several seeds, print KID along the runs, and record both claims if asked."""
-    parser = argparse.ArgumentParser(prog="dcgan_lib.experiments.ablations", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="dcgan_lib.experiments.ablations", description=main.__doc__
+    )
     parser.add_argument("--steps", type=int, default=1_500, help="of each run, a multiple of 10")
     parser.add_argument("--seeds", type=int, default=4, help="runs of each setting, at least 2")
     parser.add_argument("--record", action="store_true", help="write the two claims to the ledger")
@@ -124,10 +146,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for seed in range(chosen.seeds):
         for name, changed in SETTINGS.items():
             curves[name].append(kid_curve(replace(study_config(chosen.steps, seed), **changed)))
-            print(f"seed {seed}, {name:10}", *(f"{value:.3f}" for value in curves[name][-1]), flush=True)
+            print(
+                f"seed {seed}, {name:10}",
+                *(f"{value:.3f}" for value in curves[name][-1]),
+                flush=True,
+            )
     if chosen.record:
         for row in record_claims(curves, chosen.steps, time.monotonic() - begun):
-            print(f"{row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {row.verdict}. {row.notes}")
+            print(
+                f"{row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {row.verdict}. {row.notes}"
+            )
     return 0
 
 

@@ -85,13 +85,22 @@ COMPARED_WITH = {
 def needs_control(id: str) -> bool:
     """Return whether the row is judged against a control that is measured beside it, not by a number or a row."""
     claim_id, set_name = split_id(id)
-    return claim_id not in COMPARED_WITH and not isinstance(CLAIMS[claim_id].rule_on(set_name), NumericRule)
+    return claim_id not in COMPARED_WITH and not isinstance(
+        CLAIMS[claim_id].rule_on(set_name), NumericRule
+    )
 
 
 def check_row(
-    id: str, *, kind: str, protocol: str, set_name: str, command: str, trained_on: str | None = None,
-    batch_norm: str = "batches", root: Path | None = None,
-) -> None:  # fmt: skip
+    id: str,
+    *,
+    kind: str,
+    protocol: str,
+    set_name: str,
+    command: str,
+    trained_on: str | None = None,
+    batch_norm: str = "batches",
+    root: Path | None = None,
+) -> None:
     """Refuse, before anything is computed, what does not belong into a row.
 
     Parameters
@@ -119,21 +128,35 @@ def check_row(
     """
     claim_id, on_set = split_id(id)
     if claim_id not in PROTOCOL_OF:
-        raise UserError(f"features are recorded in the rows {', '.join(PROTOCOL_OF)}, but got {claim_id!r}")
+        raise UserError(
+            f"features are recorded in the rows {', '.join(PROTOCOL_OF)}, but got {claim_id!r}"
+        )
     if claim_id.split(".")[1].partition("-")[0] != kind:
         raise UserError(f"{claim_id} is measured with other features than {kind}")
     if protocol != PROTOCOL_OF[claim_id]:
-        raise UserError(f"{claim_id} is measured by the protocol {PROTOCOL_OF[claim_id]}, but this is {protocol}")
+        raise UserError(
+            f"{claim_id} is measured by the protocol {PROTOCOL_OF[claim_id]}, but this is {protocol}"
+        )
     home = CLAIMS[claim_id].home_set
     if set_name != (on_set or home):
         hint = claim_id if set_name == home else f"{claim_id}:{set_name}"
-        raise UserError(f"{id} is a result on {on_set or home}, but this is on {set_name}: record it as {hint}")
+        raise UserError(
+            f"{id} is a result on {on_set or home}, but this is on {set_name}: record it as {hint}"
+        )
     if claim_id.startswith("table1.dcgan.") and trained_on == set_name:
-        raise UserError(f"{claim_id} asks for a network that never saw {set_name}: see table1.dcgan-cifar")
+        raise UserError(
+            f"{claim_id} asks for a network that never saw {set_name}: see table1.dcgan-cifar"
+        )
     if claim_id == "table1.dcgan-cifar" and trained_on != "cifar10":
-        raise UserError(f"table1.dcgan-cifar asks for a network trained on cifar10, but this one saw {trained_on}")
-    if claim_id.startswith("table1.random") and claim_id.endswith("-stored") != (batch_norm == "stored"):
-        raise UserError(f"table1.random is for measured statistics, table1.random-stored for stored: got {batch_norm}")
+        raise UserError(
+            f"table1.dcgan-cifar asks for a network trained on cifar10, but this one saw {trained_on}"
+        )
+    if claim_id.startswith("table1.random") and claim_id.endswith("-stored") != (
+        batch_norm == "stored"
+    ):
+        raise UserError(
+            f"table1.random is for measured statistics, table1.random-stored for stored: got {batch_norm}"
+        )
     check_command(id, command, set_name)
     _compared(claim_id, on_set, root)
 
@@ -150,9 +173,17 @@ def _compared(claim_id: str, on_set: str | None, root: Path | None) -> Result | 
 
 
 def record_features(
-    id: str, outcome: Outcome, *, image_set: str, command: str, seed: int, checkpoint: str | None = None,
-    control: tuple[str, Outcome] | None = None, notes: str = "", root: Path | None = None,
-) -> Result:  # fmt: skip
+    id: str,
+    outcome: Outcome,
+    *,
+    image_set: str,
+    command: str,
+    seed: int,
+    checkpoint: str | None = None,
+    control: tuple[str, Outcome] | None = None,
+    notes: str = "",
+    root: Path | None = None,
+) -> Result:
     """Enter an outcome on test images into the ledger.
 
     Parameters
@@ -182,27 +213,48 @@ def record_features(
         if other.id.startswith("table1.random"):
             checks = {f"random weights, {other.value:.2f} %, do worse": other.high < estimate.low}
         else:
-            checks = {f"trained features, {other.value:.2f} %, do better": other.low > estimate.high}
+            checks = {
+                f"trained features, {other.value:.2f} %, do better": other.low > estimate.high
+            }
     elif needs_control(id):
         if control is None:
             raise UserError(f"{id} has no number in the paper: measure a control beside it")
         name, other = control
-        checks = {f"{name}, {other.accuracy.value:.2f} % right, do worse": other.accuracy.high < outcome.accuracy.low}
+        checks = {
+            f"{name}, {other.accuracy.value:.2f} % right, do worse": other.accuracy.high
+            < outcome.accuracy.low
+        }
     about = f"{outcome.num_features:,} features, {outcome.num_labels:,} labels, C {outcome.c:g} chosen on validation"
     if len(outcome.accuracies) > 1:
         about += f"; {len(outcome.accuracies)} draws of labels, the interval is 1.96 standard deviations of a draw"
     row = record(
-        id, value=estimate, checks=checks, unit="%", n=outcome.n, data=f"{image_set}, test", command=command,
-        seconds=outcome.seconds + (control[1].seconds if control else 0), seed=seed, checkpoint=checkpoint,
-        notes=f"{about}; n counts test images{'; ' + notes if notes else ''}", root=root,
-    )  # fmt: skip
+        id,
+        value=estimate,
+        checks=checks,
+        unit="%",
+        n=outcome.n,
+        data=f"{image_set}, test",
+        command=command,
+        seconds=outcome.seconds + (control[1].seconds if control else 0),
+        seed=seed,
+        checkpoint=checkpoint,
+        notes=f"{about}; n counts test images{'; ' + notes if notes else ''}",
+        root=root,
+    )
     if claim_id == FEATURES:
         keep_draws(row, [100 - accuracy for accuracy in outcome.accuracies], outcome.n, root)
     return row
 
 
 COMMAND = "python -m dcgan_lib.experiments.cifar10_features"
-USUAL = {"layers": (), "grid": 4, "batch_norm": "batches", "per_class": 100, "scaled": False, "seed": 0}
+USUAL = {
+    "layers": (),
+    "grid": 4,
+    "batch_norm": "batches",
+    "per_class": 100,
+    "scaled": False,
+    "seed": 0,
+}
 """What a study measures unless it is told otherwise."""
 UNTRAINED = USUAL | {"batch_norm": "stored"}
 """The same for random weights, which do better without measured statistics: a control should be strong."""
@@ -280,7 +332,16 @@ class Measurement(Setting):
     @property
     def key(self) -> tuple:
         """Return what a later measurement must share to replace this one."""
-        return (self.source, self.step, self.layers, self.grid, self.batch_norm, self.per_class, self.scaled, self.seed)
+        return (
+            self.source,
+            self.step,
+            self.layers,
+            self.grid,
+            self.batch_norm,
+            self.per_class,
+            self.scaled,
+            self.seed,
+        )
 
 
 def keep(set_name: str, measured: Sequence[Measurement], root: Path | None = None) -> None:
@@ -310,9 +371,16 @@ def load_study(set_name: str, root: Path | None = None, **wanted: object) -> lis
     lines = load_details(f"features/{set_name}", f"{COMMAND} ... --set {set_name}", root)
     names = {entry.name for entry in fields(Measurement)}
     if not set(wanted) <= names or any(set(line) != names for line in lines):
-        raise UserError(f"features/{set_name} has measurements with the fields {', '.join(sorted(names))} only")
-    rows = [Measurement(**line | {name: tuple(line[name]) for name in ("layers", "accuracies")}) for line in lines]
-    return [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
+        raise UserError(
+            f"features/{set_name} has measurements with the fields {', '.join(sorted(names))} only"
+        )
+    rows = [
+        Measurement(**line | {name: tuple(line[name]) for name in ("layers", "accuracies")})
+        for line in lines
+    ]
+    return [
+        row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())
+    ]
 
 
 def points(rows: Sequence[Measurement], along: str) -> tuple[list[float], list[tuple[float, ...]]]:
@@ -333,7 +401,11 @@ def along_labels(set_name: str, source: str, root: Path | None = None) -> list[M
     usual = UNTRAINED if source == "random" else USUAL
     asked = {name: value for name, value in usual.items() if name != "per_class"}
     rows = load_study(set_name, root, source=source, **asked)
-    several = [row for row in rows if len({other.per_class for other in rows if other.step == row.step}) > 1]
+    several = [
+        row
+        for row in rows
+        if len({other.per_class for other in rows if other.step == row.step}) > 1
+    ]
     return sorted(latest(several), key=lambda row: row.num_labels)
 
 
@@ -343,9 +415,15 @@ MANY_LABELS = 1_000
 
 
 def measure(
-    source: Source, splits: LabelledSplits, settings: Sequence[Setting], *, draws: int | None = None, seed: int = 0,
-    command: str = "", progress: bool = False,
-) -> Iterator[Measurement]:  # fmt: skip
+    source: Source,
+    splits: LabelledSplits,
+    settings: Sequence[Setting],
+    *,
+    draws: int | None = None,
+    seed: int = 0,
+    command: str = "",
+    progress: bool = False,
+) -> Iterator[Measurement]:
     """Judge one source's features under each setting; the images are read once for each kind of batch norm.
 
     Parameters
@@ -378,11 +456,17 @@ def measure(
             drawn[None] = [np.arange(len(labels))]
         else:
             few = per_class * splits.train.num_classes <= MANY_LABELS
-            drawn[per_class] = draw_labels(labels, per_class, draws or (10 if few else 3), [seed, 1])
+            drawn[per_class] = draw_labels(
+                labels, per_class, draws or (10 if few else 3), [seed, 1]
+            )
     used = np.unique(np.concatenate([*chain(*drawn.values())]))
     images_u8 = np.concatenate([splits.train.images_u8[used], splits.validation.images_u8])
     if not source.networks:
-        settings = list(dict.fromkeys(replace(setting, layers=(), grid=0, batch_norm="") for setting in settings))
+        settings = list(
+            dict.fromkeys(
+                replace(setting, layers=(), grid=0, batch_norm="") for setting in settings
+            )
+        )
     for batch_norm in dict.fromkeys(setting.batch_norm for setting in settings):
         wanted = [setting for setting in settings if setting.batch_norm == batch_norm]
         tables = _tables(source, splits, images_u8, wanted, seed, progress)
@@ -394,10 +478,21 @@ def measure(
             found = _judge(x_nf, labels[used], splits.validation.labels, rows, begun)
             value, low, high = found.accuracy
             yield Measurement(
-                **asdict(setting), source=source.name, step=source.step, seed=seed, num_labels=found.num_labels,
-                num_features=found.num_features, n=found.n, c=found.c, accuracies=found.accuracies, accuracy=value,
-                low=low, high=high, seconds=round(found.seconds, 1), command=command,
-            )  # fmt: skip
+                **asdict(setting),
+                source=source.name,
+                step=source.step,
+                seed=seed,
+                num_labels=found.num_labels,
+                num_features=found.num_features,
+                n=found.n,
+                c=found.c,
+                accuracies=found.accuracies,
+                accuracy=value,
+                low=low,
+                high=high,
+                seconds=round(found.seconds, 1),
+                command=command,
+            )
 
 
 class _PlainTable:
@@ -419,13 +514,19 @@ def _tables(
     progress: bool,
 ) -> list[LayerTable | _PlainTable]:
     if not source.networks:
-        read = pixel_features if source.name == "pixels" else KMeansFeatures(seed=seed).fit(splits.train.images_u8)
+        read = (
+            pixel_features
+            if source.name == "pixels"
+            else KMeansFeatures(seed=seed).fit(splits.train.images_u8)
+        )
         read = read if source.name == "pixels" else read.transform
         return [_PlainTable(compute_features(read, images_u8, progress=progress))]
     networks, finest = source.networks, max(setting.grid for setting in settings)
     if settings[0].batch_norm == "batches":
         some_u8 = splits.train.images_u8[:MOST_AVERAGED]
-        networks = [with_statistics(network, batch_statistics(network, some_u8)) for network in networks]
+        networks = [
+            with_statistics(network, batch_statistics(network, some_u8)) for network in networks
+        ]
     return [LayerTable(network, images_u8, finest, progress=progress) for network in networks]
 
 
@@ -440,16 +541,26 @@ def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _judge(
-    table_nf: np.ndarray, labels: np.ndarray, held: np.ndarray, draws: list[np.ndarray], begun: float
+    table_nf: np.ndarray,
+    labels: np.ndarray,
+    held: np.ndarray,
+    draws: list[np.ndarray],
+    begun: float,
 ) -> Outcome:
     x_nf, held_nf = table_nf[: len(labels)], table_nf[len(labels) :]
     svms = [DrawnSVM(x_nf, labels, rows) for rows in draws]
     best, curve = choose_on(svms[:MOST_CHOOSING], held_nf, held, GRID_OF_C)
     accuracies = tuple(100 * svm.fit(best).score(held_nf, held) for svm in svms)
     return Outcome(
-        split="validation", accuracies=accuracies, c=best, curve=curve, n=len(held), num_labels=len(draws[0]),
-        num_features=table_nf.shape[1], seconds=time.monotonic() - begun,
-    )  # fmt: skip
+        split="validation",
+        accuracies=accuracies,
+        c=best,
+        curve=curve,
+        n=len(held),
+        num_labels=len(draws[0]),
+        num_features=table_nf.shape[1],
+        seconds=time.monotonic() - begun,
+    )
 
 
 def _labels(word: str) -> int | None:
@@ -461,21 +572,47 @@ def _layers(word: str) -> tuple[int, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dcgan_lib.experiments.cifar10_features", description=main.__doc__)
-    parser.add_argument("sources", nargs="+", help="pixels, kmeans1, random, checkpoints, runs or snapshots")
-    parser.add_argument("--set", default="cifar10", help="labelled images: cifar10, svhn, mnist, street-digits")
+    parser = argparse.ArgumentParser(
+        prog="dcgan_lib.experiments.cifar10_features", description=main.__doc__
+    )
+    parser.add_argument(
+        "sources", nargs="+", help="pixels, kmeans1, random, checkpoints, runs or snapshots"
+    )
+    parser.add_argument(
+        "--set", default="cifar10", help="labelled images: cifar10, svhn, mnist, street-digits"
+    )
     parser.add_argument("--snapshots", action="store_true", help="take every snapshot of each run")
     several = parser.add_mutually_exclusive_group()
-    several.add_argument("--join", action="store_true", help="put the sources' features side by side")
+    several.add_argument(
+        "--join", action="store_true", help="put the sources' features side by side"
+    )
     several.add_argument("--average", action="store_true", help="average the sources' weights")
-    parser.add_argument("--layers", nargs="+", type=_layers, default=[()], help="all, 1, 2, 1+2 ...")
-    parser.add_argument("--grid", nargs="+", type=int, default=[4], help="sides of the grid of max-pooling")
-    parser.add_argument("--batch-norm", nargs="+", choices=("batches", "stored"), default=["batches"])
-    parser.add_argument("--labels", nargs="+", type=_labels, default=[100], help="of each class: numbers, or all")
-    parser.add_argument("--scaled", nargs="+", choices=("no", "yes"), default=["no"], help="to mean 0 and variance 1")
-    parser.add_argument("--draws", type=int, help="of labels; unset: 10, or 3 of more than 1,000 labels")
+    parser.add_argument(
+        "--layers", nargs="+", type=_layers, default=[()], help="all, 1, 2, 1+2 ..."
+    )
+    parser.add_argument(
+        "--grid", nargs="+", type=int, default=[4], help="sides of the grid of max-pooling"
+    )
+    parser.add_argument(
+        "--batch-norm", nargs="+", choices=("batches", "stored"), default=["batches"]
+    )
+    parser.add_argument(
+        "--labels", nargs="+", type=_labels, default=[100], help="of each class: numbers, or all"
+    )
+    parser.add_argument(
+        "--scaled",
+        nargs="+",
+        choices=("no", "yes"),
+        default=["no"],
+        help="to mean 0 and variance 1",
+    )
+    parser.add_argument(
+        "--draws", type=int, help="of labels; unset: 10, or 3 of more than 1,000 labels"
+    )
     parser.add_argument("--recipe", default=USUAL_RECIPE, help="whose network random is")
-    parser.add_argument("--seed", type=int, default=0, help="of draws, random weights and centroids")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of draws, random weights and centroids"
+    )
     return parser
 
 
@@ -486,31 +623,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen, command = _parser().parse_args(words), " ".join([COMMAND, *words])
     check_command("a study", command, chosen.set)
     if chosen.seed < 0 or (chosen.draws is not None and chosen.draws < 1):
-        raise UserError(f"--seed is at least 0 and --draws at least 1, but got {chosen.seed} and {chosen.draws}")
-    named = [path for word in chosen.sources for path in (snapshot_folders(word) if chosen.snapshots else [word])]
+        raise UserError(
+            f"--seed is at least 0 and --draws at least 1, but got {chosen.seed} and {chosen.draws}"
+        )
+    named = [
+        path
+        for word in chosen.sources
+        for path in (snapshot_folders(word) if chosen.snapshots else [word])
+    ]
     sources = [open_source(str(word), recipe=chosen.recipe, seed=chosen.seed) for word in named]
     if chosen.join or chosen.average:
         sources = [join(sources) if chosen.join else average(sources)]
     settings = [
-        Setting(layers=layers, grid=grid, batch_norm=batch_norm, per_class=per_class, scaled=word == "yes")
+        Setting(
+            layers=layers,
+            grid=grid,
+            batch_norm=batch_norm,
+            per_class=per_class,
+            scaled=word == "yes",
+        )
         for batch_norm, layers, grid, per_class, word in product(
             chosen.batch_norm, chosen.layers, chosen.grid, chosen.labels, chosen.scaled
         )
     ]
     for network, setting in product(chain(*(source.networks for source in sources)), settings):
-        ConvFeatures(network, layers=setting.layers or None, grid=setting.grid)  # refuses what does not fit
+        ConvFeatures(
+            network, layers=setting.layers or None, grid=setting.grid
+        )  # refuses what does not fit
     models = [network.config for source in sources for network in source.networks]
-    like = {"image_size": models[0].image_size, "channels": models[0].num_channels} if models else {}
+    like = (
+        {"image_size": models[0].image_size, "channels": models[0].num_channels} if models else {}
+    )
     splits = load_splits(chosen.set, **like)
     for source in sources:
-        for row in measure(source, splits, settings, draws=chosen.draws, seed=chosen.seed, command=command):
+        for row in measure(
+            source, splits, settings, draws=chosen.draws, seed=chosen.seed, command=command
+        ):
             keep(splits.name, [row])
             print(_text(row), flush=True)
     return 0
 
 
 def _text(row: Measurement) -> str:
-    where = "" if not row.grid else f", layers {'+'.join(map(str, row.layers)) or 'all'}, grid {row.grid}"
+    where = (
+        ""
+        if not row.grid
+        else f", layers {'+'.join(map(str, row.layers)) or 'all'}, grid {row.grid}"
+    )
     step = "" if row.step is None else f" at step {row.step:,}"
     labels = "all labels" if row.per_class is None else f"{row.per_class} labels a class"
     labels += ", scaled" * row.scaled
@@ -558,7 +717,9 @@ def judge_features(
     svm = DrawnSVM(x_nf[:num_learn], labels[:num_learn], np.arange(num_learn))
     best, curve = choose_on([svm], x_nf[num_learn:end], labels[num_learn:end], GRID_OF_C)
     right = (svm.fit(best).predict(x_nf[end:]) == labels[end:]).sum()
-    return wilson_interval(right, len(labels) - end).scaled(100), [(c, 100 - value) for c, value in curve.items()]
+    return wilson_interval(right, len(labels) - end).scaled(100), [
+        (c, 100 - value) for c, value in curve.items()
+    ]
 
 
 MOST_COMPONENTS = 50
@@ -594,8 +755,12 @@ def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarr
     """
     n = len(features_nf)
     if n < 16 or columns < 1 or n % columns:
-        raise UserError(f"a map needs at least 16 images in whole rows, but got {n} images in {columns} columns")
-    plain = PCA(min(MOST_COMPONENTS, n - 1, features_nf.shape[1]), random_state=seed).fit_transform(features_nf)
+        raise UserError(
+            f"a map needs at least 16 images in whole rows, but got {n} images in {columns} columns"
+        )
+    plain = PCA(min(MOST_COMPONENTS, n - 1, features_nf.shape[1]), random_state=seed).fit_transform(
+        features_nf
+    )
     xy = TSNE(perplexity=min(30, n // 5), init="pca", random_state=seed).fit_transform(plain)
     xy = (xy - xy.min(0)) / np.maximum(np.ptp(xy, axis=0), 1e-12)
     rows, places = np.divmod(np.arange(n), columns)
@@ -657,7 +822,9 @@ class FeaturesCommand:
         from dcgan_lib.evaluation.protocols import check_protocol
 
         if (self.split == "test") != (self.record is not None):
-            raise UserError("the test images are for results that are recorded: give both --split test and --record ID")
+            raise UserError(
+                "the test images are for results that are recorded: give both --split test and --record ID"
+            )
         if self.seed < 0:
             raise UserError(f"--seed is at least 0, but got {self.seed}")
         if self.record:
@@ -673,12 +840,21 @@ class FeaturesCommand:
             control = self._control(network, splits) if needs_control(self.record) else None
             with splits.test_for(self.record, again=self.again) as (images_u8, labels):
                 outcome = fitted.on_test(images_u8, labels, progress=True)
-                beside = control and (control[0], control[1].on_test(images_u8, labels, progress=True))
+                beside = control and (
+                    control[0],
+                    control[1].on_test(images_u8, labels, progress=True),
+                )
             _show(self.checkpoint, splits.name, outcome)
             row = record_features(
-                self.record, outcome, image_set=splits.name, command=self._command(), seed=self.seed, control=beside,
-                checkpoint=None if self.checkpoint in UNLEARNT else Path(self.checkpoint).name, notes=self._training(),
-            )  # fmt: skip
+                self.record,
+                outcome,
+                image_set=splits.name,
+                command=self._command(),
+                seed=self.seed,
+                control=beside,
+                checkpoint=None if self.checkpoint in UNLEARNT else Path(self.checkpoint).name,
+                notes=self._training(),
+            )
             print(f"recorded {row.id}: {row.verdict}")
 
     def _network(self) -> "AnyDiscriminator | None":
@@ -696,7 +872,9 @@ class FeaturesCommand:
             network = untrained_discriminator(recipe(self.recipe).config.model, self.seed)
         else:
             network = load_discriminator(self.checkpoint)
-        ConvFeatures(network, layers=self.layers or None, grid=self.grid)  # refuses what does not fit
+        ConvFeatures(
+            network, layers=self.layers or None, grid=self.grid
+        )  # refuses what does not fit
         return network
 
     @property
@@ -707,7 +885,11 @@ class FeaturesCommand:
     def _splits(self, model: "ModelConfig | None") -> "LabelledSplits":
         from dcgan_lib.evaluation.protocols import load_splits
 
-        like = {} if model is None else {"image_size": model.image_size, "channels": model.num_channels}
+        like = (
+            {}
+            if model is None
+            else {"image_size": model.image_size, "channels": model.num_channels}
+        )
         return load_splits(self.set, download=self.download, **like)
 
     def _features(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "Features":
@@ -716,16 +898,22 @@ class FeaturesCommand:
         from dcgan_lib.training.loop import choose_device
 
         if self.checkpoint == "kmeans1":
-            return KMeansFeatures(self.centroids, seed=self.seed).fit(splits.train.images_u8).transform
+            return (
+                KMeansFeatures(self.centroids, seed=self.seed).fit(splits.train.images_u8).transform
+            )
         if network is None:
             return conv_features.pixel_features
         network = network.to(choose_device(self.device))
         if self.batch_norm == "batches":
-            statistics = conv_features.batch_statistics(network, splits.train.images_u8, progress=True)
+            statistics = conv_features.batch_statistics(
+                network, splits.train.images_u8, progress=True
+            )
             network = conv_features.with_statistics(network, statistics)
         return conv_features.ConvFeatures(network, layers=self.layers or None, grid=self.grid)
 
-    def _control(self, network: "AnyDiscriminator | None", splits: "LabelledSplits") -> "tuple[str, FittedProtocol]":
+    def _control(
+        self, network: "AnyDiscriminator | None", splits: "LabelledSplits"
+    ) -> "tuple[str, FittedProtocol]":
         """Fit what the row is compared with: pixels, or the same network with random weights.
 
         Measured statistics may harm random weights. A control should be strong, so both kinds are tried, and the one
@@ -745,13 +933,21 @@ class FeaturesCommand:
         }
         return max(tried.items(), key=lambda item: item[1].on_validation.accuracy.value)
 
-    def _fit(self, features: "Features", splits: "LabelledSplits", path: Path | None = None) -> "FittedProtocol":
+    def _fit(
+        self, features: "Features", splits: "LabelledSplits", path: Path | None = None
+    ) -> "FittedProtocol":
         from dcgan_lib.evaluation.protocols import fit_protocol
 
         return fit_protocol(
-            self.protocol, splits, features, draws=self.draws, seed=self.seed, for_test=self.split == "test",
-            path=path, progress=True,
-        )  # fmt: skip
+            self.protocol,
+            splits,
+            features,
+            draws=self.draws,
+            seed=self.seed,
+            for_test=self.split == "test",
+            path=path,
+            progress=True,
+        )
 
     def _check_record(self) -> None:
         """Refuse, before anything is loaded, what does not belong into the row."""
@@ -764,10 +960,14 @@ class FeaturesCommand:
             )
         trained = self.checkpoint not in UNLEARNT
         check_row(
-            self.record, protocol=self.protocol, set_name=held_out.plain_name(self.set),
-            kind="dcgan" if trained else self.checkpoint, command=self._command(), batch_norm=self.batch_norm,
+            self.record,
+            protocol=self.protocol,
+            set_name=held_out.plain_name(self.set),
+            kind="dcgan" if trained else self.checkpoint,
+            command=self._command(),
+            batch_norm=self.batch_norm,
             trained_on=load_config(self.checkpoint)[1].get("image_set") if trained else None,
-        )  # fmt: skip
+        )
         held_out.check_unused(self.record, again=self.again)
 
     def _training(self) -> str:
@@ -775,7 +975,10 @@ class FeaturesCommand:
         from dcgan_lib.paths import checkpoints_root
         from dcgan_lib.training.checkpoints import find_run, load_config
 
-        if self.checkpoint in UNLEARNT or find_run(self.checkpoint).resolve().parent == checkpoints_root().resolve():
+        if (
+            self.checkpoint in UNLEARNT
+            or find_run(self.checkpoint).resolve().parent == checkpoints_root().resolve()
+        ):
             return ""
         config, about = load_config(self.checkpoint)
         return (
@@ -784,7 +987,12 @@ class FeaturesCommand:
         )
 
     def _command(self) -> str:
-        words = ["dcgan features", self.checkpoint, f"--set {self.set}", f"--protocol {self.protocol}"]
+        words = [
+            "dcgan features",
+            self.checkpoint,
+            f"--set {self.set}",
+            f"--protocol {self.protocol}",
+        ]
         words += [f"--split {self.split}", f"--seed {self.seed}"]
         if self.checkpoint == "random":
             words.append(f"--recipe {self.recipe}")
@@ -803,7 +1011,10 @@ def _show(source: str, set_name: str, outcome: "Outcome") -> None:
     if outcome.split == "validation":
         print(f"validation accuracy by C, in %:  {grid}")
     draws = f", {len(outcome.accuracies)} draws" if len(outcome.accuracies) > 1 else ""
-    print(f"{source} on {set_name}: {outcome.num_features:,} features, {outcome.num_labels:,} labels{draws}")
     print(
-        f"{outcome.split} accuracy {value:.2f} % [{low:.2f}, {high:.2f}], C {outcome.c:g}, n {outcome.n:,}", flush=True
+        f"{source} on {set_name}: {outcome.num_features:,} features, {outcome.num_labels:,} labels{draws}"
+    )
+    print(
+        f"{outcome.split} accuracy {value:.2f} % [{low:.2f}, {high:.2f}], C {outcome.c:g}, n {outcome.n:,}",
+        flush=True,
     )

@@ -97,13 +97,24 @@ def make_bench(checkpoint: str, name: str = "window") -> Bench:
         )
     judge, finder = (load_probe(probe) for probe in FINDERS[image_set])
     other = "window" if name == "bed" else "bed"
-    return Bench(generator=load_generator(checkpoint), judge=judge, finder=finder, name=name, other=other)
+    return Bench(
+        generator=load_generator(checkpoint), judge=judge, finder=finder, name=name, other=other
+    )
 
 
 def run_forgetting(
-    checkpoint: str = "rooms", name: str = "window", *, layer: int | None = None, threshold: float = 0.0,
-    c: float = 1.0, samples: int = 150, measured: int = 1_000, draws: int = 10, seed: int = 0, compare: bool = False,
-) -> ForgetStudy:  # fmt: skip
+    checkpoint: str = "rooms",
+    name: str = "window",
+    *,
+    layer: int | None = None,
+    threshold: float = 0.0,
+    c: float = 1.0,
+    samples: int = 150,
+    measured: int = 1_000,
+    draws: int = 10,
+    seed: int = 0,
+    compare: bool = False,
+) -> ForgetStudy:
     """Forget an object and measure what is lost; the parameters are those of ``dcgan forget``.
 
     Raises
@@ -122,7 +133,9 @@ def run_forgetting(
     fit = bench.fit(chosen_on, layer, c=c, seed=seed)
     maps = fit.maps(threshold)
     if not 0 < len(maps) < num_maps:
-        raise UserError(f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: choose another threshold")
+        raise UserError(
+            f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: choose another threshold"
+        )
     originals = bench.draw(measured, seed + 1)
     outcomes, sweep = {"paper": bench.measure(originals, maps, layer)}, {}
     if compare:
@@ -133,13 +146,34 @@ def run_forgetting(
         "random": [random_maps(num_maps, len(maps), seed + i) for i in range(draws)],
         "matched": [matched_maps(energy_c, maps, seed + i) for i in range(draws)],
     }
-    controls = {kind: [bench.measure(originals, off, layer) for off in sets] for kind, sets in by_chance.items()}
-    settings = {"checkpoint": checkpoint, "object": name, "other": bench.other, "layer": layer, "threshold": threshold}
-    settings |= {"c": c, "samples": samples, "measured": measured, "draws": draws, "seed": seed, "num_maps": num_maps}
+    controls = {
+        kind: [bench.measure(originals, off, layer) for off in sets]
+        for kind, sets in by_chance.items()
+    }
+    settings = {
+        "checkpoint": checkpoint,
+        "object": name,
+        "other": bench.other,
+        "layer": layer,
+        "threshold": threshold,
+    }
+    settings |= {
+        "c": c,
+        "samples": samples,
+        "measured": measured,
+        "draws": draws,
+        "seed": seed,
+        "num_maps": num_maps,
+    }
     return ForgetStudy(
-        settings=settings, fit=fit, outcomes=outcomes, controls=controls, sweep=sweep,
-        shown=_shown(bench, originals, {**outcomes, "random": controls["random"][0]}), seconds=time.monotonic() - begun,
-    )  # fmt: skip
+        settings=settings,
+        fit=fit,
+        outcomes=outcomes,
+        controls=controls,
+        sweep=sweep,
+        shown=_shown(bench, originals, {**outcomes, "random": controls["random"][0]}),
+        seconds=time.monotonic() - begun,
+    )
 
 
 def _tune(
@@ -171,11 +205,15 @@ def _tune(
     return picked, sweep
 
 
-def _shown(bench: Bench, originals: Originals, outcomes: dict[str, Outcome]) -> dict[str, np.ndarray]:
+def _shown(
+    bench: Bench, originals: Originals, outcomes: dict[str, Outcome]
+) -> dict[str, np.ndarray]:
     """Return the first pictures that show the object, before and after."""
     rows = np.flatnonzero(originals.read[bench.name] > 0.5)[:SHOWN]
     shown = {"before": originals.pictures_u8[rows]}
-    return shown | {way: bench.without(originals, o.maps, o.layer)[rows] for way, o in outcomes.items()}
+    return shown | {
+        way: bench.without(originals, o.maps, o.layer)[rows] for way, o in outcomes.items()
+    }
 
 
 def mean_fall(outcomes: list[Outcome], name: str) -> Estimate:
@@ -191,7 +229,8 @@ def object_checks(study: ForgetStudy) -> dict[str, bool]:
     return {
         f"the rate of {name}s falls by {LEAST_FALL:.0%} or more": fall.low >= LEAST_FALL,
         "it falls, and by more than with as many random maps off": fall.low > max(0, random),
-        "it falls, and by more than with as many random maps off that are about as active": fall.low > max(0, matched),
+        "it falls, and by more than with as many random maps off that are about as active": fall.low
+        > max(0, matched),
     }
 
 
@@ -202,13 +241,17 @@ def rest_checks(study: ForgetStudy) -> dict[str, bool]:
     others = [abs(change.fall.value) for key, change in outcome.changes.items() if key != name]
     scene = outcome.scene
     return {
-        f"the rate of {other}s falls by {MOST_FALL:.0%} at most": outcome.changes[other].fall.high <= MOST_FALL,
-        f"the rate of no other object changes by more than {MOST_FALL:.0%}": max(others) <= MOST_FALL,
+        f"the rate of {other}s falls by {MOST_FALL:.0%} at most": outcome.changes[other].fall.high
+        <= MOST_FALL,
+        f"the rate of no other object changes by more than {MOST_FALL:.0%}": max(others)
+        <= MOST_FALL,
         "outside the boxes, pixels move less than half as far as to an unrelated picture": (
             scene["pixels outside"].high < MOST_MOVED
         ),
-        "features move less than half as far as to an unrelated picture": scene["features"].high < MOST_MOVED,
-        "pixels move farther inside the boxes than outside": scene["pixels inside"].low > scene["pixels outside"].high,
+        "features move less than half as far as to an unrelated picture": scene["features"].high
+        < MOST_MOVED,
+        "pixels move farther inside the boxes than outside": scene["pixels inside"].low
+        > scene["pixels outside"].high,
     }
 
 
@@ -216,7 +259,10 @@ def numbers(study: ForgetStudy) -> dict[str, Any]:
     """Return what was measured as plain values; each estimate is value, low, high."""
 
     def plain(outcome: Outcome) -> dict[str, Any]:
-        changes = {key: {part: rounded(x) for part, x in vars(c).items()} for key, c in outcome.changes.items()}
+        changes = {
+            key: {part: rounded(x) for part, x in vars(c).items()}
+            for key, c in outcome.changes.items()
+        }
         scene = {key: rounded(x) for key, x in outcome.scene.items()}
         return {"maps": outcome.maps, "layer": outcome.layer, "changes": changes, "scene": scene}
 
@@ -228,7 +274,11 @@ def numbers(study: ForgetStudy) -> dict[str, Any]:
         kind: [round(o.changes[study.settings["object"]].fall.value, 4) for o in found]
         for kind, found in study.controls.items()
     }
-    fit = {"boxes": study.fit.num_boxes, "positions": study.fit.num_positions, "accuracy": round(study.fit.accuracy, 4)}
+    fit = {
+        "boxes": study.fit.num_boxes,
+        "positions": study.fit.num_positions,
+        "accuracy": round(study.fit.accuracy, 4),
+    }
     return {
         "settings": study.settings,
         "fit": fit | {"weights": [round(float(w), 4) for w in study.fit.weights_c]},
@@ -244,17 +294,30 @@ def rounded(estimate: Estimate) -> list[float]:
     return [round(float(x), 4) for x in estimate]
 
 
-def record_forgetting(study: ForgetStudy, set_name: str, *, command: str, root: Path | None = None) -> list[Result]:
+def record_forgetting(
+    study: ForgetStudy, set_name: str, *, command: str, root: Path | None = None
+) -> list[Result]:
     """Enter ``forget.object:SET`` and ``forget.rest:SET`` into the ledger when windows were forgotten; keep details."""
     save_details(details_name(set_name, study.settings["object"]), numbers(study), root)
     if study.settings["object"] != "window":
         return []  # the paper's claim is about windows
     outcome, other = study.outcomes["paper"], study.settings["other"]
-    shared: dict[str, Any] = {"command": command, "seconds": study.seconds, "seed": study.settings["seed"], "unit": "%"}
-    shared |= {"n": study.settings["measured"], "checkpoint": study.settings["checkpoint"], "root": root}
+    shared: dict[str, Any] = {
+        "command": command,
+        "seconds": study.seconds,
+        "seed": study.settings["seed"],
+        "unit": "%",
+    }
+    shared |= {
+        "n": study.settings["measured"],
+        "checkpoint": study.settings["checkpoint"],
+        "root": root,
+    }
     shared |= {"data": f"{set_name}, generated"}
     gone, scene = outcome.changes["window"], outcome.scene
-    random, matched = (mean_fall(study.controls[kind], "window").value for kind in ("random", "matched"))
+    random, matched = (
+        mean_fall(study.controls[kind], "window").value for kind in ("random", "matched")
+    )
     told = (
         f"Relative fall (below 0: a rise) of the rate of windows when {len(outcome.maps)} of "
         f"{study.settings['num_maps']} maps of layer {outcome.layer} are off, "
@@ -263,7 +326,11 @@ def record_forgetting(study: ForgetStudy, set_name: str, *, command: str, root: 
         f"keep it. {study.fit.num_boxes} boxes; the regression is right on {study.fit.accuracy:.1%} of positions kept "
         f"out of it. Mean fall with random maps {random:.1%}, with as active ones {matched:.1%}. {_other_ways(study)}"
     )
-    stayed = "; ".join(f"{key} {change.fall.value:+.1%}" for key, change in outcome.changes.items() if key != "window")
+    stayed = "; ".join(
+        f"{key} {change.fall.value:+.1%}"
+        for key, change in outcome.changes.items()
+        if key != "window"
+    )
     rest = (
         f"Relative fall (below 0: a rise) of the rate of {other}s. All falls: {stayed}. "
         "Distance moved over that of unrelated pictures: "
@@ -272,27 +339,46 @@ def record_forgetting(study: ForgetStudy, set_name: str, *, command: str, root: 
     )
     return [
         record(
-            f"forget.object:{set_name}", value=gone.fall.scaled(100), checks=object_checks(study), notes=told, **shared
+            f"forget.object:{set_name}",
+            value=gone.fall.scaled(100),
+            checks=object_checks(study),
+            notes=told,
+            **shared,
         ),
         record(
-            f"forget.rest:{set_name}", value=outcome.changes[other].fall.scaled(100), checks=rest_checks(study),
-            notes=rest, **shared,
+            f"forget.rest:{set_name}",
+            value=outcome.changes[other].fall.scaled(100),
+            checks=rest_checks(study),
+            notes=rest,
+            **shared,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _other_ways(study: ForgetStudy) -> str:
     told = []
-    for way, label in (("tuned", "best layer and number by weight"), ("effect", "chosen by effect")):
+    for way, label in (
+        ("tuned", "best layer and number by weight"),
+        ("effect", "chosen by effect"),
+    ):
         if way in study.outcomes:
             outcome = study.outcomes[way]
-            falls = {key: outcome.changes[key].fall for key in (study.settings["object"], study.settings["other"])}
-            shares = ", ".join(f"{key} {x.value:.1%} [{x.low:.1%}, {x.high:.1%}]" for key, x in falls.items())
-            told.append(f"Falls with maps {label} ({len(outcome.maps)} of layer {outcome.layer}): {shares}.")
+            falls = {
+                key: outcome.changes[key].fall
+                for key in (study.settings["object"], study.settings["other"])
+            }
+            shares = ", ".join(
+                f"{key} {x.value:.1%} [{x.low:.1%}, {x.high:.1%}]" for key, x in falls.items()
+            )
+            told.append(
+                f"Falls with maps {label} ({len(outcome.maps)} of layer {outcome.layer}): {shares}."
+            )
     return " ".join(told)
 
 
-def load_forgetting(set_name: str, name: str = "window", root: Path | None = None) -> dict[str, Any]:
+def load_forgetting(
+    set_name: str, name: str = "window", root: Path | None = None
+) -> dict[str, Any]:
     """Return what `record_forgetting` kept; see `numbers`.
 
     Raises
@@ -300,7 +386,9 @@ def load_forgetting(set_name: str, name: str = "window", root: Path | None = Non
     UserError
         If it was not measured.
     """
-    return load_details(details_name(set_name, name), f"dcgan forget ... --object {name} --record {set_name}", root)
+    return load_details(
+        details_name(set_name, name), f"dcgan forget ... --object {name} --record {set_name}", root
+    )
 
 
 def details_name(set_name: str, name: str) -> str:
@@ -376,7 +464,9 @@ class DrawnBench:
         z_nd = sample_latents(num, self.generator.config, seeded(self.drawn.seed))
         pictures = generate_u8(self.generator, z_nd)
         boxes, features = self.drawn.padded(num), self.look(pictures)[0]
-        return Originals(z_nd=z_nd, pictures_u8=pictures, read={}, boxes_n4=boxes, features_nf=features)
+        return Originals(
+            z_nd=z_nd, pictures_u8=pictures, read={}, boxes_n4=boxes, features_nf=features
+        )
 
     @torch.no_grad()
     def look(self, pictures_u8: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -390,7 +480,9 @@ class DrawnBench:
         with silenced(self.generator, maps, layer):
             return generate_u8(self.generator, z_nd)
 
-    def measure(self, originals: Originals, maps: np.ndarray | list[int], layer: int) -> DrawnOutcome:
+    def measure(
+        self, originals: Originals, maps: np.ndarray | list[int], layer: int
+    ) -> DrawnOutcome:
         """Switch maps off and compare with all maps on."""
         pictures = self.without(originals.z_nd, maps, layer)
         features, logits_n = self.look(pictures)
@@ -412,11 +504,15 @@ def compare_light(originals: Originals, pictures_u8: np.ndarray) -> dict[str, Es
             (x[boxed].mean(1) * mask).sum((1, 2)) / mask.sum((1, 2)).clip(min=1)
             for x in (originals.pictures_u8, pictures_u8)
         )
-        found[place] = bootstrap_interval(lambda old, new: new.mean() / max(old.mean(), 1e-9), before, after)
+        found[place] = bootstrap_interval(
+            lambda old, new: new.mean() / max(old.mean(), 1e-9), before, after
+        )
     return found
 
 
-def make_drawn_bench(checkpoint: str, boxes: Path | None = None, seed: int = 0, name: str = "window") -> DrawnBench:
+def make_drawn_bench(
+    checkpoint: str, boxes: Path | None = None, seed: int = 0, name: str = "window"
+) -> DrawnBench:
     """Put a generator and the boxes drawn on its pictures together.
 
     Parameters
@@ -439,11 +535,20 @@ def make_drawn_bench(checkpoint: str, boxes: Path | None = None, seed: int = 0, 
     folder = find_run(checkpoint)
     path = folder / "windows.json" if boxes is None else boxes
     drawn = load_boxes(path, config.image_size, checkpoint=folder.name, seed=seed, object=name)
-    return DrawnBench(generator=load_generator(checkpoint), discriminator=load_discriminator(checkpoint), drawn=drawn)
+    return DrawnBench(
+        generator=load_generator(checkpoint),
+        discriminator=load_discriminator(checkpoint),
+        drawn=drawn,
+    )
 
 
 def held_out_accuracy(
-    maps_nchw: np.ndarray, boxes_nk4: np.ndarray, image_size: tuple[int, int], *, c: float, seed: int
+    maps_nchw: np.ndarray,
+    boxes_nk4: np.ndarray,
+    image_size: tuple[int, int],
+    *,
+    c: float,
+    seed: int,
 ) -> Estimate:
     """Return the share of positions told right in pictures that the regression had not seen, by folds of pictures.
 
@@ -463,13 +568,23 @@ def held_out_accuracy(
 def places(num: int, grid: tuple[int, int]) -> np.ndarray:
     """Return maps that know nothing but where a position is: down, across, their squares and product; n x 5 x h x w."""
     y_hw, x_hw = np.meshgrid(*(np.linspace(-1, 1, side) for side in grid), indexing="ij")
-    return np.tile(np.stack([y_hw, x_hw, y_hw**2, x_hw**2, y_hw * x_hw])[None], (num, 1, 1, 1)).astype(np.float32)
+    return np.tile(
+        np.stack([y_hw, x_hw, y_hw**2, x_hw**2, y_hw * x_hw])[None], (num, 1, 1, 1)
+    ).astype(np.float32)
 
 
 def run_drawn_forgetting(
-    checkpoint: str, boxes: Path, name: str = "window", *, layer: int | None = None,
-    threshold: float = 0.0, c: float = 1.0, samples: int = 150, draws: int = 10, seed: int = 0,
-) -> DrawnStudy:  # fmt: skip
+    checkpoint: str,
+    boxes: Path,
+    name: str = "window",
+    *,
+    layer: int | None = None,
+    threshold: float = 0.0,
+    c: float = 1.0,
+    samples: int = 150,
+    draws: int = 10,
+    seed: int = 0,
+) -> DrawnStudy:
     """Forget an object by boxes drawn by hand; the parameters are those of ``dcgan forget``.
 
     Raises
@@ -478,7 +593,9 @@ def run_drawn_forgetting(
         If the boxes belong to something else, a number is out of range, or no map is left to switch off.
     """
     if samples < 10 or draws < 2 or c <= 0:
-        raise UserError(f"forgetting needs 10 samples, 2 draws and c > 0, but got {samples}, {draws}, {c}")
+        raise UserError(
+            f"forgetting needs 10 samples, 2 draws and c > 0, but got {samples}, {draws}, {c}"
+        )
     begun, bench = time.monotonic(), make_drawn_bench(checkpoint, boxes, seed, name)
     config = bench.generator.config
     layer = second_highest(config) if layer is None else layer
@@ -488,7 +605,9 @@ def run_drawn_forgetting(
     fit = fit_maps(maps_nchw, originals.boxes_n4, config.image_size, c=c, seed=seed)
     maps = fit.maps(threshold)
     if not 0 < len(maps) < num_maps:
-        raise UserError(f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: choose another threshold")
+        raise UserError(
+            f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: choose another threshold"
+        )
     energy_c = np.square(maps_nchw).mean((0, 2, 3))
     ways = {
         "paper": [maps],
@@ -496,21 +615,34 @@ def run_drawn_forgetting(
         "matched": [matched_maps(energy_c, maps, seed + i) for i in range(draws)],
     }
     known = {"activations": maps_nchw, "place": places(samples, maps_nchw.shape[2:])}
-    settings = {"checkpoint": checkpoint, "object": name, "layer": layer, "threshold": threshold, "c": c}
+    settings = {
+        "checkpoint": checkpoint,
+        "object": name,
+        "layer": layer,
+        "threshold": threshold,
+        "c": c,
+    }
     settings |= {"samples": samples, "draws": draws, "seed": seed, "num_maps": num_maps}
     settings |= {"boxes": len(bench.drawn.boxes)}
     rows = bench.drawn.pictures[:10]
     shown = {"before": originals.pictures_u8[rows]}
-    shown |= {way: bench.without(originals.z_nd[rows], ways[way][0], layer) for way in ("paper", "random")}
+    shown |= {
+        way: bench.without(originals.z_nd[rows], ways[way][0], layer) for way in ("paper", "random")
+    }
     return DrawnStudy(
-        settings=settings, fit=fit, shown=shown,
+        settings=settings,
+        fit=fit,
+        shown=shown,
         accuracy={
             way: held_out_accuracy(seen, originals.boxes_n4, config.image_size, c=c, seed=seed)
             for way, seen in known.items()
         },
-        outcomes={way: [bench.measure(originals, off, layer) for off in sets] for way, sets in ways.items()},
+        outcomes={
+            way: [bench.measure(originals, off, layer) for off in sets]
+            for way, sets in ways.items()
+        },
         seconds=time.monotonic() - begun,
-    )  # fmt: skip
+    )
 
 
 CONDITIONS = ("before", "paper", "random", "matched")
@@ -541,7 +673,9 @@ def trial_pictures(bench: DrawnBench, study: DrawnStudy, num: int) -> dict[str, 
     pictures = {"before": bench.without(z_nd, [], layer)}
     for way in CONDITIONS[1:]:
         found = study.outcomes[way]
-        turns = [bench.without(z_nd[i : i + 1], found[i % len(found)].maps, layer) for i in range(num)]
+        turns = [
+            bench.without(z_nd[i : i + 1], found[i % len(found)].maps, layer) for i in range(num)
+        ]
         pictures[way] = np.concatenate(turns)
     return pictures
 
@@ -556,12 +690,19 @@ def read_counts(path: Path, settings: Mapping[str, Any]) -> Counted:
     """
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        seen = {way: np.array([{"0": False, "1": True}[digit] for digit in saved["seen"][way]]) for way in CONDITIONS}
+        seen = {
+            way: np.array([{"0": False, "1": True}[digit] for digit in saved["seen"][way]])
+            for way in CONDITIONS
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{Path(path).name} is not a file of counts: {type(error).__name__} {error}") from error
+        raise UserError(
+            f"{Path(path).name} is not a file of counts: {type(error).__name__} {error}"
+        ) from error
     same = ("checkpoint", "object", "layer", "threshold", "c", "samples", "boxes", "draws", "seed")
     if differing := [key for key in same if saved.get("settings", {}).get(key) != settings[key]]:
-        raise UserError(f"{Path(path).name} was counted with other settings of {', '.join(differing)}: count again")
+        raise UserError(
+            f"{Path(path).name} was counted with other settings of {', '.join(differing)}: count again"
+        )
     if len({len(row) for row in seen.values()}) != 1:
         raise UserError(f"{Path(path).name} must have as many digits in each condition")
     changes = {way: compare(seen["before"], seen[way]) for way in CONDITIONS[1:]}
@@ -572,7 +713,8 @@ def drawn_object_checks(counted: Counted, name: str) -> dict[str, bool]:
     """Judge ``forget.object``: most are gone, and others at random do not do it."""
     fall, random, matched = (counted.changes[way].fall for way in CONDITIONS[1:])
     return {
-        f"the rate of {name}s, counted by eye, falls by {LEAST_FALL:.0%} or more": fall.low >= LEAST_FALL,
+        f"the rate of {name}s, counted by eye, falls by {LEAST_FALL:.0%} or more": fall.low
+        >= LEAST_FALL,
         "it falls, and by more than with as many random maps off": fall.low > max(0, random.high),
         "it falls, and by more than with as many random maps off that are about as active": (
             fall.low > max(0, matched.high)
@@ -590,7 +732,8 @@ def drawn_rest_checks(outcome: DrawnOutcome) -> dict[str, bool]:
         "the discriminator's features move less than half as far as to an unrelated picture": (
             scene["features"].high < MOST_MOVED
         ),
-        "pixels move farther inside the boxes than outside": scene["pixels inside"].low > scene["pixels outside"].high,
+        "pixels move farther inside the boxes than outside": scene["pixels inside"].low
+        > scene["pixels outside"].high,
     }
 
 
@@ -600,7 +743,12 @@ def drawn_numbers(study: DrawnStudy, counted: Counted | None) -> dict[str, Any]:
     def plain(outcome: DrawnOutcome) -> dict[str, Any]:
         scene = {key: rounded(x) for key, x in outcome.scene.items()}
         light = {key: rounded(x) for key, x in outcome.light.items()}
-        return {"maps": outcome.maps, "scene": scene, "light": light, "more_real": rounded(outcome.more_real)}
+        return {
+            "maps": outcome.maps,
+            "scene": scene,
+            "light": light,
+            "more_real": rounded(outcome.more_real),
+        }
 
     fit = {"boxes": study.fit.num_boxes, "positions": study.fit.num_positions}
     fit |= {"accuracy": {way: rounded(x) for way, x in study.accuracy.items()}}
@@ -610,7 +758,9 @@ def drawn_numbers(study: DrawnStudy, counted: Counted | None) -> dict[str, Any]:
     return {
         "settings": study.settings,
         "fit": fit | {"weights": [round(float(w), 4) for w in study.fit.weights_c]},
-        "outcomes": {way: [plain(outcome) for outcome in found] for way, found in study.outcomes.items()},
+        "outcomes": {
+            way: [plain(outcome) for outcome in found] for way, found in study.outcomes.items()
+        },
         "counted": seen,
     }
 
@@ -629,9 +779,21 @@ def record_drawn(
     """
     name, (outcome,) = study.settings["object"], study.outcomes["paper"]
     save_details(details_name(set_name, name), drawn_numbers(study, counted), root)
-    shared: dict[str, Any] = {"command": command, "seconds": study.seconds, "seed": study.settings["seed"], "unit": "%"}
-    shared |= {"checkpoint": study.settings["checkpoint"], "data": f"{set_name}, generated", "root": root}
-    (gone, random, matched), accuracy = (counted.changes[way] for way in CONDITIONS[1:]), study.accuracy
+    shared: dict[str, Any] = {
+        "command": command,
+        "seconds": study.seconds,
+        "seed": study.settings["seed"],
+        "unit": "%",
+    }
+    shared |= {
+        "checkpoint": study.settings["checkpoint"],
+        "data": f"{set_name}, generated",
+        "root": root,
+    }
+    (gone, random, matched), accuracy = (
+        (counted.changes[way] for way in CONDITIONS[1:]),
+        study.accuracy,
+    )
     told = (
         f"Relative fall (below 0: a rise) of the rate of {name}s, counted by eye in shuffled pictures, when "
         f"{len(outcome.maps)} of {study.settings['num_maps']} maps of layer {study.settings['layer']} are off, all "
@@ -642,25 +804,41 @@ def record_drawn(
         f"{accuracy['activations'].value:.1%} of positions right, one that knows only the place "
         f"{accuracy['place'].value:.1%}."
     )
-    rest = "Distance that pixels outside the boxes moved, in % of that between unrelated pictures. " + " ".join(
-        f"{label}: {_told(study.outcomes[way])}." for way, label in (("paper", "Picked"), ("random", "Random maps"))
+    rest = (
+        "Distance that pixels outside the boxes moved, in % of that between unrelated pictures. "
+        + " ".join(
+            f"{label}: {_told(study.outcomes[way])}."
+            for way, label in (("paper", "Picked"), ("random", "Random maps"))
+        )
     )
     return [
         record(
-            f"forget.object:{set_name}", value=gone.fall.scaled(100), n=counted.num, notes=told,
-            checks=drawn_object_checks(counted, name), **shared,
+            f"forget.object:{set_name}",
+            value=gone.fall.scaled(100),
+            n=counted.num,
+            notes=told,
+            checks=drawn_object_checks(counted, name),
+            **shared,
         ),
         record(
-            f"forget.rest:{set_name}", value=outcome.scene["pixels outside"].scaled(100), n=study.fit.num_boxes,
-            checks=drawn_rest_checks(outcome), notes=rest, **shared,
+            f"forget.rest:{set_name}",
+            value=outcome.scene["pixels outside"].scaled(100),
+            n=study.fit.num_boxes,
+            checks=drawn_rest_checks(outcome),
+            notes=rest,
+            **shared,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _told(found: list[DrawnOutcome]) -> str:
     """Return how far the pictures moved in a sentence's middle, as a mean over choices of maps."""
-    moved = ", ".join(f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in found[0].scene)
-    light = ", ".join(f"{key} {fmean(o.light[key].value for o in found):.2f}" for key in found[0].light)
+    moved = ", ".join(
+        f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in found[0].scene
+    )
+    light = ", ".join(
+        f"{key} {fmean(o.light[key].value for o in found):.2f}" for key in found[0].light
+    )
     more = fmean(o.more_real.value for o in found)
     told = f"as shares, {moved}; brightness over that before, {light}"
     return f"{told}; the discriminator's log-odds of real change by {more:+.1f}"
@@ -709,48 +887,89 @@ class Forget:
         if self.boxes:
             return self._run_drawn(self.boxes)
         study = run_forgetting(
-            self.checkpoint, self.object, layer=self.layer, threshold=self.threshold, c=self.c, samples=self.samples,
-            measured=self.measured, draws=self.draws, seed=self.seed, compare=self.compare or bool(self.record),
-        )  # fmt: skip
+            self.checkpoint,
+            self.object,
+            layer=self.layer,
+            threshold=self.threshold,
+            c=self.c,
+            samples=self.samples,
+            measured=self.measured,
+            draws=self.draws,
+            seed=self.seed,
+            compare=self.compare or bool(self.record),
+        )
         self._tell(study)
-        maps = {way: {"layer": outcome.layer, "maps": outcome.maps} for way, outcome in study.outcomes.items()}
+        maps = {
+            way: {"layer": outcome.layer, "maps": outcome.maps}
+            for way, outcome in study.outcomes.items()
+        }
         self._write(study, maps, numbers(study))
         if self.record:
             for row in record_forgetting(study, self.record, command=self._command()):
-                print(f"recorded {row.id}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}] {row.unit} {row.verdict}")
+                print(
+                    f"recorded {row.id}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}] {row.unit} {row.verdict}"
+                )
 
     def _run_drawn(self, boxes: Path) -> None:
         """Do the same with boxes drawn by hand."""
         if self.record and not self.counts:
-            raise UserError("without a probe, windows must be counted by eye before a record: add --counts FILE")
+            raise UserError(
+                "without a probe, windows must be counted by eye before a record: add --counts FILE"
+            )
         study = run_drawn_forgetting(
-            self.checkpoint, boxes, self.object, layer=self.layer, threshold=self.threshold, c=self.c,
-            samples=self.samples, draws=self.draws, seed=self.seed,
-        )  # fmt: skip
+            self.checkpoint,
+            boxes,
+            self.object,
+            layer=self.layer,
+            threshold=self.threshold,
+            c=self.c,
+            samples=self.samples,
+            draws=self.draws,
+            seed=self.seed,
+        )
         counted = read_counts(self.counts, study.settings) if self.counts else None
         (outcome,) = study.outcomes["paper"]
         maps = {"paper": {"layer": study.settings["layer"], "maps": outcome.maps}}
         self._write(study, maps, drawn_numbers(study, counted))
         for way, share in study.accuracy.items():
-            print(f"positions told right by {way}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]")
+            print(
+                f"positions told right by {way}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
+            )
         for way, found in study.outcomes.items():
-            moved = ", ".join(f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in outcome.scene)
+            moved = ", ".join(
+                f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in outcome.scene
+            )
             print(f"{way}, {len(outcome.maps)} maps off, moved: {moved}")
         for way, change in counted.changes.items() if counted else ():
             print(f"{way}, counted by eye: {change.before.value:.1%} -> {change.after.value:.1%}")
         if self.record and counted:
             rows = record_drawn(study, counted, self.record, command=self._command())
-            print("\n".join(f"recorded {row.id}: {row.value:.1f} {row.unit} {row.verdict}" for row in rows))
+            print(
+                "\n".join(
+                    f"recorded {row.id}: {row.value:.1f} {row.unit} {row.verdict}" for row in rows
+                )
+            )
 
-    def _write(self, study: "ForgetStudy | DrawnStudy", maps: dict[str, Any], numbers: dict[str, Any]) -> None:
+    def _write(
+        self, study: "ForgetStudy | DrawnStudy", maps: dict[str, Any], numbers: dict[str, Any]
+    ) -> None:
         """Write the figure, the maps and the numbers."""
         import numpy as np
 
         from dcgan_lib.models.sampling import write_grid
         from dcgan_lib.paths import atomic_write
 
-        write_grid(self.out / "forget.png", np.concatenate(list(study.shown.values())), len(study.shown["before"]))
-        about = {"checkpoint": self.checkpoint, "seed": self.seed, "rows": list(study.shown), "switched off": maps}
+        write_grid(
+            self.out / "forget.png",
+            np.concatenate(list(study.shown.values())),
+            len(study.shown["before"]),
+        )
+        about = {
+            "checkpoint": self.checkpoint,
+            "seed": self.seed,
+            "rows": list(study.shown),
+            "switched off": maps,
+        }
         atomic_write(self.out / "maps.json", json.dumps(about, indent=1) + "\n")
         atomic_write(self.out / "numbers.json", json.dumps(numbers, indent=1) + "\n")
         print(f"figure, maps and numbers: {self.out}")
@@ -762,10 +981,14 @@ class Forget:
             for key, change in outcome.changes.items():
                 fall = change.fall
                 share = f"{change.before.value:6.1%} -> {change.after.value:6.1%}"
-                print(f"  {key:8} {share}, falls by {fall.value:6.1%} [{fall.low:.1%}, {fall.high:.1%}]")
+                print(
+                    f"  {key:8} {share}, falls by {fall.value:6.1%} [{fall.low:.1%}, {fall.high:.1%}]"
+                )
         for kind, found in study.controls.items():
             fall = mean_fall(found, self.object)
-            print(f"as many, {kind}: {self.object} falls by {fall.value:.1%} [{fall.low:.1%}, {fall.high:.1%}]")
+            print(
+                f"as many, {kind}: {self.object} falls by {fall.value:.1%} [{fall.low:.1%}, {fall.high:.1%}]"
+            )
 
     def _command(self) -> str:
         chosen = {"boxes": self.boxes, "counts": self.counts}

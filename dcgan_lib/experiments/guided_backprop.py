@@ -83,12 +83,23 @@ class SaliencySettings:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        least = {"features": 1, "columns": 1, "images": 20, "chosen": 1, "top": 2, "tried": 1, "fresh": 1, "seed": 0}
+        least = {
+            "features": 1,
+            "columns": 1,
+            "images": 20,
+            "chosen": 1,
+            "top": 2,
+            "tried": 1,
+            "fresh": 1,
+            "seed": 0,
+        }
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, but it is {getattr(self, name)}")
         if max(self.columns, self.top, self.tried) > self.images:
-            raise UserError(f"columns, top and tried cannot be more than the {self.images} images: ask for more images")
+            raise UserError(
+                f"columns, top and tried cannot be more than the {self.images} images: ask for more images"
+            )
         if self.method not in METHODS:
             raise UserError(f"a method is one of {', '.join(METHODS)}, but got {self.method!r}")
 
@@ -105,15 +116,22 @@ def load_pictures(settings: SaliencySettings) -> tuple[ImageSet, ImageSet, str]:
     name = settings.image_set or about["image_set"]
     is_own = name == about["image_set"]
     split = HELD_OUT_SPLIT.get(name, "validation")
-    options: dict[str, Any] = {"image_size": config.model.image_size, "channels": config.model.num_channels}
+    options: dict[str, Any] = {
+        "image_size": config.model.image_size,
+        "channels": config.model.num_channels,
+    }
     if is_own:
         options["fit"] = about.get("fit", "crop")
     source = about.get("source", name) if is_own else name
     found = load_image_set(source, split, **options)
     if found.num_channels != config.model.num_channels:
-        raise UserError(f"{name} has {found.num_channels} channels, but the discriminator reads another number")
+        raise UserError(
+            f"{name} has {found.num_channels} channels, but the discriminator reads another number"
+        )
     if len(found) < settings.top or len(found) < settings.columns:
-        raise UserError(f"{name} has {len(found)} images in its {split} split: lower top and columns to that")
+        raise UserError(
+            f"{name} has {len(found)} images in its {split} split: lower top and columns to that"
+        )
     report = found.subset(slice(0, settings.images))
     if not any(key.endswith("_box") for key in report.attributes):
         return report, report, split
@@ -181,7 +199,11 @@ def run_saliency(settings: SaliencySettings) -> SaliencyStudy:
     seeds = range(settings.seed, settings.seed + settings.fresh)
     fresh = [fresh_network(network.config, chosen_on.images_u8, seed) for seed in seeds]
     first = [
-        strongest(responses(net, report.images_u8, settings.layer), range(settings.features), settings.columns)
+        strongest(
+            responses(net, report.images_u8, settings.layer),
+            range(settings.features),
+            settings.columns,
+        )
         for net in (network, fresh[0])
     ]
     objects: dict[str, list[OnObject]] = {name: [] for name in boxes}
@@ -190,10 +212,18 @@ def run_saliency(settings: SaliencySettings) -> SaliencyStudy:
             objects[name].append(found)
     cascade, unlike = _cascade(network, report.images_u8, chosen_on.images_u8, settings)
     return SaliencyStudy(
-        settings=settings, set_name=report.name, split=split, size=report.image_size, networks=(network, fresh[0]),
-        images_u8=report.images_u8, peaks=(first[0], first[1]), objects=objects, cascade=cascade, unlike=unlike,
+        settings=settings,
+        set_name=report.name,
+        split=split,
+        size=report.image_size,
+        networks=(network, fresh[0]),
+        images_u8=report.images_u8,
+        peaks=(first[0], first[1]),
+        objects=objects,
+        cascade=cascade,
+        unlike=unlike,
         seconds=time.monotonic() - begun,
-    )  # fmt: skip
+    )
 
 
 def _on_objects(
@@ -201,12 +231,18 @@ def _on_objects(
 ) -> dict[str, OnObject]:
     """Choose a network's features for each object on some images, and measure them on the others."""
     how = {"method": settings.method, "layer": settings.layer}
-    before, after = (responses(network, part.images_u8, settings.layer) for part in (chosen_on, report))
+    before, after = (
+        responses(network, part.images_u8, settings.layer) for part in (chosen_on, report)
+    )
     everyone = range(before.shape[1])
     tried = measure_shares(
-        network, chosen_on.images_u8, boxes_in(chosen_on, settings.objects),
-        strongest(before, everyone, settings.tried), len(everyone), **how,
-    )  # fmt: skip
+        network,
+        chosen_on.images_u8,
+        boxes_in(chosen_on, settings.objects),
+        strongest(before, everyone, settings.tried),
+        len(everyone),
+        **how,
+    )
     found = {}
     for name in settings.objects:
         features = choose_features(tried, name, settings.chosen)
@@ -217,30 +253,43 @@ def _on_objects(
         best = int(presence_auc(before.max((2, 3)), there[0]).argmax())
         answers = after[:, best].max((1, 2))
         found[name] = OnObject(
-            features=features, sums=shares.by_image(name, len(report)), num_peaks=len(peaks),
-            present=float(there[1][[peak.image for peak in peaks]].mean()), auc_feature=best,
+            features=features,
+            sums=shares.by_image(name, len(report)),
+            num_peaks=len(peaks),
+            present=float(there[1][[peak.image for peak in peaks]].mean()),
+            auc_feature=best,
             auc=bootstrap_interval(auc_of_one, answers, there[1]),
-        )  # fmt: skip
+        )
     return found
 
 
 def _cascade(
-    network: Discriminator, images_u8: np.ndarray, chosen_on_u8: np.ndarray, settings: SaliencySettings
+    network: Discriminator,
+    images_u8: np.ndarray,
+    chosen_on_u8: np.ndarray,
+    settings: SaliencySettings,
 ) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
     """Compare maps with those after more and more layers were made random, and with another feature's."""
     layer, field = settings.layer, receptive_field(network.config, settings.layer)
     found = responses(network, images_u8, layer)
     num_features = found.shape[1]
-    peaks = strongest(found, np.unique(np.linspace(0, num_features - 1, 64, dtype=int)), min(3, len(images_u8)))
+    peaks = strongest(
+        found, np.unique(np.linspace(0, num_features - 1, 64, dtype=int)), min(3, len(images_u8))
+    )
     others = [peak._replace(feature=(peak.feature + 1) % num_features) for peak in peaks]
-    changed = [randomised(network, k, chosen_on_u8, settings.seed) for k in range(len(network.convs) + 1)]
+    changed = [
+        randomised(network, k, chosen_on_u8, settings.seed) for k in range(len(network.convs) + 1)
+    ]
     cascade: dict[str, list[np.ndarray]] = {}
     unlike: dict[str, np.ndarray] = {}
     for method in METHODS:
         own = saliency_maps(network, images_u8, peaks, method, layer)
-        unlike[method] = rank_correlations(own, saliency_maps(network, images_u8, others, method, layer), field)
+        unlike[method] = rank_correlations(
+            own, saliency_maps(network, images_u8, others, method, layer), field
+        )
         cascade[method] = [
-            rank_correlations(own, saliency_maps(net, images_u8, peaks, method, layer), field) for net in changed
+            rank_correlations(own, saliency_maps(net, images_u8, peaks, method, layer), field)
+            for net in changed
         ]
     return cascade, unlike
 
@@ -248,7 +297,9 @@ def _cascade(
 def combined(study: SaliencyStudy, network: int) -> Estimate:
     """Return the mean lift over the objects of one network (0: trained), with its interval over images."""
     sums_no2 = np.stack([found[network].sums for found in study.objects.values()], 1)
-    return bootstrap_interval(lambda some: np.mean([lift(some[:, o]) for o in range(some.shape[1])]), sums_no2)
+    return bootstrap_interval(
+        lambda some: np.mean([lift(some[:, o]) for o in range(some.shape[1])]), sums_no2
+    )
 
 
 def _mean_of_known(values: np.ndarray) -> Estimate:
@@ -258,8 +309,15 @@ def _mean_of_known(values: np.ndarray) -> Estimate:
 
 def numbers(study: SaliencyStudy) -> dict[str, Any]:
     """Return what was found as plain values; each estimate is value, low, high; the trained network stands first."""
-    plain: dict[str, Any] = {"settings": vars(study.settings) | {"objects": list(study.settings.objects)}}
-    plain |= {"set": study.set_name, "split": study.split, "images": len(study.images_u8), "objects": {}}
+    plain: dict[str, Any] = {
+        "settings": vars(study.settings) | {"objects": list(study.settings.objects)}
+    }
+    plain |= {
+        "set": study.set_name,
+        "split": study.split,
+        "images": len(study.images_u8),
+        "objects": {},
+    }
     for name, networks in study.objects.items():
         plain["objects"][name] = [
             {
@@ -274,9 +332,12 @@ def numbers(study: SaliencyStudy) -> dict[str, Any]:
             for found in networks
         ]
     plain["cascade"] = {
-        method: [_rounded(_mean_of_known(values)) for values in steps] for method, steps in study.cascade.items()
+        method: [_rounded(_mean_of_known(values)) for values in steps]
+        for method, steps in study.cascade.items()
     }
-    plain["another feature"] = {method: _rounded(_mean_of_known(values)) for method, values in study.unlike.items()}
+    plain["another feature"] = {
+        method: _rounded(_mean_of_known(values)) for method, values in study.unlike.items()
+    }
     return plain
 
 
@@ -293,18 +354,22 @@ def record_saliency(study: SaliencyStudy, *, command: str, root: Path | None = N
         If the set has no boxes.
     """
     if not study.objects:
-        raise UserError(f"{study.set_name} has no true boxes, so there is nothing to record: use a drawn set")
+        raise UserError(
+            f"{study.set_name} has no true boxes, so there is nothing to record: use a drawn set"
+        )
     found = numbers(study)
-    lifts = {name: [entry["lift"] for entry in entries] for name, entries in found["objects"].items()}
+    lifts = {
+        name: [entry["lift"] for entry in entries] for name, entries in found["objects"].items()
+    }
     checks = {
         f"{name}: saliency over the boxes' area is higher than in each of {study.settings.fresh} fresh networks, "
         "beyond both intervals": trained[1] > max(fresh[2] for fresh in others)
         for name, (trained, *others) in lifts.items()
     }
     last = found["cascade"][study.settings.method][-1]
-    checks[f"with every layer random, the maps' rank correlation with the trained ones is below {LEAST_CHANGE}"] = (
-        last[2] < LEAST_CHANGE
-    )
+    checks[
+        f"with every layer random, the maps' rank correlation with the trained ones is below {LEAST_CHANGE}"
+    ] = last[2] < LEAST_CHANGE
     told = "; ".join(_told(name, entries) for name, entries in found["objects"].items())
     fresh = [combined(study, k) for k in range(1, study.settings.fresh + 1)]
     notes = (
@@ -314,10 +379,19 @@ def record_saliency(study: SaliencyStudy, *, command: str, root: Path | None = N
         f"{np.mean([x.value for x in fresh]):.2f}, the highest {max(x.value for x in fresh):.2f}."
     )
     row = record(
-        f"{CLAIM}:{study.set_name}", value=combined(study, 0), unit="", n=len(study.images_u8),
-        data=f"{study.set_name}, {study.split} split", checks=checks, command=command, seconds=study.seconds,
-        seed=study.settings.seed, checkpoint=study.settings.checkpoint, notes=notes, root=root,
-    )  # fmt: skip
+        f"{CLAIM}:{study.set_name}",
+        value=combined(study, 0),
+        unit="",
+        n=len(study.images_u8),
+        data=f"{study.set_name}, {study.split} split",
+        checks=checks,
+        command=command,
+        seconds=study.seconds,
+        seed=study.settings.seed,
+        checkpoint=study.settings.checkpoint,
+        notes=notes,
+        root=root,
+    )
     keep_saliency(study, root)
     return row
 
@@ -385,7 +459,18 @@ class Saliency:
 
         if self.record:
             check_command(CLAIM, self._command(), self.checkpoint)
-        named = ("checkpoint", "image_set", "method", "layer", "features", "columns", "images", "top", "fresh", "seed")
+        named = (
+            "checkpoint",
+            "image_set",
+            "method",
+            "layer",
+            "features",
+            "columns",
+            "images",
+            "top",
+            "fresh",
+            "seed",
+        )
         settings = SaliencySettings(**{name: getattr(self, name) for name in named})
         study = run_saliency(settings)
         self._draw(study)
@@ -395,22 +480,35 @@ class Saliency:
         for name, (trained, *fresh) in found["objects"].items():
             value, low, high = trained["lift"]
             least, most = (rule(entry["lift"][0] for entry in fresh) for rule in (min, max))
-            print(f"{name:8} saliency over area {value:.2f} [{low:.2f}, {high:.2f}]; fresh {least:.2f} to {most:.2f}")
+            print(
+                f"{name:8} saliency over area {value:.2f} [{low:.2f}, {high:.2f}]; fresh {least:.2f} to {most:.2f}"
+            )
         for method, steps in found["cascade"].items():
-            print(f"{method:10} every layer random: rank correlation {steps[-1][0]:.2f} with the trained maps")
+            print(
+                f"{method:10} every layer random: rank correlation {steps[-1][0]:.2f} with the trained maps"
+            )
         print(f"figure, peaks and numbers: {self.out}")
         if self.record and not study.objects:
             keep_saliency(study)
-            print(f"kept as curves/saliency.{study.set_name}; without true boxes there is no row to record")
+            print(
+                f"kept as curves/saliency.{study.set_name}; without true boxes there is no row to record"
+            )
         elif self.record:
             row = record_saliency(study, command=self._command())
-            print(f"recorded {row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] {row.verdict}")
+            print(
+                f"recorded {row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] {row.verdict}"
+            )
 
     def _draw(self, study: "SaliencyStudy") -> None:
         """Write the maps and what they were made from, a row a feature: fresh weights left, trained ones right."""
         import numpy as np
 
-        from dcgan_lib.interpretation.saliency import image_tiles, map_tiles, receptive_field, saliency_maps
+        from dcgan_lib.interpretation.saliency import (
+            image_tiles,
+            map_tiles,
+            receptive_field,
+            saliency_maps,
+        )
         from dcgan_lib.models.sampling import write_grid
 
         sheets: dict[str, list[np.ndarray]] = {"saliency.png": [], "images.png": []}
@@ -425,8 +523,17 @@ class Saliency:
             write_grid(self.out / name, tiles.reshape(-1, *tiles.shape[2:]), 2 * self.columns)
 
     def _command(self) -> str:
-        words = ["dcgan saliency", self.checkpoint, *([f"--image-set {self.image_set}"] if self.image_set else [])]
-        words += [f"--method {self.method}", f"--layer {self.layer}", f"--images {self.images}", f"--top {self.top}"]
+        words = [
+            "dcgan saliency",
+            self.checkpoint,
+            *([f"--image-set {self.image_set}"] if self.image_set else []),
+        ]
+        words += [
+            f"--method {self.method}",
+            f"--layer {self.layer}",
+            f"--images {self.images}",
+            f"--top {self.top}",
+        ]
         return " ".join([*words, f"--fresh {self.fresh}", f"--seed {self.seed}", "--record"])
 
 
@@ -435,10 +542,18 @@ def _peaks(study: "SaliencyStudy") -> dict[str, Any]:
     from dcgan_lib.interpretation.saliency import receptive_field
 
     field = receptive_field(study.networks[0].config, study.settings.layer)
-    told: dict[str, Any] = {"set": study.set_name, "split": study.split, "receptive field": field.size}
+    told: dict[str, Any] = {
+        "set": study.set_name,
+        "split": study.split,
+        "receptive field": field.size,
+    }
     for name, peaks in zip(("trained", "fresh"), study.peaks, strict=True):
         told[name] = [
-            {**peak._asdict(), "response": round(peak.response, 4), "window": field.window(peak.row, peak.column)}
+            {
+                **peak._asdict(),
+                "response": round(peak.response, 4),
+                "window": field.window(peak.row, peak.column),
+            }
             for peak in peaks
         ]
     return told

@@ -44,12 +44,23 @@ from dcgan_lib.interpretation.walk import (
     refinement,
 )
 from dcgan_lib.models.baselines import AnyGenerator, new_generator
-from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded
+from dcgan_lib.models.sampling import (
+    from_u8,
+    generate_u8,
+    refresh_batch_norm,
+    sample_latents,
+    seeded,
+)
 from dcgan_lib.training.checkpoints import load_config, load_generator
 
 
 def train_memoriser(
-    images_u8: np.ndarray, model: ModelConfig, *, steps: int = 400, batch_size: int = 64, seed: int = 0
+    images_u8: np.ndarray,
+    model: ModelConfig,
+    *,
+    steps: int = 400,
+    batch_size: int = 64,
+    seed: int = 0,
 ) -> AnyGenerator:
     """Train a generator to repeat a few images: each owns a part of latent space, and is all that is shown there.
 
@@ -80,7 +91,10 @@ def train_memoriser(
     to, and the loss is the mean absolute difference from that image. A GAN on as few images mostly fails in another
     way: its discriminator wins before anything is learnt by heart.
     """
-    if not 2 <= len(images_u8) <= 256 or images_u8.shape[1:] != (model.num_channels, *model.image_size):
+    if not 2 <= len(images_u8) <= 256 or images_u8.shape[1:] != (
+        model.num_channels,
+        *model.image_size,
+    ):
         wanted = (model.num_channels, *model.image_size)
         raise UserError(f"a memoriser takes 2 to 256 images of {wanted}, but got {images_u8.shape}")
     with torch.random.fork_rng(devices=[]):
@@ -153,14 +167,23 @@ def check_measurable(checkpoint: str) -> str:
     """
     config, about = load_config(checkpoint)
     if config.model.num_classes:
-        raise UserError(f"{checkpoint} draws classes on demand: a walk needs a generator without classes")
+        raise UserError(
+            f"{checkpoint} draws classes on demand: a walk needs a generator without classes"
+        )
     if about["image_set"] not in FEATURES_OF:
-        raise UserError(f"no probe was made for the set {about['image_set']!r}, so its walks cannot be measured")
+        raise UserError(
+            f"no probe was made for the set {about['image_set']!r}, so its walks cannot be measured"
+        )
     return FEATURES_OF[about["image_set"]]
 
 
 def measure_walks(
-    checkpoint: str, *, num_segments: int = 200, curve: Curve = "linear", seed: int = 0, num_real: int = 2_000
+    checkpoint: str,
+    *,
+    num_segments: int = 200,
+    curve: Curve = "linear",
+    seed: int = 0,
+    num_real: int = 2_000,
 ) -> WalkReport:
     """Measure a generator's walks on segments between latent vectors of their own.
 
@@ -185,7 +208,9 @@ def measure_walks(
     features, begun = get_features(check_measurable(checkpoint)), time.perf_counter()
     config, about = load_config(checkpoint)
     split = HELD_OUT_SPLIT.get(about["image_set"], "validation")
-    real = load_image_set(about["image_set"], split, image_size=config.model.image_size).images_u8[:num_real]
+    real = load_image_set(about["image_set"], split, image_size=config.model.image_size).images_u8[
+        :num_real
+    ]
     fine = draw_paths(load_generator(checkpoint), num_segments, 2 * STEPS, curve=curve, seed=seed)
     paths, probe = np.ascontiguousarray(fine[:, ::2]), load_probe(PROBE_EXTRACTORS[features.name])
     faded, steps = cross_fade(paths), measure_steps(paths, features)
@@ -214,8 +239,10 @@ def smooth_checks(report: WalkReport) -> dict[str, bool]:
         "the largest of 12 steps is under half the distance of unrelated samples, in features and in pixels": (
             max(report.steps.largest.high, report.pixel_steps.largest.high) < 0.5
         ),
-        "twice as many steps shrink the largest one by more than 1.5 (smooth: 2; a jump: 1)": report.refined.low > 1.5,
-        "middles lie at most 5 % farther from real pictures than samples do": report.middles.high < 1.05,
+        "twice as many steps shrink the largest one by more than 1.5 (smooth: 2; a jump: 1)": report.refined.low
+        > 1.5,
+        "middles lie at most 5 % farther from real pictures than samples do": report.middles.high
+        < 1.05,
         "control: middles of mixed pixels lie farther from real pictures than those of the walk": (
             report.faded_middles.low > report.middles.high
         ),
@@ -233,13 +260,19 @@ def semantic_checks(report: WalkReport) -> dict[str, bool]:
         "the probe is as sure of middles as of samples, within 5 points": (
             seen.sure_middles.value > seen.sure_ends.value - 0.05
         ),
-        "control: it is less sure of the middles of mixed pixels": faded.sure_middles.high < seen.sure_middles.low,
+        "control: it is less sure of the middles of mixed pixels": faded.sure_middles.high
+        < seen.sure_middles.low,
     }
 
 
 def record_walks(report: WalkReport, command: str) -> list[Result]:
     """Enter ``walk.smooth:SET`` and, where the probe was made for the set, ``walk.semantic:SET`` into the ledger."""
-    shared: dict[str, Any] = {"command": command, "seconds": report.seconds, "seed": report.seed, "n": report.n}
+    shared: dict[str, Any] = {
+        "command": command,
+        "seconds": report.seconds,
+        "seed": report.seed,
+        "n": report.n,
+    }
     data = f"{report.image_set}, {report.n_real:,} images of its {report.held_out} split"
     shared |= {"checkpoint": report.checkpoint, "data": data, "unit": ""}
     told = (
@@ -250,7 +283,9 @@ def record_walks(report: WalkReport, command: str) -> list[Result]:
         f"{report.refined.value:.2f}."
     )
     seen, faded = report.changes, report.faded_changes
-    counts = ", ".join(f"{name} +{up} -{seen.disappeared[name]}" for name, up in seen.appeared.items())
+    counts = ", ".join(
+        f"{name} +{up} -{seen.disappeared[name]}" for name, up in seen.appeared.items()
+    )
     again = ", ".join(f"{name} {count}" for name, count in seen.returned.items())
     changed = (
         f"Objects that change per segment, by a probe that is over 90 % sure before and after: {counts}. "
@@ -271,16 +306,27 @@ def record_walks(report: WalkReport, command: str) -> list[Result]:
 def numbers(report: WalkReport) -> dict[str, Any]:
     """Return what was measured as plain values; each estimate is value, low, high."""
     plain = {
-        "largest_step": report.steps.largest, "largest_step_pixels": report.pixel_steps.largest,
-        "largest_over_median": report.steps.unevenness, "length": report.steps.length, "refined": report.refined,
-        "middles_from_real": report.middles, "mixed_middles_from_real": report.faded_middles,
-        "changes_per_segment": report.changes.per_segment, "lasting": report.changes.lasting,
-        "lasting_mixed": report.faded_changes.lasting, "sure_ends": report.changes.sure_ends,
-        "sure_middles": report.changes.sure_middles, "sure_mixed_middles": report.faded_changes.sure_middles,
-    }  # fmt: skip
-    shown: dict[str, Any] = {name: [round(x, 4) for x in estimate] for name, estimate in plain.items()}
+        "largest_step": report.steps.largest,
+        "largest_step_pixels": report.pixel_steps.largest,
+        "largest_over_median": report.steps.unevenness,
+        "length": report.steps.length,
+        "refined": report.refined,
+        "middles_from_real": report.middles,
+        "mixed_middles_from_real": report.faded_middles,
+        "changes_per_segment": report.changes.per_segment,
+        "lasting": report.changes.lasting,
+        "lasting_mixed": report.faded_changes.lasting,
+        "sure_ends": report.changes.sure_ends,
+        "sure_middles": report.changes.sure_middles,
+        "sure_mixed_middles": report.faded_changes.sure_middles,
+    }
+    shown: dict[str, Any] = {
+        name: [round(x, 4) for x in estimate] for name, estimate in plain.items()
+    }
     counts = {"appeared": report.changes.appeared, "disappeared": report.changes.disappeared}
-    return shown | counts | {"segments": report.n, "seed": report.seed, "features": report.steps.space}
+    return (
+        shown | counts | {"segments": report.n, "seed": report.seed, "features": report.steps.space}
+    )
 
 
 SURER = 0.99
@@ -334,7 +380,9 @@ def agreement(phases: list[list[list[Phase]]], other_sto: np.ndarray) -> dict[st
             if len(found) > 1:
                 agreed = all((other_t[p.surest] > 0.5) == p.present for p in found[:3])
                 seen["returns" if len(found) > 2 else "single"].append(agreed)
-    return {name: _plain(wilson_interval(sum(hits), len(hits))) for name, hits in seen.items() if hits}
+    return {
+        name: _plain(wilson_interval(sum(hits), len(hits))) for name, hits in seen.items() if hits
+    }
 
 
 def sureness(phases: list[list[Phase]]) -> dict[str, list[float]]:
@@ -342,7 +390,11 @@ def sureness(phases: list[list[Phase]]) -> dict[str, list[float]]:
     away = [abs(logit(p.chance)) for found in phases for p in found[1:-1]]
     single = [min(abs(logit(p.chance)) for p in found) for found in phases if len(found) == 2]
     told = {"excursions": np.array(away), "single changes": np.array(single)}
-    return {name: _plain(bootstrap_interval(np.median, x.clip(max=20))) for name, x in told.items() if len(x) > 4}
+    return {
+        name: _plain(bootstrap_interval(np.median, x.clip(max=20)))
+        for name, x in told.items()
+        if len(x) > 4
+    }
 
 
 def told_by_plane(samples: Samples, present_n: np.ndarray, resamples: int = 300) -> Estimate:
@@ -360,15 +412,23 @@ def told_in_halves(samples: Samples, name: str, probe: Probe) -> dict[str, float
     """Return the AUC of two planes, one for each half of the samples by another attribute, or by chance."""
     present_n, rng = samples.read[name] > 0.5, np.random.default_rng(0)
     parts, found = (samples.fitted_n, ~samples.fitted_n), {}
-    said = [(head.name, samples.read[head.name]) for head in probe.config.heads if head.kind != "class"]
+    said = [
+        (head.name, samples.read[head.name]) for head in probe.config.heads if head.kind != "class"
+    ]
     for other, values_n in [*said, ("chance", rng.random(len(present_n)))]:
-        cut = 0.5 if other == "chance" or probe.head(other).kind == "boolean" else np.median(values_n)
+        cut = (
+            0.5 if other == "chance" or probe.head(other).kind == "boolean" else np.median(values_n)
+        )
         halves = [values_n > cut, values_n <= cut]
-        cases = [(present_n == has) & half & part for has in (0, 1) for half in halves for part in parts]
+        cases = [
+            (present_n == has) & half & part for has in (0, 1) for half in halves for part in parts
+        ]
         if other == name or min(case.sum() for case in cases) < MIN_CASES:
             continue
         planes = [
-            told_by_plane(Samples(samples.z_nd[half], {}, samples.fitted_n[half]), present_n[half], 1).value
+            told_by_plane(
+                Samples(samples.z_nd[half], {}, samples.fitted_n[half]), present_n[half], 1
+            ).value
             for half in halves
         ]
         weights = [(half & ~samples.fitted_n).sum() for half in halves]
@@ -376,7 +436,9 @@ def told_in_halves(samples: Samples, name: str, probe: Probe) -> dict[str, float
     return found
 
 
-def measure_returns(checkpoint: str, *, segments: int = 400, samples: int = 10_000, seed: int = 5) -> dict[str, Any]:
+def measure_returns(
+    checkpoint: str, *, segments: int = 400, samples: int = 10_000, seed: int = 5
+) -> dict[str, Any]:
     """Measure how often objects return along walks, and what each rival explanation says.
 
     Parameters
@@ -402,16 +464,30 @@ def measure_returns(checkpoint: str, *, segments: int = 400, samples: int = 10_0
         See `dcgan_lib.experiments.latent_walk.check_measurable`.
     """
     if segments < 30 or samples < 1_000:
-        raise UserError(f"at least 30 segments and 1,000 samples are needed, but got {segments} and {samples}")
+        raise UserError(
+            f"at least 30 segments and 1,000 samples are needed, but got {segments} and {samples}"
+        )
     probe = load_probe(PROBE_EXTRACTORS[check_measurable(checkpoint)])
     image_set, generator = load_config(checkpoint)[1]["image_set"], load_generator(checkpoint)
     fine = draw_paths(generator, segments, 2 * STEPS, seed=seed)
     names, fine_sto = object_chances(probe, fine)
-    chance_sto, arcs = fine_sto[:, ::2], draw_paths(generator, segments, STEPS, curve="spherical", seed=seed)
+    chance_sto, arcs = (
+        fine_sto[:, ::2],
+        draw_paths(generator, segments, STEPS, curve="spherical", seed=seed),
+    )
     phases = all_phases(chance_sto)
-    ways = {"line": phases, "half steps": all_phases(fine_sto), "surer": all_phases(chance_sto, SURER)}
+    ways = {
+        "line": phases,
+        "half steps": all_phases(fine_sto),
+        "surer": all_phases(chance_sto, SURER),
+    }
     ways["arcs"] = all_phases(object_chances(probe, arcs)[1])
-    kept: dict[str, Any] = {"set": image_set, "checkpoint": checkpoint, "segments": segments, "seed": seed}
+    kept: dict[str, Any] = {
+        "set": image_set,
+        "checkpoint": checkpoint,
+        "segments": segments,
+        "seed": seed,
+    }
     if image_set in FINDERS:
         second = load_probe(FINDERS[image_set][1])
         seconds, other_sto = object_chances(second, np.ascontiguousarray(fine[:, ::2]))
@@ -425,8 +501,9 @@ def measure_returns(checkpoint: str, *, segments: int = 400, samples: int = 10_0
         told = {"plane": told_by_plane(drawn, drawn.read[name] > 0.5)}
         told["network"] = told_by_network(drawn, drawn.read[name] > 0.5)
         kept["objects"][name] = {how: _plain(auc) for how, auc in told.items()} | {
-            "halves": told_in_halves(drawn, name, probe), "sure": sureness([segment[o] for segment in phases]),
-        }  # fmt: skip
+            "halves": told_in_halves(drawn, name, probe),
+            "sure": sureness([segment[o] for segment in phases]),
+        }
     return kept | {"samples": samples}
 
 
@@ -443,21 +520,27 @@ def load_returns(set_name: str, root: Path | None = None) -> dict[str, Any]:
 
 def rivals(found: dict[str, Any]) -> dict[str, bool]:
     """Judge what `measure_returns` found: explanations that do not hold, and what is left where one holds in part."""
-    line, half, arcs, surer = (found["ways"][way] for way in ("line", "half steps", "arcs", "surer"))
+    line, half, arcs, surer = (
+        found["ways"][way] for way in ("line", "half steps", "arcs", "surer")
+    )
     told = {
         "half steps find at most a tenth more returns, and what left stays away for twice as many pictures": (
             sum(half["returned"]) <= 1.1 * sum(line["returned"])
             and abs(half["excursion"] / line["excursion"] - 2) < 0.3
         ),
         "on arcs returns are not rarer": arcs["returns"][0] > line["returns"][1],
-        "where 99 % of sureness is asked for, fewer changes return": surer["returns"][2] < line["returns"][1],
-        "and still too many: under 95 % of segments are without a return": surer["lasting"][2] < 0.95,
+        "where 99 % of sureness is asked for, fewer changes return": surer["returns"][2]
+        < line["returns"][1],
+        "and still too many: under 95 % of segments are without a return": surer["lasting"][2]
+        < 0.95,
     }
     if "two probes" in found["ways"]:
         both, agreed = found["ways"]["two probes"], found["agreement"]
         told |= {
-            "a second probe sees returns less often than single changes": agreed["returns"][2] < agreed["single"][1],
-            "where both must be sure, fewer changes return": both["returns"][2] < line["returns"][1],
+            "a second probe sees returns less often than single changes": agreed["returns"][2]
+            < agreed["single"][1],
+            "where both must be sure, fewer changes return": both["returns"][2]
+            < line["returns"][1],
             "and still too many for 95 % of segments": both["lasting"][2] < 0.95,
         }
     return told
@@ -519,23 +602,38 @@ def _command(checkpoint: str, segments: int = 400, samples: int = 10_000, seed: 
 @answers_mistakes("walk_returns")
 def main_returns(arguments: Sequence[str] | None = None) -> int:
     """Measure why objects return along a checkpoint's walks, print it, and keep it for the chapter if asked."""
-    parser = argparse.ArgumentParser(prog="dcgan_lib.experiments.latent_walk", description=main_returns.__doc__)
-    parser.add_argument("checkpoint", help="a committed checkpoint, such as rooms or portraits, or a run's folder")
+    parser = argparse.ArgumentParser(
+        prog="dcgan_lib.experiments.latent_walk", description=main_returns.__doc__
+    )
+    parser.add_argument(
+        "checkpoint", help="a committed checkpoint, such as rooms or portraits, or a run's folder"
+    )
     parser.add_argument("--segments", type=int, default=400)
-    parser.add_argument("--samples", type=int, default=10_000, help="samples that planes are fitted on and tried on")
+    parser.add_argument(
+        "--samples", type=int, default=10_000, help="samples that planes are fitted on and tried on"
+    )
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--record", action="store_true", help="keep the numbers in data/results/curves")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the numbers in data/results/curves"
+    )
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     how = {"segments": chosen.segments, "samples": chosen.samples, "seed": chosen.seed}
     found = measure_returns(chosen.checkpoint, **how)
     for way, counted in found["ways"].items():
-        print(f"{way:12} lasting {counted['lasting']}  returns {counted['returns']}  {counted['returned']}")
+        print(
+            f"{way:12} lasting {counted['lasting']}  returns {counted['returns']}  {counted['returned']}"
+        )
     for name, told in found["objects"].items():
-        print(f"{name:12} plane {told['plane']}  network {told['network']}  in halves {told['halves']}")
+        print(
+            f"{name:12} plane {told['plane']}  network {told['network']}  in halves {told['halves']}"
+        )
     if chosen.record:
-        save_details(f"curves/returns.{found['set']}", found | {"command": _command(chosen.checkpoint, **how)})
+        save_details(
+            f"curves/returns.{found['set']}",
+            found | {"command": _command(chosen.checkpoint, **how)},
+        )
         print(f"kept as curves/returns.{found['set']}")
     return 0
 
@@ -592,7 +690,9 @@ class Fooled:
     features_name: str
 
 
-def fooled_neighbours(images_u8: np.ndarray, features: FeatureExtractor, *, n: int = 1_000, seed: int = 0) -> Fooled:
+def fooled_neighbours(
+    images_u8: np.ndarray, features: FeatureExtractor, *, n: int = 1_000, seed: int = 0
+) -> Fooled:
     """Change images a little and look up their nearest neighbours among all of them.
 
     Parameters
@@ -612,7 +712,9 @@ def fooled_neighbours(images_u8: np.ndarray, features: FeatureExtractor, *, n: i
         If n is below 2 or there are not more than n images.
     """
     if not 2 <= n < len(images_u8):
-        raise UserError(f"n must be at least 2 and less than the {len(images_u8)} images, but it is {n}")
+        raise UserError(
+            f"n must be at least 2 and less than the {len(images_u8)} images, but it is {n}"
+        )
     rows = np.sort(np.random.default_rng(seed).choice(len(images_u8), n, replace=False))
     points, originals, found = features.extract(images_u8), np.asarray(images_u8[rows]), ({}, {})
     for name, change in TRANSFORMS.items():
@@ -623,14 +725,21 @@ def fooled_neighbours(images_u8: np.ndarray, features: FeatureExtractor, *, n: i
         ):
             missed = int((nearest(queries, references)[1] != rows).sum())
             shares[name] = wilson_interval(missed, n)
-    return Fooled(pixels=found[0], features=found[1], n=n, num_references=len(images_u8), features_name=features.name)
+    return Fooled(
+        pixels=found[0],
+        features=found[1],
+        n=n,
+        num_references=len(images_u8),
+        features_name=features.name,
+    )
 
 
 def record_fooled(fooled: Fooled, set_name: str, command: str, seed: int, seconds: float) -> Result:
     """Enter the shares into the claims ledger as ``neighbours.fooled:SET``."""
     shift2 = fooled.pixels["shift by 2 pixels"]
     checks = {
-        "in pixels, a shift by 2 pixels fools the neighbour of more than half of the images": shift2.low > 0.5,
+        "in pixels, a shift by 2 pixels fools the neighbour of more than half of the images": shift2.low
+        > 0.5,
         "in pixels, each of the small changes, the mirror among them, fools that of more than 1 image in 20": all(
             share.low > 0.05 for share in fooled.pixels.values()
         ),
@@ -638,31 +747,50 @@ def record_fooled(fooled: Fooled, set_name: str, command: str, seed: int, second
     told = "; ".join(f"{name} {100 * share.value:.1f} %" for name, share in fooled.pixels.items())
     seen = "; ".join(f"{name} {100 * share.value:.1f} %" for name, share in fooled.features.items())
     return record(
-        f"neighbours.fooled:{set_name}", value=shift2.scaled(100), unit="%", n=fooled.n, checks=checks, seed=seed,
-        data=f"{set_name}, {fooled.num_references:,} training images", command=command, seconds=seconds,
+        f"neighbours.fooled:{set_name}",
+        value=shift2.scaled(100),
+        unit="%",
+        n=fooled.n,
+        checks=checks,
+        seed=seed,
+        data=f"{set_name}, {fooled.num_references:,} training images",
+        command=command,
+        seconds=seconds,
         notes=f"The value is for a shift by 2 pixels, in pixels. In pixels: {told}. In {fooled.features_name}: {seen}.",
-    )  # fmt: skip
+    )
 
 
 @answers_mistakes("fooled_neighbours")
 def main_fooled(arguments: Sequence[str] | None = None) -> int:
     """Measure how often small changes fool the nearest neighbour, print it, and record it if asked."""
-    parser = argparse.ArgumentParser(prog="dcgan_lib.experiments.latent_walk", description=main_fooled.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="dcgan_lib.experiments.latent_walk", description=main_fooled.__doc__
+    )
     parser.add_argument("name", metavar="SET", help=f"one of {', '.join(FEATURES_OF)}")
     parser.add_argument("--n", type=int, default=1_000, help="images to change")
-    parser.add_argument("--num-images", type=int, help="compare with so many training images; unset: all")
+    parser.add_argument(
+        "--num-images", type=int, help="compare with so many training images; unset: all"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--record", action="store_true", help="enter the shares into the claims ledger")
+    parser.add_argument(
+        "--record", action="store_true", help="enter the shares into the claims ledger"
+    )
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     begun = time.perf_counter()
     if chosen.name not in FEATURES_OF:
-        raise UserError(f"no features were made for the set {chosen.name!r}: choose from {', '.join(FEATURES_OF)}")
+        raise UserError(
+            f"no features were made for the set {chosen.name!r}: choose from {', '.join(FEATURES_OF)}"
+        )
     size = 32 if "mnist" in chosen.name else None
     images = load_image_set(chosen.name, image_size=size, num_images=chosen.num_images).images_u8
-    fooled = fooled_neighbours(images, get_features(FEATURES_OF[chosen.name]), n=chosen.n, seed=chosen.seed)
-    print(f"{chosen.name}: share of {fooled.n:,} images whose changed copy has another nearest neighbour among")
+    fooled = fooled_neighbours(
+        images, get_features(FEATURES_OF[chosen.name]), n=chosen.n, seed=chosen.seed
+    )
+    print(
+        f"{chosen.name}: share of {fooled.n:,} images whose changed copy has another nearest neighbour among"
+    )
     print(f"{fooled.num_references:,}; in pixels, and in {fooled.features_name}; 95 % intervals")
     for name, share in fooled.pixels.items():
         print(f"  {name:22} {_percent(share)}   {_percent(fooled.features[name])}")
@@ -729,7 +857,9 @@ class Walk:
         print(f"{len(pictures):,} pictures through {len(self.anchors)} anchors: {self.out}")
         if not (self.measure or self.record):
             return
-        report = measure_walks(self.checkpoint, num_segments=self.segments, curve=self.curve, seed=self.seed)
+        report = measure_walks(
+            self.checkpoint, num_segments=self.segments, curve=self.curve, seed=self.seed
+        )
         about["measured"] = numbers(report)
         self._write(pictures, about)
         for name, value in about["measured"].items():
@@ -741,10 +871,17 @@ class Walk:
     def _check(self) -> None:
         if self.out.suffix.lower() not in SUFFIXES:
             raise UserError(f"--out must end in {', '.join(SUFFIXES)}, but it is {self.out}")
-        limits = {"frames": (2, MOST_FRAMES), "columns": (1, MOST_FRAMES), "scale": (1, 16), "segments": (2, 100_000)}
+        limits = {
+            "frames": (2, MOST_FRAMES),
+            "columns": (1, MOST_FRAMES),
+            "scale": (1, 16),
+            "segments": (2, 100_000),
+        }
         for name, (low, high) in (limits | {"milliseconds": (10, 60_000)}).items():
             if not low <= getattr(self, name) <= high:
-                raise UserError(f"{name} must lie between {low} and {high}, but it is {getattr(self, name)}")
+                raise UserError(
+                    f"{name} must lie between {low} and {high}, but it is {getattr(self, name)}"
+                )
         if len(self.anchors) < 2:
             raise UserError(f"a walk needs at least two anchors, but got {len(self.anchors)}")
 
@@ -757,8 +894,12 @@ class Walk:
 
         generator = load_generator(self.checkpoint)
         if generator.config.num_classes:
-            raise UserError(f"{self.checkpoint} draws classes on demand: a walk needs a generator without classes")
-        anchors_kd = torch.cat([sample_latents(1, generator.config, seeded(seed)) for seed in self.anchors])
+            raise UserError(
+                f"{self.checkpoint} draws classes on demand: a walk needs a generator without classes"
+            )
+        anchors_kd = torch.cat(
+            [sample_latents(1, generator.config, seeded(seed)) for seed in self.anchors]
+        )
         return generate_u8(generator, walk_latents(anchors_kd, self.frames, self.curve))
 
     def _write(self, pictures_u8: "np.ndarray", about: dict[str, Any]) -> None:
@@ -766,13 +907,20 @@ class Walk:
 
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            (_write_sheet if self.out.suffix.lower() == ".png" else _write_moving)(self, pictures_u8)
+            (_write_sheet if self.out.suffix.lower() == ".png" else _write_moving)(
+                self, pictures_u8
+            )
             atomic_write(self.out.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.out} ({error}): choose another --out") from error
 
     def _command(self) -> str:
-        words = ["dcgan walk", self.checkpoint, f"--curve {self.curve}", f"--segments {self.segments}"]
+        words = [
+            "dcgan walk",
+            self.checkpoint,
+            f"--curve {self.curve}",
+            f"--segments {self.segments}",
+        ]
         return " ".join([*words, f"--seed {self.seed}", "--record"])
 
 
@@ -783,7 +931,11 @@ def _write_sheet(walk: Walk, pictures_u8: "np.ndarray") -> None:
     from torchvision.utils import make_grid
 
     gap = 0 if walk.sprites else 2
-    grid = make_grid(torch.from_numpy(pictures_u8), walk.columns, padding=gap, pad_value=255).permute(1, 2, 0).numpy()
+    grid = (
+        make_grid(torch.from_numpy(pictures_u8), walk.columns, padding=gap, pad_value=255)
+        .permute(1, 2, 0)
+        .numpy()
+    )
     Image.fromarray(grid.repeat(walk.scale, 0).repeat(walk.scale, 1)).save(walk.out)
 
 
@@ -794,4 +946,6 @@ def _write_moving(walk: Walk, pictures_u8: "np.ndarray") -> None:
     pixels = pictures_u8.repeat(walk.scale, 2).repeat(walk.scale, 3)
     frames = [Image.fromarray(p[0] if len(p) == 1 else p.transpose(1, 2, 0)) for p in pixels]
     frames += frames[-2:0:-1]
-    frames[0].save(walk.out, save_all=True, append_images=frames[1:], duration=walk.milliseconds, loop=0)
+    frames[0].save(
+        walk.out, save_all=True, append_images=frames[1:], duration=walk.milliseconds, loop=0
+    )

@@ -106,7 +106,9 @@ class GeneratedStream:
         self._generator.to(memory_format=torch.channels_last)
         self.image_size = self._generator.config.image_size
         if not self._generator.config.num_classes:
-            raise UserError(f"{checkpoint} draws without labels: choose a conditional generator, such as mnist-paper")
+            raise UserError(
+                f"{checkpoint} draws without labels: choose a conditional generator, such as mnist-paper"
+            )
         weights = (find_run(checkpoint) / "generator.safetensors").read_bytes()
         self.key = f"generated {hashlib.sha256(weights).hexdigest()} seed {seed}"
 
@@ -145,11 +147,19 @@ class DeformedStream:
     """
 
     def __init__(
-        self, image_set: ImageSet, seed: int, *, max_shift: int = 1, alpha: float = 17.0, sigma: float = 4.0
+        self,
+        image_set: ImageSet,
+        seed: int,
+        *,
+        max_shift: int = 1,
+        alpha: float = 17.0,
+        sigma: float = 4.0,
     ) -> None:
         _check_labels(image_set)
         self._images_u8, self._seed, self.length = image_set.images_u8, seed, None
-        self._rows_of = [np.flatnonzero(image_set.labels == label) for label in range(image_set.num_classes)]
+        self._rows_of = [
+            np.flatnonzero(image_set.labels == label) for label in range(image_set.num_classes)
+        ]
         self.image_size = height, width = image_set.image_size
         if max_shift < 0 or alpha < 0 or not 0 < 4 * sigma < min(height, width) - 1:
             raise UserError(
@@ -192,7 +202,11 @@ class RelabelledStream:
 
     def __init__(self, stream: LabelledStream, probe: Probe) -> None:
         self._stream, self._probe = stream, probe
-        self.length, self.image_size, self.key = stream.length, stream.image_size, f"{stream.key} relabelled"
+        self.length, self.image_size, self.key = (
+            stream.length,
+            stream.image_size,
+            f"{stream.key} relabelled",
+        )
 
     def portion(self, index: int) -> Portion:
         """Return the images of one portion and the classes that the classifier names."""
@@ -206,7 +220,9 @@ def _seed(seed: int, index: int) -> int:
 
 def _check_labels(image_set: ImageSet) -> None:
     if image_set.labels is None:
-        raise UserError(f"nearest neighbours need classes to compare, but {image_set.name!r} has none")
+        raise UserError(
+            f"nearest neighbours need classes to compare, but {image_set.name!r} has none"
+        )
 
 
 SAVE_SECONDS = 30.0
@@ -264,15 +280,21 @@ def neighbour_test(
     The distance is Euclidean, between pixels of 8 bits, as in the authors' code.
     """
     if num_references < PORTION or num_references % PORTION:
-        raise UserError(f"references come by the {PORTION:,}, but {num_references:,} were asked for")
+        raise UserError(
+            f"references come by the {PORTION:,}, but {num_references:,} were asked for"
+        )
     if stream.length is not None and num_references > stream.length:
-        raise UserError(f"there are {stream.length:,} images to compare with, but {num_references:,} were asked for")
+        raise UserError(
+            f"there are {stream.length:,} images to compare with, but {num_references:,} were asked for"
+        )
     count = _Count(stream, test)
     if state is not None and state.exists():
         count.load(state)
     last_save = time.monotonic()
     total, done = num_references // PORTION, count.search.num_references // PORTION
-    for index in tqdm(range(done, total), initial=done, total=total, unit="k", disable=not progress):
+    for index in tqdm(
+        range(done, total), initial=done, total=total, unit="k", disable=not progress
+    ):
         count.add(*stream.portion(index))
         if state is not None and time.monotonic() - last_save > SAVE_SECONDS:
             count.save(state)
@@ -288,10 +310,14 @@ class _Count:
 
     def __init__(self, stream: LabelledStream, test: ImageSet) -> None:
         if test.labels is None:
-            raise UserError(f"nearest neighbours need classes to compare, but {test.name!r} has none")
+            raise UserError(
+                f"nearest neighbours need classes to compare, but {test.name!r} has none"
+            )
         self.search, self._labels = NearestSearch(test.images_u8), test.labels
         self.named, self.curve = np.full(len(test), -1), {}
-        self.key = f"{stream.key} | {hashlib.sha256(np.ascontiguousarray(test.images_u8)).hexdigest()}"
+        self.key = (
+            f"{stream.key} | {hashlib.sha256(np.ascontiguousarray(test.images_u8)).hexdigest()}"
+        )
         self._earlier, self._begun = 0.0, time.monotonic()
 
     @property
@@ -314,9 +340,12 @@ class _Count:
         about["num_references"] = self.search.num_references
         buffer = io.BytesIO()
         np.savez(
-            buffer, distances=self.search.distances, indices=self.search.indices, named=self.named,
+            buffer,
+            distances=self.search.distances,
+            indices=self.search.indices,
+            named=self.named,
             about=np.array(json.dumps(about)),
-        )  # fmt: skip
+        )
         atomic_write(path, buffer.getvalue())
 
     def load(self, path: Path) -> None:
@@ -325,9 +354,13 @@ class _Count:
                 about = json.loads(str(file["about"]))
                 parts = {name: file[name] for name in ("distances", "indices", "named")}
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} is not a test's state ({error}): delete it to begin anew") from error
+            raise UserError(
+                f"{path} is not a test's state ({error}): delete it to begin anew"
+            ) from error
         if about["key"] != self.key:
-            raise UserError(f"{path} holds the state of another test: delete it, or name another file")
+            raise UserError(
+                f"{path} holds the state of another test: delete it, or name another file"
+            )
         self.search.distances, self.search.indices, self.named = parts.values()
         self.search.num_references, self._earlier = about["num_references"], about["seconds"]
         self.curve = {int(number): error for number, error in about["curve"]}
@@ -372,11 +405,17 @@ def check_row(id: str, split: str, command: str, root: Path | None = None) -> No
         If the id is no row of Table 3 that is measured so, the split is not the test split, the command names an
         absolute path, or the row of real digits is missing that this one is compared with.
     """
-    rows = [row for row in CLAIMS if row.startswith("table3.") and row not in ("table3.align", "table3.bn-affine")]
+    rows = [
+        row
+        for row in CLAIMS
+        if row.startswith("table3.") and row not in ("table3.align", "table3.bn-affine")
+    ]
     if id not in rows:
         raise UserError(f"Table 3 has no row {id!r}; its rows are: {', '.join(rows)}")
     if split != "test":
-        raise UserError(f"a row of Table 3 is an error on the test split, but this is on {split}: add --split test")
+        raise UserError(
+            f"a row of Table 3 is an error on the test split, but this is on {split}: add --split test"
+        )
     check_command(id, command, "mnist")
     _real_row(id, root)
 
@@ -386,16 +425,24 @@ def _real_row(id: str, root: Path | None) -> Result | None:
     if isinstance(CLAIMS[id].rule, NumericRule):
         return None
     number = id.rpartition(".")[2]
-    rows = [row for row in load_results(root) if row.id == f"table3.real.{number}" and row.is_measured]
+    rows = [
+        row for row in load_results(root) if row.id == f"table3.real.{number}" and row.is_measured
+    ]
     if not rows:
         raise UserError(f"{id} is compared with table3.real.{number}: measure that first")
     return rows[0]
 
 
 def record_row(
-    id: str, tests: Sequence[NeighbourTest], test: ImageSet, *, command: str, seed: int,
-    checkpoint: str | None = None, root: Path | None = None,
-) -> Result:  # fmt: skip
+    id: str,
+    tests: Sequence[NeighbourTest],
+    test: ImageSet,
+    *,
+    command: str,
+    seed: int,
+    checkpoint: str | None = None,
+    root: Path | None = None,
+) -> Result:
     """Enter the mean error over draws into the ledger, and keep the curves beside it.
 
     Parameters
@@ -424,11 +471,23 @@ def record_row(
         notes += f"; {len(tests)} draws: {', '.join(f'{error:.2f}' for _, error in ends)} %"
         notes += f", 95 % interval over draws {mean.low:.2f} to {mean.high:.2f} %"
     error, real = error_estimate(tests, test.labels), _real_row(id, root)
-    checks = real and {f"as many real digits, {real.value:.2f} % wrong, do better": error.low > real.value}
+    checks = real and {
+        f"as many real digits, {real.value:.2f} % wrong, do better": error.low > real.value
+    }
     row = record(
-        id, value=error, checks=checks, unit="%", n=len(test), data=f"{test.name}, test", command=command,
-        seconds=sum(draw.seconds for draw in tests), seed=seed, checkpoint=checkpoint, notes=notes, root=root,
-    )  # fmt: skip
+        id,
+        value=error,
+        checks=checks,
+        unit="%",
+        n=len(test),
+        data=f"{test.name}, test",
+        command=command,
+        seconds=sum(draw.seconds for draw in tests),
+        seed=seed,
+        checkpoint=checkpoint,
+        notes=notes,
+        root=root,
+    )
     confusion = np.zeros((test.num_classes, test.num_classes), int)
     for draw in tests:
         np.add.at(confusion, (test.labels, draw.named), 1)
@@ -483,7 +542,9 @@ class Neighbours:
             raise UserError(f"draws must be at least 1, but it is {self.draws}")
         if self.record:
             if self.relabel:
-                raise UserError("Table 3 keeps the labels that were asked for: leave out --relabel, or --record")
+                raise UserError(
+                    "Table 3 keeps the labels that were asked for: leave out --relabel, or --record"
+                )
             check_row(self.record, self.split, self._command())
         tests = []
         for seed in range(self.seed, self.seed + self.draws):
@@ -498,7 +559,14 @@ class Neighbours:
         print(f"{self.split} error {value:.2f} % [{low:.2f}, {high:.2f}], n {len(test):,}, {draws}")
         if self.record:
             checkpoint = None if self.source in ("real", "deformed") else self.source
-            row = record_row(self.record, tests, test, command=self._command(), seed=self.seed, checkpoint=checkpoint)
+            row = record_row(
+                self.record,
+                tests,
+                test,
+                command=self._command(),
+                seed=self.seed,
+                checkpoint=checkpoint,
+            )
             print(f"recorded {row.id}: {row.verdict}")
 
     def _stream(self, seed: int) -> "LabelledStream":
@@ -517,7 +585,12 @@ class Neighbours:
         return RelabelledStream(stream, load_probe("probe-mnist")) if self.relabel else stream
 
     def _command(self) -> str:
-        words = ["dcgan neighbours", self.source, f"--num-images {self.num_images}", f"--draws {self.draws}"]
+        words = [
+            "dcgan neighbours",
+            self.source,
+            f"--num-images {self.num_images}",
+            f"--draws {self.draws}",
+        ]
         words += [f"--split {self.split}", f"--seed {self.seed}"]
         if self.source == "deformed":
             words += [f"--max-shift {self.max_shift}", f"--alpha {self.alpha:g}"]
@@ -533,20 +606,37 @@ COMMAND = "python -m dcgan_lib.experiments.mnist_supplement --steps {steps} --pr
 def study_config(network: str, affine: bool, steps: int, precision: str = "float32") -> TrainConfig:
     """Return a network's recipe with or without batch norm's scale and bias."""
     config = recipe(RECIPES[network]).config
-    return replace(config, model=replace(config.model, bn_affine=affine), steps=steps, precision=precision)
+    return replace(
+        config, model=replace(config.model, bn_affine=affine), steps=steps, precision=precision
+    )
 
 
 def wrong_answers(
-    config: TrainConfig, folder: Path, *, split: str, image_set: str = "mnist", num_references: int = NUM_REFERENCES
+    config: TrainConfig,
+    folder: Path,
+    *,
+    split: str,
+    image_set: str = "mnist",
+    num_references: int = NUM_REFERENCES,
 ) -> np.ndarray:
     """Train, or go on with a run, and return which images each draw's nearest neighbours get wrong: bool, (q, s)."""
     size = config.model.image_size
-    run = fit(config, load_image_set(image_set, image_size=size), folder, device="cpu", about={"source": image_set})
+    run = fit(
+        config,
+        load_image_set(image_set, image_size=size),
+        folder,
+        device="cpu",
+        about={"source": image_set},
+    )
     if run.stopped_by != "steps":
-        raise UserError(f"training in {folder} stopped at step {run.step:,} ({run.stopped_by}): start again to resume")
+        raise UserError(
+            f"training in {folder} stopped at step {run.step:,} ({run.stopped_by}): start again to resume"
+        )
     test = load_image_set(image_set, split, image_size=size)
     streams = (GeneratedStream(str(folder), seed) for seed in range(NUM_DRAWS))
-    return np.stack([neighbour_test(stream, test, num_references).named != test.labels for stream in streams], 1)
+    return np.stack(
+        [neighbour_test(stream, test, num_references).named != test.labels for stream in streams], 1
+    )
 
 
 def gain(with_qs: np.ndarray, without_qs: np.ndarray) -> Estimate:
@@ -555,7 +645,11 @@ def gain(with_qs: np.ndarray, without_qs: np.ndarray) -> Estimate:
 
 
 def record_claim(
-    wrong: dict[tuple[str, bool], np.ndarray], steps: int, precision: str, seconds: float, root: Path | None = None
+    wrong: dict[tuple[str, bool], np.ndarray],
+    steps: int,
+    precision: str,
+    seconds: float,
+    root: Path | None = None,
 ) -> Result:
     """Write what the four runs say to the ledger; the value is the DCGAN's gain."""
     gains = {network: gain(wrong[network, True], wrong[network, False]) for network in RECIPES}
@@ -566,24 +660,43 @@ def record_claim(
         for network in RECIPES
     )
     return record(
-        CLAIM, value=gains["DCGAN"], unit="points", n=len(wrong["DCGAN", True]), data="mnist, test", seconds=seconds,
-        command=COMMAND.format(steps=steps, precision=precision), root=root,
+        CLAIM,
+        value=gains["DCGAN"],
+        unit="points",
+        n=len(wrong["DCGAN", True]),
+        data="mnist, test",
+        seconds=seconds,
+        command=COMMAND.format(steps=steps, precision=precision),
+        root=root,
         checks={
-            f"without scale and bias, the {network}'s error is lower by more than chance": gains[network].low > 0
+            f"without scale and bias, the {network}'s error is lower by more than chance": gains[
+                network
+            ].low
+            > 0
             for network in RECIPES
         },
         notes=f"{told}. {steps:,} minibatches, one run each; {NUM_REFERENCES:,} samples, {NUM_DRAWS} draws",
-    )  # fmt: skip
+    )
 
 
 @answers_mistakes("bn_affine_study")
 def main_bn_affine(arguments: Sequence[str] | None = None) -> int:
     """Train both networks both ways, print the errors of their neighbours, and record the claim if asked."""
-    parser = argparse.ArgumentParser(prog="dcgan_lib.experiments.mnist_supplement", description=main_bn_affine.__doc__)
-    parser.add_argument("--steps", type=int, default=78_000, help="of each run; the authors' 200 passes by default")
+    parser = argparse.ArgumentParser(
+        prog="dcgan_lib.experiments.mnist_supplement", description=main_bn_affine.__doc__
+    )
+    parser.add_argument(
+        "--steps", type=int, default=78_000, help="of each run; the authors' 200 passes by default"
+    )
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--runs", type=Path, default=Path("runs/bn-affine"), help="where runs are kept, and resumed")
-    parser.add_argument("--record", action="store_true", help="judge on test digits and write the claim to the ledger")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/bn-affine"), help="where runs are kept, and resumed"
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="judge on test digits and write the claim to the ledger",
+    )
     chosen = parser.parse_args(arguments)
     begun, wrong = time.monotonic(), {}
     for network in RECIPES:
@@ -592,7 +705,10 @@ def main_bn_affine(arguments: Sequence[str] | None = None) -> int:
             folder = chosen.runs / f"{network.lower()}-{'with' if affine else 'without'}"
             split = "test" if chosen.record else "validation"
             wrong[network, affine] = wrong_answers(config, folder, split=split)
-            print(f"{folder.name}: {100 * wrong[network, affine].mean():.2f} % wrong ({split})", flush=True)
+            print(
+                f"{folder.name}: {100 * wrong[network, affine].mean():.2f} % wrong ({split})",
+                flush=True,
+            )
     if chosen.record:
         row = record_claim(wrong, chosen.steps, chosen.precision, time.monotonic() - begun)
         print(f"{row.id}: {row.verdict}. {row.notes}")

@@ -40,8 +40,13 @@ def with_attributes(image_set: ImageSet, named: Mapping[str, str]) -> ImageSet:
     unknown = set(named.values()) - set(image_set.class_names)
     if unknown:
         known = ", ".join(image_set.class_names) or "none"
-        raise UserError(f"{image_set.name} has no class {', '.join(sorted(unknown))}: its classes are {known}")
-    made = {name: image_set.labels == image_set.class_names.index(which) for name, which in named.items()}
+        raise UserError(
+            f"{image_set.name} has no class {', '.join(sorted(unknown))}: its classes are {known}"
+        )
+    made = {
+        name: image_set.labels == image_set.class_names.index(which)
+        for name, which in named.items()
+    }
     return replace(image_set, attributes={**image_set.attributes, **made})
 
 
@@ -62,8 +67,12 @@ def cut_out(image_set: ImageSet, window: tuple[int, int, int]) -> ImageSet:
     """
     (top, left, side), (height, width) = window, image_set.image_size
     if height != width or min(window) < 0 or side < 1 or max(top, left) + side > height:
-        raise UserError(f"the window {window} must lie inside square images, but they are {(height, width)}")
-    cut = torch.from_numpy(np.array(image_set.images_u8[:, :, top : top + side, left : left + side]))
+        raise UserError(
+            f"the window {window} must lie inside square images, but they are {(height, width)}"
+        )
+    cut = torch.from_numpy(
+        np.array(image_set.images_u8[:, :, top : top + side, left : left + side])
+    )
     return replace(image_set, images_u8=resize(cut, [height, width], antialias=True).numpy())
 
 
@@ -168,13 +177,21 @@ RECIPES: dict[str, ProbeRecipe] = {
         steps=1500,
         num_train=20_000,
         num_test=5000,
-        ledger={"ours.probe.portraits.presence": "boolean", "ours.probe.portraits.measures": "continuous"},
+        ledger={
+            "ours.probe.portraits.presence": "boolean",
+            "ours.probe.portraits.measures": "continuous",
+        },
     ),
 }
 
 
 def make_probe(
-    name: str, *, seed: int = 0, progress: bool = False, root: Path | None = None, results: Path | None = None
+    name: str,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    root: Path | None = None,
+    results: Path | None = None,
 ) -> Probe:
     """Train one of the committed probes, score the stored weights once, and record the scores.
 
@@ -200,7 +217,9 @@ def make_probe(
         If there is no such recipe, or its image set is missing.
     """
     if name not in RECIPES:
-        raise UserError(f"there is no recipe for a probe {name!r}: choose from {', '.join(RECIPES)}")
+        raise UserError(
+            f"there is no recipe for a probe {name!r}: choose from {', '.join(RECIPES)}"
+        )
     recipe, start = RECIPES[name], time.perf_counter()
     train, validation, test = (_load(recipe, split, progress) for split in recipe.splits)
     trained = train_probe(
@@ -245,7 +264,11 @@ def _load(recipe: ProbeRecipe, split: str | None, progress: bool) -> ImageSet | 
         return None
     num_images = {recipe.splits[0]: recipe.num_train, recipe.splits[2]: recipe.num_test}.get(split)
     image_set = load_image_set(
-        recipe.image_set, split, image_size=recipe.image_size, num_images=num_images, progress=progress
+        recipe.image_set,
+        split,
+        image_size=recipe.image_size,
+        num_images=num_images,
+        progress=progress,
     )
     image_set = with_attributes(image_set, recipe.named)
     image_set = cut_out(image_set, recipe.window) if recipe.window else image_set

@@ -23,7 +23,14 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.ledger import CLAIMS, NumericRule, Result, check_command, record, split_id
 from dcgan_lib.evaluation.probes import augment
-from dcgan_lib.evaluation.protocols import LabelledSplits, draw_rows, full_id, load_splits, one_name, plain_name
+from dcgan_lib.evaluation.protocols import (
+    LabelledSplits,
+    draw_rows,
+    full_id,
+    load_splits,
+    one_name,
+    plain_name,
+)
 from dcgan_lib.evaluation.statistics import mean_interval
 from dcgan_lib.experiments.svhn_1000_labels import SUPERVISED as CLAIM
 from dcgan_lib.experiments.svhn_1000_labels import keep_draws
@@ -92,7 +99,9 @@ def describe_space() -> str:
         if isinstance(values, list):
             text = f"one of {', '.join(map(str, values))}"
         else:
-            text = "{} from {:g} to {:g}".format(values.dist.name.replace("log", "log-"), *values.support())
+            text = "{} from {:g} to {:g}".format(
+                values.dist.name.replace("log", "log-"), *values.support()
+            )
         lines.append(f"{name:14}{text}")
     return "\n".join(lines)
 
@@ -101,7 +110,12 @@ def draw_settings(seed: int, trial: int) -> Settings:
     """Draw the settings of a trial, the same ones whenever it is asked."""
     random_state = int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
     (drawn,) = ParameterSampler(SPACE, 1, random_state=random_state)
-    return Settings(**{name: value.item() if isinstance(value, np.generic) else value for name, value in drawn.items()})
+    return Settings(
+        **{
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in drawn.items()
+        }
+    )
 
 
 def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> ImageSet:
@@ -123,7 +137,9 @@ def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> Ima
     """
     classes = pool.num_classes
     if classes < 2:
-        raise UserError(f"labels are drawn by class, but {pool.name} has {classes} classes: choose a set with labels")
+        raise UserError(
+            f"labels are drawn by class, but {pool.name} has {classes} classes: choose a set with labels"
+        )
     each, left = divmod(num_labels, classes)
     counts = np.bincount(pool.labels, minlength=classes)
     if left or not 1 <= each <= counts.min():
@@ -177,25 +193,38 @@ def train_supervised(
         network = SupervisedCnn(model, labelled.num_classes, settings.dropout)
         network = network.to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
-            network.parameters(), settings.learning_rate, (settings.beta1, 0.999), weight_decay=settings.weight_decay
+            network.parameters(),
+            settings.learning_rate,
+            (settings.beta1, 0.999),
+            weight_decay=settings.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         rng = np.random.default_rng(seed)
-        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+        norms = [
+            module
+            for module in network.modules()
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        ]
         for norm in norms:
             norm.momentum = None  # a mean over the epoch: few steps are too few for a moving one to forget its start
         for epoch in range(1, settings.epochs + 1):
             for norm in norms:
                 norm.reset_running_stats()
             for x_u8, labels_b in _minibatches(labelled, settings, rng):
-                loss = F.cross_entropy(_logits(network.train(), x_u8, precision), labels_b.to(device))
+                loss = F.cross_entropy(
+                    _logits(network.train(), x_u8, precision), labels_b.to(device)
+                )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
             error = wrong_answers(network, monitor, precision=precision).mean()
             if error < best_error:
-                best_error, best_epoch, best_weights = error, epoch, copy.deepcopy(network.state_dict())
+                best_error, best_epoch, best_weights = (
+                    error,
+                    epoch,
+                    copy.deepcopy(network.state_dict()),
+                )
             elif epoch - best_epoch >= PATIENCE:
                 break
     network.load_state_dict(best_weights)
@@ -203,12 +232,17 @@ def train_supervised(
 
 
 @torch.no_grad()
-def wrong_answers(network: SupervisedCnn, image_set: ImageSet, *, precision: Precision = "float32") -> np.ndarray:
+def wrong_answers(
+    network: SupervisedCnn, image_set: ImageSet, *, precision: Precision = "float32"
+) -> np.ndarray:
     """Return which images a network names wrongly, in evaluation mode: bool, shape (n,)."""
     network.eval()
     portions = (slice(start, start + 500) for start in range(0, len(image_set), 500))
     named = [
-        _logits(network, torch.from_numpy(np.array(image_set.images_u8[rows])), precision).argmax(1).cpu().numpy()
+        _logits(network, torch.from_numpy(np.array(image_set.images_u8[rows])), precision)
+        .argmax(1)
+        .cpu()
+        .numpy()
         for rows in portions
     ]
     return np.concatenate(named) != image_set.labels
@@ -221,7 +255,9 @@ def _logits(network: SupervisedCnn, x_u8: Tensor, precision: Precision) -> Tenso
         return network(x_bchw)
 
 
-def _minibatches(labelled: ImageSet, settings: Settings, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _minibatches(
+    labelled: ImageSet, settings: Settings, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch in a new order; a short rest is dropped, as batch norm wants batches of one size."""
     photographs = labelled.name in MIRRORED_SETS
     shift = max(labelled.image_size) // (8 if photographs else 16) if settings.augment else 0
@@ -229,7 +265,9 @@ def _minibatches(labelled: ImageSet, settings: Settings, rng: np.random.Generato
     order = rng.permutation(len(labelled))
     for start in range(0, len(labelled) - size + 1, size):
         rows = order[start : start + size]
-        x_u8 = augment(torch.from_numpy(labelled.images_u8[rows]), shift, photographs and settings.augment, rng)
+        x_u8 = augment(
+            torch.from_numpy(labelled.images_u8[rows]), shift, photographs and settings.augment, rng
+        )
         yield x_u8, torch.from_numpy(labelled.labels[rows])
 
 
@@ -268,7 +306,12 @@ class Search:
         """Refuse a seed and a width that no search can have, and give one set one name."""
         require(self.seed >= 0, "the seed", self.seed, "at least 0")
         width = self.base_width
-        require(width is None or width >= 1, "the base width", width, "at least 1, or unset for the recipe's")
+        require(
+            width is None or width >= 1,
+            "the base width",
+            width,
+            "at least 1, or unset for the recipe's",
+        )
         object.__setattr__(self, "image_set", one_name(self.image_set))
 
     @cached_property
@@ -304,7 +347,9 @@ def open_search(search: Search, run_dir: Path) -> None:
         If the labels cannot be drawn, the network does not fit the set, the folder cannot be written, or it holds
         another search or another space of settings.
     """
-    SupervisedCnn(search.model, search.labelled(0).num_classes)  # what is refused must leave no folder behind
+    SupervisedCnn(
+        search.model, search.labelled(0).num_classes
+    )  # what is refused must leave no folder behind
     path = run_dir / "search.json"
     told = asdict(search) | {"space": describe_space().splitlines()}
     if path.exists():
@@ -312,16 +357,24 @@ def open_search(search: Search, run_dir: Path) -> None:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): choose another --run-dir") from error
-        differing = sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name))
+        differing = sorted(
+            name for name in told.keys() | found.keys() if told.get(name) != found.get(name)
+        )
         if differing:
-            raise UserError(f"{run_dir} holds a search with another {', '.join(differing)}: choose another --run-dir")
+            raise UserError(
+                f"{run_dir} holds a search with another {', '.join(differing)}: choose another --run-dir"
+            )
     try:
         atomic_write(path, json.dumps(told, indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"cannot keep a search in {run_dir} ({error}): choose another --run-dir") from error
+        raise UserError(
+            f"cannot keep a search in {run_dir} ({error}): choose another --run-dir"
+        ) from error
 
 
-def run_trials(search: Search, run_dir: Path, num_trials: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
+def run_trials(
+    search: Search, run_dir: Path, num_trials: int, device: str = "cpu"
+) -> Iterator[dict[str, Any]]:
     """Run the trials that are still to be run; each is on disk before it is yielded.
 
     Yields
@@ -351,9 +404,14 @@ def best_trial(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def repeat_best(
-    search: Search, run_dir: Path, best: dict[str, Any], num_draws: int, *,
-    test: tuple[np.ndarray, np.ndarray] | None = None, device: str = "cpu",
-) -> list[dict[str, Any]]:  # fmt: skip
+    search: Search,
+    run_dir: Path,
+    best: dict[str, Any],
+    num_draws: int,
+    *,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
     """Train the best trial's settings anew on fresh labels, and classify by neighbours beside it.
 
     Parameters
@@ -379,7 +437,9 @@ def repeat_best(
     judged = {"validation": search.splits.validation}
     if test is not None:
         classes = search.splits.train.class_names
-        judged["test"] = ImageSet(name=search.image_set, images_u8=test[0], labels=test[1], class_names=classes)
+        judged["test"] = ImageSet(
+            name=search.image_set, images_u8=test[0], labels=test[1], class_names=classes
+        )
     for trial, draw in keys:
         if "test_error" in (found := kept.get((trial, draw), {})) or (found and test is None):
             continue
@@ -394,7 +454,10 @@ def repeat_best(
 
 def neighbour_error(labelled: ImageSet, judged: ImageSet) -> float:
     """Return the error of the nearest labelled image in pixels, in per cent."""
-    flat, others = (images.images_u8.reshape(len(images), -1).astype(np.float32) for images in (labelled, judged))
+    flat, others = (
+        images.images_u8.reshape(len(images), -1).astype(np.float32)
+        for images in (labelled, judged)
+    )
     neighbours = KNeighborsClassifier(1, algorithm="brute").fit(flat, labelled.labels)
     return round(100 * float(np.mean(neighbours.predict(others) != judged.labels)), 3)
 
@@ -412,16 +475,26 @@ def check_search_row(id: str, search: Search, num_trials: int, command: str) -> 
     if full_id(id) != own:
         raise UserError(f"this search is measured as {own}, not {id!r}: record it so")
     if num_trials < PAPER_TRIALS:
-        raise UserError(f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {num_trials}: try as many")
+        raise UserError(
+            f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {num_trials}: try as many"
+        )
     if search.num_labels != PAPER_LABELS:
-        raise UserError(f"Table 2 has {PAPER_LABELS:,} labels, but these are {search.num_labels:,}: give as many")
+        raise UserError(
+            f"Table 2 has {PAPER_LABELS:,} labels, but these are {search.num_labels:,}: give as many"
+        )
     check_command(id, command, search.image_set)
 
 
 def record_search(
-    id: str, search: Search, trials: list[dict[str, Any]], draws: list[dict[str, Any]], *,
-    num_tested: int, command: str, root: Path | None = None,
-) -> Result:  # fmt: skip
+    id: str,
+    search: Search,
+    trials: list[dict[str, Any]],
+    draws: list[dict[str, Any]],
+    *,
+    num_tested: int,
+    command: str,
+    root: Path | None = None,
+) -> Result:
     """Enter the best trial's validation error, on fresh labels, into the ledger; the test error goes into the notes.
 
     Parameters
@@ -445,12 +518,19 @@ def record_search(
     check_search_row(id, search, len(trials), command)
     best = best_trial(trials)
     errors, tested, nearest = (
-        np.array([line[f"{kind}_error"] for line in draws]) for kind in ("validation", "test", "neighbour")
+        np.array([line[f"{kind}_error"] for line in draws])
+        for kind in ("validation", "test", "neighbour")
     )
     test, ahead = mean_interval(tested), mean_interval(nearest - errors)
-    checks = {f"nearest neighbours on pixels with the same labels err more ({nearest.mean():.2f} %)": ahead.low > 0}
+    checks = {
+        f"nearest neighbours on pixels with the same labels err more ({nearest.mean():.2f} %)": ahead.low
+        > 0
+    }
     numeric = isinstance(CLAIMS[CLAIM].rule_on(split_id(id)[1]), NumericRule)
-    plain = min((line["validation_error"] for line in trials if not line["settings"]["augment"]), default=None)
+    plain = min(
+        (line["validation_error"] for line in trials if not line["settings"]["augment"]),
+        default=None,
+    )
     without = "" if plain is None else f"; the best without augmentation had {plain:.2f} % there"
     notes = (
         f"test error {test.value:.2f} % [{test.low:.2f}, {test.high:.2f}]; the best of {len(trials)} trials had "
@@ -459,23 +539,38 @@ def record_search(
         f"{search.recipe}'s discriminator, width {search.model.base_width}; epochs are chosen on validation images too"
     )
     row = record(
-        id, value=mean_interval(errors), unit="%", n=len(draws), data=f"{search.image_set}, validation",
-        command=command, seconds=sum(line["seconds"] for line in [*trials, *draws]), seed=search.seed,
-        checks=None if numeric else checks, notes=notes, root=root,
-    )  # fmt: skip
+        id,
+        value=mean_interval(errors),
+        unit="%",
+        n=len(draws),
+        data=f"{search.image_set}, validation",
+        command=command,
+        seconds=sum(line["seconds"] for line in [*trials, *draws]),
+        seed=search.seed,
+        checks=None if numeric else checks,
+        notes=notes,
+        root=root,
+    )
     keep_draws(row, tested.tolist(), num_tested, root)
     return row
 
 
 def _fit(
-    search: Search, settings: Settings, labelled: ImageSet, number: int, judged: dict[str, ImageSet], device: str
+    search: Search,
+    settings: Settings,
+    labelled: ImageSet,
+    number: int,
+    judged: dict[str, ImageSet],
+    device: str,
 ) -> dict[str, Any]:
     """Train once and return the chosen epoch and the error on each set."""
     seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
     options = {"seed": seed, "precision": search.precision, "device": device}
     network, epoch = train_supervised(labelled, search.monitor, search.model, settings, **options)
     errors = {
-        f"{name}_error": round(100 * float(wrong_answers(network, images, precision=search.precision).mean()), 3)
+        f"{name}_error": round(
+            100 * float(wrong_answers(network, images, precision=search.precision).mean()), 3
+        )
         for name, images in judged.items()
     }
     return {"epoch": epoch} | errors
@@ -530,18 +625,27 @@ class SearchCommand:
 
         if min(self.trials, self.threads) < 1 or self.draws < 2:
             given = f"{self.trials}, {self.threads} and {self.draws}"
-            raise UserError(f"a search needs at least 1 trial, 1 thread and 2 draws, but got {given}")
-        search = Search(self.set, self.recipe, self.base_width, self.num_labels, self.seed, self.precision)
+            raise UserError(
+                f"a search needs at least 1 trial, 1 thread and 2 draws, but got {given}"
+            )
+        search = Search(
+            self.set, self.recipe, self.base_width, self.num_labels, self.seed, self.precision
+        )
         if self.record:
             check_search_row(self.record, search, self.trials, self._command())
             check_unused(self.record, again=self.again)
-        run_dir, device = self.run_dir or Path("runs", f"search-{search.image_set}"), str(choose_device(self.device))
+        run_dir, device = (
+            self.run_dir or Path("runs", f"search-{search.image_set}"),
+            str(choose_device(self.device)),
+        )
         torch.set_num_threads(self.threads)
         trials = self._try(search, run_dir, device)
         best = best_trial(trials)
         print(f"best of {len(trials)}: trial {best['trial']}, {_trial_text(best)}")
         if len(trials) < self.trials:
-            print(f"{len(trials)} of {self.trials} trials are done: the same command goes on with the rest")
+            print(
+                f"{len(trials)} of {self.trials} trials are done: the same command goes on with the rest"
+            )
             return
         if not self.record:
             _print_draws(repeat_best(search, run_dir, best, self.draws, device=device))
@@ -561,13 +665,19 @@ class SearchCommand:
             print(f"going on in {run_dir}: {done} trials are done")
         begun = time.monotonic()
         for line in run_trials(search, run_dir, self.trials, device):
-            print(f"trial {line['trial']:2}  {_trial_text(line)}; {line['seconds']:.0f} s", flush=True)
+            print(
+                f"trial {line['trial']:2}  {_trial_text(line)}; {line['seconds']:.0f} s", flush=True
+            )
             if self.minutes is not None and time.monotonic() - begun >= 60 * self.minutes:
                 break
         return read_trials(run_dir)[: self.trials]
 
     def _command(self) -> str:
-        words = [f"dcgan search --set {self.set}", f"--trials {self.trials}", f"--recipe {self.recipe}"]
+        words = [
+            f"dcgan search --set {self.set}",
+            f"--trials {self.trials}",
+            f"--recipe {self.recipe}",
+        ]
         words += [f"--base-width {self.base_width}"] if self.base_width is not None else []
         words += [f"--num-labels {self.num_labels}", f"--draws {self.draws}", f"--seed {self.seed}"]
         return " ".join([*words, f"--precision {self.precision}", f"--record {self.record}"])

@@ -13,7 +13,14 @@ from typing import Literal
 import numpy as np
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.ledger import CLAIMS, Result, command_for, load_details, load_results, save_details
+from dcgan_lib.evaluation.ledger import (
+    CLAIMS,
+    Result,
+    command_for,
+    load_details,
+    load_results,
+    save_details,
+)
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval, wilson_interval
 
 SETS = ("svhn", "cifar10", "mnist", "street-digits")
@@ -22,7 +29,9 @@ FEATURES, SUPERVISED = "table2.dcgan", "table2.supervised"
 Outcome = Literal["features win", "features are beaten", "cannot be told apart", "not measured"]
 
 
-def keep_draws(row: Result, test_errors: Sequence[float], num_images: int, root: Path | None = None) -> None:
+def keep_draws(
+    row: Result, test_errors: Sequence[float], num_images: int, root: Path | None = None
+) -> None:
     """Keep the test error of each draw of labels beside its row.
 
     Parameters
@@ -36,7 +45,11 @@ def keep_draws(row: Result, test_errors: Sequence[float], num_images: int, root:
     root : Path, optional
         The ledger's folder; by default ``data/results``.
     """
-    content = {"value": row.value, "num_images": num_images, "test_errors": [round(error, 4) for error in test_errors]}
+    content = {
+        "value": row.value,
+        "num_images": num_images,
+        "test_errors": [round(error, 4) for error in test_errors],
+    }
     save_details(_name(row.id), content, root)
 
 
@@ -50,7 +63,9 @@ def load_draws(row: Result, root: Path | None = None) -> tuple[np.ndarray, int]:
     """
     content = load_details(_name(row.id), row.command, root)
     if content["value"] != row.value:
-        raise UserError(f"the draws kept for {row.id} are of another measurement: run {row.command} again")
+        raise UserError(
+            f"the draws kept for {row.id} are of another measurement: run {row.command} again"
+        )
     return np.array(content["test_errors"]), content["num_images"]
 
 
@@ -71,7 +86,9 @@ def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
     """
     draws = mean_interval(test_errors)
     images = wilson_interval(draws.value / 100 * num_images, num_images).scaled(100)
-    below, above = (math.hypot(draws[side] - draws.value, images[side] - images.value) for side in (1, 2))
+    below, above = (
+        math.hypot(draws[side] - draws.value, images[side] - images.value) for side in (1, 2)
+    )
     return Estimate(draws.value, draws.value - below, draws.value + above)
 
 
@@ -104,7 +121,11 @@ class Rivals:
         if self.features is None or self.supervised is None:
             return None
         (f, f_low, f_high), (s, s_low, s_high) = self.features, self.supervised
-        return Estimate(s - f, s - f - math.hypot(s - s_low, f_high - f), s - f + math.hypot(s_high - s, f - f_low))
+        return Estimate(
+            s - f,
+            s - f - math.hypot(s - s_low, f_high - f),
+            s - f + math.hypot(s_high - s, f - f_low),
+        )
 
     @property
     def outcome(self) -> Outcome:
@@ -120,7 +141,9 @@ class Rivals:
         told = [f"features {_text(self.features)}", f"supervised {_text(self.supervised)}"]
         if self.gain:
             told.append(f"gain {_text(self.gain, 'points')}")
-        return "\n  run ".join([f"{self.set_name}: {self.outcome}: {', '.join(told)}", *self.commands])
+        return "\n  run ".join(
+            [f"{self.set_name}: {self.outcome}: {', '.join(told)}", *self.commands]
+        )
 
 
 def compare(set_name: str, root: Path | None = None) -> Rivals:
@@ -147,7 +170,9 @@ def compare(set_name: str, root: Path | None = None) -> Rivals:
         if not measured:
             commands.append(command_for(id))
     features, supervised = found[FEATURES], found[SUPERVISED]
-    return Rivals(set_name=set_name, features=features, supervised=supervised, commands=tuple(commands))
+    return Rivals(
+        set_name=set_name, features=features, supervised=supervised, commands=tuple(commands)
+    )
 
 
 def _name(id: str) -> str:

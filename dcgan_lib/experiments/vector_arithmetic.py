@@ -67,7 +67,9 @@ class Judge:
 def realness(discriminator: AnyDiscriminator, pictures_u8: np.ndarray) -> np.ndarray:
     """Return the discriminator's logit for each picture, in evaluation mode; higher is more real."""
     parts = torch.from_numpy(pictures_u8).split(256)
-    return np.concatenate([discriminator(from_u8(x_u8, discriminator.config)).ravel().numpy() for x_u8 in parts])
+    return np.concatenate(
+        [discriminator(from_u8(x_u8, discriminator.config)).ravel().numpy() for x_u8 in parts]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if self.trials < 2 or self.pool < 1:
-            raise UserError(f"trials must be at least 2 and pool at least 1, but got {self.trials} and {self.pool}")
+            raise UserError(
+                f"trials must be at least 2 and pool at least 1, but got {self.trials} and {self.pool}"
+            )
         if not 0.5 <= self.confidence < 1 or (self.ahead is not None and self.ahead <= 0):
             raise UserError(
                 f"confidence must lie in 0.5 to 1 and ahead above 0, but got {self.confidence} and {self.ahead}"
@@ -110,16 +114,21 @@ class Study:
         """Return what was seen over all sums, one after the other."""
         return np.concatenate([conditions[condition][what] for conditions in self.seen.values()])
 
-    def gain(self, one: str, other: str, what: str = "both", sum_name: str | None = None) -> Estimate:
+    def gain(
+        self, one: str, other: str, what: str = "both", sum_name: str | None = None
+    ) -> Estimate:
         """Return by how many points the first condition's share exceeds the second's, trial by trial."""
         pair = [
-            (self.joined(name, what) if sum_name is None else self.seen[sum_name][name][what]) for name in (one, other)
+            (self.joined(name, what) if sum_name is None else self.seen[sum_name][name][what])
+            for name in (one, other)
         ]
         difference = 100 * (pair[0].astype(float) - pair[1])
         return bootstrap_interval(np.mean, difference)
 
 
-def conditions(pool: Pool, asked: Sum, generator: AnyGenerator, settings: Settings) -> Iterator[tuple[str, np.ndarray]]:
+def conditions(
+    pool: Pool, asked: Sum, generator: AnyGenerator, settings: Settings
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each condition's name and pictures; trial i of every condition begins with the same exemplars."""
     most, t, seed = max(COUNTS), settings.trials, settings.seed
     options = {"confidence": settings.confidence, "ahead": settings.ahead}
@@ -127,9 +136,14 @@ def conditions(pool: Pool, asked: Sum, generator: AnyGenerator, settings: Settin
     for k in COUNTS:
         yield f"{k}", pictures_of(generator, add_up(z_t3kd[:, :, :k]))
     for k in (1, 3, 10):
-        yield f"{k} rescaled", pictures_of(generator, rescaled(add_up(z_t3kd[:, :, :k]), generator.config))
+        yield (
+            f"{k} rescaled",
+            pictures_of(generator, rescaled(add_up(z_t3kd[:, :, :k]), generator.config)),
+        )
     if settings.ahead is not None:
-        anywhere = pool.z_nd[pick(pool, asked.concepts, most, t, seed, confidence=settings.confidence)]
+        anywhere = pool.z_nd[
+            pick(pool, asked.concepts, most, t, seed, confidence=settings.confidence)
+        ]
         for k in (1, 3, 10):
             yield f"{k} any pose", pictures_of(generator, add_up(anywhere[:, :, :k]))
     yield "C alone", pictures_of(generator, z_t3kd[:, 2, :3].mean(1))
@@ -142,7 +156,9 @@ def conditions(pool: Pool, asked: Sum, generator: AnyGenerator, settings: Settin
         yield f"{k} pixels", pixel_sums(pictures[:, :, :k])
 
 
-def make_judge(pool: Pool, generator: AnyGenerator, probe: Probe | Panel, discriminator: AnyDiscriminator) -> Judge:
+def make_judge(
+    pool: Pool, generator: AnyGenerator, probe: Probe | Panel, discriminator: AnyDiscriminator
+) -> Judge:
     """Set the limit of plausibility by the first 2,000 samples of the pool."""
     logits = realness(discriminator, pictures_of(generator, pool.z_nd[:2_000]))
     limit = float(np.quantile(logits, IMPLAUSIBLE_SHARE))
@@ -158,8 +174,14 @@ def run_study(settings: Settings, sums: Mapping[str, Sum] | None = None) -> Stud
         If there is no such checkpoint or probe, or the probe does not read the attributes.
     """
     begun = time.monotonic()
-    generator, discriminator = load_generator(settings.checkpoint), load_discriminator(settings.checkpoint)
-    probe, sums = load_panel(settings.probe), described(settings.checkpoint).sums if sums is None else sums
+    generator, discriminator = (
+        load_generator(settings.checkpoint),
+        load_discriminator(settings.checkpoint),
+    )
+    probe, sums = (
+        load_panel(settings.probe),
+        described(settings.checkpoint).sums if sums is None else sums,
+    )
     for asked in sums.values():
         for name in (asked.added, asked.carried, *(["yaw"] if settings.ahead is not None else [])):
             probe.head(name)
@@ -167,8 +189,12 @@ def run_study(settings: Settings, sums: Mapping[str, Sum] | None = None) -> Stud
     judge, seen, picked = make_judge(pool, generator, probe, discriminator), {}, {}
     for name, asked in sums.items():
         options = {"confidence": settings.confidence, "ahead": settings.ahead}
-        picked[name] = pick(pool, asked.concepts, max(COUNTS), 1, settings.seed, **options)[0, :, :3].tolist()
-        seen[name] = {key: judge(x_u8, asked) for key, x_u8 in conditions(pool, asked, generator, settings)}
+        picked[name] = pick(pool, asked.concepts, max(COUNTS), 1, settings.seed, **options)[
+            0, :, :3
+        ].tolist()
+        seen[name] = {
+            key: judge(x_u8, asked) for key, x_u8 in conditions(pool, asked, generator, settings)
+        }
     return Study(settings=settings, seen=seen, picked=picked, seconds=time.monotonic() - begun)
 
 
@@ -184,12 +210,19 @@ def numbers(study: Study) -> dict[str, Any]:
     return {"settings": vars(study.settings), "unit": "%", "shares [value, low, high]": shares}
 
 
-def record_study(study: Study, set_name: str, *, command: str, root: Path | None = None) -> list[Result]:
+def record_study(
+    study: Study, set_name: str, *, command: str, root: Path | None = None
+) -> list[Result]:
     """Enter the four claims of Fig. 7 into the ledger, and keep every share beside them."""
     shared = {
-        "unit": "%", "data": f"{set_name}, generated", "checkpoint": study.settings.checkpoint,
-        "seed": study.settings.seed, "command": command, "seconds": study.seconds, "root": root,
-    }  # fmt: skip
+        "unit": "%",
+        "data": f"{set_name}, generated",
+        "checkpoint": study.settings.checkpoint,
+        "seed": study.settings.seed,
+        "command": command,
+        "seconds": study.seconds,
+        "root": root,
+    }
     rows = [_record_sum(study, name, set_name, shared) for name in study.seen]
     rows += [_record_gain(study, set_name, shared), _record_pixels(study, set_name, shared)]
     save_details(f"curves/arithmetic.{set_name}", numbers(study), root)
@@ -200,7 +233,10 @@ def _record_sum(study: Study, name: str, set_name: str, shared: dict[str, Any]) 
     value = study.share(name, "3")
     checks = {
         "more than half of the sums show both attributes": value.low > 50,
-        "more do than with a random difference in place of A - B": study.gain("3", "random", sum_name=name).low > 0,
+        "more do than with a random difference in place of A - B": study.gain(
+            "3", "random", sum_name=name
+        ).low
+        > 0,
     }
     keys = [key for key in ("random", "C alone", "3 any pose") if key in study.seen[name]]
     other = ", ".join(f"{key} {study.share(name, key).value:.1f} %" for key in keys)
@@ -210,15 +246,22 @@ def _record_sum(study: Study, name: str, set_name: str, shared: dict[str, Any]) 
         f"Other conditions: {other}."
     )
     n = study.settings.trials
-    return record(f"arithmetic.{name}:{set_name}", value=value, n=n, checks=checks, notes=notes, **shared)
+    return record(
+        f"arithmetic.{name}:{set_name}", value=value, n=n, checks=checks, notes=notes, **shared
+    )
 
 
 def _record_gain(study: Study, set_name: str, shared: dict[str, Any]) -> Result:
     gains = {name: study.gain("3", "1", sum_name=name) for name in study.seen}
     calmer = study.gain("1", "3", "implausible")
-    checks = {f"{name}: three succeed more often than one": gain.low > 0 for name, gain in gains.items()}
+    checks = {
+        f"{name}: three succeed more often than one": gain.low > 0 for name, gain in gains.items()
+    }
     checks["with three, fewer sums are implausible to the discriminator"] = calmer.low > 0
-    each = ", ".join(f"{name} {gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" for name, gain in gains.items())
+    each = ", ".join(
+        f"{name} {gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+        for name, gain in gains.items()
+    )
     notes = (
         f"Points gained over one exemplar: {each}. Implausible with one, not with three: {calmer.value:.1f} points "
         f"[{calmer.low:.1f}, {calmer.high:.1f}]."
@@ -233,7 +276,8 @@ def _record_pixels(study: Study, set_name: str, shared: dict[str, Any]) -> Resul
     checks = {
         "most pixel sums are implausible to the discriminator": value.low > 50,
         "latent sums are so less often": study.gain("3 pixels", "3", "implausible").low > 0,
-        "the probe sees both attributes less often in pixel sums": study.gain("3", "3 pixels").low > 0,
+        "the probe sees both attributes less often in pixel sums": study.gain("3", "3 pixels").low
+        > 0,
     }
     both = [100 * study.joined(key).mean() for key in ("3 pixels", "3")]
     notes = (
@@ -241,10 +285,19 @@ def _record_pixels(study: Study, set_name: str, shared: dict[str, Any]) -> Resul
         f"sums: {100 * study.joined('3', 'implausible').mean():.1f} %. Both attributes, by the probe: pixels "
         f"{both[0]:.1f} %, latent {both[1]:.1f} %."
     )
-    return record(f"arithmetic.pixels:{set_name}", value=value, n=len(odd), checks=checks, notes=notes, **shared)
+    return record(
+        f"arithmetic.pixels:{set_name}",
+        value=value,
+        n=len(odd),
+        checks=checks,
+        notes=notes,
+        **shared,
+    )
 
 
-def load_shares(set_name: str, root: Path | None = None) -> dict[str, dict[str, dict[str, Estimate]]]:
+def load_shares(
+    set_name: str, root: Path | None = None
+) -> dict[str, dict[str, dict[str, Estimate]]]:
     """Return the shares that `record_study` kept: by sum, condition and what was seen, in %.
 
     Raises
@@ -255,12 +308,16 @@ def load_shares(set_name: str, root: Path | None = None) -> dict[str, dict[str, 
     command = f"dcgan arithmetic ... --record {set_name}"
     kept = load_details(f"curves/arithmetic.{set_name}", command, root)["shares [value, low, high]"]
     return {
-        name: {key: {what: Estimate(*x) for what, x in found.items()} for key, found in entries.items()}
+        name: {
+            key: {what: Estimate(*x) for what, x in found.items()} for key, found in entries.items()
+        }
         for name, entries in kept.items()
     }
 
 
-def curve(found: Mapping[str, Mapping[str, Estimate]], kind: str = "") -> list[tuple[int, float, float, float]]:
+def curve(
+    found: Mapping[str, Mapping[str, Estimate]], kind: str = ""
+) -> list[tuple[int, float, float, float]]:
     """Return a sum's success against the number of exemplars, as points of `dcgan_lib.plotting.plot_bands`.
 
     Parameters
@@ -270,7 +327,9 @@ def curve(found: Mapping[str, Mapping[str, Estimate]], kind: str = "") -> list[t
     kind : str, default ""
         Which conditions: "" for plain latent sums, else "rescaled", "any pose" or "pixels".
     """
-    keys = [key for key in found if key.partition(" ")[0].isdigit() and key.partition(" ")[2] == kind]
+    keys = [
+        key for key in found if key.partition(" ")[0].isdigit() and key.partition(" ")[2] == kind
+    ]
     return [(int(key.partition(" ")[0]), *found[key]["both"]) for key in keys]
 
 
@@ -293,9 +352,13 @@ class TurnStudy:
 
 
 def run_turn(
-    checkpoint: str = "portraits", probe: str = "probe-portraits", num_faces: int = 300, pool: int = 4_000,
-    seed: int = 1, least: float = 0.6,
-) -> TurnStudy:  # fmt: skip
+    checkpoint: str = "portraits",
+    probe: str = "probe-portraits",
+    num_faces: int = 300,
+    pool: int = 4_000,
+    seed: int = 1,
+    least: float = 0.6,
+) -> TurnStudy:
     """Turn faces and read them; the parameters are those of ``dcgan turn``.
 
     Raises
@@ -313,7 +376,13 @@ def run_turn(
     faces = np.random.default_rng(seed).choice(pool, num_faces, replace=False)
     z_nd = samples.z_nd[faces]
     shown = moved(z_nd[:ROWS], axes_nd[:ROWS])
-    settings = {"checkpoint": checkpoint, "probe": probe, "pool": pool, "least": least, "seed": seed}
+    settings = {
+        "checkpoint": checkpoint,
+        "probe": probe,
+        "pool": pool,
+        "least": least,
+        "seed": seed,
+    }
     return TurnStudy(
         settings=settings,
         along=read_along(generator, reader, z_nd, axes_nd),
@@ -330,22 +399,38 @@ def turn_numbers(study: TurnStudy) -> dict[str, Any]:
     found: dict[str, Any] = {"settings": study.settings, "steps": STEPS.round(3).tolist()}
     for name, read in (("axis", study.along), ("random", study.by_chance)):
         means = [bootstrap_interval(np.mean, column) for column in read["yaw"].T]
-        yes_or_no = [key for key, values in read.items() if values.ndim == 2 and key not in ("yaw", "skin_tone")]
+        yes_or_no = [
+            key
+            for key, values in read.items()
+            if values.ndim == 2 and key not in ("yaw", "skin_tone")
+        ]
         found[name] = {
-            "line": {key: [round(x, 4) for x in value] for key, value in vars(summarise(read["yaw"])).items()},
+            "line": {
+                key: [round(x, 4) for x in value]
+                for key, value in vars(summarise(read["yaw"])).items()
+            },
             "yaw": [[round(x, 4) for x in mean] for mean in means],
             "flips": {key: [round(100 * x, 2) for x in flips(read, key, -1)] for key in yes_or_no},
         }
     return found
 
 
-def record_turn(study: TurnStudy, set_name: str, *, command: str, root: Path | None = None) -> Result:
+def record_turn(
+    study: TurnStudy, set_name: str, *, command: str, root: Path | None = None
+) -> Result:
     """Enter the mean R2 of a straight line into the ledger, and keep the curve beside it."""
-    line, chance, faces = summarise(study.along["yaw"]), summarise(study.by_chance["yaw"]), study.along["yaw"]
+    line, chance, faces = (
+        summarise(study.along["yaw"]),
+        summarise(study.by_chance["yaw"]),
+        study.along["yaw"],
+    )
     checks = {
-        f"the yaw rises along the axis for {LEAST_RISING:.0%} of faces": line.rising.low >= LEAST_RISING,
-        f"a straight line explains {LEAST_R2:.0%} of a face's yaw on average": line.r2.low >= LEAST_R2,
-        "the yaw moves, and along a random axis of the same length it does not": line.slope.low > chance.slope.high,
+        f"the yaw rises along the axis for {LEAST_RISING:.0%} of faces": line.rising.low
+        >= LEAST_RISING,
+        f"a straight line explains {LEAST_R2:.0%} of a face's yaw on average": line.r2.low
+        >= LEAST_R2,
+        "the yaw moves, and along a random axis of the same length it does not": line.slope.low
+        > chance.slope.high,
     }
     notes = (
         f"R2 of a straight line against the step, mean over faces; slope {line.slope.value:.2f} "
@@ -354,10 +439,19 @@ def record_turn(study: TurnStudy, set_name: str, *, command: str, root: Path | N
         f"R2 {chance.r2.value:.2f}."
     )
     row = record(
-        f"turn.linear:{set_name}", value=line.r2, unit="", n=len(faces), data=f"{set_name}, generated", checks=checks,
-        command=command, seconds=study.seconds, seed=study.settings["seed"], checkpoint=study.settings["checkpoint"],
-        notes=notes, root=root,
-    )  # fmt: skip
+        f"turn.linear:{set_name}",
+        value=line.r2,
+        unit="",
+        n=len(faces),
+        data=f"{set_name}, generated",
+        checks=checks,
+        command=command,
+        seconds=study.seconds,
+        seed=study.settings["seed"],
+        checkpoint=study.settings["checkpoint"],
+        notes=notes,
+        root=root,
+    )
     save_details(f"curves/turn.{set_name}", turn_numbers(study), root)
     return row
 
@@ -437,7 +531,9 @@ class Arithmetic:
     def _draw_own(self, own: "Exemplars") -> None:
         own.check_checkpoint(self.checkpoint)
         if not own.sums:
-            raise UserError("the file of exemplars names no sums: add a sum with its concepts A, B and C")
+            raise UserError(
+                "the file of exemplars names no sums: add a sum with its concepts A, B and C"
+            )
         self._draw({name: own.numbers(trio) for name, trio in own.sums.items()}, own.seed, own.pool)
 
     def _count(self) -> None:
@@ -467,10 +563,14 @@ class Arithmetic:
             for key in found:
                 value, low, high = study.share(name, key)
                 odd = study.share(name, key, "implausible").value
-                print(f"{name:8} {key:12} {value:5.1f} % [{low:.1f}, {high:.1f}]  implausible {odd:.1f} %")
+                print(
+                    f"{name:8} {key:12} {value:5.1f} % [{low:.1f}, {high:.1f}]  implausible {odd:.1f} %"
+                )
         if self.record:
             for row in record_study(study, self.record, command=self._command(probe, ahead)):
-                print(f"recorded {row.id}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}] {row.verdict}")
+                print(
+                    f"recorded {row.id}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}] {row.verdict}"
+                )
 
     def _draw(self, picked: dict[str, list[list[int]]], seed: int, pool: int) -> None:
         """Write one figure a sum, and which samples it was made of."""
@@ -484,8 +584,16 @@ class Arithmetic:
         generator = load_generator(self.checkpoint)
         z_nd = sample_latents(pool, generator.config, seeded(seed)).numpy()
         for name, groups in picked.items():
-            write_grid(self.out / f"{name}.png", np.concatenate(list(layout(generator, z_nd[groups]).values()), 3))
-        about = {"checkpoint": self.checkpoint, "seed": seed, "pool": pool, "picked [A, B, C]": picked}
+            write_grid(
+                self.out / f"{name}.png",
+                np.concatenate(list(layout(generator, z_nd[groups]).values()), 3),
+            )
+        about = {
+            "checkpoint": self.checkpoint,
+            "seed": seed,
+            "pool": pool,
+            "picked [A, B, C]": picked,
+        }
         atomic_write(self.out / "picks.json", json.dumps(about, indent=1) + "\n")
         print(f"figures and picks: {self.out}")
 
@@ -547,7 +655,9 @@ class Turn:
         print(f"figure and picks: {self.out}")
         if self.record:
             row = record_turn(study, self.record, command=self._command())
-            print(f"recorded {row.id}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}] {row.verdict}")
+            print(
+                f"recorded {row.id}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}] {row.verdict}"
+            )
 
     def _draw_own(self) -> None:
         """Turn the pool's first five samples along the axis that the file's exemplars give."""
@@ -556,7 +666,9 @@ class Turn:
         from dcgan_lib.training.checkpoints import load_generator
 
         if self.record:
-            raise UserError("exemplars chosen by hand are drawn, not measured: leave out --record, or --exemplars")
+            raise UserError(
+                "exemplars chosen by hand are drawn, not measured: leave out --record, or --exemplars"
+            )
         own = load_exemplars(self.exemplars)
         own.check_checkpoint(self.checkpoint)
         write_grid(self.out / "turn.png", drawn_turn(load_generator(self.checkpoint), own), 11)

@@ -83,10 +83,14 @@ FACE_SUMS = {"smile": Sum("smile", "female", True)}
 
 DESCRIBED: dict[str, Described] = {
     "portraits": Described(
-        sums=SUMS, probe="probe-portraits", carried="long_hair stands in for the paper's man and woman"
+        sums=SUMS,
+        probe="probe-portraits",
+        carried="long_hair stands in for the paper's man and woman",
     ),
     "faces64": Described(
-        sums=FACE_SUMS, probe="probe-faces+probe-smiles", carried="man and woman by the set's own sex label"
+        sums=FACE_SUMS,
+        probe="probe-faces+probe-smiles",
+        carried="man and woman by the set's own sex label",
     ),
 }
 """By the image set that a generator learnt from."""
@@ -146,14 +150,22 @@ class Exemplars:
         if not self.concepts:
             raise UserError("exemplars need at least one concept, but none came")
         for name, numbers in self.concepts.items():
-            wrong = [n for n in numbers if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < self.pool]
+            wrong = [
+                n
+                for n in numbers
+                if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < self.pool
+            ]
             if wrong:
-                raise UserError(f"{name}: the pool's samples are numbered 0 to {self.pool - 1}, but {wrong[0]!r} came")
+                raise UserError(
+                    f"{name}: the pool's samples are numbered 0 to {self.pool - 1}, but {wrong[0]!r} came"
+                )
             if len(set(numbers)) != len(numbers):
                 raise UserError(f"{name}: a sample comes twice among {list(numbers)}")
         for name, trio in self.sums.items():
             if len(trio) != 3:
-                raise UserError(f"the sum {name} needs the concepts A, B and C, but has {len(trio)}")
+                raise UserError(
+                    f"the sum {name} needs the concepts A, B and C, but has {len(trio)}"
+                )
             self.numbers(trio)
 
     def check_checkpoint(self, name: str) -> None:
@@ -165,7 +177,9 @@ class Exemplars:
             If it is another.
         """
         if Path(name).name != Path(self.checkpoint).name:
-            raise UserError(f"the exemplars are samples of {self.checkpoint}, but the checkpoint is {name}")
+            raise UserError(
+                f"the exemplars are samples of {self.checkpoint}, but the checkpoint is {name}"
+            )
 
     def numbers(self, names: Sequence[str]) -> list[list[int]]:
         """Return the samples of some concepts, of each equally many.
@@ -177,10 +191,14 @@ class Exemplars:
         """
         unknown = set(names) - set(self.concepts)
         if unknown:
-            raise UserError(f"no exemplars of {', '.join(sorted(unknown))}: there are {', '.join(self.concepts)}")
+            raise UserError(
+                f"no exemplars of {', '.join(sorted(unknown))}: there are {', '.join(self.concepts)}"
+            )
         found = [list(self.concepts[name]) for name in names]
         if len({len(numbers) for numbers in found}) != 1 or not found[0]:
-            raise UserError(f"{', '.join(names)} need equally many exemplars, but have {[len(n) for n in found]}")
+            raise UserError(
+                f"{', '.join(names)} need equally many exemplars, but have {[len(n) for n in found]}"
+            )
         return found
 
     def latents(self, names: Sequence[str], config: ModelConfig) -> np.ndarray:
@@ -195,7 +213,9 @@ class Exemplars:
         """Write them as JSON, for `load_exemplars` and ``dcgan arithmetic --exemplars``."""
         about = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool}
         about |= {"concepts": {name: list(numbers) for name, numbers in self.concepts.items()}}
-        about |= {"sums": {name: list(trio) for name, trio in self.sums.items()}} if self.sums else {}
+        about |= (
+            {"sums": {name: list(trio) for name, trio in self.sums.items()}} if self.sums else {}
+        )
         text = json.dumps(about, indent=1)
         lists = re.compile(r"\[[^\[\]{}]*\]")  # each on one line
         text = lists.sub(lambda found: json.dumps(json.loads(found[0])), text)
@@ -217,16 +237,22 @@ def load_exemplars(name_or_path: str | Path) -> Exemplars:
     """
     path = Path(name_or_path)
     if path.suffix == ".json" and not path.is_file():
-        raise UserError(f"there is no file of exemplars at {path}: pick some with dcgan_lib.widgets.picker")
+        raise UserError(
+            f"there is no file of exemplars at {path}: pick some with dcgan_lib.widgets.picker"
+        )
     path = path if path.is_file() else find_run(name_or_path) / FILE
     if not path.is_file():
-        raise UserError(f"{name_or_path} has no {FILE}: pick exemplars with dcgan_lib.widgets.picker and save them")
+        raise UserError(
+            f"{name_or_path} has no {FILE}: pick exemplars with dcgan_lib.widgets.picker and save them"
+        )
     try:
         return Exemplars(**json.loads(path.read_text(encoding="utf-8")))
     except UserError:
         raise
     except (OSError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path.name} holds no exemplars ({error}): pick and save them again") from error
+        raise UserError(
+            f"{path.name} holds no exemplars ({error}): pick and save them again"
+        ) from error
 
 
 SIGNS = (1, -1, 1)
@@ -269,7 +295,10 @@ def draw_pool(generator: AnyGenerator, probe: Probe | Panel, num: int, seed: int
         Of the latent vectors.
     """
     z_nd = sample_latents(num, generator.config, seeded(seed)).numpy()
-    parts = [probe.predict(pictures_of(generator, z_nd[i : i + _PORTION])) for i in range(0, num, _PORTION)]
+    parts = [
+        probe.predict(pictures_of(generator, z_nd[i : i + _PORTION]))
+        for i in range(0, num, _PORTION)
+    ]
     return Pool(z_nd, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
@@ -283,14 +312,24 @@ def shows(read: Mapping[str, np.ndarray], concept: Concept, confidence: float = 
     """
     unknown = set(concept) - set(read)
     if unknown:
-        raise UserError(f"the probe reads {', '.join(read)}, but no {', '.join(sorted(unknown))}: choose another probe")
-    return np.all([(read[name] if has else 1 - read[name]) > confidence for name, has in concept.items()], 0)
+        raise UserError(
+            f"the probe reads {', '.join(read)}, but no {', '.join(sorted(unknown))}: choose another probe"
+        )
+    return np.all(
+        [(read[name] if has else 1 - read[name]) > confidence for name, has in concept.items()], 0
+    )
 
 
 def pick(
-    pool: Pool, concepts: tuple[Concept, ...], num: int, trials: int, seed: int, *,
-    confidence: float = 0.9, ahead: float | None = None,
-) -> np.ndarray:  # fmt: skip
+    pool: Pool,
+    concepts: tuple[Concept, ...],
+    num: int,
+    trials: int,
+    seed: int,
+    *,
+    confidence: float = 0.9,
+    ahead: float | None = None,
+) -> np.ndarray:
     """Choose exemplars of each concept by chance, anew for each trial.
 
     Parameters
@@ -319,12 +358,19 @@ def pick(
         If fewer than ``num`` samples show a concept.
     """
     facing = np.ones(len(pool.z_nd), bool) if ahead is None else np.abs(pool.read["yaw"]) <= ahead
-    named = [", ".join(name if has else f"no {name}" for name, has in concept.items()) for concept in concepts]
+    named = [
+        ", ".join(name if has else f"no {name}" for name, has in concept.items())
+        for concept in concepts
+    ]
     fits = [shows(pool.read, concept, confidence) & facing for concept in concepts]
-    return choose([(f"show {name}", fit) for name, fit in zip(named, fits, strict=True)], num, trials, seed)
+    return choose(
+        [(f"show {name}", fit) for name, fit in zip(named, fits, strict=True)], num, trials, seed
+    )
 
 
-def choose(groups: Sequence[tuple[str, np.ndarray]], num: int, trials: int, seed: int) -> np.ndarray:
+def choose(
+    groups: Sequence[tuple[str, np.ndarray]], num: int, trials: int, seed: int
+) -> np.ndarray:
     """Choose ``num`` samples of each group by chance, anew for each trial: int64, shape (trials, groups, num).
 
     A group is what its samples do, such as "look left", and which they are: bool, shape (n,).
@@ -338,7 +384,9 @@ def choose(groups: Sequence[tuple[str, np.ndarray]], num: int, trials: int, seed
     for what, fits in groups:
         found = np.flatnonzero(fits)
         if len(found) < num:
-            raise UserError(f"{len(found)} of {len(fits)} samples {what}, but {num} are needed: draw more")
+            raise UserError(
+                f"{len(found)} of {len(fits)} samples {what}, but {num} are needed: draw more"
+            )
         chosen.append(np.stack([rng.choice(found, num, replace=False) for _ in range(trials)]))
     return np.stack(chosen, 1)
 
@@ -362,7 +410,9 @@ def add_up(z_t3kd: np.ndarray) -> np.ndarray:
         If there are not three groups.
     """
     if z_t3kd.ndim < 3 or z_t3kd.shape[-3] != len(SIGNS):
-        raise UserError(f"a sum takes three groups of exemplars, ... x 3 x k x d, but got shape {z_t3kd.shape}")
+        raise UserError(
+            f"a sum takes three groups of exemplars, ... x 3 x k x d, but got shape {z_t3kd.shape}"
+        )
     return np.einsum("g,...gkd->...d", np.array(SIGNS) / z_t3kd.shape[-2], z_t3kd)
 
 
@@ -374,7 +424,9 @@ def exemplars(
     return pool.z_nd[pick(pool, asked.concepts, num, trials, seed, ahead=ahead)]
 
 
-def succeeds(generator: AnyGenerator, probe: Probe | Panel, y_td: np.ndarray, wanted: Concept) -> np.ndarray:
+def succeeds(
+    generator: AnyGenerator, probe: Probe | Panel, y_td: np.ndarray, wanted: Concept
+) -> np.ndarray:
     """Return for each vector whether the probe sees all that is wanted in its picture; bool, shape (t,)."""
     return shows(probe.predict(pictures_of(generator, y_td)), wanted)
 
@@ -405,7 +457,9 @@ def way_of(pool: Pool, name: str, among: np.ndarray, confidence: float = 0.9) ->
     """
     with_it, without = (among & shows(pool.read, {name: has}, confidence) for has in (True, False))
     if not (with_it.any() and without.any()):
-        raise UserError(f"{with_it.sum()} samples show {name} and {without.sum()} do not, but both are needed")
+        raise UserError(
+            f"{with_it.sum()} samples show {name} and {without.sum()} do not, but both are needed"
+        )
     way = pool.z_nd[with_it].mean(0) - pool.z_nd[without].mean(0)
     return way / np.linalg.norm(way)
 
@@ -465,13 +519,18 @@ def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[st
     """
     exemplars = [pictures_of(generator, z_kd) for z_kd in z_3kd]
     means = pictures_of(generator, z_3kd.mean(1))
-    columns = {name: np.concatenate([x, m[None]]) for name, x, m in zip("ABC", exemplars, means, strict=True)}
+    columns = {
+        name: np.concatenate([x, m[None]])
+        for name, x, m in zip("ABC", exemplars, means, strict=True)
+    }
     columns["A − B + C"] = pictures_of(generator, nine(add_up(z_3kd), seed))
     columns["pixels"] = pixel_sums(np.stack(exemplars)[None])
     tiles = {name: _tile(x, 3 if len(x) == 9 and name[1:] else 1) for name, x in columns.items()}
     height = max(x.shape[1] for x in tiles.values())
-    return {name: np.pad(x, ((0, 0), (0, height - x.shape[1]), (0, 0)), constant_values=255)[None]
-            for name, x in tiles.items()}  # fmt: skip
+    return {
+        name: np.pad(x, ((0, 0), (0, height - x.shape[1]), (0, 0)), constant_values=255)[None]
+        for name, x in tiles.items()
+    }
 
 
 def _tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
@@ -483,7 +542,9 @@ STEPS = np.linspace(-1, 1, 11)
 NUM_EXEMPLARS = 4
 
 
-def pick_sides(pool: Pool, trials: int, seed: int, *, least: float = 0.6, num: int = NUM_EXEMPLARS) -> np.ndarray:
+def pick_sides(
+    pool: Pool, trials: int, seed: int, *, least: float = 0.6, num: int = NUM_EXEMPLARS
+) -> np.ndarray:
     """Choose faces that look left and faces that look right, anew for each trial.
 
     Parameters
@@ -553,12 +614,18 @@ def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> n
 
 
 def read_along(
-    generator: AnyGenerator, probe: Probe, z_nd: np.ndarray, axes_nd: np.ndarray, steps_s: np.ndarray = STEPS
+    generator: AnyGenerator,
+    probe: Probe,
+    z_nd: np.ndarray,
+    axes_nd: np.ndarray,
+    steps_s: np.ndarray = STEPS,
 ) -> dict[str, np.ndarray]:
     """Read every attribute at each step; float32 arrays of shape (n, s, ...)."""
     z_nsd = moved(z_nd, axes_nd, steps_s)
     read = probe.predict(pictures_of(generator, z_nsd.reshape(-1, z_nsd.shape[-1])))
-    return {name: values.reshape(*z_nsd.shape[:2], *values.shape[1:]) for name, values in read.items()}
+    return {
+        name: values.reshape(*z_nsd.shape[:2], *values.shape[1:]) for name, values in read.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -580,12 +647,16 @@ class Line:
     rising: Estimate
 
 
-def straight_lines(values_ns: np.ndarray, steps_s: np.ndarray = STEPS) -> tuple[np.ndarray, np.ndarray]:
+def straight_lines(
+    values_ns: np.ndarray, steps_s: np.ndarray = STEPS
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit a straight line to each row; return slopes and R2, each of shape (n,). A constant row has an R2 of 0."""
     steps = np.asarray(steps_s, np.float64) - np.mean(steps_s)
     values = values_ns - values_ns.mean(1, keepdims=True)
     slopes, total = values @ steps / (steps @ steps), (values**2).sum(1)
-    return slopes, np.divide(slopes**2 * (steps @ steps), total, out=np.zeros(len(values)), where=total > 0)
+    return slopes, np.divide(
+        slopes**2 * (steps @ steps), total, out=np.zeros(len(values)), where=total > 0
+    )
 
 
 def summarise(values_ns: np.ndarray, steps_s: np.ndarray = STEPS) -> Line:

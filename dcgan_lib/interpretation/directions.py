@@ -83,9 +83,14 @@ def fit_directions(
         If n is below 400, or the probe reads pictures of another size.
     """
     if n < 400:
-        raise UserError(f"n must be at least 400, but it is {n}: a direction has as many numbers as z")
+        raise UserError(
+            f"n must be at least 400, but it is {n}: a direction has as many numbers as z"
+        )
     generator = load_generator(checkpoint)
-    z_nd, num_classes = sample_latents(n, generator.config, seeded(seed)), generator.config.num_classes
+    z_nd, num_classes = (
+        sample_latents(n, generator.config, seeded(seed)),
+        generator.config.num_classes,
+    )
     labels_n = torch.arange(n) % num_classes if num_classes else None
     pictures = generate_u8(generator, z_nd, labels_n)
     if probe == STROKES:
@@ -94,7 +99,9 @@ def fit_directions(
         probe = probe if isinstance(probe, Probe) else load_probe(probe)
         targets = dict(_targets(probe, probe.predict(pictures)))
     if labels_n is not None:
-        targets = {name: _within_classes(values, labels_n.numpy()) for name, values in targets.items()}
+        targets = {
+            name: _within_classes(values, labels_n.numpy()) for name, values in targets.items()
+        }
     fits = [_fit(name, z_nd.numpy(), truth_n) for name, truth_n in targets.items()]
     return tuple(found for found in fits if found)
 
@@ -103,7 +110,9 @@ def _within_classes(values_n: np.ndarray, labels_n: np.ndarray) -> np.ndarray:
     """Take the mean of its class from each number; yes and no stay as they are."""
     if values_n.dtype == bool:
         return values_n
-    means = np.array([np.nanmean(values_n[labels_n == label]) for label in range(labels_n.max() + 1)])
+    means = np.array(
+        [np.nanmean(values_n[labels_n == label]) for label in range(labels_n.max() + 1)]
+    )
     return values_n - means[labels_n]
 
 
@@ -127,13 +136,20 @@ def _fit(name: str, z_nd: np.ndarray, truth_n: np.ndarray) -> Direction | None:
         cases = [min(part.sum(), (~part).sum()) for part in (truth_n[:cut], truth_n[cut:])]
         if min(cases) < MIN_CASES:
             return None
-        model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1_000).fit(z_nd[:cut], truth_n[:cut])
-        measure, score = "balanced accuracy", balanced_accuracy_score(truth_n[cut:], model.predict(z_nd[cut:]))
+        model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1_000).fit(
+            z_nd[:cut], truth_n[:cut]
+        )
+        measure, score = (
+            "balanced accuracy",
+            balanced_accuracy_score(truth_n[cut:], model.predict(z_nd[cut:])),
+        )
     else:
         model = Ridge(alpha=10.0).fit(z_nd[:cut], truth_n[:cut])
         measure, score = "R2", r2_score(truth_n[cut:], model.predict(z_nd[cut:]))
     weights = model.coef_.ravel()
-    return Direction(name, (weights / np.linalg.norm(weights)).astype(np.float32), measure, float(score))
+    return Direction(
+        name, (weights / np.linalg.norm(weights)).astype(np.float32), measure, float(score)
+    )
 
 
 def keep(directions: Sequence[Direction]) -> tuple[Direction, ...]:
@@ -141,11 +157,14 @@ def keep(directions: Sequence[Direction]) -> tuple[Direction, ...]:
     return tuple(found for found in directions if found.score >= LEAST[found.measure])
 
 
-def save_directions(folder: Path, directions: Sequence[Direction], *, probe: str, n: int, seed: int) -> None:
+def save_directions(
+    folder: Path, directions: Sequence[Direction], *, probe: str, n: int, seed: int
+) -> None:
     """Write ``directions.safetensors`` and, beside it, what was measured, left-out ones included."""
     kept = keep(directions)
     rows = [
-        {"attribute": d.name, "measure": d.measure, "score": round(d.score, 4), "kept": d in kept} for d in directions
+        {"attribute": d.name, "measure": d.measure, "score": round(d.score, 4), "kept": d in kept}
+        for d in directions
     ]
     about = {"directions": rows, "probe": probe, "n": n, "held_out": n - n * 3 // 4, "seed": seed}
     atomic_write(folder / WEIGHTS, save({found.name: found.direction_d for found in kept}))
@@ -165,20 +184,29 @@ def load_directions(name_or_path: str | Path) -> tuple[Direction, ...]:
         return ()
     try:
         vectors = load_file(folder / WEIGHTS)
-        rows = [row for row in json.loads((folder / ABOUT).read_text())["directions"] if row["kept"]]
+        rows = [
+            row for row in json.loads((folder / ABOUT).read_text())["directions"] if row["kept"]
+        ]
         return tuple(
-            Direction(row["attribute"], vectors[row["attribute"]], row["measure"], row["score"]) for row in rows
+            Direction(row["attribute"], vectors[row["attribute"]], row["measure"], row["score"])
+            for row in rows
         )
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"the directions in {folder} are damaged ({error}): fit them again") from error
+        raise UserError(
+            f"the directions in {folder} are damaged ({error}): fit them again"
+        ) from error
 
 
 @answers_mistakes("directions")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit the directions of checkpoints, store them beside the weights and print their held-out scores."""
-    parser = argparse.ArgumentParser(prog="dcgan_lib.interpretation.directions", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="dcgan_lib.interpretation.directions", description=main.__doc__
+    )
     parser.add_argument("names", nargs="+", help="checkpoints")
-    parser.add_argument("--probe", help="by default strokes for digits, else probe-NAME of the image set")
+    parser.add_argument(
+        "--probe", help="by default strokes for digits, else probe-NAME of the image set"
+    )
     parser.add_argument("--n", type=int, default=4_000, help="pictures to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -186,7 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(chosen.threads)
     for name in chosen.names:
         image_set = load_config(name)[1]["image_set"]
-        probe = chosen.probe or (STROKES if image_set == "mnist" else f"probe-{image_set.removesuffix('64')}")
+        probe = chosen.probe or (
+            STROKES if image_set == "mnist" else f"probe-{image_set.removesuffix('64')}"
+        )
         found = fit_directions(name, probe, chosen.n, chosen.seed)
         save_directions(find_run(name), found, probe=probe, n=chosen.n, seed=chosen.seed)
         for row in found:
@@ -224,18 +254,29 @@ def stroke_style(images_u8: np.ndarray) -> dict[str, np.ndarray]:
     From the moments of the ink, as in the classical deskewing of MNIST (LeCun et al., 1998).
     """
     if images_u8.ndim != 4 or images_u8.shape[1] != 1:
-        raise UserError(f"strokes are read off grey images, n x 1 x h x w, but got shape {images_u8.shape}")
+        raise UserError(
+            f"strokes are read off grey images, n x 1 x h x w, but got shape {images_u8.shape}"
+        )
     ink = images_u8[:, 0].astype(np.float64) / 255
     with np.errstate(invalid="ignore", divide="ignore"):
         share = ink / ink.sum((1, 2), keepdims=True)
         up, right = -np.arange(ink.shape[1])[:, None], np.arange(ink.shape[2])
         centre = [(share * axis).sum((1, 2)) for axis in (up, right)]
-        off_up, off_right = (axis - middle[:, None, None] for axis, middle in zip((up, right), centre, strict=True))
-        var_up, var_right, both = (
-            (share * a * b).sum((1, 2)) for a, b in ((off_up, off_up), (off_right, off_right), (off_up, off_right))
+        off_up, off_right = (
+            axis - middle[:, None, None] for axis, middle in zip((up, right), centre, strict=True)
         )
-        style = {"slant": both / var_up, "weight": ink.mean((1, 2)), "width": np.sqrt(var_right / var_up)}
+        var_up, var_right, both = (
+            (share * a * b).sum((1, 2))
+            for a, b in ((off_up, off_up), (off_right, off_right), (off_up, off_right))
+        )
+        style = {
+            "slant": both / var_up,
+            "weight": ink.mean((1, 2)),
+            "width": np.sqrt(var_right / var_up),
+        }
     return {
-        name: np.where(np.isfinite(values) & (ink.sum((1, 2)) > 0), values, np.nan).astype(np.float32)
+        name: np.where(np.isfinite(values) & (ink.sum((1, 2)) > 0), values, np.nan).astype(
+            np.float32
+        )
         for name, values in style.items()
     }

@@ -47,9 +47,13 @@ def check_layer(generator: nn.Module, layer: int) -> int:
     """
     convs = getattr(generator, "convs", None)
     if convs is None:
-        raise UserError("only a DCGAN's generator has maps to switch off: choose another checkpoint")
+        raise UserError(
+            "only a DCGAN's generator has maps to switch off: choose another checkpoint"
+        )
     if not 0 <= layer < len(convs):
-        raise UserError(f"the generator's layers are 0 to {len(convs) - 1}, but layer {layer} was asked for")
+        raise UserError(
+            f"the generator's layers are 0 to {len(convs) - 1}, but layer {layer} was asked for"
+        )
     return convs[layer].in_channels - generator.config.num_classes
 
 
@@ -78,7 +82,9 @@ def silenced(generator: Generator, maps: Iterable[int], layer: int) -> Iterator[
     """
     num, off = check_layer(generator, layer), sorted({int(i) for i in maps})
     if off and not 0 <= off[0] <= off[-1] < num:
-        raise UserError(f"layer {layer} has maps 0 to {num - 1}, but {off[0]} to {off[-1]} were to be switched off")
+        raise UserError(
+            f"layer {layer} has maps 0 to {num - 1}, but {off[0]} to {off[-1]} were to be switched off"
+        )
     off_k = torch.tensor(off, dtype=torch.long)
     handle = generator.convs[layer].register_forward_pre_hook(
         lambda _, given: (given[0].index_fill(1, off_k.to(given[0].device), 0), *given[1:])
@@ -103,7 +109,9 @@ def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
     """
     check_layer(generator, layer)
     seen: list[Tensor] = []
-    handle = generator.convs[layer].register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
+    handle = generator.convs[layer].register_forward_pre_hook(
+        lambda _, given: seen.append(given[0].detach().clone())
+    )
     try:
         generate_u8(generator, z_nd)
     finally:
@@ -111,7 +119,9 @@ def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
     return torch.cat(seen).float().cpu().numpy()
 
 
-def positions_inside(boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+def positions_inside(
+    boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]
+) -> np.ndarray:
     """Return which positions of a grid have their centre in a box of each picture.
 
     Parameters
@@ -126,7 +136,10 @@ def positions_inside(boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tu
     ndarray
         bool, n x h x w.
     """
-    y_h, x_w = ((np.arange(count) + 0.5) * side / count for side, count in zip(image_size, grid, strict=True))
+    y_h, x_w = (
+        (np.arange(count) + 0.5) * side / count
+        for side, count in zip(image_size, grid, strict=True)
+    )
     boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
     left, top, right, bottom = (boxes_nk4[..., i, None] for i in range(4))
     rows, columns = (y_h >= top) & (y_h < bottom), (x_w >= left) & (x_w < right)
@@ -159,7 +172,12 @@ class Fit:
 
 
 def fit_maps(
-    maps_nchw: np.ndarray, boxes_n4: np.ndarray, image_size: tuple[int, int], *, c: float = 1.0, seed: int = 0
+    maps_nchw: np.ndarray,
+    boxes_n4: np.ndarray,
+    image_size: tuple[int, int],
+    *,
+    c: float = 1.0,
+    seed: int = 0,
 ) -> Fit:
     """Find out which maps tell the inside of boxes from the outside.
 
@@ -188,7 +206,9 @@ def fit_maps(
     """
     parts = labelled_positions(maps_nchw, boxes_n4, image_size, seed)
     if len(parts) < 5:
-        raise UserError(f"only {len(parts)} pictures have a box with a position inside: use more samples")
+        raise UserError(
+            f"only {len(parts)} pictures have a box with a position inside: use more samples"
+        )
     fold = max(1, len(parts) // 5)
     trial, whole = regress(parts[fold:], c), regress(parts, c)
     kept_out = [np.concatenate(column) for column in zip(*parts[:fold], strict=True)]
@@ -207,7 +227,9 @@ def labelled_positions(
     inside_nhw = positions_inside(boxes_n4, image_size, maps_nchw.shape[2:])
     rng, parts = np.random.default_rng(seed), []
     for i in np.flatnonzero(inside_nhw.any((1, 2)) & ~inside_nhw.all((1, 2))):
-        there, elsewhere = (np.flatnonzero(part) for part in (inside_nhw[i].ravel(), ~inside_nhw[i].ravel()))
+        there, elsewhere = (
+            np.flatnonzero(part) for part in (inside_nhw[i].ravel(), ~inside_nhw[i].ravel())
+        )
         others = rng.choice(elsewhere, min(len(there), len(elsewhere)), replace=False)
         vectors = maps_nchw[i].reshape(len(maps_nchw[i]), -1).T[np.concatenate([there, others])]
         parts.append((vectors, np.arange(len(vectors)) < len(there)))
@@ -220,7 +242,9 @@ def regress(parts: list[tuple[np.ndarray, np.ndarray]], c: float) -> LogisticReg
     return LogisticRegression(C=c, max_iter=5_000).fit(vectors.astype(np.float64), is_there)
 
 
-def measure_effects(generator: Generator, probe: Probe, z_nd: Tensor, layer: int, name: str) -> np.ndarray:
+def measure_effects(
+    generator: Generator, probe: Probe, z_nd: Tensor, layer: int, name: str
+) -> np.ndarray:
     """Return how much each map, switched off alone, changes the log-odds that a probe gives an object.
 
     Parameters
@@ -269,7 +293,9 @@ def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).choice(num_maps, num_off, replace=False)
 
 
-def matched_maps(energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000) -> np.ndarray:
+def matched_maps(
+    energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000
+) -> np.ndarray:
     """Choose as many other maps by chance that together are about as active: the closest of many draws.
 
     Parameters
@@ -284,7 +310,9 @@ def matched_maps(energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int =
         How many draws.
     """
     rng = np.random.default_rng(seed)
-    draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[:, : len(maps)]
+    draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[
+        :, : len(maps)
+    ]
     return draws[np.abs(energy_c[draws].sum(1) - energy_c[maps].sum()).argmin()]
 
 
@@ -387,7 +415,9 @@ class Bench:
     def __post_init__(self) -> None:
         """Check that all fit together."""
         if self.generator.config.num_classes:
-            raise UserError("forgetting needs a generator without classes: choose another checkpoint")
+            raise UserError(
+                "forgetting needs a generator without classes: choose another checkpoint"
+            )
         check_layer(self.generator, 0)
         missing = sorted({self.name, self.other} - set(self.objects))
         if missing:
@@ -395,7 +425,9 @@ class Bench:
                 f"the judge reads {', '.join(self.objects)}, but no {', '.join(missing)}: choose from those"
             )
         if self.name == self.other:
-            raise UserError(f"the object to forget and the one that has to stay are both {self.name!r}")
+            raise UserError(
+                f"the object to forget and the one that has to stay are both {self.name!r}"
+            )
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -440,7 +472,9 @@ class Bench:
         return Outcome(
             maps=[int(i) for i in maps],
             layer=layer,
-            changes={name: compare(originals.read[name] > 0.5, read[name] > 0.5) for name in self.objects},
+            changes={
+                name: compare(originals.read[name] > 0.5, read[name] > 0.5) for name in self.objects
+            },
             scene=compare_scenes(originals, pictures, read, self.features(pictures)),
         )
 
@@ -488,12 +522,17 @@ def compare(had: np.ndarray, has: np.ndarray) -> Change:
         after=wilson_interval(int(has.sum()), len(has)),
         fall=bootstrap_interval(fall, had, has),
         kept=wilson_interval(int((had & has).sum()), int(had.sum())),
-        new=wilson_interval(int((~had & has).sum()), num_others) if num_others else Estimate(0.0, 0.0, 1.0),
+        new=wilson_interval(int((~had & has).sum()), num_others)
+        if num_others
+        else Estimate(0.0, 0.0, 1.0),
     )
 
 
 def compare_scenes(
-    originals: Originals, pictures_u8: np.ndarray, read: Mapping[str, np.ndarray], features_nf: np.ndarray
+    originals: Originals,
+    pictures_u8: np.ndarray,
+    read: Mapping[str, np.ndarray],
+    features_nf: np.ndarray,
 ) -> dict[str, Estimate]:
     """Return how far pictures moved, in units of how far unrelated pictures lie apart; see `Outcome`."""
     size = pictures_u8.shape[2:]
@@ -501,14 +540,21 @@ def compare_scenes(
     before, boxed = originals.pictures_u8.astype(np.float32), inside_nhw.any((1, 2))
     found = {}
     for place, mask in (("inside", inside_nhw), ("outside", ~inside_nhw)):
-        apart = [_rms(np.roll(before, 1, 0) - before, mask)[boxed], _rms(pictures_u8 - before, mask)[boxed]]
+        apart = [
+            _rms(np.roll(before, 1, 0) - before, mask)[boxed],
+            _rms(pictures_u8 - before, mask)[boxed],
+        ]
         found[f"pixels {place}"] = _ratio(*apart)
     vectors = {"features": (originals.features_nf, features_nf)}
     vectors |= {
-        key: (originals.read[key][:, None], read[key][:, None]) for key in ("wall_hue", "camera_yaw") if key in read
+        key: (originals.read[key][:, None], read[key][:, None])
+        for key in ("wall_hue", "camera_yaw")
+        if key in read
     }
     for key, (old, new) in vectors.items():
-        found[key] = _ratio(*(np.linalg.norm(other - old, axis=1) for other in (np.roll(old, 1, 0), new)))
+        found[key] = _ratio(
+            *(np.linalg.norm(other - old, axis=1) for other in (np.roll(old, 1, 0), new))
+        )
     return found
 
 
@@ -520,4 +566,6 @@ def _rms(difference_nchw: np.ndarray, mask_nhw: np.ndarray) -> np.ndarray:
 def _ratio(unrelated_n: np.ndarray, moved_n: np.ndarray) -> Estimate:
     if len(moved_n) < 2:
         raise UserError("fewer than 2 pictures have a box: draw more")
-    return bootstrap_interval(lambda far, near: near.mean() / max(far.mean(), 1e-9), unrelated_n, moved_n)
+    return bootstrap_interval(
+        lambda far, near: near.mean() / max(far.mean(), 1e-9), unrelated_n, moved_n
+    )

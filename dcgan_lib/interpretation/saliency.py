@@ -72,7 +72,9 @@ def layer_index(layer: int, num_layers: int) -> int:
         If there is no such layer.
     """
     if not -num_layers <= layer < num_layers:
-        raise UserError(f"the discriminator has the convolutional layers 0 to {num_layers - 1}, but layer is {layer}")
+        raise UserError(
+            f"the discriminator has the convolutional layers 0 to {num_layers - 1}, but layer is {layer}"
+        )
     return layer % num_layers
 
 
@@ -130,7 +132,11 @@ class BackwardRule(TorchFunctionMode):
         self.method = method
 
     def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Replace the rectifiers' backward pass; leave every other function as it is."""
         kwargs = kwargs or {}
@@ -174,9 +180,13 @@ def check_network(network: AnyDiscriminator) -> Discriminator:
         See above.
     """
     if not isinstance(network, Discriminator):
-        raise UserError("a unit's position needs convolutions, but this discriminator is dense: choose another")
+        raise UserError(
+            "a unit's position needs convolutions, but this discriminator is dense: choose another"
+        )
     if network.config.num_classes:
-        raise UserError("this discriminator is told the class of an image: choose one without classes")
+        raise UserError(
+            "this discriminator is told the class of an image: choose one without classes"
+        )
     return network
 
 
@@ -207,7 +217,9 @@ def responses(
     network.eval()
     try:
         parts = [
-            network.features(_scaled(images_u8[start : start + batch_size], network))[index].cpu().numpy()
+            network.features(_scaled(images_u8[start : start + batch_size], network))[index]
+            .cpu()
+            .numpy()
             for start in range(0, len(images_u8), batch_size)
         ]
     finally:
@@ -216,7 +228,9 @@ def responses(
 
 
 def _scaled(images_u8: np.ndarray, network: Discriminator) -> Tensor:
-    return from_u8(torch.from_numpy(np.array(images_u8)), network.config).to(network.head.weight.device)
+    return from_u8(torch.from_numpy(np.array(images_u8)), network.config).to(
+        network.head.weight.device
+    )
 
 
 def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
@@ -243,7 +257,9 @@ def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> 
     """
     n, num_features, _, width = responses_nfij.shape
     if not 1 <= num <= n:
-        raise UserError(f"{num} images a feature were asked for, but there are {n}: ask for 1 to {n}")
+        raise UserError(
+            f"{num} images a feature were asked for, but there are {n}: ask for 1 to {n}"
+        )
     if wrong := [feature for feature in features if not 0 <= feature < num_features]:
         raise UserError(f"the layer has the features 0 to {num_features - 1}, but got {wrong[0]}")
     peaks = []
@@ -252,14 +268,19 @@ def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> 
         places = flat.argmax(1)
         for image in np.argsort(-flat.max(1), kind="stable")[:num]:
             row, column = divmod(int(places[image]), width)
-            peaks.append(Peak(int(feature), int(image), row, column, float(flat[image, places[image]])))
+            peaks.append(
+                Peak(int(feature), int(image), row, column, float(flat[image, places[image]]))
+            )
     return peaks
 
 
 def input_gradients(
-    network: Discriminator, x_pchw: Tensor, units: Sequence[tuple[int, int, int]], method: Method = "guided",
+    network: Discriminator,
+    x_pchw: Tensor,
+    units: Sequence[tuple[int, int, int]],
+    method: Method = "guided",
     layer: int = -1,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Return the gradient of one unit an image with respect to its pixels, p x c x h x w.
 
     Parameters
@@ -281,23 +302,34 @@ def input_gradients(
         If the network is in training mode, or there is not one unit an image.
     """
     if network.training:
-        raise UserError("in training mode an image's maps depend on its batch: call eval() on the discriminator first")
+        raise UserError(
+            "in training mode an image's maps depend on its batch: call eval() on the discriminator first"
+        )
     if len(units) != len(x_pchw):
-        raise UserError(f"each image needs one unit, but there are {len(x_pchw)} images and {len(units)} units")
+        raise UserError(
+            f"each image needs one unit, but there are {len(x_pchw)} images and {len(units)} units"
+        )
     x_pchw = x_pchw.detach().requires_grad_()
     index = layer_index(layer, len(network.convs))
     with torch.enable_grad(), BackwardRule(method):
         maps_pfij = network.features(x_pchw)[index]
         feature, row, column = torch.tensor(list(units), device=x_pchw.device).T
-        answers = maps_pfij[torch.arange(len(x_pchw), device=x_pchw.device), feature, row, column].sum()
+        answers = maps_pfij[
+            torch.arange(len(x_pchw), device=x_pchw.device), feature, row, column
+        ].sum()
         # The seed passes the unit's own rectifier too: a unit that is not active has an empty guided map.
         return torch.autograd.grad(answers, x_pchw)[0]
 
 
 def saliency_maps(
-    network: AnyDiscriminator, images_u8: np.ndarray, peaks: Sequence[Peak], method: Method = "guided",
-    layer: int = -1, *, batch_size: int = 128,
-) -> Maps:  # fmt: skip
+    network: AnyDiscriminator,
+    images_u8: np.ndarray,
+    peaks: Sequence[Peak],
+    method: Method = "guided",
+    layer: int = -1,
+    *,
+    batch_size: int = 128,
+) -> Maps:
     """Return the gradient of each peak's response with respect to the pixels of its image.
 
     Parameters
@@ -350,7 +382,9 @@ def fresh_network(config: ModelConfig, images_u8: np.ndarray, seed: int) -> Disc
     return measure_batch_norm(network, images_u8, range(len(network.convs)))
 
 
-def randomised(network: AnyDiscriminator, num_layers: int, images_u8: np.ndarray, seed: int) -> Discriminator:
+def randomised(
+    network: AnyDiscriminator, num_layers: int, images_u8: np.ndarray, seed: int
+) -> Discriminator:
     """Return a copy whose last convolutional layers have fresh weights; the first ones stay.
 
     Parameters
@@ -455,7 +489,9 @@ def boxes_in(image_set: ImageSet, objects: Sequence[str]) -> dict[str, np.ndarra
     """
     known = [name.removesuffix("_box") for name in image_set.attributes if name.endswith("_box")]
     if wrong := [name for name in objects if name not in known] if known else []:
-        raise UserError(f"{image_set.name} has boxes of {', '.join(known)}, but not of {', '.join(wrong)}")
+        raise UserError(
+            f"{image_set.name} has boxes of {', '.join(known)}, but not of {', '.join(wrong)}"
+        )
     return {name: image_set.attributes[f"{name}_box"] for name in objects} if known else {}
 
 
@@ -489,14 +525,22 @@ class Shares:
 
     def by_image(self, name: str, num_images: int) -> np.ndarray:
         """Return inside and area added up per image, shape (n, 2), for a bootstrap over images."""
-        sums = [np.bincount(self.image.ravel(), x[name].ravel(), num_images) for x in (self.inside, self.area)]
+        sums = [
+            np.bincount(self.image.ravel(), x[name].ravel(), num_images)
+            for x in (self.inside, self.area)
+        ]
         return np.stack(sums, 1)
 
 
 def measure_shares(
-    network: Discriminator, images_u8: np.ndarray, boxes: Mapping[str, np.ndarray], peaks: Sequence[Peak],
-    num_features: int, method: Method = "guided", layer: int = -1,
-) -> Shares:  # fmt: skip
+    network: Discriminator,
+    images_u8: np.ndarray,
+    boxes: Mapping[str, np.ndarray],
+    peaks: Sequence[Peak],
+    num_features: int,
+    method: Method = "guided",
+    layer: int = -1,
+) -> Shares:
     """Measure how much of each peak's saliency lies inside the boxes.
 
     Parameters
@@ -513,7 +557,9 @@ def measure_shares(
     area: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
     for start in range(0, len(peaks), _AT_A_TIME):
         some = peaks[start : start + _AT_A_TIME]
-        strength = saliency_maps(network, images_u8, some, method, layer).strength.astype(np.float64)
+        strength = saliency_maps(network, images_u8, some, method, layer).strength.astype(
+            np.float64
+        )
         total = strength.sum((1, 2))
         seen = cover(np.array([field.window(peak.row, peak.column) for peak in some]), size)
         for name, boxes_n4 in boxes.items():
@@ -563,14 +609,20 @@ def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray
     """
     num, missing = int(is_there_n.sum()), int((~is_there_n).sum())
     if not num or not missing:
-        raise UserError("an object's presence can be told only if some images have it and some have not")
+        raise UserError(
+            "an object's presence can be told only if some images have it and some have not"
+        )
     ranks = rankdata(responses_nf, axis=0)
     return (ranks[is_there_n].sum(0) - num * (num + 1) / 2) / (num * missing)
 
 
 def auc_of_one(responses_n: np.ndarray, is_there_n: np.ndarray) -> float:
     """Return `presence_auc` of one feature; 0.5 where nothing can be told, as in a rare resample of a small set."""
-    return 0.5 if is_there_n.all() or not is_there_n.any() else float(presence_auc(responses_n[:, None], is_there_n)[0])
+    return (
+        0.5
+        if is_there_n.all() or not is_there_n.any()
+        else float(presence_auc(responses_n[:, None], is_there_n)[0])
+    )
 
 
 GREY = 128
@@ -587,7 +639,9 @@ def shown(values_pchw: np.ndarray) -> np.ndarray:
     return (GREY + 127 * scaled.clip(-1, 1)).round().astype(np.uint8)
 
 
-def crop(picture_chw: np.ndarray, window: tuple[int, int, int, int], fill: int = GREY) -> np.ndarray:
+def crop(
+    picture_chw: np.ndarray, window: tuple[int, int, int, int], fill: int = GREY
+) -> np.ndarray:
     """Cut a window out of a picture; where the window reaches outside, ``fill`` is put.
 
     Raises
@@ -597,8 +651,12 @@ def crop(picture_chw: np.ndarray, window: tuple[int, int, int, int], fill: int =
     """
     left, top, right, bottom = window
     height, width = picture_chw.shape[1:]
-    if not (left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0):
-        raise UserError(f"the window {window} shows nothing of a picture of {width} x {height} pixels")
+    if not (
+        left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0
+    ):
+        raise UserError(
+            f"the window {window} shows nothing of a picture of {width} x {height} pixels"
+        )
     cut = np.full((len(picture_chw), bottom - top, right - left), fill, picture_chw.dtype)
     rows, columns = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
     inside = picture_chw[:, rows, columns]
@@ -610,12 +668,19 @@ def crop(picture_chw: np.ndarray, window: tuple[int, int, int, int], fill: int =
 def map_tiles(maps: Maps, field: Field) -> np.ndarray:
     """Return each map cut to its peak's receptive field: uint8, p x c x size x size."""
     pictures = shown(maps.values)
-    return np.stack([crop(pictures[i], field.window(peak.row, peak.column)) for i, peak in enumerate(maps.peaks)])
+    return np.stack(
+        [
+            crop(pictures[i], field.window(peak.row, peak.column))
+            for i, peak in enumerate(maps.peaks)
+        ]
+    )
 
 
 def image_tiles(images_u8: np.ndarray, peaks: Sequence[Peak], field: Field) -> np.ndarray:
     """Return the part of its image that each peak sees: uint8, p x c x size x size."""
-    return np.stack([crop(images_u8[peak.image], field.window(peak.row, peak.column)) for peak in peaks])
+    return np.stack(
+        [crop(images_u8[peak.image], field.window(peak.row, peak.column)) for peak in peaks]
+    )
 
 
 def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -641,8 +706,12 @@ def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     pixels_hwc, step = np.asarray(Image.open(path).convert("RGB"))[GAP:, GAP:], size + GAP
     (rows, over), (columns, aside) = (divmod(side, step) for side in pixels_hwc.shape[:2])
     if over or aside or columns % 2 or not rows:
-        raise UserError(f"{Path(path).name} has no two halves of tiles of {size} pixels: it is no sheet of such maps")
-    tiles = pixels_hwc.reshape(rows, step, columns, step, 3)[:, :size, :, :size].transpose(0, 2, 4, 1, 3)
+        raise UserError(
+            f"{Path(path).name} has no two halves of tiles of {size} pixels: it is no sheet of such maps"
+        )
+    tiles = pixels_hwc.reshape(rows, step, columns, step, 3)[:, :size, :, :size].transpose(
+        0, 2, 4, 1, 3
+    )
     halves = np.split(tiles, 2, axis=1)
     return halves[0].reshape(-1, 3, size, size), halves[1].reshape(-1, 3, size, size)
 

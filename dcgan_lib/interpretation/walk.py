@@ -17,7 +17,12 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probes import Probe
-from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval, wilson_interval
+from dcgan_lib.evaluation.statistics import (
+    Estimate,
+    bootstrap_interval,
+    mean_interval,
+    wilson_interval,
+)
 from dcgan_lib.models.baselines import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 
@@ -55,7 +60,9 @@ def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -
     """
     if len(anchors_kd) < 2 or num_frames < 2 or curve not in ("linear", "spherical"):
         came = f"{len(anchors_kd)} anchors, {num_frames} frames, curve {curve!r}"
-        raise UserError(f"a walk needs at least 2 anchors and 2 frames, on a linear or spherical curve, but got {came}")
+        raise UserError(
+            f"a walk needs at least 2 anchors and 2 frames, on a linear or spherical curve, but got {came}"
+        )
     place_n = torch.linspace(0, len(anchors_kd) - 1, num_frames, dtype=torch.float64)
     first_n = place_n.long().clamp(max=len(anchors_kd) - 2)
     a_nd, b_nd = anchors_kd.double()[first_n], anchors_kd.double()[first_n + 1]
@@ -64,15 +71,24 @@ def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -
     if curve == "linear":
         return straight_nd.float()
     lengths_n1 = [vectors.norm(dim=1, keepdim=True) for vectors in (a_nd, b_nd)]
-    cosine_n1 = (a_nd * b_nd).sum(1, keepdim=True) / (lengths_n1[0] * lengths_n1[1]).clamp(min=1e-12)
+    cosine_n1 = (a_nd * b_nd).sum(1, keepdim=True) / (lengths_n1[0] * lengths_n1[1]).clamp(
+        min=1e-12
+    )
     angle_n1 = cosine_n1.clamp(-1, 1).arccos()
     sine_n1 = angle_n1.sin()
-    arc_nd = (((1 - t_n1) * angle_n1).sin() * a_nd + (t_n1 * angle_n1).sin() * b_nd) / sine_n1.clamp(min=1e-12)
+    arc_nd = (
+        ((1 - t_n1) * angle_n1).sin() * a_nd + (t_n1 * angle_n1).sin() * b_nd
+    ) / sine_n1.clamp(min=1e-12)
     return torch.where(sine_n1 > 1e-6, arc_nd, straight_nd).float()
 
 
 def draw_paths(
-    generator: AnyGenerator, num_segments: int, steps: int = 12, *, curve: Curve = "linear", seed: int = 0
+    generator: AnyGenerator,
+    num_segments: int,
+    steps: int = 12,
+    *,
+    curve: Curve = "linear",
+    seed: int = 0,
 ) -> np.ndarray:
     """Draw segments of walks, each between two latent vectors of its own.
 
@@ -93,8 +109,12 @@ def draw_paths(
         uint8, s x (steps + 1) x c x h x w.
     """
     if num_segments < 2 or steps < 2:
-        raise UserError(f"paths need at least 2 segments of 2 steps, but got {num_segments} of {steps}")
-    ends_skd = sample_latents(2 * num_segments, generator.config, seeded(seed)).unflatten(0, (num_segments, 2))
+        raise UserError(
+            f"paths need at least 2 segments of 2 steps, but got {num_segments} of {steps}"
+        )
+    ends_skd = sample_latents(2 * num_segments, generator.config, seeded(seed)).unflatten(
+        0, (num_segments, 2)
+    )
     z_nd = torch.cat([walk_latents(ends_kd, steps + 1, curve) for ends_kd in ends_skd])
     pictures = generate_u8(generator, z_nd)
     return pictures.reshape(num_segments, steps + 1, *pictures.shape[1:])
@@ -148,13 +168,17 @@ def measure_steps(paths_u8: np.ndarray, features: FeatureExtractor | None = None
     points_std = _points(paths_u8, features)
     steps_st = np.linalg.norm(np.diff(points_std, axis=1), axis=2)
     # The start of one segment and the end of another share no latent vector.
-    unrelated = float(np.median(np.linalg.norm(points_std[:, 0] - np.roll(points_std[:, -1], 1, 0), axis=1)))
+    unrelated = float(
+        np.median(np.linalg.norm(points_std[:, 0] - np.roll(points_std[:, -1], 1, 0), axis=1))
+    )
     if unrelated == 0:
         raise UserError("all pictures are the same, so no step can be compared with their distance")
     largest_s = steps_st.max(1) / unrelated
     return Steps(
         largest=bootstrap_interval(np.median, largest_s),
-        unevenness=bootstrap_interval(np.median, steps_st.max(1) / np.maximum(np.median(steps_st, 1), 1e-9)),
+        unevenness=bootstrap_interval(
+            np.median, steps_st.max(1) / np.maximum(np.median(steps_st, 1), 1e-9)
+        ),
         length=bootstrap_interval(np.median, steps_st.sum(1) / unrelated),
         largest_s=largest_s,
         n=len(paths_u8),
@@ -168,7 +192,9 @@ def refinement(coarse: Steps, fine: Steps) -> Estimate:
     With r times as many steps it is r for a smooth path; a jump keeps its size, and the factor is 1.
     """
     if coarse.n != fine.n or coarse.space != fine.space:
-        raise UserError("refinement compares the same segments in the same features: measure both alike")
+        raise UserError(
+            "refinement compares the same segments in the same features: measure both alike"
+        )
     return bootstrap_interval(np.median, coarse.largest_s / np.maximum(fine.largest_s, 1e-9))
 
 
@@ -196,11 +222,15 @@ def far_from_real(
     """
     _check_paths(paths_u8)
     if paths_u8.shape[1] % 2 == 0:
-        raise UserError(f"a middle needs an odd number of pictures, but a segment has {paths_u8.shape[1]}")
+        raise UserError(
+            f"a middle needs an odd number of pictures, but a segment has {paths_u8.shape[1]}"
+        )
     chosen = paths_u8[:, [0, paths_u8.shape[1] // 2, -1]].reshape(-1, *paths_u8.shape[2:])
     embed: Callable[[np.ndarray], np.ndarray] = features.extract if features else np.asarray
     nearest_st = nearest(embed(chosen), embed(real_u8))[0].reshape(-1, 3)
-    ratio = bootstrap_interval(lambda d_st: d_st[:, 1].mean() / max(d_st[:, [0, 2]].mean(), 1e-9), nearest_st)
+    ratio = bootstrap_interval(
+        lambda d_st: d_st[:, 1].mean() / max(d_st[:, [0, 2]].mean(), 1e-9), nearest_st
+    )
     return ratio, nearest_st
 
 
@@ -248,7 +278,9 @@ def count_changes(paths_u8: np.ndarray, probe: Probe) -> Changes:
     names, chance_sto = object_chances(probe, paths_u8)
     later = [[phases[1:] for phases in segment] for segment in all_phases(chance_sto)]
     up_so, down_so = (
-        np.array([[sum(p.present == way for p in phases) for phases in segment] for segment in later])
+        np.array(
+            [[sum(p.present == way for p in phases) for phases in segment] for segment in later]
+        )
         for way in (True, False)
     )
     sure_sto = (chance_sto > SURE) | (chance_sto < 1 - SURE)
@@ -274,9 +306,16 @@ def _points(paths_u8: np.ndarray, features: FeatureExtractor | None) -> np.ndarr
 
 
 def _check_paths(paths_u8: np.ndarray) -> None:
-    if paths_u8.ndim != 5 or paths_u8.dtype != np.uint8 or len(paths_u8) < 2 or paths_u8.shape[1] < 3:
+    if (
+        paths_u8.ndim != 5
+        or paths_u8.dtype != np.uint8
+        or len(paths_u8) < 2
+        or paths_u8.shape[1] < 3
+    ):
         came = f"{paths_u8.dtype} of shape {paths_u8.shape}"
-        raise UserError(f"paths are uint8, s x t x c x h x w, with 2 segments of 3 pictures or more, but got {came}")
+        raise UserError(
+            f"paths are uint8, s x t x c x h x w, with 2 segments of 3 pictures or more, but got {came}"
+        )
 
 
 SURE = 0.9
@@ -307,7 +346,9 @@ def object_chances(probe: Probe, paths_u8: np.ndarray) -> tuple[list[str], np.nd
     """
     names = [head.name for head in probe.config.heads if head.kind == "boolean"]
     if not names:
-        raise UserError("the probe has no yes-or-no head, so nothing can appear or disappear for it")
+        raise UserError(
+            "the probe has no yes-or-no head, so nothing can appear or disappear for it"
+        )
     answers = probe.predict(paths_u8.reshape(-1, *paths_u8.shape[2:]))
     return names, np.stack([answers[name] for name in names], -1).reshape(*paths_u8.shape[:2], -1)
 
@@ -329,7 +370,9 @@ def find_phases(chance_t: np.ndarray, sure: float = SURE) -> list[Phase]:
             found.append(Phase(present, t, t, t, chance))
         else:
             surer = abs(chance - 0.5) > abs(found[-1].chance - 0.5)
-            found[-1] = found[-1]._replace(last=t, **({"surest": t, "chance": chance} if surer else {}))
+            found[-1] = found[-1]._replace(
+                last=t, **({"surest": t, "chance": chance} if surer else {})
+            )
     return found
 
 

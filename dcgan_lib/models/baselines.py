@@ -36,10 +36,12 @@ class DenseGenerator(nn.Module):
         self.config = config
         widths = [config.z_dim, *[config.hidden_units] * config.num_stages]
         self.hidden = nn.ModuleList(
-            nn.Linear(inputs + config.num_classes, outputs, bias=False) for inputs, outputs in pairwise(widths)
+            nn.Linear(inputs + config.num_classes, outputs, bias=False)
+            for inputs, outputs in pairwise(widths)
         )
         self.norms = nn.ModuleList(
-            nn.BatchNorm1d(width, eps=config.bn_eps, affine=config.bn_affine) for width in widths[1:]
+            nn.BatchNorm1d(width, eps=config.bn_eps, affine=config.bn_affine)
+            for width in widths[1:]
         )
         num_values = config.num_channels * math.prod(config.image_size)
         self.head = nn.Linear(widths[-1] + config.num_classes, num_values, bias=False)
@@ -52,7 +54,9 @@ class DenseGenerator(nn.Module):
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             h = F.relu(norm(layer(with_labels(h, y_bk))))
         x_bchw = (
-            self.head(with_labels(h, y_bk)).float().unflatten(1, (self.config.num_channels, *self.config.image_size))
+            self.head(with_labels(h, y_bk))
+            .float()
+            .unflatten(1, (self.config.num_channels, *self.config.image_size))
         )
         return x_bchw.tanh() if self.config.output == "tanh" else x_bchw.sigmoid()
 
@@ -72,10 +76,16 @@ class DenseDiscriminator(nn.Module):
         num_values = config.num_channels * math.prod(config.image_size)
         widths = [num_values, *[config.hidden_units] * config.num_stages]
         self.hidden = nn.ModuleList(
-            nn.Linear(inputs + config.num_classes, outputs, bias=False) for inputs, outputs in pairwise(widths)
+            nn.Linear(inputs + config.num_classes, outputs, bias=False)
+            for inputs, outputs in pairwise(widths)
         )
-        norms = (nn.BatchNorm1d(width, eps=config.bn_eps, affine=config.bn_affine) for width in widths[2:])
-        self.norms = nn.ModuleList([nn.Identity(), *norms])  # none on the layer that sees the image, as in the DCGAN
+        norms = (
+            nn.BatchNorm1d(width, eps=config.bn_eps, affine=config.bn_affine)
+            for width in widths[2:]
+        )
+        self.norms = nn.ModuleList(
+            [nn.Identity(), *norms]
+        )  # none on the layer that sees the image, as in the DCGAN
         self.head = nn.Linear(widths[-1] + config.num_classes, 1, bias=False)
         self.apply(initialise)
 
@@ -115,10 +125,14 @@ class SupervisedCnn(Discriminator):
     def __init__(self, config: ModelConfig, num_classes: int, dropout: float = 0.0) -> None:
         if config.architecture != "convolutional" or config.num_classes:
             given = f"architecture {config.architecture!r} and num_classes {config.num_classes}"
-            raise UserError(f"the supervised network needs an unconditional convolutional configuration; got {given}")
+            raise UserError(
+                f"the supervised network needs an unconditional convolutional configuration; got {given}"
+            )
         if num_classes < 2 or not 0 <= dropout < 1:
             given = f"{num_classes} and {dropout}"
-            raise UserError(f"the supervised network needs at least 2 classes and dropout in [0, 1); got {given}")
+            raise UserError(
+                f"the supervised network needs at least 2 classes and dropout in [0, 1); got {given}"
+            )
         super().__init__(config)
         logits = nn.Linear(self.head.in_features, num_classes, bias=False)
         initialise(logits)

@@ -54,7 +54,9 @@ def plan_convolutions(config: ModelConfig) -> list[ConvPlan]:
 def check_latents(z_bd: Tensor, config: ModelConfig) -> None:
     """Refuse latent vectors of another shape than (b, z_dim)."""
     if z_bd.dim() != 2 or z_bd.shape[1] != config.z_dim:
-        raise UserError(f"latent vectors must have shape (batch, {config.z_dim}), but came as {tuple(z_bd.shape)}")
+        raise UserError(
+            f"latent vectors must have shape (batch, {config.z_dim}), but came as {tuple(z_bd.shape)}"
+        )
 
 
 def check_images(x_bchw: Tensor, config: ModelConfig) -> None:
@@ -80,7 +82,9 @@ def one_hot(labels_b: Tensor | None, num_classes: int) -> Tensor | None:
     """Turn class numbers into rows of 0 and 1; refuse labels that are missing or not wanted."""
     if (labels_b is None) != (num_classes == 0):
         need, got = ("needs", "none came") if num_classes else ("takes no", "some came")
-        raise UserError(f"a network with num_classes={num_classes} {need} labels, but {got}: pass labels_b to match")
+        raise UserError(
+            f"a network with num_classes={num_classes} {need} labels, but {got}: pass labels_b to match"
+        )
     return None if labels_b is None else F.one_hot(labels_b, num_classes)
 
 
@@ -111,7 +115,11 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         plan = plan_convolutions(config)[::-1]
-        k, classes, norm = config.kernel_size, config.num_classes, {"eps": config.bn_eps, "affine": config.bn_affine}
+        k, classes, norm = (
+            config.kernel_size,
+            config.num_classes,
+            {"eps": config.bn_eps, "affine": config.bn_affine},
+        )
         self.base_shape = (plan[0].coarse_channels, *plan[0].coarse_size)
         inputs = config.z_dim
         if config.hidden_units:
@@ -122,7 +130,9 @@ class Generator(nn.Module):
         self.project = nn.Linear(inputs + classes, units, bias=False)
         per_unit = config.projection_bn == "unit"
         self.project_norm = (
-            nn.BatchNorm1d(units, **norm) if per_unit else nn.BatchNorm2d(plan[0].coarse_channels, **norm)
+            nn.BatchNorm1d(units, **norm)
+            if per_unit
+            else nn.BatchNorm2d(plan[0].coarse_channels, **norm)
         )
         self.convs = nn.ModuleList()
         for layer in plan:
@@ -134,10 +144,18 @@ class Generator(nn.Module):
             )
             self.convs.append(
                 ConvTranspose2d(
-                    layer.coarse_channels + classes, layer.fine_channels, k, layer.stride, pad, extra, bias=False
+                    layer.coarse_channels + classes,
+                    layer.fine_channels,
+                    k,
+                    layer.stride,
+                    pad,
+                    extra,
+                    bias=False,
                 )
             )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(layer.fine_channels, **norm) for layer in plan[:-1])
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(layer.fine_channels, **norm) for layer in plan[:-1]
+        )
         self.apply(initialise)
 
     def forward(self, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
@@ -189,12 +207,25 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         plan = plan_convolutions(config)
-        k, classes, norm = config.kernel_size, config.num_classes, {"eps": config.bn_eps, "affine": config.bn_affine}
+        k, classes, norm = (
+            config.kernel_size,
+            config.num_classes,
+            {"eps": config.bn_eps, "affine": config.bn_affine},
+        )
         self.convs = nn.ModuleList(
-            Conv2d(layer.fine_channels + classes, layer.coarse_channels, k, layer.stride, (k - 1) // 2, bias=False)
+            Conv2d(
+                layer.fine_channels + classes,
+                layer.coarse_channels,
+                k,
+                layer.stride,
+                (k - 1) // 2,
+                bias=False,
+            )
             for layer in plan
         )
-        self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(p.coarse_channels, **norm) for p in plan[1:])])
+        self.norms = nn.ModuleList(
+            [nn.Identity(), *(nn.BatchNorm2d(p.coarse_channels, **norm) for p in plan[1:])]
+        )
         units = plan[-1].coarse_channels * math.prod(plan[-1].coarse_size)
         if config.hidden_units:
             self.hidden = nn.Linear(units + classes, config.hidden_units, bias=False)
@@ -215,7 +246,9 @@ class Discriminator(nn.Module):
         y_bk = one_hot(labels_b, self.config.num_classes)
         maps, h = [], x_bchw
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = F.leaky_relu(norm(conv(with_labels(h, y_bk))), self.config.leaky_slope, inplace=True)
+            h = F.leaky_relu(
+                norm(conv(with_labels(h, y_bk))), self.config.leaky_slope, inplace=True
+            )
             maps.append(h)
         return maps
 
@@ -225,5 +258,7 @@ class Discriminator(nn.Module):
         # Channels innermost, as they lie in memory: the gradient comes back in the same layout, which is far faster.
         h = self.features(x_bchw, labels_b)[-1].permute(0, 2, 3, 1).flatten(1)
         if self.config.hidden_units:
-            h = F.leaky_relu(self.hidden_norm(self.hidden(with_labels(h, y_bk))), self.config.leaky_slope)
+            h = F.leaky_relu(
+                self.hidden_norm(self.hidden(with_labels(h, y_bk))), self.config.leaky_slope
+            )
         return self.head(with_labels(h, y_bk)).squeeze(1).float()

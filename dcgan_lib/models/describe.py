@@ -41,13 +41,23 @@ def layer_table(network: AnyGenerator | AnyDiscriminator) -> list[dict[str, str 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weights = sum(parameter.numel() for parameter in layer.parameters())
         rows.append(
-            {"layer": names[layer], "kind": type(layer).__name__, "settings": _settings(layer),
-             "input": _shape(inputs[0]), "output": _shape(output), "weights": weights}
-        )  # fmt: skip
+            {
+                "layer": names[layer],
+                "kind": type(layer).__name__,
+                "settings": _settings(layer),
+                "input": _shape(inputs[0]),
+                "output": _shape(output),
+                "weights": weights,
+            }
+        )
 
     hooks = [module.register_forward_hook(note) for module in names if isinstance(module, _SHOWN)]
     device = next(network.parameters()).device
-    shape = (config.z_dim,) if isinstance(network, AnyGenerator) else (config.num_channels, *config.image_size)
+    shape = (
+        (config.z_dim,)
+        if isinstance(network, AnyGenerator)
+        else (config.num_channels, *config.image_size)
+    )
     labels = torch.zeros(1, dtype=torch.long, device=device) if config.num_classes else None
     try:
         network.eval()(torch.zeros(1, *shape, device=device), labels)
@@ -62,7 +72,13 @@ def describe(network: AnyGenerator | AnyDiscriminator) -> str:
     """Return the layer table as text, one line a layer, with the number of weights at the end."""
     rows = layer_table(network)
     heads = list(rows[0])
-    cells = [heads, *([f"{row[head]:,}" if head == "weights" else str(row[head]) for head in heads] for row in rows)]
+    cells = [
+        heads,
+        *(
+            [f"{row[head]:,}" if head == "weights" else str(row[head]) for head in heads]
+            for row in rows
+        ),
+    ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
     lines = [
         "  ".join(

@@ -4,6 +4,8 @@ Axes: b batch, d latent, c h w channels and grid; ``x_u8`` pixels 0..255.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torchvision.utils import make_grid
 
 from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.baselines import AnyGenerator
+from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
@@ -63,7 +65,9 @@ def to_u8(x_bchw: Tensor, config: ModelConfig) -> Tensor:
     low, high = config.value_range
     if not (x_bchw.min() >= low - 1e-4 and x_bchw.max() <= high + 1e-4):
         found = f"[{x_bchw.min():.3g}, {x_bchw.max():.3g}]"
-        raise UserError(f"images must lie in [{low:g}, {high:g}], but lie in {found}: scale them first")
+        raise UserError(
+            f"images must lie in [{low:g}, {high:g}], but lie in {found}: scale them first"
+        )
     return ((x_bchw - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -106,19 +110,89 @@ def generate_u8(
     """
     was_training, device = generator.training, next(generator.parameters()).device
     generator.train(batch_stats)
-    saved = {name: buffer.clone() for name, buffer in generator.named_buffers()} if batch_stats else {}
+    saved = (
+        {name: buffer.clone() for name, buffer in generator.named_buffers()} if batch_stats else {}
+    )
     pictures = []
     try:
         for start in range(0, len(z_bd), batch_size):
             part = slice(start, start + batch_size)
             labels = None if labels_b is None else labels_b[part].to(device)
-            pictures.append(to_u8(generator(z_bd[part].to(device), labels), generator.config).cpu().numpy())
+            pictures.append(
+                to_u8(generator(z_bd[part].to(device), labels), generator.config).cpu().numpy()
+            )
     finally:
         generator.train(was_training)
         for name, buffer in generator.named_buffers():
             if name in saved:
                 buffer.copy_(saved[name])
     return np.concatenate(pictures)
+
+
+def sample_u8(
+    generator: AnyGenerator, num: int, seed: int, labels_n: Tensor | None = None
+) -> np.ndarray:
+    """Draw the pictures of ``num`` fresh latent vectors, uint8, n x c x h x w."""
+    return generate_u8(generator, sample_latents(num, generator.config, seeded(seed)), labels_n)
+
+
+def in_batches(
+    function: Callable[..., Tensor | np.ndarray],
+    *rows: Tensor | np.ndarray | None,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Apply a function to some rows at a time, without gradients, and join what it returns.
+
+    Parameters
+    ----------
+    function : callable
+        Takes as many tensors or arrays as there are ``rows``, cut along the first axis; a None stays None.
+    """
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(rows[0]), batch_size):
+            part = function(
+                *(None if each is None else each[start : start + batch_size] for each in rows)
+            )
+            found.append(part.cpu().numpy() if isinstance(part, Tensor) else part)
+    return np.concatenate(found)
+
+
+def logits_of(
+    discriminator: AnyDiscriminator, pictures_u8: np.ndarray, labels_n: Tensor | None = None
+) -> np.ndarray:
+    """Return a discriminator's logit for each picture, float32, in the mode that the network is in."""
+    device = next(discriminator.parameters()).device
+
+    def judge(x_u8: np.ndarray, labels: Tensor | None) -> Tensor:
+        x_bchw = from_u8(torch.from_numpy(np.array(x_u8)).to(device), discriminator.config)
+        return discriminator(x_bchw, None if labels is None else labels.to(device))
+
+    return in_batches(judge, pictures_u8, labels_n)
+
+
+@contextmanager
+def measuring_batch_norm(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Replace the running statistics of batch-norm layers by their mean over the batches that pass in this block.
+
+    The layers are in training mode inside the block; the caller chooses the mode afterwards.
+    """
+    norms = list(norms)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """Return a network's batch-norm layers, in the order in which they were made."""
+    return [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
 
 
 @torch.no_grad()
@@ -139,21 +213,16 @@ def refresh_batch_norm(
     seed : int
         Of those vectors and, for a conditional network, their labels.
     """
-    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta, was_training, rng = [norm.momentum for norm in norms], generator.training, seeded(seed)
-    device = next(generator.parameters()).device
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
+    was_training, rng = generator.training, seeded(seed)
+    device, num_classes = next(generator.parameters()).device, generator.config.num_classes
     generator.train()
-    for _ in range(num_batches):
-        labels = None
-        if generator.config.num_classes:
-            labels = torch.randint(generator.config.num_classes, (batch_size,), generator=rng).to(device)
-        generator(sample_latents(batch_size, generator.config, rng).to(device), labels)
+    with measuring_batch_norm(batch_norms(generator)):
+        for _ in range(num_batches):
+            labels = None
+            if num_classes:
+                labels = torch.randint(num_classes, (batch_size,), generator=rng).to(device)
+            generator(sample_latents(batch_size, generator.config, rng).to(device), labels)
     generator.train(was_training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def write_grid(path: Path, pictures_u8: np.ndarray, columns: int | None = None) -> None:
@@ -176,7 +245,10 @@ def write_separately(folder: Path, pictures_u8: np.ndarray) -> None:
     """Write pictures as 000000.png and so on."""
     digits = max(6, len(str(len(pictures_u8) - 1)))
     for number, picture in enumerate(pictures_u8):
-        _save(folder / f"{number:0{digits}d}.png", picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
+        _save(
+            folder / f"{number:0{digits}d}.png",
+            picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0),
+        )
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

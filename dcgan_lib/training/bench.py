@@ -45,7 +45,11 @@ def plain_stepper(config: TrainConfig) -> Callable[[Tensor, Tensor], tuple[float
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        generator, discriminator, criterion = Generator(config.model), Discriminator(config.model), nn.BCELoss()
+        generator, discriminator, criterion = (
+            Generator(config.model),
+            Discriminator(config.model),
+            nn.BCELoss(),
+        )
     for kind, network in ((nn.ConvTranspose2d, generator), (nn.Conv2d, discriminator)):
         for conv in network.convs:
             conv.__class__ = kind  # PyTorch's own way of computing
@@ -89,7 +93,12 @@ def bench_config(size: int, channels: int, base_width: int, batch_size: int) -> 
 
 
 def bench(
-    size: int, *, base_width: int = 32, batch_size: int = 64, rounds: int = 15, threads: int | None = None
+    size: int,
+    *,
+    base_width: int = 32,
+    batch_size: int = 64,
+    rounds: int = 15,
+    threads: int | None = None,
 ) -> list[BenchRow]:
     """Time the contenders in turn.
 
@@ -123,9 +132,12 @@ def bench(
         "float32": our_stepper(config),
         "bfloat16": our_stepper(replace(config, precision="bfloat16")),
     }
-    x_bchw = torch.rand(batch_size, config.model.num_channels, size, size, generator=seeded(0)) * 2 - 1
+    x_bchw = (
+        torch.rand(batch_size, config.model.num_channels, size, size, generator=seeded(0)) * 2 - 1
+    )
     inputs = {
-        name: x_bchw if name == "plain" else x_bchw.contiguous(memory_format=torch.channels_last) for name in steppers
+        name: x_bchw if name == "plain" else x_bchw.contiguous(memory_format=torch.channels_last)
+        for name in steppers
     }
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     with _threads(threads or torch.get_num_threads()):
@@ -150,12 +162,20 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _row(size: int, name: str, batch_size: int, seconds: dict[str, list[float]]) -> BenchRow:
-    ratios = sorted(plain / ours for plain, ours in zip(seconds["plain"], seconds[name], strict=True))
-    tenths = statistics.quantiles(ratios, n=10, method="inclusive") if len(ratios) > 1 else ratios * 9
+    ratios = sorted(
+        plain / ours for plain, ours in zip(seconds["plain"], seconds[name], strict=True)
+    )
+    tenths = (
+        statistics.quantiles(ratios, n=10, method="inclusive") if len(ratios) > 1 else ratios * 9
+    )
     return BenchRow(
-        size=size, contender=name, images_per_second=batch_size / statistics.median(seconds[name]),
-        speedup=statistics.median(ratios), low=tenths[0], high=tenths[-1],
-    )  # fmt: skip
+        size=size,
+        contender=name,
+        images_per_second=batch_size / statistics.median(seconds[name]),
+        speedup=statistics.median(ratios),
+        low=tenths[0],
+        high=tenths[-1],
+    )
 
 
 def bench_text(rows: list[BenchRow]) -> str:

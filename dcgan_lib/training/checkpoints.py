@@ -23,7 +23,12 @@ from torch import Tensor, nn
 from dcgan_lib import __version__
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
+from dcgan_lib.models.baselines import (
+    AnyDiscriminator,
+    AnyGenerator,
+    new_discriminator,
+    new_generator,
+)
 from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, checkpoints_root
 from dcgan_lib.training.step import Gan
@@ -42,7 +47,10 @@ def _tensors(gan: Gan) -> dict[str, Tensor]:
     ):
         found |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
         for index, entry in optimizer.state_dict()["state"].items():
-            found |= {f"{name}_optimizer.{index}.{key}": torch.as_tensor(value) for key, value in entry.items()}
+            found |= {
+                f"{name}_optimizer.{index}.{key}": torch.as_tensor(value)
+                for key, value in entry.items()
+            }
     for name, average in (("generator", gan.g_average), ("discriminator", gan.d_average)):
         if average is not None:
             found |= {f"{name}_average.{key}": value for key, value in average.state_dict().items()}
@@ -62,7 +70,9 @@ def save_state(run_dir: Path, gan: Gan, progress: dict[str, Any]) -> None:
         Plain values kept beside them: step, seconds, threads.
     """
     # clone().contiguous(): safetensors refuses strided storage, and channels_last is strided.
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(gan).items()}
+    tensors = {
+        name: value.detach().cpu().contiguous().clone() for name, value in _tensors(gan).items()
+    }
     atomic_write(run_dir / STATE, to_bytes(tensors, {"progress": json.dumps(progress)}))
 
 
@@ -79,12 +89,17 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
             progress = json.loads(file.metadata()["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, TypeError) as error:
-        raise UserError(f"{run_dir / STATE} is not a saved state ({error}): delete it to begin anew") from error
+        raise UserError(
+            f"{run_dir / STATE} is not a saved state ({error}): delete it to begin anew"
+        ) from error
     for name, network, optimizer in (
         ("generator", gan.generator, gan.g_optimizer),
         ("discriminator", gan.discriminator, gan.d_optimizer),
     ):
-        _load_weights(network, {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+        _load_weights(
+            network,
+            {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")},
+        )
         state: dict[int, dict[str, Tensor]] = {}
         parameters = list(network.parameters())
         for key, value in tensors.items():
@@ -92,13 +107,18 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
                 _, index, entry = key.split(".")
                 weight = parameters[int(index)]
                 # Averages lie in memory as their weights do: otherwise plain Adam is slow, and a fused one is wrong.
-                value = torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+                value = (
+                    torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+                )
                 state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     for name, average in (("generator", gan.g_average), ("discriminator", gan.d_average)):
         if average is not None:
             prefix = f"{name}_average."
-            _load_weights(average, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            _load_weights(
+                average,
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)},
+            )
     return progress
 
 
@@ -107,7 +127,9 @@ def _load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
         network.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"these weights are of another network than the configuration's: {reason}") from error
+        raise UserError(
+            f"these weights are of another network than the configuration's: {reason}"
+        ) from error
 
 
 def save_weights(path: Path, network: nn.Module, *, half: bool = False) -> None:
@@ -122,15 +144,24 @@ def save_weights(path: Path, network: nn.Module, *, half: bool = False) -> None:
     half : bool
         Store float16, half the size; loading turns it back into float32.
     """
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    weights = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in network.state_dict().items()
+    }
     if half:
-        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+        weights = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in weights.items()
+        }
     atomic_write(path, to_bytes(weights))
 
 
 def save_config(run_dir: Path, config: TrainConfig, about: dict[str, Any]) -> None:
     """Write ``config.json``: the configuration and what the run was made from."""
-    atomic_write(run_dir / "config.json", json.dumps({"config": to_dict(config), "about": about}, indent=2) + "\n")
+    atomic_write(
+        run_dir / "config.json",
+        json.dumps({"config": to_dict(config), "about": about}, indent=2) + "\n",
+    )
 
 
 def save_networks(folder: Path, gan: Gan, about: dict[str, Any]) -> None:
@@ -162,7 +193,10 @@ def start_from(name_or_path: str | Path, gan: Gan) -> None:
     UserError
         If there is no such checkpoint, it lacks one of the two, or its networks have another shape.
     """
-    pairs = ((gan.generator, gan.g_average, load_generator), (gan.discriminator, gan.d_average, load_discriminator))
+    pairs = (
+        (gan.generator, gan.g_average, load_generator),
+        (gan.discriminator, gan.d_average, load_discriminator),
+    )
     for network, average, load in pairs:
         _load_weights(network, load(name_or_path).state_dict())
         if average is not None:
@@ -180,7 +214,13 @@ def find_run(name_or_path: str | Path) -> Path:
     for folder in (Path(name_or_path), checkpoints_root() / name_or_path):
         if (folder / "config.json").is_file():
             return folder
-    known = sorted({path.parent.name for kind in NETWORKS for path in checkpoints_root().glob(f"*/{kind}.safetensors")})
+    known = sorted(
+        {
+            path.parent.name
+            for kind in NETWORKS
+            for path in checkpoints_root().glob(f"*/{kind}.safetensors")
+        }
+    )
     raise UserError(
         f"no checkpoint or run folder at {str(name_or_path)!r}; committed ones: {', '.join(known) or 'none'}"
     )
@@ -196,12 +236,18 @@ def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise UserError(f"{path} is not a run's configuration ({error})") from error
 
 
-def _load(name_or_path: str | Path, make: Callable[[ModelConfig], Network], file_name: str) -> Network:
+def _load(
+    name_or_path: str | Path, make: Callable[[ModelConfig], Network], file_name: str
+) -> Network:
     folder = find_run(name_or_path)
     path = folder / file_name
     if not path.is_file():
         others = [kind for kind in NETWORKS if (folder / f"{kind}.safetensors").is_file()]
-        why = f"it keeps its {others[0]} alone" if others else "a run writes its weights when it ends or is stopped"
+        why = (
+            f"it keeps its {others[0]} alone"
+            if others
+            else "a run writes its weights when it ends or is stopped"
+        )
         raise UserError(f"{folder} has no {file_name}: {why}")
     network = make(load_config(folder)[0].model)
     try:
@@ -210,7 +256,11 @@ def _load(name_or_path: str | Path, make: Callable[[ModelConfig], Network], file
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}): fetch or train it again") from error
     _load_weights(
-        network, {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        network,
+        {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in weights.items()
+        },
     )
     return network.eval()
 
@@ -250,7 +300,9 @@ def untrained_discriminator(model: ModelConfig, seed: int = 0) -> AnyDiscriminat
         return new_discriminator(model).eval()
 
 
-def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None, start_from: str | None = None) -> None:
+def check_resumable(
+    run_dir: Path, config: TrainConfig, digest: str | None, start_from: str | None = None
+) -> None:
     """Refuse to go on with a run of other settings, another image set or other initial weights.
 
     Raises
@@ -258,7 +310,15 @@ def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None, star
     UserError
         Naming the settings that differ.
     """
-    free = {"steps", "minutes", "log_every", "sample_every", "num_samples", "snapshot_every", "save_seconds"}
+    free = {
+        "steps",
+        "minutes",
+        "log_every",
+        "sample_every",
+        "num_samples",
+        "snapshot_every",
+        "save_seconds",
+    }
     saved_config, about = load_config(run_dir)
     saved, asked = to_dict(saved_config), to_dict(config)
     if asked["decay_fraction"]:
@@ -279,13 +339,22 @@ def check_resumable(run_dir: Path, config: TrainConfig, digest: str | None, star
             "give the same --start-from, or choose another folder"
         )
     if about.get("digest") != digest:
-        raise UserError(f"{run_dir} was trained on another image set ({about.get('image_set')}): choose another folder")
+        raise UserError(
+            f"{run_dir} was trained on another image set ({about.get('image_set')}): choose another folder"
+        )
 
 
 MAX_METRICS, MAX_GRIDS = 200, 10
 LOADERS = {"generator": load_generator, "discriminator": load_discriminator}
 Keep = Literal["both", "generator", "discriminator"]
-WRITTEN = {"generator.safetensors", "discriminator.safetensors", "config.json", "metrics.jsonl", "card.md", "samples"}
+WRITTEN = {
+    "generator.safetensors",
+    "discriminator.safetensors",
+    "config.json",
+    "metrics.jsonl",
+    "card.md",
+    "samples",
+}
 
 
 def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both") -> Path:
@@ -316,21 +385,28 @@ def publish(run_dir: str | Path, name: str, *, command: str, keep: Keep = "both"
     """
     run, folder = find_run(run_dir), checkpoints_root() / name
     if Path(name).name != name or name.startswith("."):
-        raise UserError(f"a checkpoint's name must be a plain word such as faces, but it is {name!r}")
+        raise UserError(
+            f"a checkpoint's name must be a plain word such as faces, but it is {name!r}"
+        )
     metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")
     networks = {kind: load(run) for kind, load in LOADERS.items() if keep in ("both", kind)}
     others = sorted(path.name for path in folder.glob("*") if path.name not in WRITTEN)
     if others:
-        raise UserError(f"{folder} also holds {', '.join(others)}, made for its weights: move them away, then publish")
+        raise UserError(
+            f"{folder} also holds {', '.join(others)}, made for its weights: move them away, then publish"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     for kind, network in networks.items():
         save_weights(folder / f"{kind}.safetensors", network, half=True)
     save_config(folder, config, about)
     every = -(-len(metrics) // MAX_METRICS)
-    atomic_write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics[every - 1 :: every]))
+    atomic_write(
+        folder / "metrics.jsonl",
+        "".join(json.dumps(line) + "\n" for line in metrics[every - 1 :: every]),
+    )
     grids = sorted(run.glob("samples/*.png"), reverse=True)
     for path in grids[:: max(1, -(-len(grids) // MAX_GRIDS))]:
         Image.open(path).save(folder / "samples" / f"{path.stem}.webp", quality=80)
@@ -420,15 +496,23 @@ def draw(
         out of range.
     """
     total = num_images * best_of
-    for name, value, low in (("num_images", num_images, 1), ("best_of", best_of, 1), ("seed", seed, 0)):
+    for name, value, low in (
+        ("num_images", num_images, 1),
+        ("best_of", best_of, 1),
+        ("seed", seed, 0),
+    ):
         if not low <= value < 2**63:
             raise UserError(f"{name} must be at least {low} and below 2**63, but it is {value}")
     if batch_stats and total == 1:
-        raise UserError("one picture alone has no batch statistics: draw at least 2, or use the running statistics")
+        raise UserError(
+            "one picture alone has no batch statistics: draw at least 2, or use the running statistics"
+        )
     generator = load_generator(checkpoint)
     labels_n = _labels(total, generator.config.num_classes, label)
     z_nd = sample_latents(total, generator.config, seeded(seed))
-    size = next((size for size in range(256, 1, -1) if total % size != 1), 256)  # one alone has no batch statistics
+    size = next(
+        (size for size in range(256, 1, -1) if total % size != 1), 256
+    )  # one alone has no batch statistics
     pictures = generate_u8(generator, z_nd, labels_n, batch_stats=batch_stats, batch_size=size)
     if best_of == 1:
         return pictures
@@ -436,14 +520,20 @@ def draw(
     with torch.no_grad():
         x_nchw = from_u8(torch.from_numpy(pictures), generator.config)
         parts = [slice(start, start + 256) for start in range(0, total, 256)]
-        logits = torch.cat([discriminator(x_nchw[p], None if labels_n is None else labels_n[p]) for p in parts])
+        logits = torch.cat(
+            [discriminator(x_nchw[p], None if labels_n is None else labels_n[p]) for p in parts]
+        )
     return pictures[logits.argsort(descending=True)[:num_images].numpy()]
 
 
 def _labels(num: int, num_classes: int, label: int | None) -> torch.Tensor | None:
     """Return the class of each picture, None for a generator without classes."""
     if label is not None and not 0 <= label < num_classes:
-        allowed = f"0 to {num_classes - 1}" if num_classes else "left out, because this generator has no classes"
+        allowed = (
+            f"0 to {num_classes - 1}"
+            if num_classes
+            else "left out, because this generator has no classes"
+        )
         raise UserError(f"label must be {allowed}, but it is {label}")
     if not num_classes:
         return None

@@ -28,7 +28,13 @@ from tqdm import tqdm
 from dcgan_lib.config import TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.sampling import from_u8, generate_u8, refresh_batch_norm, sample_latents, seeded
+from dcgan_lib.models.sampling import (
+    from_u8,
+    generate_u8,
+    refresh_batch_norm,
+    sample_latents,
+    seeded,
+)
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training import checkpoints
 from dcgan_lib.training.checkpoints import read_metrics
@@ -64,7 +70,10 @@ class Batches:
         _check_fit(image_set, config)
         self._config, self._device, self._size = config, device, config.batch_size
         self.per_epoch = len(image_set) // self._size
-        self._images, self._labels = image_set.images_u8, image_set.labels if config.model.num_classes else None
+        self._images, self._labels = (
+            image_set.images_u8,
+            image_set.labels if config.model.num_classes else None,
+        )
         if device.type != "cpu":
             self._images = torch.as_tensor(np.asarray(self._images)).to(device)
         self._epoch, self._order, self._mirrored = -1, np.empty(0, int), np.empty(0, bool)
@@ -76,7 +85,9 @@ class Batches:
             rng = np.random.default_rng([self._config.seed, epoch])
             self._epoch, self._order = epoch, rng.permutation(len(self._images))
             self._mirrored = rng.random(len(self._images)) < 0.5 * self._config.mirror
-        chosen = np.sort(self._order[place * self._size : (place + 1) * self._size])  # in file order: fewer page faults
+        chosen = np.sort(
+            self._order[place * self._size : (place + 1) * self._size]
+        )  # in file order: fewer page faults
         x_u8 = self._images[chosen]
         x_bchw = from_u8(torch.as_tensor(x_u8), self._config.model)
         if self._config.mirror:
@@ -84,7 +95,9 @@ class Batches:
             x_bchw = torch.where(mirrored[:, None, None, None], x_bchw.flip(3), x_bchw)
         if self._config.channels_last:
             x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
-        labels = None if self._labels is None else torch.as_tensor(self._labels[chosen]).to(self._device)
+        labels = (
+            None if self._labels is None else torch.as_tensor(self._labels[chosen]).to(self._device)
+        )
         return x_bchw, labels
 
 
@@ -104,7 +117,9 @@ def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
             f"{image_set.name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: "
             "lower batch_size"
         )
-    if model.num_classes and (image_set.labels is None or int(np.max(image_set.labels)) >= model.num_classes):
+    if model.num_classes and (
+        image_set.labels is None or int(np.max(image_set.labels)) >= model.num_classes
+    ):
         raise UserError(
             f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, "
             f"which {image_set.name!r} does not have"
@@ -116,7 +131,12 @@ def identity(image_set: ImageSet) -> str | None:
     card = image_set.card
     if "digest" in card or "cut_from" not in card:
         return card.get("digest")
-    parts = (card["cut_from"].get("digest"), card.get("split"), card.get("subset_seed"), len(image_set))
+    parts = (
+        card["cut_from"].get("digest"),
+        card.get("split"),
+        card.get("subset_seed"),
+        len(image_set),
+    )
     return "/".join(str(part) for part in parts if part is not None)
 
 
@@ -143,7 +163,9 @@ def draw_shifts(config: TrainConfig, step: int) -> Augment:
     return shift
 
 
-def probe_threads(gan: Gan, batches: Callable[[int], tuple[Tensor, Tensor | None]], *, num_steps: int = 3) -> int:
+def probe_threads(
+    gan: Gan, batches: Callable[[int], tuple[Tensor, Tensor | None]], *, num_steps: int = 3
+) -> int:
     """Time a few steps on a copy of the networks and return the fastest number of threads.
 
     Parameters
@@ -198,7 +220,9 @@ class RunningMeans:
         for entry in fields(record):
             value = getattr(record, entry.name)
             if value is not None:
-                self._sums[entry.name] = self._sums.get(entry.name, torch.zeros_like(value)).to(value.device) + value
+                self._sums[entry.name] = (
+                    self._sums.get(entry.name, torch.zeros_like(value)).to(value.device) + value
+                )
                 self._counts[entry.name] = self._counts.get(entry.name, 0) + 1
 
     def pending(self) -> dict[str, list[float]]:
@@ -386,7 +410,13 @@ def fit(
     run = _Run(config, image_set, Path(run_dir), choose_device(device), threads, tensorboard, about)
     with (
         _stop_requests() as stop_asked,
-        tqdm(total=config.steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True) as bar,
+        tqdm(
+            total=config.steps,
+            initial=run.step,
+            unit="step",
+            disable=not progress,
+            dynamic_ncols=True,
+        ) as bar,
     ):
         stopped_by = run.train(stop_asked, bar)
     run.finish(stopped_by)
@@ -410,17 +440,27 @@ class _Run:
         self.gan = make_gan(config, device)
         self.batches = Batches(image_set, config, self.gan.device)
         self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
-        self.about = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)} | about
+        self.about = {
+            "image_set": image_set.name,
+            "images": len(image_set),
+            "digest": identity(image_set),
+        } | about
         resumed = (run_dir / checkpoints.STATE).exists()
         if resumed:
-            checkpoints.check_resumable(run_dir, config, identity(image_set), self.about.get("start_from"))
+            checkpoints.check_resumable(
+                run_dir, config, identity(image_set), self.about.get("start_from")
+            )
         elif "start_from" in self.about:
             checkpoints.start_from(self.about["start_from"], self.gan)
         if not (resumed and "start_from" in self.about):
             self._keep_snapshot()  # the initial weights, also of a run that is resumed: the seed fixes them
         if resumed:
             saved = checkpoints.load_state(run_dir, self.gan)
-            self.step, self.seconds, threads = saved["step"], saved["seconds"], threads or saved["threads"]
+            self.step, self.seconds, threads = (
+                saved["step"],
+                saved["seconds"],
+                threads or saved["threads"],
+            )
             self.means = RunningMeans(saved["means"])
         self.threads = threads or probe_threads(self.gan, self.batches)
         torch.set_num_threads(self.threads)
@@ -443,9 +483,15 @@ class _Run:
             now = time.monotonic()
             self.seconds = earlier + now - begun
             if self.step % config.log_every == 0:
-                line = self._write_metrics((self.step - logged) * config.batch_size / max(now - last_log, 1e-9), bar)
+                line = self._write_metrics(
+                    (self.step - logged) * config.batch_size / max(now - last_log, 1e-9), bar
+                )
                 bar.set_postfix(
-                    {key: f"{line[key]:.3f}" for key in ("d_loss", "g_loss", "d_real", "d_fake") if key in line}
+                    {
+                        key: f"{line[key]:.3f}"
+                        for key in ("d_loss", "g_loss", "d_real", "d_fake")
+                        if key in line
+                    }
                 )
                 last_log, logged = now, self.step
                 if not all(map(math.isfinite, line.values())):
@@ -527,7 +573,11 @@ def choose_device(name: str) -> torch.device:
     UserError
         If the device is unknown or not there.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
         return torch.device(next(kind for kind, available in there.items() if available))
     if not there.get(name.split(":")[0]):

@@ -14,7 +14,12 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from dcgan_lib.config import TrainConfig
-from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator, new_discriminator, new_generator
+from dcgan_lib.models.baselines import (
+    AnyDiscriminator,
+    AnyGenerator,
+    new_discriminator,
+    new_generator,
+)
 
 
 def discriminator_loss(real_logits_b: Tensor, fake_logits_b: Tensor) -> Tensor:
@@ -81,8 +86,12 @@ def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
         )
 
     optimizers = optimizer(generator), optimizer(discriminator)
-    averages = (_moving_average(network, config.ema_decay) for network in (generator, discriminator))
-    return Gan(generator, discriminator, *optimizers, config, *(averages if config.ema_decay else ()))
+    averages = (
+        _moving_average(network, config.ema_decay) for network in (generator, discriminator)
+    )
+    return Gan(
+        generator, discriminator, *optimizers, config, *(averages if config.ema_decay else ())
+    )
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
@@ -106,7 +115,8 @@ def shift_images(x_bchw: Tensor, shift_b2: Tensor) -> Tensor:
     padded = F.pad(x_bchw, (most,) * 4, mode="replicate")
     corners = (most - shift_b2).tolist()
     moved = [
-        image[:, top : top + height, left : left + width] for image, (top, left) in zip(padded, corners, strict=True)
+        image[:, top : top + height, left : left + width]
+        for image, (top, left) in zip(padded, corners, strict=True)
     ]
     return torch.stack(moved).contiguous(memory_format=torch.channels_last)
 
@@ -129,7 +139,11 @@ def unchanged(x_bchw: Tensor) -> Tensor:
 
 
 def update_discriminator(
-    gan: Gan, x_bchw: Tensor, fake_bchw: Tensor, labels_b: Tensor | None = None, augment: Augment = unchanged
+    gan: Gan,
+    x_bchw: Tensor,
+    fake_bchw: Tensor,
+    labels_b: Tensor | None = None,
+    augment: Augment = unchanged,
 ) -> StepRecord:
     """Take one Adam step of the discriminator on real and generated images, each passed through ``augment``.
 
@@ -146,7 +160,9 @@ def update_discriminator(
     loss.backward()
     gan.d_optimizer.step()
     return StepRecord(
-        d_loss=loss.detach(), d_real=real_logits.detach().sigmoid().mean(), d_fake=fake_logits.detach().sigmoid().mean()
+        d_loss=loss.detach(),
+        d_real=real_logits.detach().sigmoid().mean(),
+        d_fake=fake_logits.detach().sigmoid().mean(),
     )
 
 
@@ -222,7 +238,9 @@ def _scheduled_updates(
     config = gan.config
     if config.schedule == "alternate":
         if step % (config.g_updates + config.d_updates) < config.g_updates:
-            return update_generator(gan, generate(gan, draw_latents(0), labels_b), labels_b, augment)
+            return update_generator(
+                gan, generate(gan, draw_latents(0), labels_b), labels_b, augment
+            )
         with torch.no_grad():
             fake_bchw = generate(gan, draw_latents(0), labels_b)
         return update_discriminator(gan, x_bchw, fake_bchw, labels_b, augment)

@@ -60,12 +60,20 @@ class BoxDrawer(anywidget.AnyWidget):
     boxes = List(List(Int())).tag(sync=True)
 
     def __init__(
-        self, generator_name: str = "bedrooms", num_images: int = 150, seed: int = 0,
-        path: str | Path = "windows.json", *, object: str = "window", boxes: Iterable[Iterable[int]] = (),
-    ) -> None:  # fmt: skip
+        self,
+        generator_name: str = "bedrooms",
+        num_images: int = 150,
+        seed: int = 0,
+        path: str | Path = "windows.json",
+        *,
+        object: str = "window",
+        boxes: Iterable[Iterable[int]] = (),
+    ) -> None:
         config = load_config(generator_name)[0].model
         if config.num_classes:
-            raise UserError("boxes are drawn on the pictures of a generator without classes: choose another checkpoint")
+            raise UserError(
+                "boxes are drawn on the pictures of a generator without classes: choose another checkpoint"
+            )
         self._pictures_u8, self.path = draw(generator_name, num_images, seed=seed), Path(path)
         name, size = find_run(generator_name).name, config.image_size
         if self.path.exists():
@@ -73,7 +81,13 @@ class BoxDrawer(anywidget.AnyWidget):
         checked = [list(box) for box in check_boxes(list(boxes), num_images, size)]
         height, width = size
         super().__init__(
-            generator=name, object=object, seed=seed, num_images=num_images, width=width, height=height, boxes=checked
+            generator=name,
+            object=object,
+            seed=seed,
+            num_images=num_images,
+            width=width,
+            height=height,
+            boxes=checked,
         )
         self.on_msg(self._answer)
         self.observe(lambda _: self.save(), "boxes")
@@ -86,14 +100,18 @@ class BoxDrawer(anywidget.AnyWidget):
     @traitlets.validate("index")
     def _valid_index(self, proposal: dict[str, Any]) -> int:
         if not 0 <= proposal["value"] < self.num_images:
-            raise UserError(f"pictures are numbered 0 to {self.num_images - 1}, but {proposal['value']} was asked for")
+            raise UserError(
+                f"pictures are numbered 0 to {self.num_images - 1}, but {proposal['value']} was asked for"
+            )
         return proposal["value"]
 
     @property
     def drawn(self) -> DrawnBoxes:
         """The boxes with what they were drawn on."""
         boxes = tuple(tuple(box) for box in self.boxes)
-        return DrawnBoxes(checkpoint=self.generator, seed=self.seed, object=self.object, boxes=boxes)
+        return DrawnBoxes(
+            checkpoint=self.generator, seed=self.seed, object=self.object, boxes=boxes
+        )
 
     def save(self) -> None:
         """Write the boxes to the file."""
@@ -108,7 +126,11 @@ class BoxDrawer(anywidget.AnyWidget):
     def _answer(self, _: Any, content: dict[str, Any], __: list[bytes]) -> None:
         """Answer a page that asks for a picture."""
         index = content.get("index")
-        if content.get("type") == "need picture" and isinstance(index, int) and 0 <= index < self.num_images:
+        if (
+            content.get("type") == "need picture"
+            and isinstance(index, int)
+            and 0 <= index < self.num_images
+        ):
             self.send({"type": "picture", "index": index}, [self.picture(index).tobytes()])
 
     def __repr__(self) -> str:
@@ -119,4 +141,8 @@ class BoxDrawer(anywidget.AnyWidget):
         """Show the widget where there is a kernel, and a note where there is none."""
         shown = super()._repr_mimebundle_(**options)
         data, about = shown if isinstance(shown, tuple) else (shown, {})
-        return {**(data or {}), "text/plain": repr(self), "text/html": f'<p class="dcgan-boxes">{NOTE}</p>'}, about
+        return {
+            **(data or {}),
+            "text/plain": repr(self),
+            "text/html": f'<p class="dcgan-boxes">{NOTE}</p>',
+        }, about

@@ -86,10 +86,16 @@ class Explorer(anywidget.AnyWidget):
     t, far = _trait(Float, 0.0), _trait(Float, 1.0)
     z, base = _trait(List, Float()), _trait(List, Float())
     pad, anchors = _trait(List, Float(), [0.0, 0.0]), _trait(List, Int(), [1, 2, 3, 4, 5])
-    gallery, groups, off = _trait(List, Int()), _trait(List, List(Int()), [[], [], []]), _trait(List, Int())
+    gallery, groups, off = (
+        _trait(List, Int()),
+        _trait(List, List(Int()), [[], [], []]),
+        _trait(List, Int()),
+    )
     values, extra = _trait(Dict), _trait(Dict)
 
-    def __init__(self, checkpoint: str = "faces", mode: str = "free", seed: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, checkpoint: str = "faces", mode: str = "free", seed: int = 0, **settings: Any
+    ) -> None:
         self._ready, self._computing, self._generators = False, False, {}
         if unknown := set(settings) - set(self.class_trait_names(sync=True)):
             raise UserError(f"the explorer has no setting {sorted(unknown)}; see help(Explorer)")
@@ -128,7 +134,9 @@ class Explorer(anywidget.AnyWidget):
     def _valid_z(self, proposal: dict[str, Any]) -> list[float]:
         values, wanted = [float(value) for value in proposal["value"]], self.config.z_dim
         if values and (len(values) != wanted or not np.isfinite(values).all()):
-            raise UserError(f"z must be {wanted} finite numbers for {self.model}, but {len(values)} came")
+            raise UserError(
+                f"z must be {wanted} finite numbers for {self.model}, but {len(values)} came"
+            )
         return values
 
     # --- the current latent vector ---
@@ -137,7 +145,19 @@ class Explorer(anywidget.AnyWidget):
         """The model's configuration."""
         return self._config_of(self.model)
 
-    @traitlets.observe("model", "mode", "seed", "base", "pad", "axes", "axis_seed", "values", "extra", "anchors", "t")
+    @traitlets.observe(
+        "model",
+        "mode",
+        "seed",
+        "base",
+        "pad",
+        "axes",
+        "axis_seed",
+        "values",
+        "extra",
+        "anchors",
+        "t",
+    )
     def _follow_change(self, _: dict[str, Any]) -> None:
         self._follow()
 
@@ -176,7 +196,11 @@ class Explorer(anywidget.AnyWidget):
             groups = self.groups if any(self.groups) else [shelf[i : i + 1] for i in range(3)]
             return latents.arithmetic(groups, config)
         has_base = len(self.base) == config.z_dim
-        base = np.asarray(self.base, np.float32) if has_base else latents.seed_latent(self.seed, config)
+        base = (
+            np.asarray(self.base, np.float32)
+            if has_base
+            else latents.seed_latent(self.seed, config)
+        )
         if self.mode != "free":
             return base
         far, known = latents.reach(config), self._directions()
@@ -189,7 +213,9 @@ class Explorer(anywidget.AnyWidget):
         return latents.combine(config.z_dim, [(1, base), *moved, *slid])
 
     def _directions(self) -> dict[str, Any]:
-        return {found.name: found.direction_d for found in load_directions(self.model)} | dict(self.extra)
+        return {found.name: found.direction_d for found in load_directions(self.model)} | dict(
+            self.extra
+        )
 
     @property
     def z_bd(self) -> torch.Tensor:
@@ -226,7 +252,9 @@ class Explorer(anywidget.AnyWidget):
         except UserError as error:
             self.send({"type": "no weights", "model": name, "reason": str(error)})
         else:
-            self.send({"type": "weights", "model": name, "about": exported.about}, [exported.weights])
+            self.send(
+                {"type": "weights", "model": name, "about": exported.about}, [exported.weights]
+            )
 
     def __repr__(self) -> str:
         """Name the model, mode and seed; the same on every machine."""

@@ -73,7 +73,11 @@ class ExportedModel:
 def names_for_pages() -> list[str]:
     """Return the committed generators that a page can draw: the convolutional ones."""
     folders = sorted(path.parent for path in checkpoints_root().glob("*/generator.safetensors"))
-    return [folder.name for folder in folders if load_config(folder)[0].model.architecture == "convolutional"]
+    return [
+        folder.name
+        for folder in folders
+        if load_config(folder)[0].model.architecture == "convolutional"
+    ]
 
 
 def fold(generator: Generator) -> list[Layer]:
@@ -92,13 +96,27 @@ def fold(generator: Generator) -> list[Layer]:
     for conv, norm in zip(convs, [*generator.norms, None], strict=True):
         weight = conv.weight.detach().double().numpy()
         scale, bias = _scale_and_bias(norm, weight.shape[1])
-        (stride, _), (k, _), (pad, _), extra = conv.stride, conv.kernel_size, conv.padding, conv.output_padding
-        out = tuple((side - 1) * stride - 2 * pad + k + more for side, more in zip(size, extra, strict=True))
+        (stride, _), (k, _), (pad, _), extra = (
+            conv.stride,
+            conv.kernel_size,
+            conv.padding,
+            conv.output_padding,
+        )
+        out = tuple(
+            (side - 1) * stride - 2 * pad + k + more for side, more in zip(size, extra, strict=True)
+        )
         about = {
-            "inputs": weight.shape[0] - generator.config.num_classes, "outputs": weight.shape[1], "kernel": k,
-            "stride": stride, "in_size": list(size), "out_size": list(out), "relu": norm is not None,
-        }  # fmt: skip
-        layers.append(Layer("conv", (weight * scale[:, None, None]).astype(np.float32), bias, about))
+            "inputs": weight.shape[0] - generator.config.num_classes,
+            "outputs": weight.shape[1],
+            "kernel": k,
+            "stride": stride,
+            "in_size": list(size),
+            "out_size": list(out),
+            "relu": norm is not None,
+        }
+        layers.append(
+            Layer("conv", (weight * scale[:, None, None]).astype(np.float32), bias, about)
+        )
         size = out
     return layers
 
@@ -106,7 +124,9 @@ def fold(generator: Generator) -> list[Layer]:
 def _fold_linear(linear: nn.Linear, norm: nn.Module, grid: tuple[int, int, int] | None) -> Layer:
     weight = linear.weight.detach().double().numpy()
     scale, bias = _scale_and_bias(norm, norm.num_features)
-    repeats = len(weight) // len(scale)  # above 1 when the norm is over channels and the layer gives units
+    repeats = len(weight) // len(
+        scale
+    )  # above 1 when the norm is over channels and the layer gives units
     scale, bias = np.repeat(scale, repeats), np.repeat(bias, repeats)
     about: dict[str, Any] = {"outputs": len(weight)} | ({"grid": list(grid)} if grid else {})
     return Layer("linear", (weight * scale[:, None]).astype(np.float32), bias, about)
@@ -155,14 +175,18 @@ def _pack(layers: list[Layer], kinds: list[str]) -> tuple[list[dict[str, Any]], 
     return described, bytes(block)
 
 
-def _describe(generator: Generator, name: str, layers: list[Layer], kinds: list[str], precision: str) -> ExportedModel:
+def _describe(
+    generator: Generator, name: str, layers: list[Layer], kinds: list[str], precision: str
+) -> ExportedModel:
     config = generator.config
     described, weights = _pack(layers, kinds)
     for entry, inputs in zip(described, [config.z_dim, config.hidden_units or 0], strict=False):
         if entry["kind"] == "linear":
             entry["inputs"] = inputs
     fields = ("image_size", "num_channels", "z_dim", "z_distribution", "num_classes", "output")
-    about = {"name": name, "precision": precision} | {field: getattr(config, field) for field in fields}
+    about = {"name": name, "precision": precision} | {
+        field: getattr(config, field) for field in fields
+    }
     about |= {"image_size": list(config.image_size), "layers": described, "directions": []}
     return ExportedModel(name, config, precision, about, weights)
 
@@ -177,12 +201,16 @@ def _candidates(num_layers: int, precision: Precision) -> list[tuple[str, list[s
     return [("mixed" if "half" in way else "int8", way) for way in ways] + [whole]
 
 
-def export_generator(generator: Generator, name: str, precision: Precision = "int8") -> ExportedModel:
+def export_generator(
+    generator: Generator, name: str, precision: Precision = "int8"
+) -> ExportedModel:
     """Export a generator that is in memory; see `export_model`."""
     if precision not in ("int8", "half"):
         raise UserError(f"precision must be 'int8' or 'half', but it is {precision!r}")
     if generator.config.architecture == "dense":
-        raise UserError(f"the page draws convolutional generators, but {name} is a dense one: export it with --onnx")
+        raise UserError(
+            f"the page draws convolutional generators, but {name} is a dense one: export it with --onnx"
+        )
     layers, exact = fold(generator), None
     for chosen, kinds in _candidates(len(layers), precision):
         exported = _describe(generator, name, layers, kinds, chosen)
@@ -195,7 +223,11 @@ def export_generator(generator: Generator, name: str, precision: Precision = "in
 
 
 def export_model(
-    name_or_path: str | Path, precision: Precision = "int8", *, samples: bool = False, directions: bool = True
+    name_or_path: str | Path,
+    precision: Precision = "int8",
+    *,
+    samples: bool = False,
+    directions: bool = True,
 ) -> ExportedModel:
     """Export a checkpoint's generator for the page.
 
@@ -225,10 +257,14 @@ def export_model(
     exported = export_generator(load_generator(name_or_path), folder.name, precision)
     if directions:
         exported.about["directions"] = [
-            {"name": found.name, "score": round(found.score, 3), "measure": found.measure,
-             "vector": [round(float(value), 5) for value in found.direction_d]}
+            {
+                "name": found.name,
+                "score": round(found.score, 3),
+                "measure": found.measure,
+                "vector": [round(float(value), 5) for value in found.direction_d],
+            }
             for found in load_directions(folder)
-        ]  # fmt: skip
+        ]
     if samples:
         exported.about["samples"] = stored_samples(folder)
     return exported
@@ -277,21 +313,35 @@ def _difference(
 def stored_weights(exported: ExportedModel, entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return one layer's weights, as the page reads them, and its biases; float32."""
     columns, outputs = entry["inputs"] + exported.config.num_classes, entry["outputs"]
-    shape = (outputs, columns) if entry["kind"] == "linear" else (columns, outputs, *2 * (entry.get("kernel"),))
+    shape = (
+        (outputs, columns)
+        if entry["kind"] == "linear"
+        else (columns, outputs, *2 * (entry.get("kernel"),))
+    )
     count = int(np.prod(shape))
 
     def read(place: str, kind: str, size: int) -> np.ndarray:
         return np.frombuffer(exported.weights, kind, size, entry[place])
 
-    weight = read("weight", "i1" if entry["type"] == "int8" else "<f2", count).astype(np.float32).reshape(shape)
+    weight = (
+        read("weight", "i1" if entry["type"] == "int8" else "<f2", count)
+        .astype(np.float32)
+        .reshape(shape)
+    )
     if entry["type"] == "int8":
-        shared = (1,) if entry["kind"] == "linear" else (2, 3)  # the axes along which weights share a scale
+        shared = (
+            (1,) if entry["kind"] == "linear" else (2, 3)
+        )  # the axes along which weights share a scale
         scales = tuple(size for axis, size in enumerate(shape) if axis not in shared)
-        weight = weight * np.expand_dims(read("scale", "<f4", int(np.prod(scales))).reshape(scales), shared)
+        weight = weight * np.expand_dims(
+            read("scale", "<f4", int(np.prod(scales))).reshape(scales), shared
+        )
     return weight, read("bias", "<f4", outputs)
 
 
-def run_exported(exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | None = None) -> np.ndarray:
+def run_exported(
+    exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | None = None
+) -> np.ndarray:
     """Turn latent vectors into pictures with the exported weights.
 
     Parameters
@@ -309,7 +359,11 @@ def run_exported(exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray
         uint8, n x c x h x w.
     """
     num_classes, h = exported.config.num_classes, z_nd.astype(np.float32)
-    y_nk = np.eye(num_classes, dtype=np.float32)[labels_n] if num_classes else np.zeros((len(z_nd), 0), np.float32)
+    y_nk = (
+        np.eye(num_classes, dtype=np.float32)[labels_n]
+        if num_classes
+        else np.zeros((len(z_nd), 0), np.float32)
+    )
     for entry in exported.about["layers"]:
         weight, bias = stored_weights(exported, entry)
         if entry["kind"] == "linear":
@@ -317,7 +371,10 @@ def run_exported(exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray
             h = h.reshape(-1, *entry["grid"]) if "grid" in entry else h
         else:
             spread = np.broadcast_to(y_nk[:, :, None, None], (*y_nk.shape, *h.shape[2:]))
-            h = _transposed_convolution(np.concatenate([h, spread], 1), weight, entry) + bias[:, None, None]
+            h = (
+                _transposed_convolution(np.concatenate([h, spread], 1), weight, entry)
+                + bias[:, None, None]
+            )
             h = np.maximum(h, 0) if entry["relu"] else h
     x_01 = (np.tanh(h) + 1) / 2 if exported.config.output == "tanh" else expit(h)
     return np.rint(x_01 * 255).astype(np.uint8)
@@ -368,7 +425,13 @@ def write_onnx(checkpoint: str | Path, path: str | Path) -> float | None:
         given, names = (*given, torch.arange(5) % config.num_classes), [*names, "labels_b"]
         axes["labels_b"] = batch
     program = torch.onnx.export(
-        generator, given, input_names=names, output_names=["x_bchw"], dynamic_shapes=axes, dynamo=True, verbose=False
+        generator,
+        given,
+        input_names=names,
+        output_names=["x_bchw"],
+        dynamic_shapes=axes,
+        dynamo=True,
+        verbose=False,
     )
     atomic_write(Path(path), program.model_proto.SerializeToString())
     return _onnx_difference(Path(path), generator, given, names)
@@ -379,7 +442,9 @@ def _latents(config: object, num: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _onnx_difference(path: Path, generator: torch.nn.Module, given: tuple, names: list[str]) -> float | None:
+def _onnx_difference(
+    path: Path, generator: torch.nn.Module, given: tuple, names: list[str]
+) -> float | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     import onnxruntime
@@ -413,7 +478,9 @@ class Export:
         if self.onnx:
             apart = write_onnx(self.checkpoint, out)
             checked = (
-                "not compared: onnxruntime is not installed" if apart is None else f"within {apart:.1g} of PyTorch"
+                "not compared: onnxruntime is not installed"
+                if apart is None
+                else f"within {apart:.1g} of PyTorch"
             )
             print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, float32, {checked}")
             return

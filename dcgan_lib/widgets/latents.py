@@ -34,9 +34,13 @@ def uniforms(seed: int, num: int) -> np.ndarray:
         If the seed does not fit in 32 bits.
     """
     if not (isinstance(seed, int | np.integer) and 0 <= seed <= MAX_SEED32):
-        raise UserError(f"an explorer's seed must be a whole number from 0 to {MAX_SEED32}, but it is {seed!r}")
+        raise UserError(
+            f"an explorer's seed must be a whole number from 0 to {MAX_SEED32}, but it is {seed!r}"
+        )
     mask, shift = np.uint64(0xFFFFFFFF), [np.uint64(bits) for bits in (15, 7, 14)]
-    state = (np.uint64(seed) + np.uint64(0x6D2B79F5) * np.arange(1, num + 1, dtype=np.uint64)) & mask
+    state = (
+        np.uint64(seed) + np.uint64(0x6D2B79F5) * np.arange(1, num + 1, dtype=np.uint64)
+    ) & mask
     t = ((state ^ (state >> shift[0])) * (state | np.uint64(1))) & mask
     t = t ^ ((t + (((t ^ (t >> shift[1])) * (t | np.uint64(61))) & mask)) & mask)
     return (t ^ (t >> shift[2])).astype(np.float64) / 2**32
@@ -118,6 +122,8 @@ def arithmetic(groups: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarr
     """Return mean(A) - mean(B) + mean(C) over the seeds of three groups; an empty group counts as zero."""
     signs, pairs = (1, -1, 1), []
     for sign, group in zip(signs, groups, strict=True):
-        mean = combine(config.z_dim, [(1 / len(group), seed_latent(seed, config)) for seed in group])
+        mean = combine(
+            config.z_dim, [(1 / len(group), seed_latent(seed, config)) for seed in group]
+        )
         pairs.append((sign, mean))
     return combine(config.z_dim, pairs)

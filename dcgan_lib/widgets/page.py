@@ -21,7 +21,11 @@ MOUNT = 'for (const place of document.querySelectorAll(".dcgan-explorer")) mount
 
 def classic_script() -> str:
     """Return ``explorer.js`` as a classic script that brings every mount point of a page to life, even from a file."""
-    body, found, rest = (FOLDER / "explorer.js").read_text(encoding="utf-8").rpartition("export default { render };")
+    body, found, rest = (
+        (FOLDER / "explorer.js")
+        .read_text(encoding="utf-8")
+        .rpartition("export default { render };")
+    )
     if not found or rest.strip():
         raise AssertionError("the last line of explorer.js must be: export default { render };")
     start = f"const start = () => {{ {MOUNT} }};\n"
@@ -40,7 +44,9 @@ def explorer_html(model: str, mode: str = "free", **state: Any) -> str:
         Further settings, such as ``seed=5``.
     """
     check_mode(mode)
-    settings = html.escape(json.dumps({"model": model, "mode": mode, **state}, sort_keys=True), quote=True)
+    settings = html.escape(
+        json.dumps({"model": model, "mode": mode, **state}, sort_keys=True), quote=True
+    )
     name = html.escape(model, quote=True)
     still = f'<img src="_static/models/{name}.png" alt="A picture that the generator {name} draws" width="256" />'
     words = f"Here, with JavaScript, the generator {name} runs in this page: {MODES[mode]}."

@@ -63,7 +63,9 @@ class ExemplarPicker(widgets.VBox):
         super().__init__([head, self._grid, self._list])
         self._concept.observe(lambda _: self._tick(), "value")
         self._back.on_click(lambda _: self.show(max(self.first - self.count, 0)))
-        self._on.on_click(lambda _: self.first + self.count < self.pool and self.show(self.first + self.count))
+        self._on.on_click(
+            lambda _: self.first + self.count < self.pool and self.show(self.first + self.count)
+        )
         self.show(first)
 
     def show(self, first: int) -> None:
@@ -78,9 +80,14 @@ class ExemplarPicker(widgets.VBox):
             raise UserError(f"samples are numbered 0 to {self.pool - 1}, but {first} was asked for")
         self.first = first
         z_nd = self._z_nd[first : first + self.count]
-        cells = [self._cell(first + i, pixels) for i, pixels in enumerate(pictures_of(self._generator, z_nd))]
+        cells = [
+            self._cell(first + i, pixels)
+            for i, pixels in enumerate(pictures_of(self._generator, z_nd))
+        ]
         left, self._grid.children = self._grid.children, cells
-        for cell in left:  # or each page that was seen stays in the kernel, and in the notebook when it is saved
+        for cell in (
+            left
+        ):  # or each page that was seen stays in the kernel, and in the notebook when it is saved
             for widget in (*cell.children, cell):
                 widget.layout.close()
                 widget.close()
@@ -101,8 +108,12 @@ class ExemplarPicker(widgets.VBox):
         buffer = io.BytesIO()
         pixels = pixels_chw[0] if len(pixels_chw) == 1 else pixels_chw.transpose(1, 2, 0)
         Image.fromarray(pixels).save(buffer, "WEBP", quality=80)
-        picture = widgets.Image(value=buffer.getvalue(), format="webp", layout=widgets.Layout(width="72px"))
-        box = widgets.Checkbox(description=str(number), indent=False, layout=widgets.Layout(width="72px"))
+        picture = widgets.Image(
+            value=buffer.getvalue(), format="webp", layout=widgets.Layout(width="72px")
+        )
+        box = widgets.Checkbox(
+            description=str(number), indent=False, layout=widgets.Layout(width="72px")
+        )
         box.observe(self._take, "value")
         return widgets.VBox([picture, box])
 
@@ -126,7 +137,9 @@ class ExemplarPicker(widgets.VBox):
 
     def _say(self) -> None:
         numbers = ", ".join(map(str, self.picked[self._concept.value])) or "none yet"
-        self._list.value = f"{self._concept.value}: {numbers} (seed {self.seed}, pool of {self.pool:,})"
+        self._list.value = (
+            f"{self._concept.value}: {numbers} (seed {self.seed}, pool of {self.pool:,})"
+        )
 
     def __repr__(self) -> str:
         """Name the checkpoint, the seed and the page; the same on every machine."""

@@ -32,7 +32,9 @@ def html() -> Path:
     if not (HTML / "index.html").exists():
         pytest.skip("the book is not built: run `make book`")
     if not AXE.exists() and not os.environ.get("CI"):
-        pytest.skip("npm's scripts are missing, so the pages need public servers: install npm and run `make book`")
+        pytest.skip(
+            "npm's scripts are missing, so the pages need public servers: install npm and run `make book`"
+        )
     return HTML
 
 
@@ -41,7 +43,9 @@ def site(html: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the book below a folder and return its address, which ends in a slash."""
     top = tmp_path_factory.mktemp("server")
     (top / SUBPATH).symlink_to(html, target_is_directory=True)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(top)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(top))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/{SUBPATH}/"
     server.shutdown()
@@ -51,7 +55,9 @@ def site(html: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     """Return a headless Chromium, one for the tests of a module."""
-    from playwright.sync_api import sync_playwright  # only here: most machines collect these tests without it
+    from playwright.sync_api import (
+        sync_playwright,
+    )  # only here: most machines collect these tests without it
 
     with sync_playwright() as driver:
         path = next(filter(None, map(shutil.which, BROWSERS)))
@@ -63,15 +69,21 @@ def browser() -> Iterator[object]:
 class Visit:
     """One page in a fresh profile: what it asked for, what it weighed and what it complained about."""
 
-    def __init__(self, browser: object, width: int = 1280, theme: str = "light", **options: object) -> None:
+    def __init__(
+        self, browser: object, width: int = 1280, theme: str = "light", **options: object
+    ) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        self.context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
+        self.context.add_init_script(
+            f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')"
+        )
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.weights: dict[str, int] = {}
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("console", self._listen)
-        self.page.on("requestfailed", lambda request: self.problems.append(f"failed: {request.url}"))
+        self.page.on(
+            "requestfailed", lambda request: self.problems.append(f"failed: {request.url}")
+        )
         self.page.on("requestfinished", self._weigh)
 
     def _listen(self, message: object) -> None:

@@ -42,7 +42,9 @@ SERIOUS = """async () => (await axe.run()).violations
 @pytest.fixture
 def page(browser):
     with Visit(browser) as visit:
-        visit.page.evaluate(SHOW, [(FOLDER / name).read_text() for name in ("box_drawer.js", "explorer.css")])
+        visit.page.evaluate(
+            SHOW, [(FOLDER / name).read_text() for name in ("box_drawer.js", "explorer.css")]
+        )
         visit.page.locator(".dcgan-explorer[data-ready='0']").wait_for()
         yield visit.page
         assert visit.problems == []
@@ -55,7 +57,10 @@ def saved(page) -> list:
 def drag(page, *corners) -> None:
     """Move the mouse between places, in pixels of the picture, with its button held."""
     place = page.locator(".dx-stage canvas").bounding_box()
-    at = [(place["x"] + x * place["width"] / 64, place["y"] + y * place["height"] / 64) for x, y in corners]
+    at = [
+        (place["x"] + x * place["width"] / 64, place["y"] + y * place["height"] / 64)
+        for x, y in corners
+    ]
     page.mouse.move(*at[0])
     page.mouse.down()
     for corner in at[1:]:
@@ -67,7 +72,9 @@ def test_mouse_draws_and_takes_away(page):
     drag(page, (10.5, 12.5), (30, 30), (39.5, 31.5))
     assert saved(page) == [0, [[0, 10, 12, 40, 32]]]
     drag(page, (50.5, 60.5), (90, 90))
-    assert saved(page)[1][1] == [0, 50, 60, 64, 64], "a drag that leaves the picture ends at its edge"
+    assert saved(page)[1][1] == [0, 50, 60, 64, 64], (
+        "a drag that leaves the picture ends at its edge"
+    )
     drag(page, (5, 5))
     assert len(saved(page)[1]) == 2, "a click beside the boxes does nothing"
     drag(page, (20, 20))
@@ -78,7 +85,9 @@ def test_keyboard_does_everything(page):
     page.locator(".dx-stage").focus()
     for key in ("Enter", "ArrowRight", "ArrowDown", "Shift+ArrowLeft", "Shift+ArrowDown"):
         page.keyboard.press(key)
-    assert saved(page)[1] == [[0, 22, 22, 42, 44]] and page.evaluate("heard") == [], "a key went on to the page around"
+    assert saved(page)[1] == [[0, 22, 22, 42, 44]] and page.evaluate("heard") == [], (
+        "a key went on to the page around"
+    )
     page.keyboard.press("PageDown")
     page.locator(".dcgan-explorer[data-ready='1']").wait_for()
     for key in ("Enter", "Enter", "ArrowLeft", "n", "ArrowUp"):

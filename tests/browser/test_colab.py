@@ -25,7 +25,14 @@ nbclient.NotebookClient(chapter, timeout=300, kernel_name="python3").execute()
 
 
 def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    identity = [
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@localhost",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     command = ["git", *identity, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
@@ -53,18 +60,33 @@ def bare_python(tmp_path: Path) -> Path:
     python = tmp_path / "colab" / "bin" / "python"
     own = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
     # Folders named in a .pth file have their own .pth files left unread, and the library is there only by one.
-    Path(own, "packages.pth").write_text("\n".join({sysconfig.get_paths()[key] for key in ("purelib", "platlib")}))
+    Path(own, "packages.pth").write_text(
+        "\n".join({sysconfig.get_paths()[key] for key in ("purelib", "platlib")})
+    )
     return python
 
 
 def environment(repository: str) -> dict[str, str]:
     """Return the environment of a reader without this project: no search path, no data, no network for pip."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DCGAN_DATA", "PYTHONHOME")}
-    pip = {"PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return kept | pip | {"DCGAN_REPOSITORY": repository, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("PYTHONPATH", "DCGAN_DATA", "PYTHONHOME")
+    }
+    pip = {
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_NO_INDEX": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    return (
+        kept | pip | {"DCGAN_REPOSITORY": repository, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
+    )
 
 
 def test_chapter_runs_where_only_torch_and_jupyter_are(repository, bare_python, tmp_path):
@@ -76,7 +98,9 @@ def test_chapter_runs_where_only_torch_and_jupyter_are(repository, bare_python, 
     assert "No module named 'dcgan_lib'" in refused.stderr
     chapter = with_launch_cell(nbformat.read(CHAPTERS[0], as_version=4), configured_address())
     nbformat.write(chapter, place / "chapter.ipynb")
-    ran = subprocess.run([bare_python, "-c", RUN], cwd=place, env=surroundings, capture_output=True, text=True)
+    ran = subprocess.run(
+        [bare_python, "-c", RUN], cwd=place, env=surroundings, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert (place / "dcgan-lib" / "data" / "results").is_dir()
 

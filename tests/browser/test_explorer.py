@@ -22,7 +22,9 @@ from dcgan_lib.widgets.page import FOLDER, MODES, classic_script, explorer_html
 
 pytestmark = pytest.mark.browser
 COMMITTED = names_for_pages()
-FAST = min(COMMITTED, key=lambda name: (checkpoints_root() / name / "generator.safetensors").stat().st_size)
+FAST = min(
+    COMMITTED, key=lambda name: (checkpoints_root() / name / "generator.safetensors").stat().st_size
+)
 AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
 EXPLORER = "explorer = document.querySelector('.dcgan-explorer').explorer"
 HEAD = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>Explorer</title>
@@ -60,7 +62,10 @@ def visit(browser):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: problems.append(message.text) if message.type == "error" else None,
+        )
         page.on("request", note_request)
         return page
 
@@ -76,7 +81,9 @@ def show(visit, folder):
 
     def open_page(*mounts: str, theme="light", hash="", **options) -> object:
         ground = {"light": "#fff", "dark": "#14181e"}[theme]
-        (folder / "page.html").write_text(HEAD.format(theme=theme, ground=ground, body="".join(mounts)))
+        (folder / "page.html").write_text(
+            HEAD.format(theme=theme, ground=ground, body="".join(mounts))
+        )
         page = visit(**options)
         page.goto((folder / "page.html").as_uri() + hash)
         page.wait_for_selector(".dcgan-explorer[data-ready]")
@@ -106,7 +113,9 @@ def expected(name: str, z_d: np.ndarray) -> np.ndarray:
     """Return PyTorch's picture, h x w x c, of the first class where there are classes."""
     generator = load_generator(name)
     labels = torch.zeros(1, dtype=torch.int64) if generator.config.num_classes else None
-    return generate_u8(generator, torch.from_numpy(np.float32(z_d))[None], labels)[0].transpose(1, 2, 0)
+    return generate_u8(generator, torch.from_numpy(np.float32(z_d))[None], labels)[0].transpose(
+        1, 2, 0
+    )
 
 
 def state(page) -> dict:
@@ -134,10 +143,15 @@ def test_every_mode_draws_and_fits(show):
                 width=width,
                 theme=theme,
             )
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (mode, width)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+                mode,
+                width,
+            )
             if mode != "steps":
                 assert pixels(page, ".dx-view canvas").std() > 5, mode
-            assert page.get_attribute(".dx", "aria-label").startswith(f"Explorer of the generator {FAST}")
+            assert page.get_attribute(".dx", "aria-label").startswith(
+                f"Explorer of the generator {FAST}"
+            )
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed")
@@ -180,7 +194,9 @@ def test_a_drag_redraws_at_speed_and_stays_true(show):
     page = show(explorer_html(name, seed=3))
     rates = redraws_per_second(page)
     took = page.evaluate(f"() => {{ const {EXPLORER}; return explorer.time }}")
-    print(f"{name}: {[round(rate) for rate in rates]} redraws a second (medians of 3 drags), {took:.1f} ms a picture")
+    print(
+        f"{name}: {[round(rate) for rate in rates]} redraws a second (medians of 3 drags), {took:.1f} ms a picture"
+    )
     assert max(rates) >= 20
     settle(page)
     x, y = state(page)["pad"]
@@ -192,7 +208,9 @@ def test_a_drag_redraws_at_speed_and_stays_true(show):
 
 def test_keys_move_the_pad_and_nothing_else(show):
     page = show(explorer_html(FAST))
-    page.evaluate("window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))")
+    page.evaluate(
+        "window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))"
+    )
     page.focus(".dx-pad")
     before = pixels(page)
     for key in ("ArrowRight", "ArrowRight", "ArrowUp", "Shift+ArrowLeft"):
@@ -203,7 +221,9 @@ def test_keys_move_the_pad_and_nothing_else(show):
     page.keyboard.press("Home")
     settle(page)
     assert state(page)["pad"] == [0, 0] and (pixels(page) == before).all()
-    assert page.evaluate("getComputedStyle(document.querySelector('.dx-pad')).outlineStyle") == "solid"
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('.dx-pad')).outlineStyle") == "solid"
+    )
     assert "across 0.00, up 0.00" in page.inner_text(".dx-live")
 
 
@@ -211,7 +231,11 @@ def test_everything_is_reached_by_tab(show):
     page, names = show(explorer_html(FAST, "maps")), []
     for _ in range(12):
         page.keyboard.press("Tab")
-        names.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText.trim()"))
+        names.append(
+            page.evaluate(
+                "document.activeElement.ariaLabel || document.activeElement.innerText.trim()"
+            )
+        )
     wanted = ["All on", "All off", "Map 0, on", "New z", "Reset", "Copy link", "Save PNG"]
     assert [name for name in names if name in wanted][: len(wanted)] == wanted
     assert sum(name.startswith("Map") for name in names) == 1, "one stop for all maps"
@@ -224,10 +248,22 @@ def test_a_finger_moves_the_pad(show):
     settle(page)
     assert np.allclose(state(page)["pad"], [0.5, 0.5], atol=0.03)
     touch = "(node) => getComputedStyle(node).touchAction"
-    assert page.eval_on_selector(".dx-pad", touch) == "none" and page.eval_on_selector(".dx", touch) == "auto"
+    assert (
+        page.eval_on_selector(".dx-pad", touch) == "none"
+        and page.eval_on_selector(".dx", touch) == "auto"
+    )
     driver = page.context.new_cdp_session(page)
-    for kind, x in (("touchStart", 0.5), ("touchMove", 0.4), ("touchMove", 0.1), ("touchEnd", None)):
-        points = [] if x is None else [{"x": box["x"] + x * box["width"], "y": box["y"] + box["height"] / 2}]
+    for kind, x in (
+        ("touchStart", 0.5),
+        ("touchMove", 0.4),
+        ("touchMove", 0.1),
+        ("touchEnd", None),
+    ):
+        points = (
+            []
+            if x is None
+            else [{"x": box["x"] + x * box["width"], "y": box["y"] + box["height"] / 2}]
+        )
         driver.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     settle(page)
     assert np.allclose(state(page)["pad"], [-0.8, 0], atol=0.03)
@@ -250,7 +286,9 @@ def test_the_address_shows_the_same_picture(show):
     assert page.evaluate("history.length") <= 2 and page.evaluate("scrollY") == scroll
     again = show(*mounts, hash="#" + address.split("#")[1])
     again.wait_for_timeout(600)
-    assert (pixels(again) == seen[0]).all() and (pixels(again, ".dx-maps figure:last-child canvas") == seen[1]).all()
+    assert (pixels(again) == seen[0]).all() and (
+        pixels(again, ".dx-maps figure:last-child canvas") == seen[1]
+    ).all()
     again.evaluate("location.hash = '#x1=seed:1'")
     settle(again)
     assert state(again)["seed"] == 1 and state(again)["pad"] == [0, 0]
@@ -258,7 +296,9 @@ def test_the_address_shows_the_same_picture(show):
 
 def test_a_copied_link_shows_the_same_picture(show):
     page = show(explorer_html(FAST, seed=1))
-    page.evaluate("() => { navigator.clipboard.writeText = async (text) => { window.copied = text } }")
+    page.evaluate(
+        "() => { navigator.clipboard.writeText = async (text) => { window.copied = text } }"
+    )
     page.fill(".dx-seed", "77")
     page.keyboard.press("Enter")
     settle(page)
@@ -272,9 +312,13 @@ def test_a_copied_link_shows_the_same_picture(show):
 
 def test_a_shut_clipboard_is_told(show):
     page = show(explorer_html(FAST))
-    page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('shut') } }")
+    page.evaluate(
+        "() => { navigator.clipboard.writeText = async () => { throw new Error('shut') } }"
+    )
     page.click("text=Copy link")
-    page.wait_for_function("document.querySelector('.dx-live').textContent.includes('copy the address above')")
+    page.wait_for_function(
+        "document.querySelector('.dx-live').textContent.includes('copy the address above')"
+    )
 
 
 def test_a_damaged_address_still_shows_a_picture(show):
@@ -288,7 +332,9 @@ def test_save_png_keeps_every_pixel(show):
     with page.expect_download() as download:
         page.click("text=Save PNG")
     assert download.value.suggested_filename == f"{FAST}-arithmetic-4.png"
-    saved = np.array(Image.open(io.BytesIO(Path(download.value.path()).read_bytes())).convert("RGB"))
+    saved = np.array(
+        Image.open(io.BytesIO(Path(download.value.path()).read_bytes())).convert("RGB")
+    )
     middle = pixels(page, ".dx-nine canvas:nth-child(5)")
     height, width = middle.shape[:2]
     assert saved.shape == (3 * 4 * height + 16, 3 * 4 * width + 16, 3)
@@ -342,7 +388,9 @@ def test_walk_plays_and_reduced_motion_steps(show):
     assert state(calm)["t"] == 1
     settle(calm)
     config = load_generator(FAST).config
-    assert np.abs(pixels(calm) - expected(FAST, seed_latent(2, config))).max() <= 6, "the second anchor is seed 2"
+    assert np.abs(pixels(calm) - expected(FAST, seed_latent(2, config))).max() <= 6, (
+        "the second anchor is seed 2"
+    )
 
 
 def test_steps_show_what_was_stored(show):
@@ -368,7 +416,9 @@ def test_a_conditional_generator_draws_the_class(show):
 
 
 def test_without_scripts_a_picture_and_a_sentence_stay(visit, folder):
-    (folder / "still.html").write_text(HEAD.format(theme="light", ground="#fff", body=explorer_html(FAST)))
+    (folder / "still.html").write_text(
+        HEAD.format(theme="light", ground="#fff", body=explorer_html(FAST))
+    )
     page = visit(java_script_enabled=False)
     page.goto((folder / "still.html").as_uri())
     image = page.locator(".dcgan-explorer img")
@@ -402,8 +452,16 @@ window.clean = widget.render({ model: kernel, el: document.querySelector("#cell"
 def test_python_moves_the_picture_and_the_picture_tells_python(visit, tmp_path):
     name = FAST
     exported, widget = export_model(name, "half"), Explorer(name, seed=6)
-    traits = {key: getattr(widget, key) for key in Explorer.class_trait_names(sync=True) if not key.startswith("_")}
-    traits = {key: value for key, value in traits.items() if isinstance(value, str | int | float | list | dict)}
+    traits = {
+        key: getattr(widget, key)
+        for key in Explorer.class_trait_names(sync=True)
+        if not key.startswith("_")
+    }
+    traits = {
+        key: value
+        for key, value in traits.items()
+        if isinstance(value, str | int | float | list | dict)
+    }
     about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
     (tmp_path / "module.js").write_text((FOLDER / "explorer.js").read_text())
     (tmp_path / "page.html").write_text(
@@ -412,14 +470,22 @@ def test_python_moves_the_picture_and_the_picture_tells_python(visit, tmp_path):
     )
     (tmp_path / "kernel.js").write_text(KERNEL.replace("TRAITS", json.dumps(traits)))
     page = visit()  # modules need http: the browser is answered from the folder
-    page.route("http://explorer.test/*", lambda route: route.fulfill(path=tmp_path / route.request.url.split("/")[-1]))
+    page.route(
+        "http://explorer.test/*",
+        lambda route: route.fulfill(path=tmp_path / route.request.url.split("/")[-1]),
+    )
     page.goto("http://explorer.test/page.html")
     page.wait_for_selector("[data-ready]")
     page.wait_for_timeout(400)
     assert page.evaluate("kernel.asked") == 1 and page.evaluate("kernel.saved") == 0
     z_d = seed_latent(6, widget.config)
     assert np.abs(pixels(page) - expected(name, z_d)).max() <= 1
-    for key, value in (("seed", 9), ("pad", [0.5, -0.25]), ("axis_seed", 4), ("base", [0.5] * len(z_d))):
+    for key, value in (
+        ("seed", 9),
+        ("pad", [0.5, -0.25]),
+        ("axis_seed", 4),
+        ("base", [0.5] * len(z_d)),
+    ):
         setattr(widget, key, value)
         page.evaluate("([key, value]) => kernel.fromPython(key, value)", [key, value])
         page.wait_for_timeout(250)
@@ -429,7 +495,9 @@ def test_python_moves_the_picture_and_the_picture_tells_python(visit, tmp_path):
     page.focus(".dx-pad")
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(250)
-    assert page.evaluate("kernel.traits.pad") == [0.55, -0.25] and page.evaluate("kernel.saved") == 1
+    assert (
+        page.evaluate("kernel.traits.pad") == [0.55, -0.25] and page.evaluate("kernel.saved") == 1
+    )
     page.evaluate("kernel.fromPython('mode', 'walk')")
     page.wait_for_selector("[data-ready=walk]")
     assert page.evaluate("location.hash") == "" and page.locator("text=Copy link").count() == 0

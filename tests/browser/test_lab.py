@@ -54,19 +54,34 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("lab")
     for name, cells in (("trial", CELLS), ("boxes", BOX_CELLS), ("picks", PICK_CELLS)):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-        notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(source) for source in cells]
+        )
+        notebook.metadata = {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        }
         nbformat.write(notebook, folder / f"{name}.ipynb")
-    places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    places = {
+        f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")
+    }
     settings = {
-        "IdentityProvider.token": TOKEN, "ServerApp.root_dir": str(folder), "ServerApp.port": 0,
-        "LabApp.expose_app_in_browser": True, "LabApp.extension_manager": "readonly", "LabApp.news_url": None,
+        "IdentityProvider.token": TOKEN,
+        "ServerApp.root_dir": str(folder),
+        "ServerApp.port": 0,
+        "LabApp.expose_app_in_browser": True,
+        "LabApp.extension_manager": "readonly",
+        "LabApp.news_url": None,
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-    }  # fmt: skip
+    }
     options = [f"--{name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *options]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, **places, "IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": paths}
+    environment = {
+        **os.environ,
+        **places,
+        "IPYTHONDIR": str(folder / "ipython"),
+        "PYTHONPATH": paths,
+    }
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         try:
@@ -96,7 +111,10 @@ def test_explorer_drives_python_and_is_driven(lab, browser):
         page = open_notebook(visit, lab, "trial")
         page.evaluate(RUN_CELL, 0)
         page.locator(".dcgan-explorer[data-ready=free]").wait_for()
-        pad, slider = page.locator(".dx-pad"), page.locator(".dcgan-explorer input[type=range]").first
+        pad, slider = (
+            page.locator(".dx-pad"),
+            page.locator(".dcgan-explorer input[type=range]").first,
+        )
 
         first = page.evaluate(PIXELS)
         pad.focus()
@@ -106,7 +124,9 @@ def test_explorer_drives_python_and_is_driven(lab, browser):
         slider.focus()
         page.keyboard.press("ArrowRight")
         assert page.evaluate(ACTIVE) == 0, "an arrow key reached Lab"
-        page.wait_for_function(f"before => String(({PIXELS})()) !== before", arg=",".join(map(str, first)))
+        page.wait_for_function(
+            f"before => String(({PIXELS})()) !== before", arg=",".join(map(str, first))
+        )
         page.wait_for_timeout(500)  # the traits' way to Python
         pad_now, values, seed = eval_printed(page.evaluate(RUN_CELL, 1))
         assert pad_now[0] > 0 and pad_now[1] != 0 and seed == 3
@@ -114,7 +134,9 @@ def test_explorer_drives_python_and_is_driven(lab, browser):
 
         before = page.evaluate(PIXELS)
         page.evaluate(RUN_CELL, 2)
-        page.wait_for_function(f"before => String(({PIXELS})()) !== before", arg=",".join(map(str, before)))
+        page.wait_for_function(
+            f"before => String(({PIXELS})()) !== before", arg=",".join(map(str, before))
+        )
         page.wait_for_timeout(500)
         exact = np.frombuffer(base64.b64decode(page.evaluate(RUN_CELL, 3)), np.uint8).reshape(-1, 3)
         shown = np.array(page.evaluate(PIXELS), np.uint8).reshape(-1, 4)[:, :3]
@@ -128,7 +150,9 @@ def open_notebook(visit: Visit, lab: str, name: str) -> object:
     page = visit.page
     page.set_default_timeout(120_000)
     page.goto(f"{lab}lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}")
-    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+    page.wait_for_function(
+        "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    )
     return page
 
 

@@ -31,7 +31,9 @@ def first_picture(page, address: str) -> float:
 @pytest.fixture
 def root_site(html) -> Iterator[str]:
     """Serve the book at a server's root."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(html)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(html))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -45,7 +47,9 @@ def test_generator_answers(place, root_site, site, html, browser):
         seconds = first_picture(visit.page, address)
         settle(visit.page)
         rates = redraws_per_second(visit.page)
-        print(f"{place}: first picture after {seconds:.2f} s; {[round(rate) for rate in rates]} redraws a second")
+        print(
+            f"{place}: first picture after {seconds:.2f} s; {[round(rate) for rate in rates]} redraws a second"
+        )
         assert seconds <= 4 and max(rates) >= 10
         assert visit.problems == []
 

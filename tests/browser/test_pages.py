@@ -95,7 +95,11 @@ def test_second_page_adds_little_script(site, browser):
         for name in PAGES:
             before = dict(visit.weights)
             visit.open(site + name)
-            new = {url: size for url, size in visit.weights.items() if url.endswith(".js") and url not in before}
+            new = {
+                url: size
+                for url, size in visit.weights.items()
+                if url.endswith(".js") and url not in before
+            }
             assert sum(new.values()) <= 0.3 * MEGABYTE or "/models/" in str(new), (name, first, new)
 
 
@@ -103,7 +107,9 @@ def test_site_has_what_a_static_host_needs(html):
     assert (html / ".nojekyll").exists()
     for name in PAGES:
         text = (html / name).read_text(encoding="utf-8")
-        assert not re.search(r'(?:src|href)="/', text), "an address from the server's root breaks below a folder"
+        assert not re.search(r'(?:src|href)="/', text), (
+            "an address from the server's root breaks below a folder"
+        )
         assert not re.search(r'<(?:script|img|link|iframe)[^>]+(?:src|href)="https?:', text), name
 
 
@@ -111,7 +117,9 @@ def test_search_finds_a_chapter_even_on_a_disk(site, html, browser):
     for start in (site, html.as_uri() + "/"):
         with Visit(browser) as visit:
             page = visit.open(start + "search.html?q=discriminator")
-            page.locator("#search-results li a", has_text="Training details").first.wait_for(timeout=10_000)
+            page.locator("#search-results li a", has_text="Training details").first.wait_for(
+                timeout=10_000
+            )
             assert visit.problems == []
 
 
@@ -140,7 +148,10 @@ def test_linked_slider_moves_its_picture(site, browser):
     with Visit(browser) as visit:
         page = visit.open(site + "03_training_details.html")
         scroll_through(page)
-        handle, shown = page.locator(".noUi-handle").first, page.locator(".widget-image:visible").first
+        handle, shown = (
+            page.locator(".noUi-handle").first,
+            page.locator(".widget-image:visible").first,
+        )
         before = shown.get_attribute("src")
         assert handle.get_attribute("aria-label") and shown.get_attribute("alt")
         handle.focus()

@@ -92,7 +92,9 @@ class Canvas:
         pixel = np.array([*background, 0], np.uint8).view(np.uint32)
         self.rgbt_hw4.view(np.uint32)[:] = pixel
 
-    def polygon(self, fixed_n2: np.ndarray, colour: Colour, tag: int = 0, *, convex: bool = True) -> None:
+    def polygon(
+        self, fixed_n2: np.ndarray, colour: Colour, tag: int = 0, *, convex: bool = True
+    ) -> None:
         """Fill one polygon whose corners come from ``to_fixed``, with a tag in 0..255."""
         if convex:
             cv2.fillConvexPoly(self.rgbt_hw4, fixed_n2, (*colour, tag), cv2.LINE_8, _SHIFT)
@@ -104,7 +106,9 @@ class Canvas:
         half = cv2.resize(self.rgbt_hw4, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         small = cv2.resize(half, (self.size, self.size), interpolation=cv2.INTER_AREA)
         offset = SUPERSAMPLING // 2
-        return small, np.ascontiguousarray(self.rgbt_hw4[offset::SUPERSAMPLING, offset::SUPERSAMPLING, 3])
+        return small, np.ascontiguousarray(
+            self.rgbt_hw4[offset::SUPERSAMPLING, offset::SUPERSAMPLING, 3]
+        )
 
 
 def to_fixed(points_n2) -> np.ndarray:
@@ -166,7 +170,9 @@ class Camera:
         across = flat[:, 0] - self.x
         depth = np.maximum(across * sine + flat[:, 2] * cosine, NEAR)
         picture_n2 = np.empty((len(points), 2))
-        picture_n2[:, 0] = self.centre[0] + self.focal * (across * cosine - flat[:, 2] * sine) / depth
+        picture_n2[:, 0] = (
+            self.centre[0] + self.focal * (across * cosine - flat[:, 2] * sine) / depth
+        )
         picture_n2[:, 1] = self.centre[1] - self.focal * (flat[:, 1] - self.height) / depth
         return picture_n2
 
@@ -197,11 +203,22 @@ class Plane:
     def at(self, u: float, v: float, lift: float = 0.0) -> Point:
         """Return the world point of wall coordinates."""
         x, y, z = self.origin
-        return (x + u * self.along[0] + lift * self.normal[0], y + v, z + u * self.along[1] + lift * self.normal[1])
+        return (
+            x + u * self.along[0] + lift * self.normal[0],
+            y + v,
+            z + u * self.along[1] + lift * self.normal[1],
+        )
 
-    def rectangle(self, u0: float, u1: float, v0: float, v1: float, lift: float = 0.0) -> list[Point]:
+    def rectangle(
+        self, u0: float, u1: float, v0: float, v1: float, lift: float = 0.0
+    ) -> list[Point]:
         """Return the four corners of an upright rectangle on the wall."""
-        return [self.at(u0, v0, lift), self.at(u1, v0, lift), self.at(u1, v1, lift), self.at(u0, v1, lift)]
+        return [
+            self.at(u0, v0, lift),
+            self.at(u1, v0, lift),
+            self.at(u1, v1, lift),
+            self.at(u0, v1, lift),
+        ]
 
 
 class Stage:
@@ -228,15 +245,30 @@ class Stage:
         self._faces.append((len(points), colour, tag, convex))
 
     def box(
-        self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], colour: Colour, tag: int
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        z: tuple[float, float],
+        colour: Colour,
+        tag: int,
     ) -> None:
         """Add the visible faces of a box with sides along the axes: one flank, the front, the top."""
         (x0, x1), (y0, y1), (z0, z1) = x, y, z
         if self.camera.x < x0:
-            self.face([(x0, y0, z0), (x0, y0, z1), (x0, y1, z1), (x0, y1, z0)], scale(colour, self.left), tag)
+            self.face(
+                [(x0, y0, z0), (x0, y0, z1), (x0, y1, z1), (x0, y1, z0)],
+                scale(colour, self.left),
+                tag,
+            )
         elif self.camera.x > x1:
-            self.face([(x1, y0, z0), (x1, y0, z1), (x1, y1, z1), (x1, y1, z0)], scale(colour, self.right), tag)
-        self.face([(x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)], scale(colour, self.front), tag)
+            self.face(
+                [(x1, y0, z0), (x1, y0, z1), (x1, y1, z1), (x1, y1, z0)],
+                scale(colour, self.right),
+                tag,
+            )
+        self.face(
+            [(x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)], scale(colour, self.front), tag
+        )
         if self.camera.height > y1:
             self.face([(x0, y1, z0), (x1, y1, z0), (x1, y1, z1), (x0, y1, z1)], colour, tag)
 

@@ -51,7 +51,11 @@ class Sketch:
         """Add an outline with its colour: by default a plain one."""
         start, self._num_points = self._num_points, self._num_points + points_nk2.shape[1]
         self.outlines.append(np.broadcast_to(points_nk2, (self.num_faces, *points_nk2.shape[1:])))
-        colour = np.clip(np.broadcast_to(colour, (self.num_faces, np.shape(colour)[-1])), 0, 255).astype(int).tolist()
+        colour = (
+            np.clip(np.broadcast_to(colour, (self.num_faces, np.shape(colour)[-1])), 0, 255)
+            .astype(int)
+            .tolist()
+        )
         visible = np.broadcast_to(np.ravel(visible), self.num_faces).tolist()
         self.shapes.append(Shape(layer, start, self._num_points, colour, visible, part))
 
@@ -146,11 +150,15 @@ def hair_back(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
 def _hairline(f, lon):
     """Return the latitude of the hair's lower edge at each longitude."""
     off = np.abs(lon)
-    front = f.fringe + 0.3 * f.part * np.sin(1.3 * lon) + f.tuft * np.sin(f.tuft_freq * lon + f.phase)
+    front = (
+        f.fringe + 0.3 * f.part * np.sin(1.3 * lon) + f.tuft * np.sin(f.tuft_freq * lon + f.phase)
+    )
     # Under a hat a strip of hair still shows.
     front = np.where(f.hat, np.minimum(front, 0.50 + 0.06 * np.sin(f.tuft_freq * lon)), front)
     edge = lerp(front, np.where(f.long_hair, -0.35, -0.02), step(0.70, 1.18, off))
-    return lerp(edge, np.where(f.long_hair, -1.0, -0.36), step(1.2, np.where(f.long_hair, 1.6, 1.75), off))
+    return lerp(
+        edge, np.where(f.long_hair, -1.0, -0.36), step(1.2, np.where(f.long_hair, 1.6, 1.75), off)
+    )
 
 
 def hair_front(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
@@ -197,10 +205,16 @@ def glasses(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
         rims = np.concatenate([outer, outer[:, :1], inner[:, :1], inner[:, ::-1]], 1)
         sk.add(rims, c.frame, f.glasses)
         s = span(0, 1, 5)
-        arm = ribbon(f, side * lerp(f.eye_lon + 0.36, 1.5, s), f.eye_lat + 0.06 - 0.02 * s, 0.8 * rim, lift)
+        arm = ribbon(
+            f, side * lerp(f.eye_lon + 0.36, 1.5, s), f.eye_lat + 0.06 - 0.02 * s, 0.8 * rim, lift
+        )
         sk.add(arm, c.frame, f.glasses & (side * f.turn < 0.05))
     s = span(-1, 1, 5)
-    sk.add(ribbon(f, s * (f.eye_lon - 0.30), f.eye_lat + 0.10 - 0.03 * s * s, rim, 1.12), c.frame, f.glasses)
+    sk.add(
+        ribbon(f, s * (f.eye_lon - 0.30), f.eye_lat + 0.10 - 0.03 * s * s, rim, 1.12),
+        c.frame,
+        f.glasses,
+    )
 
 
 def hat(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
@@ -235,12 +249,16 @@ def _bust(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
     angle = span(np.pi, 0, 10)
     scoop = xy(foot_x + 1.02 * w * np.cos(angle), top + f.b * f.neckline * np.sin(angle) ** f.vee)
     floor = xy(foot_x + reach * np.array([[1, -1]]), 72.0)
-    torso = np.concatenate([scoop, xy(foot_x + out, slope), floor, xy(foot_x - out, slope)[:, ::-1]], 1)
+    torso = np.concatenate(
+        [scoop, xy(foot_x + out, slope), floor, xy(foot_x - out, slope)[:, ::-1]], 1
+    )
     sk.add(torso, c.cloth, part=CLOTH)
     sk.add(strip(scoop, scoop + np.array([0, 1.3])), c.trim, part=CLOTH)
     for side in SIDES:
         corners = ((0.95, -0.14), (1.5, 0.02), (0.9, 0.30), (0.05, 0.12))
-        lapel = np.concatenate([xy(foot_x + side * w * across, foot_y + f.b * down) for across, down in corners], 1)
+        lapel = np.concatenate(
+            [xy(foot_x + side * w * across, foot_y + f.b * down) for across, down in corners], 1
+        )
         sk.add(lapel, c.trim, f.collar, CLOTH)
 
 
@@ -253,7 +271,9 @@ def _ears(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch, *, in_front: bool)
         for size, colour in ((1.0, c.skin), (0.55, c.skin_dark)):
             depth = 0.5 + 0.5 * size * np.cos(t)
             lat = f.ear_lat + 0.21 * size * np.sin(t) * (1.05 - 0.15 * np.sin(t))
-            sk.add(on_head(f, root + side * 0.33 * depth, lat, 1 + 0.24 * depth), colour, shown, FACE)
+            sk.add(
+                on_head(f, root + side * 0.33 * depth, lat, 1 + 0.24 * depth), colour, shown, FACE
+            )
 
 
 def _face(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
@@ -277,7 +297,10 @@ def _nose(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
     base = f.nose_lat - 0.075 + 0.05 * s * s
     lift = lerp(1.02, f.nose_lift, 0.6 - 0.4 * s * s)
     upper = on_head(f, f.nose_wide * s, base, lift)
-    sk.add(strip(upper, on_head(f, 0.9 * f.nose_wide * s, base - 0.045 + 0.0225 * s * s, lift)), c.skin_deep)
+    sk.add(
+        strip(upper, on_head(f, 0.9 * f.nose_wide * s, base - 0.045 + 0.0225 * s * s, lift)),
+        c.skin_deep,
+    )
 
 
 def _mouth(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
@@ -291,10 +314,14 @@ def _mouth(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
     # A smile: wider, raised corners, parted lips, teeth.
     x, curve = 1.4 * f.mouth_wide * s, f.mouth_lat - 0.03 + f.smile_curve * (s * s - 0.35)
     top, bottom = curve + 0.05 * arch, curve - f.smile_open * arch
-    lips = strip(on_head(f, 1.06 * x, top + 0.05, lift), on_head(f, 1.06 * x, bottom - 0.06 * f.lips, lift))
+    lips = strip(
+        on_head(f, 1.06 * x, top + 0.05, lift), on_head(f, 1.06 * x, bottom - 0.06 * f.lips, lift)
+    )
     sk.add(lips, c.lip, f.smile)
     sk.add(strip(on_head(f, x, top, lift), on_head(f, x, bottom, lift)), c.lip_dark, f.smile)
-    teeth = strip(on_head(f, 0.93 * x, top, lift), on_head(f, 0.9 * x, lerp(top, bottom, f.teeth), lift))
+    teeth = strip(
+        on_head(f, 0.93 * x, top, lift), on_head(f, 0.9 * x, lerp(top, bottom, f.teeth), lift)
+    )
     sk.add(teeth, (246, 242, 234), f.smile)
     sk.shade(oval(f, 0.0, f.mouth_lat - 0.22, 0.2, 0.06), dark=90)
     for side in SIDES:
@@ -311,7 +338,10 @@ def _eyes(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
         at_x, at_y = lon + f.gaze_x, f.eye_lat + 0.22 * f.eye_open + f.gaze_y
         sk.add(oval(f, at_x, at_y, 0.135, 0.092), c.iris)
         sk.add(oval(f, at_x, at_y, 0.065, 0.046, num=8), c.pupil)
-        sk.add(oval(f, at_x - 0.05 * np.sign(f.shadow_x), at_y + 0.04, 0.035, 0.026, num=6), (255, 255, 255))
+        sk.add(
+            oval(f, at_x - 0.05 * np.sign(f.shadow_x), at_y + 0.04, 0.035, 0.026, num=6),
+            (255, 255, 255),
+        )
         sk.add(ribbon(f, x, upper + 0.015, 0.030 * (1.1 - 0.5 * t * t)), c.lash)
         brow = f.brow_lat + f.brow_arch * (1 - t * t) + f.brow_tilt * t * side
         tail = 1.05 - 0.6 * np.clip(t * side, 0, 1) ** 1.5

@@ -22,20 +22,46 @@ def _table(*rows):
 
 
 _SKIN = _table(  # skin_tone 0 to 1, light to deep
-    (255, 226, 204), (246, 208, 176), (230, 182, 143), (205, 150, 110), (166, 114, 80), (126, 84, 60), (92, 60, 46)
+    (255, 226, 204),
+    (246, 208, 176),
+    (230, 182, 143),
+    (205, 150, 110),
+    (166, 114, 80),
+    (126, 84, 60),
+    (92, 60, 46),
 )
 _HAIR = _table((42, 38, 44), (100, 66, 46), (138, 64, 40), (212, 172, 108), (182, 184, 190))
 _GLOSS = _table((42, 42, 52), (50, 38, 26), (50, 32, 20), (40, 38, 28), (36, 36, 38))
 _IRIS = _table((70, 44, 30), (104, 70, 40), (74, 110, 140), (82, 112, 76), (96, 104, 116))
 _FRAME = _table((34, 30, 34), (96, 52, 30), (150, 40, 46), (40, 58, 96), (60, 62, 66))
 _FABRIC = _table(
-    (178, 70, 62), (222, 150, 70), (236, 208, 140), (92, 130, 96), (58, 104, 120), (62, 80, 128),
-    (120, 86, 132), (210, 130, 140), (236, 230, 218), (70, 72, 82), (140, 168, 180), (150, 110, 84),
-)  # fmt: skip
+    (178, 70, 62),
+    (222, 150, 70),
+    (236, 208, 140),
+    (92, 130, 96),
+    (58, 104, 120),
+    (62, 80, 128),
+    (120, 86, 132),
+    (210, 130, 140),
+    (236, 230, 218),
+    (70, 72, 82),
+    (140, 168, 180),
+    (150, 110, 84),
+)
 _BACKDROP = _table(
-    (232, 196, 160), (178, 206, 210), (150, 176, 150), (214, 170, 172), (122, 146, 176), (236, 222, 190),
-    (164, 150, 184), (104, 132, 132), (200, 124, 98), (88, 98, 124), (186, 190, 168), (222, 204, 214),
-)  # fmt: skip
+    (232, 196, 160),
+    (178, 206, 210),
+    (150, 176, 150),
+    (214, 170, 172),
+    (122, 146, 176),
+    (236, 222, 190),
+    (164, 150, 184),
+    (104, 132, 132),
+    (200, 124, 98),
+    (88, 98, 124),
+    (186, 190, 168),
+    (222, 204, 214),
+)
 
 
 def _pick(table: np.ndarray, u_n1: np.ndarray) -> np.ndarray:
@@ -73,21 +99,41 @@ def choose_colours(f: SimpleNamespace) -> SimpleNamespace:
     skin = tint + f.undertone * np.array([2.0, 0.0, -4.0])
     kind = f.hair_colour[:, 0]
     hair = _HAIR[kind] * (1 + 0.10 * f.hair_light)
-    cloth, hat, other = _pick(_FABRIC, f.cloth), _pick(_FABRIC, f.hat_colour), _pick(_FABRIC, f.trim)
-    lip = lerp(skin * [0.86, 0.62, 0.60], np.array([196, 84, 86]) * (0.5 + skin / 510), 0.15 + 0.45 * f.lip_red)
+    cloth, hat, other = (
+        _pick(_FABRIC, f.cloth),
+        _pick(_FABRIC, f.hat_colour),
+        _pick(_FABRIC, f.trim),
+    )
+    lip = lerp(
+        skin * [0.86, 0.62, 0.60],
+        np.array([196, 84, 86]) * (0.5 + skin / 510),
+        0.15 + 0.45 * f.lip_red,
+    )
     first, second = (_pick(_BACKDROP, u) * f.back_light for u in (f.back_first, f.back_second))
     middle = lerp(first, second, 0.5)
     return SimpleNamespace(
-        skin=skin, skin_dark=skin * [0.80, 0.70, 0.66], skin_deep=skin * [0.66, 0.52, 0.48],
-        hair=hair, hair_dark=hair * 0.74, beard=hair * 0.86, gloss=_GLOSS[kind],
-        brow=lerp(hair * 0.72, skin * 0.45, 0.25), lash=skin * 0.16 + [10, 6, 8],
-        iris=_pick(_IRIS, f.iris), pupil=np.array([22.0, 18.0, 22.0]),
-        sclera=lerp(np.array([246, 244, 240]), skin, 0.08), lip=lip, lip_dark=lip * [0.50, 0.36, 0.38],
-        cloth=cloth, trim=lerp(cloth * 0.72, other, np.where(f.collar, 0.9, 0.15)),
-        hat=hat, hat_band=lerp(hat * 0.7, other, 0.3), frame=_pick(_FRAME, f.frame),
+        skin=skin,
+        skin_dark=skin * [0.80, 0.70, 0.66],
+        skin_deep=skin * [0.66, 0.52, 0.48],
+        hair=hair,
+        hair_dark=hair * 0.74,
+        beard=hair * 0.86,
+        gloss=_GLOSS[kind],
+        brow=lerp(hair * 0.72, skin * 0.45, 0.25),
+        lash=skin * 0.16 + [10, 6, 8],
+        iris=_pick(_IRIS, f.iris),
+        pupil=np.array([22.0, 18.0, 22.0]),
+        sclera=lerp(np.array([246, 244, 240]), skin, 0.08),
+        lip=lip,
+        lip_dark=lip * [0.50, 0.36, 0.38],
+        cloth=cloth,
+        trim=lerp(cloth * 0.72, other, np.where(f.collar, 0.9, 0.15)),
+        hat=hat,
+        hat_band=lerp(hat * 0.7, other, 0.3),
+        frame=_pick(_FRAME, f.frame),
         halo=lerp(middle, np.array([255, 250, 240]), 0.35),
         backdrop=_backdrop(first, lerp(first, second, 0.75) * 0.86, f.back_slant),
-    )  # fmt: skip
+    )
 
 
 SIDE = 64
@@ -112,7 +158,9 @@ def _fixed(f: SimpleNamespace, outlines_nk2: np.ndarray) -> np.ndarray:
     return fixed
 
 
-def fill(f: SimpleNamespace, c: SimpleNamespace, shapes: list[Shape], outlines_nk2: np.ndarray) -> list[np.ndarray]:
+def fill(
+    f: SimpleNamespace, c: SimpleNamespace, shapes: list[Shape], outlines_nk2: np.ndarray
+) -> list[np.ndarray]:
     """Fill the outlines of n sketched faces.
 
     Parameters
@@ -145,8 +193,16 @@ def fill(f: SimpleNamespace, c: SimpleNamespace, shapes: list[Shape], outlines_n
                     poly(parts, [fixed[i, start:stop]], _PARTS[part], 8, _SHIFT)
             else:
                 # One more fractional bit halves the coordinates: these canvases have one pixel per pixel.
-                poly(soft if layer == "soft" else cast, [fixed[i, start:stop]], colour[i], 8, _SHIFT + 1)
-        flat, parts = (cv2.resize(x, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for x in (flat, parts))
+                poly(
+                    soft if layer == "soft" else cast,
+                    [fixed[i, start:stop]],
+                    colour[i],
+                    8,
+                    _SHIFT + 1,
+                )
+        flat, parts = (
+            cv2.resize(x, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for x in (flat, parts)
+        )
         soft, cast = cv2.GaussianBlur(soft, (5, 5), 1.25), cv2.GaussianBlur(cast, (7, 7), 1.5)
         for plane, drawn in zip(planes, (flat, parts, soft, cast[..., None]), strict=True):
             plane[i] = drawn.transpose(2, 0, 1)
@@ -155,7 +211,9 @@ def fill(f: SimpleNamespace, c: SimpleNamespace, shapes: list[Shape], outlines_n
 
 def _dome(f: SimpleNamespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the light that falls on an ellipsoid around the head, and where each pixel lies on it."""
-    cx, cy, a, b, light_x, light_y = (np.float32(v)[:, :, None] for v in (f.cx, f.cy, f.a, f.b, -f.shadow_x, f.light_y))
+    cx, cy, a, b, light_x, light_y = (
+        np.float32(v)[:, :, None] for v in (f.cx, f.cy, f.a, f.b, -f.shadow_x, f.light_y)
+    )
     grow, light_z = np.float32(1.32), np.sqrt(1 - light_x**2 - light_y**2)
     x, y = (_X - cx) / (a * grow), (_Y - cy) / (b * grow)
     r2 = x * x + y * y
@@ -196,7 +254,9 @@ def light(f: SimpleNamespace, gloss_n3: np.ndarray, planes_u8: list[np.ndarray])
     )
     lit, x, y = _dome(f)
     level = 1 - np.minimum(face + neck + hair + cloth, 1)  # the background
-    level += (face * (0.60 + 0.48 * lit) * (1 - 0.55 * dark) + neck * (0.58 + 0.42 * lit)) * (1 - 0.5 * cast)
+    level += (face * (0.60 + 0.48 * lit) * (1 - 0.55 * dark) + neck * (0.58 + 0.42 * lit)) * (
+        1 - 0.5 * cast
+    )
     strand_n2 = np.concatenate([f.strand_x, f.strand_y], 1).astype(int)
     strand = np.stack([_STREAKS[top : top + SIDE, left : left + SIDE] for left, top in strand_n2])
     level += hair * (0.64 + 0.48 * lit + 0.10 * strand) + cloth * (0.62 + 0.42 * lit)
@@ -221,26 +281,84 @@ _TURN = 0.75  # radians at yaw 1
 # What is drawn of a face besides its traits: each uniform in its range. Angles in radians, cx, cy, a, b (the head's
 # centre and half axes), halo* in pixels, the rest as shares of the head. New ones go to the end: old seeds keep theirs.
 _RANGES = {
-    "cx": (30.6, 33.4), "cy": (31.6, 34.0), "a": (16.4, 18.8), "b": (20.6, 22.8), "jaw": (0.05, 0.28),
-    "roll": (-0.09, 0.09), "neck": (0.42, 0.58), "shoulder": (1.6, 2.1), "neckline": (0.06, 0.34), "vee": (0.7, 1.6),
-    "eye_lon": (0.40, 0.47), "eye_lat": (-0.06, 0.02), "eye_open": (0.085, 0.125), "eye_wide": (0.20, 0.25),
-    "gaze_x": (-0.06, 0.06), "gaze_y": (-0.02, 0.015), "ear_lat": (-0.16, -0.06), "brow_lat": (0.22, 0.29),
-    "brow_arch": (0.0, 0.07), "brow_tilt": (-0.05, 0.04), "brow_thick": (0.022, 0.048), "nose_lat": (-0.38, -0.30),
-    "nose_wide": (0.13, 0.20), "nose_lift": (1.14, 1.28), "mouth_lat": (-0.68, -0.60), "mouth_wide": (0.26, 0.33),
-    "frown": (-0.035, 0.03), "lips": (0.7, 1.3), "smile_curve": (0.13, 0.20), "smile_open": (0.10, 0.17),
-    "teeth": (0.35, 0.7), "fringe": (0.46, 0.88), "part": (-1, 1), "tuft": (0.0, 0.07), "tuft_freq": (4, 9),
-    "phase": (0, 6.28), "volume": (0.05, 0.22), "curl": (-0.06, 0.09), "curl_freq": (3, 8), "length": (1.15, 1.75),
-    "flare": (0.0, 0.25), "wave": (0.0, 0.10), "beard_size": (0.03, 0.20), "rim": (0.018, 0.038),
-    "lens": (0.19, 0.25), "squareness": (0.55, 1.0), "crown": (0.46, 0.64), "crown_power": (0.45, 0.9),
-    "crown_wide": (0.86, 1.04), "brim_wide": (1.15, 1.38), "brim": (0, 1), "light_x": (-0.65, 0.65),
-    "light_y": (-0.6, -0.25), "halo_x": (24, 40), "halo_y": (22, 34), "halo": (19, 30), "has_halo": (0, 1),
-    "collar": (0, 1), "cloth": (0, 1), "trim": (0, 1), "frame": (0, 1), "iris": (0, 1), "hat_colour": (0, 1),
-    "back_first": (0, 1), "back_second": (0, 1), "back_light": (0.82, 1.10), "back_slant": (0, 6.28),
-    "lip_red": (0, 1), "undertone": (-1, 1), "hair_light": (-1, 1), "strand_x": (0, 2 * SIDE),
+    "cx": (30.6, 33.4),
+    "cy": (31.6, 34.0),
+    "a": (16.4, 18.8),
+    "b": (20.6, 22.8),
+    "jaw": (0.05, 0.28),
+    "roll": (-0.09, 0.09),
+    "neck": (0.42, 0.58),
+    "shoulder": (1.6, 2.1),
+    "neckline": (0.06, 0.34),
+    "vee": (0.7, 1.6),
+    "eye_lon": (0.40, 0.47),
+    "eye_lat": (-0.06, 0.02),
+    "eye_open": (0.085, 0.125),
+    "eye_wide": (0.20, 0.25),
+    "gaze_x": (-0.06, 0.06),
+    "gaze_y": (-0.02, 0.015),
+    "ear_lat": (-0.16, -0.06),
+    "brow_lat": (0.22, 0.29),
+    "brow_arch": (0.0, 0.07),
+    "brow_tilt": (-0.05, 0.04),
+    "brow_thick": (0.022, 0.048),
+    "nose_lat": (-0.38, -0.30),
+    "nose_wide": (0.13, 0.20),
+    "nose_lift": (1.14, 1.28),
+    "mouth_lat": (-0.68, -0.60),
+    "mouth_wide": (0.26, 0.33),
+    "frown": (-0.035, 0.03),
+    "lips": (0.7, 1.3),
+    "smile_curve": (0.13, 0.20),
+    "smile_open": (0.10, 0.17),
+    "teeth": (0.35, 0.7),
+    "fringe": (0.46, 0.88),
+    "part": (-1, 1),
+    "tuft": (0.0, 0.07),
+    "tuft_freq": (4, 9),
+    "phase": (0, 6.28),
+    "volume": (0.05, 0.22),
+    "curl": (-0.06, 0.09),
+    "curl_freq": (3, 8),
+    "length": (1.15, 1.75),
+    "flare": (0.0, 0.25),
+    "wave": (0.0, 0.10),
+    "beard_size": (0.03, 0.20),
+    "rim": (0.018, 0.038),
+    "lens": (0.19, 0.25),
+    "squareness": (0.55, 1.0),
+    "crown": (0.46, 0.64),
+    "crown_power": (0.45, 0.9),
+    "crown_wide": (0.86, 1.04),
+    "brim_wide": (1.15, 1.38),
+    "brim": (0, 1),
+    "light_x": (-0.65, 0.65),
+    "light_y": (-0.6, -0.25),
+    "halo_x": (24, 40),
+    "halo_y": (22, 34),
+    "halo": (19, 30),
+    "has_halo": (0, 1),
+    "collar": (0, 1),
+    "cloth": (0, 1),
+    "trim": (0, 1),
+    "frame": (0, 1),
+    "iris": (0, 1),
+    "hat_colour": (0, 1),
+    "back_first": (0, 1),
+    "back_second": (0, 1),
+    "back_light": (0.82, 1.10),
+    "back_slant": (0, 6.28),
+    "lip_red": (0, 1),
+    "undertone": (-1, 1),
+    "hair_light": (-1, 1),
+    "strand_x": (0, 2 * SIDE),
     "strand_y": (0, 2 * SIDE),
-}  # fmt: skip
+}
 _COLUMNS = len(TRAITS) + len(_RANGES)
-_SKETCHED, _LIT = 128, 4  # faces at a time: many share the outlines' arithmetic, few keep the light in the cache
+_SKETCHED, _LIT = (
+    128,
+    4,
+)  # faces at a time: many share the outlines' arithmetic, few keep the light in the cache
 
 
 def draw_portraits(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
@@ -286,7 +404,9 @@ def draw_portraits(num_images: int, seed: int = 0, *, progress: bool = False) ->
             images_u8[start : start + len(u_nk)] = _draw(u_nk, traits[-1])
             bar.update(len(u_nk))
     attributes = {name: np.concatenate([chunk[name] for chunk in traits]) for name in TRAITS}
-    return ImageSet(name="portraits", images_u8=images_u8, attributes=attributes, card=_card(num_images, seed))
+    return ImageSet(
+        name="portraits", images_u8=images_u8, attributes=attributes, card=_card(num_images, seed)
+    )
 
 
 def draw_portrait(index: int = 0, seed: int = 0, **changes: bool | float | str) -> np.ndarray:
@@ -313,7 +433,9 @@ def draw_portrait(index: int = 0, seed: int = 0, **changes: bool | float | str) 
     u_nk = _row(index, seed)
     traits = _traits(u_nk)
     for name, value in changes.items():
-        traits[name] = np.array([_checked(name, value)], traits[name].dtype if name in traits else None)
+        traits[name] = np.array(
+            [_checked(name, value)], traits[name].dtype if name in traits else None
+        )
     return _draw(u_nk, traits)[0]
 
 
@@ -341,19 +463,27 @@ def _checked(name: str, value: bool | float | str) -> bool | float | int:
     if name == "hair_colour":
         if value in HAIR_COLOURS:
             return HAIR_COLOURS.index(value)
-        valid, allowed = value in range(len(HAIR_COLOURS)), f"one of {', '.join(HAIR_COLOURS)} or its number"
+        valid, allowed = (
+            value in range(len(HAIR_COLOURS)),
+            f"one of {', '.join(HAIR_COLOURS)} or its number",
+        )
     elif name in CHANCES:
         valid, allowed = value in (False, True), "True or False"
     else:
         low = -1 if name == "yaw" else 0
-        valid, allowed = isinstance(value, int | float | np.floating) and low <= value <= 1, f"in [{low}, 1]"
+        valid, allowed = (
+            isinstance(value, int | float | np.floating) and low <= value <= 1,
+            f"in [{low}, 1]",
+        )
     if not valid:
         raise UserError(f"{name} must be {allowed}, but it is {value!r}")
     return value
 
 
 def _traits(u_nk: np.ndarray) -> dict[str, np.ndarray]:
-    traits = {name: u_nk[:, column] < chance for column, (name, chance) in enumerate(CHANCES.items())}
+    traits = {
+        name: u_nk[:, column] < chance for column, (name, chance) in enumerate(CHANCES.items())
+    }
     yaw, tone, hair = u_nk[:, len(CHANCES) : len(TRAITS)].T
     traits |= {"yaw": (2 * yaw - 1).astype(np.float32), "skin_tone": tone.astype(np.float32)}
     return traits | {"hair_colour": (hair * len(HAIR_COLOURS)).astype(np.int64)}

@@ -11,7 +11,18 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from dcgan_lib.data.drawn.painting import Camera, Colour, Dice, Plane, Point, Stage, glow, hsv, mix, scale
+from dcgan_lib.data.drawn.painting import (
+    Camera,
+    Colour,
+    Dice,
+    Plane,
+    Point,
+    Stage,
+    glow,
+    hsv,
+    mix,
+    scale,
+)
 
 MAX_YAW = math.radians(20)
 STEP_ASIDE = 0.85
@@ -110,7 +121,9 @@ def make_camera(yaw: float, dice: Dice) -> Camera:
 
 def turned(camera: Camera, yaw: float) -> Camera:
     """Return the camera turned to ``yaw`` in [-1, 1]; it steps aside as it turns, to keep the room in view."""
-    return replace(camera, yaw=MAX_YAW * yaw, x=camera.x - STEP_ASIDE * (yaw - camera.yaw / MAX_YAW))
+    return replace(
+        camera, yaw=MAX_YAW * yaw, x=camera.x - STEP_ASIDE * (yaw - camera.yaw / MAX_YAW)
+    )
 
 
 def make_layout(yaw: float, view: Dice, dice: Dice) -> Layout:
@@ -124,7 +137,11 @@ def make_layout(yaw: float, view: Dice, dice: Dice) -> Layout:
         Numbers for the camera and the room's size, and for the places.
     """
     camera = make_camera(yaw, view)
-    width, depth, height = view.between(3.5, 4.0), view.between(3.55, 4.05), view.between(2.45, 2.75)
+    width, depth, height = (
+        view.between(3.5, 4.0),
+        view.between(3.55, 4.05),
+        view.between(2.45, 2.75),
+    )
     hangings = _hang(yaw, width, depth, dice)
     bed = _place_bed(hangings, width, depth, dice)
     lamp_x, lamp_tall = _place_lamp(camera, hangings, bed, width, depth, dice)
@@ -162,7 +179,9 @@ def _hang(yaw: float, width: float, depth: float, dice: Dice) -> Hangings:
     }
     centres = {}
     for name, (breadth, _) in sizes.items():
-        middle = columns[name] * (width / 2 - 0.65) if name in columns else depth - 0.4 - breadth / 2
+        middle = (
+            columns[name] * (width / 2 - 0.65) if name in columns else depth - 0.4 - breadth / 2
+        )
         centres[name] = middle + dice.between(-0.06, 0.06)
     return Hangings(walls, sizes, centres)
 
@@ -185,7 +204,9 @@ def _place_bed(hangings: Hangings, width: float, depth: float, dice: Dice) -> Be
     """Place the bed away from the door: its head at the back wall, or sideways at a side wall."""
     half, sideways = width / 2, dice.chance(0.3)
     breadth, length = dice.between(1.05, 1.65), dice.between(1.85, 2.05)
-    door_side = {"back": math.copysign(1, hangings.centres["door"]), "left": -1, "right": 1}[hangings.walls["door"]]
+    door_side = {"back": math.copysign(1, hangings.centres["door"]), "left": -1, "right": 1}[
+        hangings.walls["door"]
+    ]
     if sideways:
         head = -int(door_side)
         near, far = head * (half - 0.03 - length), head * (half - 0.03)
@@ -209,7 +230,11 @@ def _place_lamp(
         in_view = 5 < camera.project_one((x, 1.0, depth - 0.3))[0] < 59
         if in_view and (bed.head or bed.clear_of(x, 0.24)) and not hangings.behind("door", x, 0.62):
             places.append(x)
-    clear = [x for x in places if not hangings.behind("window", x, 0.35 + hangings.sizes["window"][0] / 2)]
+    clear = [
+        x
+        for x in places
+        if not hangings.behind("window", x, 0.35 + hangings.sizes["window"][0] / 2)
+    ]
     tall_places = [x for x in clear if not hangings.behind("picture", x, 0.8)] if tall else []
     if tall_places:
         return tall_places[int(which * len(tall_places))], True
@@ -227,10 +252,17 @@ def _place_rug(bed: Bed, width: float, dice: Dice) -> tuple[float, float, float,
     x = 0.35 * (bed.x[0] + bed.x[1]) + dice.between(-0.3, 0.3)
     half_width = dice.between(0.7, 1.15)
     limit = width / 2 - 0.1 - half_width
-    return max(-limit, min(limit, x)), bed.z[0] - dice.between(0.0, 0.45), half_width, dice.between(0.45, 0.75)
+    return (
+        max(-limit, min(limit, x)),
+        bed.z[0] - dice.between(0.0, 0.45),
+        half_width,
+        dice.between(0.45, 0.75),
+    )
 
 
-def _place_plant(hangings: Hangings, bed: Bed, lamp_x: float, width: float, dice: Dice) -> float | None:
+def _place_plant(
+    hangings: Hangings, bed: Bed, lamp_x: float, width: float, dice: Dice
+) -> float | None:
     """Return the x of a potted plant in a free back corner, or None."""
     wanted, first = dice.chance(0.4), dice.pick((-1, 1))
     if not wanted:
@@ -248,7 +280,14 @@ def _place_plant(hangings: Hangings, bed: Bed, lamp_x: float, width: float, dice
 TAGS = {"window": 236, "door": 240, "picture": 244, "bed": 248, "lamp": 252}
 OTHER = 232
 WHITE = (240.0, 236.0, 228.0)
-WOODS = ((196, 150, 104), (170, 118, 74), (128, 84, 54), (92, 62, 44), (214, 178, 134), (150, 128, 108))
+WOODS = (
+    (196, 150, 104),
+    (170, 118, 74),
+    (128, 84, 54),
+    (92, 62, 44),
+    (214, 178, 134),
+    (150, 128, 108),
+)
 # hue, saturation, value of wall paints that go well together; between them both are interpolated.
 HUE_END = 0.8
 # Pairs of (rank in [0, 1], hue): the share of rooms up to a hue.
@@ -298,13 +337,17 @@ def paint(hue: float, dice: Dice) -> Colour:
     """Return a wall paint of this hue in [0, HUE_END): pale to deep, never down to grey."""
     deep = dice.between(0, 1) ** 2
     saturation, value = _between_knots(PAINTS, hue)
-    return hsv(hue, saturation * dice.between(0.72, 1.05) * (1 + 0.45 * deep), value * (1.06 - 0.34 * deep))
+    return hsv(
+        hue, saturation * dice.between(0.72, 1.05) * (1 + 0.45 * deep), value * (1.06 - 0.34 * deep)
+    )
 
 
 def dye(hue: float, dice: Dice) -> Colour:
     """Return a blanket's colour of this hue in [0, HUE_END): stronger than a wall's."""
     saturation, value = _between_knots(PAINTS, hue)
-    return hsv(hue, min(0.85, saturation * dice.between(1.25, 1.8)), value * dice.between(0.72, 1.04))
+    return hsv(
+        hue, min(0.85, saturation * dice.between(1.25, 1.8)), value * dice.between(0.72, 1.04)
+    )
 
 
 def _between_knots(knots: tuple[tuple[float, ...], ...], at: float) -> list[float]:
@@ -321,7 +364,12 @@ def add_shell(stage: Stage, layout: Layout, wall: Colour, dice: Dice) -> None:
     near_left, near_right = stage.camera.near_z(-half), stage.camera.near_z(half)
     ceiling = mix((236.0, 233.0, 228.0), wall, dice.between(0.05, 0.25))
     stage.face(
-        [(-half, height, near_left), (half, height, near_right), (half, height, depth), (-half, height, depth)],
+        [
+            (-half, height, near_left),
+            (half, height, near_right),
+            (half, height, depth),
+            (-half, height, depth),
+        ],
         scale(ceiling, 0.9),
         0,
     )
@@ -332,7 +380,10 @@ def add_shell(stage: Stage, layout: Layout, wall: Colour, dice: Dice) -> None:
         ("right", near_right, depth, stage.left),
         ("back", -half, half, 0.86),
     )
-    finish, count = dice.pick(("plain", "plain", "plain", "stripes", "panel")), dice.pick((7, 9, 11))
+    finish, count = (
+        dice.pick(("plain", "plain", "plain", "stripes", "panel")),
+        dice.pick((7, 9, 11)),
+    )
     lower = mix(wall, dice.pick((WHITE, WHITE, scale(wall, 0.6))), 0.75)
     skirting = dice.pick((WHITE, WHITE, mix(wall, WOODS[2], 0.7)))
     for name, u0, u1, light in sides:
@@ -343,7 +394,9 @@ def add_shell(stage: Stage, layout: Layout, wall: Colour, dice: Dice) -> None:
             number = math.ceil((u1 - u0) / pitch)
             for k in range(0, number, 2):
                 stage.face(
-                    plane.rectangle(max(u0, u1 - (k + 1) * pitch), u1 - k * pitch, 0, height), scale(tone, 1.07), 0
+                    plane.rectangle(max(u0, u1 - (k + 1) * pitch), u1 - k * pitch, 0, height),
+                    scale(tone, 1.07),
+                    0,
                 )
         elif finish == "panel":
             stage.face(plane.rectangle(u0, u1, 0, 0.85), scale(lower, light), 0)
@@ -365,22 +418,39 @@ def _add_floor(stage: Stage, layout: Layout, dice: Dice) -> None:
     step = layout.width / strips
     for k in range(strips):
         x0, x1 = -half + k * step, -half + (k + 1) * step
-        tone = 1.0 if kind == "carpet" else (0.93, 1.0, 0.96, 1.05, 0.9)[(k * 3) % 5] if kind == "planks" else 1.0
-        corners = [(x0, 0, stage.camera.near_z(x0)), (x1, 0, stage.camera.near_z(x1)), (x1, 0, depth), (x0, 0, depth)]
+        tone = (
+            1.0
+            if kind == "carpet"
+            else (0.93, 1.0, 0.96, 1.05, 0.9)[(k * 3) % 5]
+            if kind == "planks"
+            else 1.0
+        )
+        corners = [
+            (x0, 0, stage.camera.near_z(x0)),
+            (x1, 0, stage.camera.near_z(x1)),
+            (x1, 0, depth),
+            (x0, 0, depth),
+        ]
         stage.face(corners, scale(base, tone), 0)
         if kind == "tiles":
             _add_tile_row(stage, x0, step, depth, k, scale(base, 0.86))
 
 
-def _add_tile_row(stage: Stage, x0: float, step: float, depth: float, row: int, colour: Colour) -> None:
+def _add_tile_row(
+    stage: Stage, x0: float, step: float, depth: float, row: int, colour: Colour
+) -> None:
     for k in range(row % 2, 9, 2):
         z1 = depth - k * step
         z0 = max(z1 - step, stage.camera.near_z(x0))
         if z1 > z0:
-            stage.face([(x0, 0, z0), (x0 + step, 0, z0), (x0 + step, 0, z1), (x0, 0, z1)], colour, 0)
+            stage.face(
+                [(x0, 0, z0), (x0 + step, 0, z0), (x0 + step, 0, z1), (x0, 0, z1)], colour, 0
+            )
 
 
-def add_window(stage: Stage, plane: Plane, u: float, size: tuple[float, float], sky: Sky, dice: Dice) -> None:
+def add_window(
+    stage: Stage, plane: Plane, u: float, size: tuple[float, float], sky: Sky, dice: Dice
+) -> None:
     """Add a window centred at ``u`` along a wall: sky, land, bars, frame, curtains or a blind."""
     tag, (width, height) = TAGS["window"], size
     u0, u1, v0 = u - width / 2, u + width / 2, dice.between(1.02, 1.14)
@@ -392,7 +462,9 @@ def add_window(stage: Stage, plane: Plane, u: float, size: tuple[float, float], 
     bands = 4
     for k in range(bands):
         low, high = b0 + (b1 - b0) * k / bands, b0 + (b1 - b0) * (k + 1) / bands
-        stage.face(plane.rectangle(g0, g1, low, high, 0.02), mix(sky.low, sky.high, k / (bands - 1)), tag)
+        stage.face(
+            plane.rectangle(g0, g1, low, high, 0.02), mix(sky.low, sky.high, k / (bands - 1)), tag
+        )
     _add_view(stage, plane, (g0, g1, b0, b1), sky, dice)
     bar = 0.028
     middle = (g0 + g1) / 2
@@ -404,15 +476,23 @@ def add_window(stage: Stage, plane: Plane, u: float, size: tuple[float, float], 
     _add_curtains(stage, plane, (u0, u1, v0, v1), sky, dice)
 
 
-def _add_view(stage: Stage, plane: Plane, glass: tuple[float, float, float, float], sky: Sky, dice: Dice) -> None:
+def _add_view(
+    stage: Stage, plane: Plane, glass: tuple[float, float, float, float], sky: Sky, dice: Dice
+) -> None:
     g0, g1, b0, b1 = glass
     tag, width, height = TAGS["window"], g1 - g0, b1 - b0
     x, y, radius = g0 + width * dice.between(0.3, 0.7), b0 + height * dice.between(0.6, 0.8), 0.11
     if sky.name in ("night", "sunset") or dice.chance(0.3):
-        disc = {"night": (236.0, 236.0, 214.0), "sunset": (255.0, 226.0, 150.0)}.get(sky.name, (255.0, 255.0, 240.0))
+        disc = {"night": (236.0, 236.0, 214.0), "sunset": (255.0, 226.0, 150.0)}.get(
+            sky.name, (255.0, 255.0, 240.0)
+        )
         y = y if sky.name != "sunset" else b0 + 0.38 * height
         turn = [2 * math.pi * k / 10 for k in range(10)]
-        stage.face([plane.at(x + radius * math.cos(a), y + radius * math.sin(a), 0.02) for a in turn], disc, tag)
+        stage.face(
+            [plane.at(x + radius * math.cos(a), y + radius * math.sin(a), 0.02) for a in turn],
+            disc,
+            tag,
+        )
     left, peak, right = (height * dice.between(0.08, 0.38) for _ in range(3))
     land = [
         plane.at(g0, b0, 0.02),
@@ -424,7 +504,9 @@ def _add_view(stage: Stage, plane: Plane, glass: tuple[float, float, float, floa
     stage.face(land, sky.ground, tag, convex=False)
 
 
-def _add_curtains(stage: Stage, plane: Plane, opening: tuple[float, float, float, float], sky: Sky, dice: Dice) -> None:
+def _add_curtains(
+    stage: Stage, plane: Plane, opening: tuple[float, float, float, float], sky: Sky, dice: Dice
+) -> None:
     u0, u1, v0, v1 = opening
     tag, kind = TAGS["window"], dice.pick(("curtains", "curtains", "curtains", "blind", "bare"))
     cloth = hsv(dice.between(0, 1), dice.between(0.05, 0.6), dice.between(0.6, 0.95))
@@ -438,14 +520,22 @@ def _add_curtains(stage: Stage, plane: Plane, opening: tuple[float, float, float
         for start, step in ((u0 - 0.12, share), (u1 + 0.12 - share, share)):
             for k, tone in enumerate((0.86, 1.04, 0.9)):
                 stage.face(
-                    plane.rectangle(start + step * k / 3, start + step * (k + 1) / 3, v0 - 0.14, v1 + 0.1, 0.07),
+                    plane.rectangle(
+                        start + step * k / 3, start + step * (k + 1) / 3, v0 - 0.14, v1 + 0.1, 0.07
+                    ),
                     scale(cloth, tone),
                     tag,
                 )
-        stage.face(plane.rectangle(u0 - 0.18, u1 + 0.18, v1 + 0.08, v1 + 0.13, 0.08), (92.0, 72.0, 58.0), tag)
+        stage.face(
+            plane.rectangle(u0 - 0.18, u1 + 0.18, v1 + 0.08, v1 + 0.13, 0.08),
+            (92.0, 72.0, 58.0),
+            tag,
+        )
 
 
-def add_door(stage: Stage, plane: Plane, u: float, size: tuple[float, float], light: float, dice: Dice) -> None:
+def add_door(
+    stage: Stage, plane: Plane, u: float, size: tuple[float, float], light: float, dice: Dice
+) -> None:
     """Add a door with its frame, panels and knob."""
     tag, (width, height) = TAGS["door"], size
     leaf = dice.pick((WHITE, (222.0, 214.0, 200.0), *(tuple(map(float, w)) for w in WOODS[:4])))
@@ -455,14 +545,21 @@ def add_door(stage: Stage, plane: Plane, u: float, size: tuple[float, float], li
     stage.face(plane.rectangle(u0, u1, 0, height, 0.02), trim, tag)
     u0, u1, top = u0 + 0.08, u1 - 0.08, height - 0.08
     stage.face(plane.rectangle(u0, u1, 0, top, 0.02), leaf, tag)
-    columns, rows = dice.pick((1, 2)), dice.pick(((0.5, 0.5), (0.35, 0.65), (0.3, 0.3, 0.4), (1.0,)))
+    columns, rows = (
+        dice.pick((1, 2)),
+        dice.pick(((0.5, 0.5), (0.35, 0.65), (0.3, 0.3, 0.4), (1.0,))),
+    )
     dent, wide = scale(leaf, 0.8), (u1 - u0 - 0.1) / columns
     low = 0.16
     for share in reversed(rows):
         high = low + (top - 0.26) * share
         for column in range(columns):
             left = u0 + 0.05 + column * wide
-            stage.face(plane.rectangle(left + 0.05, left + wide - 0.05, low + 0.05, high - 0.05, 0.03), dent, tag)
+            stage.face(
+                plane.rectangle(left + 0.05, left + wide - 0.05, low + 0.05, high - 0.05, 0.03),
+                dent,
+                tag,
+            )
         low = high
     knob = u0 + 0.09 if dice.chance(0.5) else u1 - 0.09
     stage.face(
@@ -472,14 +569,20 @@ def add_door(stage: Stage, plane: Plane, u: float, size: tuple[float, float], li
     )
 
 
-def add_picture(stage: Stage, plane: Plane, u: float, size: tuple[float, float], light: float, dice: Dice) -> None:
+def add_picture(
+    stage: Stage, plane: Plane, u: float, size: tuple[float, float], light: float, dice: Dice
+) -> None:
     """Add a framed picture: a landscape, blocks of colour, or a round shape."""
     tag, (width, height) = TAGS["picture"], size
     v0 = dice.between(1.3, 1.42)
     u0, u1, v1 = u - width / 2, u + width / 2, v0 + height
-    frame = dice.pick(((44.0, 38.0, 36.0), (44.0, 38.0, 36.0), (88.0, 58.0, 38.0), (206.0, 164.0, 84.0)))
+    frame = dice.pick(
+        ((44.0, 38.0, 36.0), (44.0, 38.0, 36.0), (88.0, 58.0, 38.0), (206.0, 164.0, 84.0))
+    )
     stage.face(plane.rectangle(u0, u1, v0, v1, 0.03), scale(frame, light), tag)
-    stage.face(plane.rectangle(u0 + 0.07, u1 - 0.07, v0 + 0.07, v1 - 0.07, 0.03), scale(WHITE, light), tag)
+    stage.face(
+        plane.rectangle(u0 + 0.07, u1 - 0.07, v0 + 0.07, v1 - 0.07, 0.03), scale(WHITE, light), tag
+    )
     a0, a1, b0, b1 = u0 + 0.14, u1 - 0.14, v0 + 0.14, v1 - 0.14
     hue = dice.between(0, 1)
     tones = [
@@ -487,7 +590,11 @@ def add_picture(stage: Stage, plane: Plane, u: float, size: tuple[float, float],
         for turn in (0.0, dice.between(0.3, 0.6), dice.between(0.05, 0.2))
     ]
     stage.face(plane.rectangle(a0, a1, b0, b1, 0.03), tones[0], tag)
-    kind, x, y = dice.pick(("land", "blocks", "round")), dice.between(0.3, 0.7), dice.between(0.35, 0.65)
+    kind, x, y = (
+        dice.pick(("land", "blocks", "round")),
+        dice.between(0.3, 0.7),
+        dice.between(0.35, 0.65),
+    )
     x, y = a0 + (a1 - a0) * x, b0 + (b1 - b0) * y
     if kind == "land":
         stage.face(
@@ -509,7 +616,12 @@ def add_picture(stage: Stage, plane: Plane, u: float, size: tuple[float, float],
         radius = 0.34 * min(a1 - a0, b1 - b0)
         turn = [2 * math.pi * k / 10 for k in range(10)]
         stage.face(
-            [plane.at((a0 + a1) / 2 + radius * math.cos(a), (b0 + b1) / 2 + radius * math.sin(a), 0.03) for a in turn],
+            [
+                plane.at(
+                    (a0 + a1) / 2 + radius * math.cos(a), (b0 + b1) / 2 + radius * math.sin(a), 0.03
+                )
+                for a in turn
+            ],
             tones[1],
             tag,
         )
@@ -524,11 +636,16 @@ class _BedFrame:
     def __init__(self, layout: Layout):
         self.head, self.x, self.z = layout.bed.head, layout.bed.x, layout.bed.z
 
-    def ranges(self, a: tuple[float, float], b: tuple[float, float]) -> tuple[tuple[float, float], tuple[float, float]]:
+    def ranges(
+        self, a: tuple[float, float], b: tuple[float, float]
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return the x and z ranges of a part of the bed; a = 0 is the head."""
         (x0, x1), (z0, z1) = self.x, self.z
         if not self.head:
-            return ((x0 + b[0] * (x1 - x0), x0 + b[1] * (x1 - x0)), (z1 - a[1] * (z1 - z0), z1 - a[0] * (z1 - z0)))
+            return (
+                (x0 + b[0] * (x1 - x0), x0 + b[1] * (x1 - x0)),
+                (z1 - a[1] * (z1 - z0), z1 - a[0] * (z1 - z0)),
+            )
         along = (z1 - b[1] * (z1 - z0), z1 - b[0] * (z1 - z0))
         if self.head < 0:
             return (x0 + a[0] * (x1 - x0), x0 + a[1] * (x1 - x0)), along
@@ -568,9 +685,13 @@ def add_bed(stage: Stage, layout: Layout, blanket_hue: float, dice: Dice) -> Non
         block((0.985, 1.02), (-0.02, 1.02), (0.0, top + 0.12), board)
 
 
-def _add_band(stage: Stage, frame: _BedFrame, a0: float, a1: float, y: float, colour: Colour) -> None:
+def _add_band(
+    stage: Stage, frame: _BedFrame, a0: float, a1: float, y: float, colour: Colour
+) -> None:
     x, z = frame.ranges((a0, a1), (-0.015, 1.015))
-    stage.face([(x[0], y, z[0]), (x[1], y, z[0]), (x[1], y, z[1]), (x[0], y, z[1])], colour, TAGS["bed"])
+    stage.face(
+        [(x[0], y, z[0]), (x[1], y, z[0]), (x[1], y, z[1]), (x[0], y, z[1])], colour, TAGS["bed"]
+    )
 
 
 def _add_pillows(stage: Stage, frame: _BedFrame, top: float, sheet: Colour, dice: Dice) -> None:
@@ -597,7 +718,11 @@ def _cushion(x: tuple[float, float], z: tuple[float, float], y: float, head: int
 
 def lamp_point(layout: Layout) -> Point:
     """Return the middle of the lamp's shade."""
-    return layout.lamp_x, 1.56 if layout.lamp_tall else SIDE_TABLE_HEIGHT + 0.51, layout.depth - 0.28
+    return (
+        layout.lamp_x,
+        1.56 if layout.lamp_tall else SIDE_TABLE_HEIGHT + 0.51,
+        layout.depth - 0.28,
+    )
 
 
 def add_side_table(stage: Stage, layout: Layout, dice: Dice) -> None:
@@ -625,23 +750,42 @@ def add_lamp(stage: Stage, layout: Layout, lit: bool, dice: Dice) -> None:
     if lit:
         shade = dice.pick(((255.0, 240.0, 184.0), (255.0, 230.0, 160.0), (255.0, 246.0, 208.0)))
     else:
-        shade = dice.pick(((150.0, 52.0, 52.0), (44.0, 70.0, 96.0), (58.0, 54.0, 54.0), (64.0, 92.0, 74.0)))
+        shade = dice.pick(
+            ((150.0, 52.0, 52.0), (44.0, 70.0, 96.0), (58.0, 54.0, 54.0), (64.0, 92.0, 74.0))
+        )
     bottom = 0.0 if layout.lamp_tall else SIDE_TABLE_HEIGHT
-    half_top, half_low, half_high = dice.between(0.13, 0.19), dice.between(0.24, 0.29), dice.between(0.19, 0.23)
+    half_top, half_low, half_high = (
+        dice.between(0.13, 0.19),
+        dice.between(0.24, 0.29),
+        dice.between(0.19, 0.23),
+    )
     stick = 0.035 if layout.lamp_tall else 0.06
     stage.face(_flat(x, z, stick, stick, bottom, y), metal, tag)
     stage.face(_flat(x, z, 0.15, 0.12, bottom, bottom + 0.05), scale(metal, 0.8), tag)
     stage.face(_flat(x, z, half_low, half_top, y - half_high, y + half_high), shade, tag)
     if lit:
         stage.face(
-            _flat(x, z, half_low * 0.5, half_top * 0.5, y - half_high, y + half_high * 0.7), (255.0, 252.0, 236.0), tag
+            _flat(x, z, half_low * 0.5, half_top * 0.5, y - half_high, y + half_high * 0.7),
+            (255.0, 252.0, 236.0),
+            tag,
         )
     else:
-        stage.face(_flat(x, z, half_low, half_low * 0.94, y - half_high, y - half_high + 0.06), scale(shade, 1.5), tag)
+        stage.face(
+            _flat(x, z, half_low, half_low * 0.94, y - half_high, y - half_high + 0.06),
+            scale(shade, 1.5),
+            tag,
+        )
 
 
-def _flat(x: float, z: float, half_low: float, half_high: float, y0: float, y1: float) -> list[Point]:
-    return [(x - half_low, y0, z), (x + half_low, y0, z), (x + half_high, y1, z), (x - half_high, y1, z)]
+def _flat(
+    x: float, z: float, half_low: float, half_high: float, y0: float, y1: float
+) -> list[Point]:
+    return [
+        (x - half_low, y0, z),
+        (x + half_low, y0, z),
+        (x + half_high, y1, z),
+        (x - half_high, y1, z),
+    ]
 
 
 def add_rug(stage: Stage, layout: Layout, dice: Dice) -> None:
@@ -651,13 +795,19 @@ def add_rug(stage: Stage, layout: Layout, dice: Dice) -> None:
     x, z, half_width, half_length = layout.rug
     round_one, hue = dice.chance(0.4), dice.between(0, 1)
     outer = hsv(hue, dice.between(0.2, 0.6), dice.between(0.4, 0.85))
-    inner = hsv((hue + dice.between(-0.1, 0.1)) % 1, dice.between(0.1, 0.5), dice.between(0.6, 0.95))
+    inner = hsv(
+        (hue + dice.between(-0.1, 0.1)) % 1, dice.between(0.1, 0.5), dice.between(0.6, 0.95)
+    )
     for share, colour in ((1.0, outer), (0.78, inner), (0.5, mix(outer, inner, 0.35))):
         w, d = half_width * share, half_length * share
         count = 16 if round_one else 4
         turn = [2 * math.pi * (k + 0.5) / count for k in range(count)]
         reach = 1.0 if round_one else math.sqrt(2)
-        stage.face([(x + reach * w * math.cos(a), 0.0, z + reach * d * math.sin(a)) for a in turn], colour, 0)
+        stage.face(
+            [(x + reach * w * math.cos(a), 0.0, z + reach * d * math.sin(a)) for a in turn],
+            colour,
+            0,
+        )
 
 
 def add_plant(stage: Stage, layout: Layout, dice: Dice) -> None:
@@ -677,7 +827,12 @@ def add_plant(stage: Stage, layout: Layout, dice: Dice) -> None:
         side = 0.07 * math.cos(angle), 0.07 * math.sin(angle)
         mid = (x + tip[0]) / 2, (0.3 + tip[1]) / 2
         stage.face(
-            [(x, 0.3, z), (mid[0] - side[0], mid[1] + side[1], z), tip, (mid[0] + side[0], mid[1] - side[1], z)],
+            [
+                (x, 0.3, z),
+                (mid[0] - side[0], mid[1] + side[1], z),
+                tip,
+                (mid[0] + side[0], mid[1] - side[1], z),
+            ],
             scale(green, 0.8 + 0.08 * (k * 3 % 7 - 1)),
             OTHER,
         )
@@ -742,7 +897,15 @@ def soft_shadows(layout: Layout, light: Lighting, *, window: bool, bed: bool) ->
     fixed_n2 = np.clip(camera.project(points) * (1 << _SHIFT), -8000, 8000).astype(np.int32)
     shade_hw = np.full((64, 64), _NEUTRAL, np.uint8)
     for first, second in ((0, 1), (1, 2), (2, 3), (3, 0), (0, 4), (1, 5), (2, 6), (3, 7)):
-        cv2.line(shade_hw, fixed_n2[first].tolist(), fixed_n2[second].tolist(), _CORNER, 2, cv2.LINE_AA, _SHIFT)
+        cv2.line(
+            shade_hw,
+            fixed_n2[first].tolist(),
+            fixed_n2[second].tolist(),
+            _CORNER,
+            2,
+            cv2.LINE_AA,
+            _SHIFT,
+        )
     for k, value in enumerate(values):
         cv2.fillConvexPoly(shade_hw, fixed_n2[8 + 4 * k : 12 + 4 * k], value, cv2.LINE_AA, _SHIFT)
     return cv2.GaussianBlur(shade_hw, (5, 5), 1.2).astype(np.float32) * np.float32(1 / _NEUTRAL)
@@ -752,9 +915,13 @@ def _sun_patch(layout: Layout, light: Lighting) -> list[Point]:
     """Return where light through the window's glass meets the floor."""
     wall, half = layout.hangings.walls["window"], layout.width / 2
     u, (width, height) = layout.hangings.centres["window"], layout.hangings.sizes["window"]
-    across, into = (-0.35 * light.light_x, -1.0) if wall == "back" else (-1.1 * light.light_x, -0.25)
+    across, into = (
+        (-0.35 * light.light_x, -1.0) if wall == "back" else (-1.1 * light.light_x, -0.25)
+    )
     patch = []
-    for x, y, z in layout.plane(wall).rectangle(u - 0.3 * width, u + 0.3 * width, 1.2, 1.0 + 0.95 * height):
+    for x, y, z in layout.plane(wall).rectangle(
+        u - 0.3 * width, u + 0.3 * width, 1.2, 1.0 + 0.95 * height
+    ):
         reach = y / 1.1
         patch.append((max(-half, min(half, x + across * reach)), 0.0, max(0.4, z + into * reach)))
     return patch
@@ -769,12 +936,21 @@ def _footprints(layout: Layout, bed: bool):
     if not layout.lamp_tall:
         prints.append(((layout.lamp_x - 0.29, layout.lamp_x + 0.29), (depth - 0.53, depth - 0.06)))
     if layout.plant_x is not None:
-        prints.append(((layout.plant_x - 0.17, layout.plant_x + 0.17), (depth - 0.45, depth - 0.12)))
+        prints.append(
+            ((layout.plant_x - 0.17, layout.plant_x + 0.17), (depth - 0.45, depth - 0.12))
+        )
     return prints
 
 
 def lit_picture(
-    rgbt_hw4: np.ndarray, shade_hw: np.ndarray, layout: Layout, light: Lighting, dice: Dice, *, window: bool, lamp: bool
+    rgbt_hw4: np.ndarray,
+    shade_hw: np.ndarray,
+    layout: Layout,
+    light: Lighting,
+    dice: Dice,
+    *,
+    window: bool,
+    lamp: bool,
 ) -> np.ndarray:
     """Return the finished picture (3 x 64 x 64 uint8) from flat colours, shadows and the light's glow.
 
@@ -790,7 +966,10 @@ def lit_picture(
         x, y, _ = layout.camera.project_one(lamp_point(layout))
         power = 1.0 if light.sky.name == "night" else 0.45
         spots += [glow(64, (x, y), 11, stretch=1.2), glow(64, (x, y), 4.5)]
-        colours += [(0.44 * power, 0.35 * power, 0.16 * power), (0.36 * power, 0.28 * power, 0.12 * power)]
+        colours += [
+            (0.44 * power, 0.35 * power, 0.16 * power),
+            (0.36 * power, 0.28 * power, 0.12 * power),
+        ]
     rgbt_4hw = rgbt_hw4.transpose(2, 0, 1).astype(np.float32)
     bare_hw = np.maximum(1 - rgbt_4hw[3] * _TO_COVERAGE, 0)
     light_3hw = np.tensordot(np.array(colours, np.float32).T, np.array(spots), axes=1)

@@ -11,7 +11,14 @@ from tqdm import tqdm
 from dcgan_lib.data.drawn import room_objects as furniture
 from dcgan_lib.data.drawn import room_objects as parts
 from dcgan_lib.data.drawn.painting import Canvas, Dice, Stage, tag_box
-from dcgan_lib.data.drawn.room_objects import Layout, Lighting, lit_picture, make_layout, soft_shadows, turned
+from dcgan_lib.data.drawn.room_objects import (
+    Layout,
+    Lighting,
+    lit_picture,
+    make_layout,
+    soft_shadows,
+    turned,
+)
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 
@@ -66,7 +73,11 @@ class RoomTruth:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges = {"wall_hue": (0, parts.HUE_END), "blanket_hue": (0, parts.HUE_END), "camera_yaw": (-1, 1)}
+        ranges = {
+            "wall_hue": (0, parts.HUE_END),
+            "blanket_hue": (0, parts.HUE_END),
+            "camera_yaw": (-1, 1),
+        }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -129,7 +140,9 @@ def room_truth(index: int = 0, seed: int = 0) -> RoomTruth:
     return _draw_truth(_chances(seed, index))
 
 
-def draw_room(index: int = 0, seed: int = 0, **changes: bool | float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def draw_room(
+    index: int = 0, seed: int = 0, **changes: bool | float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draw image ``index`` of ``draw_rooms(..., seed)`` again, with some of its truth changed.
 
     All else stays: with ``window=False`` the same room is drawn without its window (and
@@ -176,12 +189,18 @@ def _draw_truth(chances: dict[str, list[float]]) -> RoomTruth:
     dice = Dice(chances["truth"])
     present = {name: dice.chance(share) for name, share in PRESENCE.items()}
     return RoomTruth(
-        **present, wall_hue=parts.draw_hue(dice), blanket_hue=parts.draw_hue(dice), camera_yaw=dice.between(-1, 1)
+        **present,
+        wall_hue=parts.draw_hue(dice),
+        blanket_hue=parts.draw_hue(dice),
+        camera_yaw=dice.between(-1, 1),
     )
 
 
 def _render(
-    truth: RoomTruth, chances: dict[str, list[float]], canvas: Canvas, furnished_for: RoomTruth | None = None
+    truth: RoomTruth,
+    chances: dict[str, list[float]],
+    canvas: Canvas,
+    furnished_for: RoomTruth | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the picture (3 x 64 x 64 uint8) and the boxes (objects x 4 float32) of one room.
 
@@ -198,8 +217,12 @@ def _render(
     stage.paint(canvas)
     rgbt_hw4, tags_hw = canvas.shrink()
     shade_hw = soft_shadows(layout, light, window=truth.window, bed=truth.bed)
-    image_u8 = lit_picture(rgbt_hw4, shade_hw, layout, light, dice["light"], window=truth.window, lamp=truth.lamp)
-    boxes = [tag_box(tags_hw, parts.TAGS[name]) if getattr(truth, name) else _NO_BOX for name in OBJECTS]
+    image_u8 = lit_picture(
+        rgbt_hw4, shade_hw, layout, light, dice["light"], window=truth.window, lamp=truth.lamp
+    )
+    boxes = [
+        tag_box(tags_hw, parts.TAGS[name]) if getattr(truth, name) else _NO_BOX for name in OBJECTS
+    ]
     return image_u8, np.array(boxes, np.float32)
 
 
@@ -209,7 +232,9 @@ def _draw_light(layout: Layout, dice: Dice) -> Lighting:
     return Lighting(sky=sky, light_x=light_x, lamp_lit=lit or sky.name == "night")
 
 
-def _furnish(stage: Stage, layout: Layout, truth: RoomTruth, light: Lighting, dice: dict[str, Dice]) -> None:
+def _furnish(
+    stage: Stage, layout: Layout, truth: RoomTruth, light: Lighting, dice: dict[str, Dice]
+) -> None:
     """Put the room and what is in it on the stage, from back to front."""
     parts.add_shell(stage, layout, parts.paint(truth.wall_hue, dice["paint"]), dice["shell"])
     hangings, shine = layout.hangings, {"back": 0.9, "left": stage.right, "right": stage.left}
@@ -240,7 +265,9 @@ def _attributes(truths: list[RoomTruth], boxes: np.ndarray) -> dict[str, np.ndar
         dtype = bool if name in OBJECTS else np.float32
         attributes[name] = np.array([getattr(truth, name) for truth in truths], dtype)
     attributes["blanket_hue"][~attributes["bed"]] = np.nan
-    return attributes | {f"{name}_box": np.ascontiguousarray(boxes[:, k]) for k, name in enumerate(OBJECTS)}
+    return attributes | {
+        f"{name}_box": np.ascontiguousarray(boxes[:, k]) for k, name in enumerate(OBJECTS)
+    }
 
 
 def _card(num_images: int, seed: int) -> dict:

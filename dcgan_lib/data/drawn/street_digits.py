@@ -15,19 +15,36 @@ from tqdm import tqdm
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 
-_DEJAVU = tuple(f"DejaVu{kind}{style}" for kind, styles in {
-    "Sans": ("", "-Bold", "-Oblique", "-BoldOblique"),
-    "SansMono": ("", "-Bold", "-Oblique", "-BoldOblique"),
-    "Serif": ("", "-Bold", "-Italic", "-BoldItalic"),
-}.items() for style in styles)  # fmt: skip
-_FILES = (*_DEJAVU, "STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol", "STIXGeneralBolIta",
-          "cmr10", "cmb10", "cmss10", "cmtt10", "cmti10")  # fmt: skip
+_DEJAVU = tuple(
+    f"DejaVu{kind}{style}"
+    for kind, styles in {
+        "Sans": ("", "-Bold", "-Oblique", "-BoldOblique"),
+        "SansMono": ("", "-Bold", "-Oblique", "-BoldOblique"),
+        "Serif": ("", "-Bold", "-Italic", "-BoldItalic"),
+    }.items()
+    for style in styles
+)
+_FILES = (
+    *_DEJAVU,
+    "STIXGeneral",
+    "STIXGeneralItalic",
+    "STIXGeneralBol",
+    "STIXGeneralBolIta",
+    "cmr10",
+    "cmb10",
+    "cmss10",
+    "cmtt10",
+    "cmti10",
+)
 _HERSHEY = {  # name: OpenCV's font, stroke in pixels of a digit about 88 tall
-    "HersheySimplex": (cv2.FONT_HERSHEY_SIMPLEX, 11), "HersheySimplexBold": (cv2.FONT_HERSHEY_SIMPLEX, 19),
-    "HersheyPlain": (cv2.FONT_HERSHEY_PLAIN, 13), "HersheyDuplex": (cv2.FONT_HERSHEY_DUPLEX, 15),
-    "HersheyComplex": (cv2.FONT_HERSHEY_COMPLEX, 9), "HersheyTriplex": (cv2.FONT_HERSHEY_TRIPLEX, 9),
+    "HersheySimplex": (cv2.FONT_HERSHEY_SIMPLEX, 11),
+    "HersheySimplexBold": (cv2.FONT_HERSHEY_SIMPLEX, 19),
+    "HersheyPlain": (cv2.FONT_HERSHEY_PLAIN, 13),
+    "HersheyDuplex": (cv2.FONT_HERSHEY_DUPLEX, 15),
+    "HersheyComplex": (cv2.FONT_HERSHEY_COMPLEX, 9),
+    "HersheyTriplex": (cv2.FONT_HERSHEY_TRIPLEX, 9),
     "HersheyTriplexItalic": (cv2.FONT_HERSHEY_TRIPLEX | cv2.FONT_ITALIC, 9),
-}  # fmt: skip
+}
 FONTS = (*_FILES, *_HERSHEY)
 
 
@@ -66,7 +83,11 @@ def _glyph(name: str, text: str) -> Glyph:
     points = np.concatenate(contours)
     low, high = points.min(0), points.max(0)
     points = (points - (low + high) / 2) / (high[1] - low[1])
-    return Glyph(points, tuple(np.cumsum([len(c) for c in contours])[:-1].tolist()), float(np.ptp(points[:, 0])))
+    return Glyph(
+        points,
+        tuple(np.cumsum([len(c) for c in contours])[:-1].tolist()),
+        float(np.ptp(points[:, 0])),
+    )
 
 
 def _from_file(name: str, text: str) -> list[np.ndarray]:
@@ -86,21 +107,52 @@ def _from_strokes(font: int, thickness: int, text: str) -> list[np.ndarray]:
     canvas = np.zeros((200, 200), np.uint8)
     cv2.putText(canvas, text, (50, 150), font, scale, 255, thickness, cv2.LINE_8)
     contours, _ = cv2.findContours(canvas, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return [cv2.approxPolyDP(c, 0.8, True)[:, 0].astype(np.float64) for c in contours if len(c) > 12]
+    return [
+        cv2.approxPolyDP(c, 0.8, True)[:, 0].astype(np.float64) for c in contours if len(c) > 12
+    ]
 
 
 SIDE = 32
-_SCALE, _SHIFT = 2, 4  # painted twice as large; OpenCV's fixed-point coordinates have 4 fractional bits
+_SCALE, _SHIFT = (
+    2,
+    4,
+)  # painted twice as large; OpenCV's fixed-point coordinates have 4 fractional bits
 _COLUMNS = 64  # uniforms per image; unused ones are kept so that old seeds keep their pictures
 _LUMA = np.array([0.299, 0.587, 0.114])
-_WALLS = np.array([
-    (168, 92, 72), (196, 176, 146), (120, 124, 128), (226, 220, 206), (92, 74, 62), (74, 92, 112), (150, 160, 140),
-    (58, 60, 66), (204, 150, 110), (176, 186, 196), (40, 66, 60), (228, 204, 120), (142, 44, 44), (110, 130, 168),
-], np.float64)  # fmt: skip
-_PAINTS = np.array([
-    (20, 20, 24), (246, 244, 238), (198, 160, 70), (180, 184, 190), (160, 40, 38), (36, 66, 120), (44, 96, 66),
-    (120, 80, 50), (230, 200, 60), (90, 94, 100),
-], np.float64)  # fmt: skip
+_WALLS = np.array(
+    [
+        (168, 92, 72),
+        (196, 176, 146),
+        (120, 124, 128),
+        (226, 220, 206),
+        (92, 74, 62),
+        (74, 92, 112),
+        (150, 160, 140),
+        (58, 60, 66),
+        (204, 150, 110),
+        (176, 186, 196),
+        (40, 66, 60),
+        (228, 204, 120),
+        (142, 44, 44),
+        (110, 130, 168),
+    ],
+    np.float64,
+)
+_PAINTS = np.array(
+    [
+        (20, 20, 24),
+        (246, 244, 238),
+        (198, 160, 70),
+        (180, 184, 190),
+        (160, 40, 38),
+        (36, 66, 120),
+        (44, 96, 66),
+        (120, 80, 50),
+        (230, 200, 60),
+        (90, 94, 100),
+    ],
+    np.float64,
+)
 
 
 def draw_street_digits(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
@@ -146,9 +198,13 @@ def draw_street_digits(num_images: int, seed: int = 0, *, progress: bool = False
         contrasts[i], image_hwc = _draw(u_k)
         images_u8[i] = image_hwc.transpose(2, 0, 1)
     return ImageSet(
-        name="street-digits", images_u8=images_u8, labels=labels, class_names=tuple("0123456789"),
-        attributes={"font": fonts, "contrast": contrasts}, card=_card(num_images, seed),
-    )  # fmt: skip
+        name="street-digits",
+        images_u8=images_u8,
+        labels=labels,
+        class_names=tuple("0123456789"),
+        attributes={"font": fonts, "contrast": contrasts},
+        card=_card(num_images, seed),
+    )
 
 
 def _card(num_images: int, seed: int) -> dict:
@@ -188,10 +244,16 @@ class _Camera:
 
     def __init__(self, u):
         size = _between(u[0], 17.0, 24.0)
-        turn, slant, aspect = _between(u[1], -0.22, 0.22), _between(u[2], -0.3, 0.3), _between(u[3], 0.78, 1.12)
+        turn, slant, aspect = (
+            _between(u[1], -0.22, 0.22),
+            _between(u[2], -0.3, 0.3),
+            _between(u[3], 0.78, 1.12),
+        )
         cos, sin = np.cos(turn), np.sin(turn)
         stretch = np.array([[aspect, slant], [0.0, 1.0]])
-        self._linear = (np.array([[cos, -sin], [sin, cos]]) @ stretch).T * (size * (_SCALE << _SHIFT))
+        self._linear = (np.array([[cos, -sin], [sin, cos]]) @ stretch).T * (
+            size * (_SCALE << _SHIFT)
+        )
         self._tilt = np.array([_between(u[4], -0.22, 0.22), _between(u[5], -0.22, 0.22)])
         centre = np.array([_between(u[6], -1.6, 1.6), _between(u[7], -1.6, 1.6)]) + SIDE / 2
         # A pixel's centre lies at +0.5 in our coordinates and at 0 in OpenCV's.
@@ -223,7 +285,9 @@ def _surface(u, canvas: np.ndarray, camera: _Camera, wall: np.ndarray) -> None:
     if kind == 0:
         return
     if kind == 1:
-        corners = _pieces(place, int(_between(coarse, 6, 10)), int(_between(fine, 3, 6)), 0.04, offset=0.5)
+        corners = _pieces(
+            place, int(_between(coarse, 6, 10)), int(_between(fine, 3, 6)), 0.04, offset=0.5
+        )
     elif kind == 2:
         corners = _pieces(place, int(_between(coarse, 4, 9)), 1, 0.03)
     elif kind == 3:
@@ -234,7 +298,9 @@ def _surface(u, canvas: np.ndarray, camera: _Camera, wall: np.ndarray) -> None:
     shades = np.modf(np.sin(np.arange(1, len(corners) // 4 + 1) * (12.9898 + u[6])) * 43758.5453)[0]
     colours = wall * _between(u[7], 0.9, 1.25) + _between(u[5], 6, 26) * shades[:, None]
     canvas[:] = wall * 0.72  # the joints
-    for piece, colour in zip(camera(corners).reshape(-1, 4, 2), np.clip(colours, 0, 255).tolist(), strict=True):
+    for piece, colour in zip(
+        camera(corners).reshape(-1, 4, 2), np.clip(colours, 0, 255).tolist(), strict=True
+    ):
         cv2.fillConvexPoly(canvas, piece, colour, cv2.LINE_8, _SHIFT)
 
 
@@ -247,7 +313,9 @@ def _plate(u, canvas: np.ndarray, camera: _Camera, colour: np.ndarray) -> None:
     shape = np.stack([np.sign(f) * np.abs(f) ** power for f in (np.cos(angle), np.sin(angle))], 1)
     for size, shade in ((1.08, _between(u[4], 0.4, 1.3)), (1.0, 1.0)):
         outline = camera(shape * [half_w * size, half_h * size] + [middle, 0])
-        cv2.fillPoly(canvas, [outline], np.clip(colour * shade, 0, 255).tolist(), cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(
+            canvas, [outline], np.clip(colour * shade, 0, 255).tolist(), cv2.LINE_AA, _SHIFT
+        )
 
 
 def _line(u, fonts: tuple[Glyph, ...], digit: int) -> list[tuple[np.ndarray, Glyph]]:
@@ -262,7 +330,9 @@ def _line(u, fonts: tuple[Glyph, ...], digit: int) -> list[tuple[np.ndarray, Gly
     return [*placed, (glyph.points_k2, glyph)]
 
 
-def _write(u, canvas: np.ndarray, camera: _Camera, line, paint: np.ndarray, behind: np.ndarray) -> None:
+def _write(
+    u, canvas: np.ndarray, camera: _Camera, line, paint: np.ndarray, behind: np.ndarray
+) -> None:
     """Paint the digits, some with a drop shadow or an edge."""
     colour = paint.tolist()
     edge = np.clip(behind * (0.5 if u[1] < 0.6 else 1.5), 0, 255).tolist()
@@ -286,7 +356,11 @@ def _paint_for(u, behind: np.ndarray) -> tuple[np.ndarray, float]:
     target = base + min(wanted, room[int(lighter)]) * (1 if lighter else -1)
     luma = paint @ _LUMA
     # Towards black or white until the luma fits: the hue stays.
-    paint = paint * (target / luma) if target < luma else paint + (255 - paint) * ((target - luma) / (255 - luma))
+    paint = (
+        paint * (target / luma)
+        if target < luma
+        else paint + (255 - paint) * ((target - luma) / (255 - luma))
+    )
     return paint, abs(float(paint @ _LUMA - base)) / 255
 
 

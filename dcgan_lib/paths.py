@@ -2,9 +2,15 @@
 
 import json
 import os
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from dcgan_lib.errors import UserError
 
@@ -82,3 +88,31 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file or folder against other processes, by a lock beside it that ends with its process.
+
+    Raises
+    ------
+    UserError
+        If another process holds it and ``wait`` is off; the sentence names that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.parent / f".{path.name}.holder"
+    lock = FileLock(path.parent / f".{path.name}.lock")
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        who = holder.read_text() if holder.is_file() else "another process"
+        raise UserError(
+            f"{path} is held by {who}: wait until it ends, or choose another folder"
+        ) from error
+    try:
+        now = datetime.now()
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now:%F %T}")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from dcgan_lib import __version__
 from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import Recipe, TrainConfig, recipe, recipes
-from dcgan_lib.errors import UserError, answers_mistakes
+from dcgan_lib.errors import UserError, answers_mistakes, require
 from dcgan_lib.paths import results_root
 
 if TYPE_CHECKING:
@@ -272,6 +272,8 @@ class Train(Command, verb="train"):
     """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
     start_from: str | None = None
     """A committed checkpoint or a run's folder, whose networks are the initial weights; unset: random weights."""
+    epochs: float | None = None
+    """Train for this many passes over the images, in place of --steps."""
     num_images: int | None = None
     """Train on this many images; unset: all of them."""
     drop_duplicates: bool = False
@@ -288,31 +290,36 @@ class Train(Command, verb="train"):
     """Settings of the run."""
 
     def _defaults(self) -> "Train":
-        chosen = recipe(self.recipe)
-        return Train(recipe="mnist", config=chosen.config)
+        return Train(recipe="mnist", config=recipe(self.recipe).config)
 
     def run(self) -> None:
         """Train, then say where everything lies."""
-        from dcgan_lib.data.sources import load_image_set
+        from dcgan_lib.data.load import load_image_set
         from dcgan_lib.training.loop import fit
 
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads must be at least 1, but it is {self.threads}")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         if self.tensorboard and not importlib.util.find_spec("tensorboard"):
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
-        chosen, model = recipe(self.recipe), self.config.model
+        chosen, config = recipe(self.recipe), self.config
+        if self.epochs is not None:
+            require(self.epochs > 0, "epochs", self.epochs, "more than 0")
+            if config.steps != chosen.config.steps:
+                raise UserError("--epochs and --steps both say how long to train: give one of them")
         source = self.set or chosen.image_set
         how = {"num_images": self.num_images, "drop_duplicates": self.drop_duplicates}
-        how |= {"fit": chosen.fit, "channels": model.num_channels}
+        how |= {"fit": chosen.fit, "channels": config.model.num_channels}
+        size = config.model.image_size
         image_set = load_image_set(
-            source, image_size=model.image_size, download=self.download, progress=True, **how
+            source, image_size=size, download=self.download, progress=True, **how
         )
-        run_dir = self.run_dir or Path(
-            "runs", chosen.name + (f"-{image_set.name}" if self.set else "")
-        )
+        if self.epochs is not None:
+            per_epoch = len(image_set) // config.batch_size
+            config = replace(config, steps=max(1, round(self.epochs * per_epoch)))
+        suffix = f"-{image_set.name}" if self.set else ""
+        run_dir = self.run_dir or Path("runs", chosen.name + suffix)
         _make_folder(run_dir)
         result = fit(
-            self.config,
+            config,
             image_set,
             run_dir,
             device=self.device,
@@ -323,7 +330,7 @@ class Train(Command, verb="train"):
         )
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
-        done = f"{result.step:,} of {self.config.steps:,} steps, {result.seconds / 60:.1f} minutes"
+        done = f"{result.step:,} of {config.steps:,} steps, {result.seconds / 60:.1f} minutes"
         print(f"{done}; stopped by: {result.stopped_by}")
         print(f"weights, samples and metrics: {run_dir}")
 
@@ -333,11 +340,13 @@ class Sample(Command, verb="sample"):
     """Draw pictures with a trained generator: one grid, or one file each."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits), or a run's folder or generator.safetensors."""
     out: Path | None = None
     """The grid's file, samples.png if unset; with --separate, the folder of the pictures, samples if unset."""
     num_images: int = 64
     """How many pictures; any number makes a grid."""
+    pictures: tuple[int, ...] = ()
+    """Of these, write only the ones with these numbers, counted from 0 as a grid is read; unset: all of them."""
     separate: bool = False
     """Write one PNG a picture instead of a grid."""
     columns: int | None = None
@@ -353,9 +362,13 @@ class Sample(Command, verb="sample"):
 
     def run(self) -> None:
         """Draw and write the pictures."""
-        from dcgan_lib.training.samples import draw, write_grid, write_separately
+        from dcgan_lib.models.sampling import write_grid, write_separately
+        from dcgan_lib.training.checkpoints import draw
 
         out = self.out or Path("samples" if self.separate else "samples.png")
+        for number in self.pictures:
+            allowed = f"from 0 to {self.num_images - 1}, or --num-images larger"
+            require(0 <= number < self.num_images, "each of --pictures", number, allowed)
         pictures = draw(
             self.checkpoint,
             self.num_images,
@@ -364,6 +377,8 @@ class Sample(Command, verb="sample"):
             best_of=self.best_of,
             batch_stats=self.batch_stats,
         )
+        if self.pictures:
+            pictures = pictures[list(self.pictures)]
         if self.separate:
             write_separately(out, pictures)
         else:
@@ -513,17 +528,14 @@ class Bench(Command, verb="bench"):
     """CPU threads; unset: PyTorch's choice."""
 
     def run(self) -> None:
-        """Time and print the ratios."""
+        """Time and print the rates and their ratios."""
         from dcgan_lib.training.bench import bench, bench_text
 
-        if not self.sizes:
-            raise UserError("--sizes needs a size: 32, 64 or both")
+        require(bool(self.sizes), "--sizes", self.sizes, "32, 64 or both")
         load = {"base_width": self.base_width, "batch_size": self.batch_size}
         for size in self.sizes:
-            print(
-                bench_text(bench(size, rounds=self.rounds, threads=self.threads, **load)),
-                flush=True,
-            )
+            seconds = bench(size, rounds=self.rounds, threads=self.threads, **load)
+            print(bench_text(size, self.batch_size, seconds), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -534,14 +546,14 @@ class Publish(Command, verb="publish"):
     """A finished run."""
     name: Positional[str]
     """Name of the checkpoint."""
-    command: str
-    """What made the run, for the card."""
+    command: str | None = None
+    """What made the run, for the card; unset: the command that the run itself keeps."""
     keep: Literal["both", "generator", "discriminator"] = "both"
     """One network alone makes the checkpoint half as large."""
 
     def run(self) -> None:
         """Publish and say how large it is."""
-        from dcgan_lib.training.publish import publish
+        from dcgan_lib.training.checkpoints import publish
 
         folder = publish(self.run_dir, self.name, command=self.command, keep=self.keep)
         print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*')) / 1e6:.1f} MB")

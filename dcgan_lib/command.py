@@ -5,11 +5,12 @@ import shlex
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Annotated[str, arg(metavar="auto|cpu|cuda|cuda:1|mps")]
+"""What ``training.loop.choose_device`` takes."""
 
 
 def local(default: Any) -> Any:

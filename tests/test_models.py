@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from trace_layers import trace_layers
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, recipes, to_dict
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.dcgan import Discriminator, Generator
-from dcgan_lib.models.describe import describe, layer_table
 from dcgan_lib.models.layers import Conv2d, ConvTranspose2d
 from dcgan_lib.models.sampling import (
     from_u8,
@@ -26,7 +26,7 @@ SMALL = ModelConfig(image_size=(16, 16), base_width=4, z_dim=8)
 
 
 def outputs(network, *kinds: str) -> list[str]:
-    return [row["output"] for row in layer_table(network) if row["kind"] in kinds]
+    return [output for kind, _, output in trace_layers(network) if kind in kinds]
 
 
 def num_weights(network) -> int:
@@ -143,14 +143,14 @@ def test_mnist_network_concatenates_the_label_everywhere():
 
 def test_batch_norm_is_left_out_where_the_paper_says():
     model = recipe("paper-faces").config.model
-    kinds = [row["kind"] for row in layer_table(Generator(model))]
+    kinds = [kind for kind, _, _ in trace_layers(Generator(model))]
     assert kinds == [
         "Linear",
         "BatchNorm1d",
         *["ConvTranspose2d", "BatchNorm2d"] * 3,
         "ConvTranspose2d",
     ]
-    kinds = [row["kind"] for row in layer_table(Discriminator(model))]
+    kinds = [kind for kind, _, _ in trace_layers(Discriminator(model))]
     assert kinds == ["Conv2d", *["Conv2d", "BatchNorm2d"] * 3, "Linear"]
     assert all(
         getattr(m, "bias", None) is None
@@ -248,13 +248,6 @@ def test_base_grids():
         ((128, 8), (64, 4)),
     ):
         assert Generator(dataclasses.replace(SMALL, image_size=size)).base_shape[1:] == grid
-
-
-def test_describe_adds_up():
-    generator = Generator(SMALL)
-    text = describe(generator)
-    assert f"{sum(p.numel() for p in generator.parameters()):,} weights" in text.splitlines()[0]
-    assert "4 x 8 x 8" in text and "3 x 16 x 16" in text
 
 
 @pytest.mark.parametrize(

@@ -218,8 +218,8 @@ class Prepare(Command, verb="prepare"):
 
     def run(self) -> None:
         """Prepare the folder and print what became of its files."""
-        from dcgan_lib.data.prepare import prepare, prepared_root
         from dcgan_lib.data.load import set_names
+        from dcgan_lib.data.prepare import prepare, prepared_root
 
         name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
         if name.casefold().replace("_", "-") in set_names():

@@ -64,7 +64,7 @@ class ModelConfig:
         size = self.image_size
         whole = len(size) == 2 and all(isinstance(side, int) for side in size)
         allowed = f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}"
-        fits = whole and MIN_SIDE <= min(size) and max(size) <= MAX_SIDE
+        fits = whole and min(size) >= MIN_SIDE and max(size) <= MAX_SIDE
         require(fits, "image_size", size, allowed)
         object.__setattr__(self, "image_size", tuple(size))
         check_choices(self)

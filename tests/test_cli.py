@@ -387,7 +387,7 @@ def test_a_run_goes_on_where_it_stopped(prepared, capsys):
     assert capsys.readouterr().out.splitlines()[1] == "weights, samples and metrics: longer"
     assert [line["step"] for line in read_metrics(Path("longer/metrics.jsonl"))] == [1, 2, 3, 4, 5]
     assert run(*words, "--steps", 5, "--learning-rate", 0.01) == 2
-    assert "other settings of learning_rate" in capsys.readouterr().err
+    assert "a run with another learning_rate" in capsys.readouterr().err
 
 
 def test_a_finished_run_keeps_its_command_and_is_published_with_it(

@@ -35,7 +35,8 @@ COMMAND = "python -m dcgan_lib.experiments.ablations --steps {steps} --seeds {se
 
 def study_config(steps: int, seed: int) -> TrainConfig:
     """Return the small digits recipe with the paper's constant learning rate."""
-    return replace(recipe("mnist").config, steps=steps, seed=seed, decay_fraction=0.0)
+    changed = {"steps": steps, "seed": seed, "decay_fraction": 0.0, "precision": "float32"}
+    return replace(recipe("mnist").config, **changed)
 
 
 def kid_curve(

@@ -9,9 +9,8 @@ seed and the step.
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,8 +34,8 @@ from dcgan_lib.paths import atomic_write, checkpoints_root, read_json
 from dcgan_lib.training.step import Gan
 
 STATE = "state.safetensors"
-NETWORKS = ("generator", "discriminator")
-Network = TypeVar("Network", bound=nn.Module)
+NETWORKS = {"generator": new_generator, "discriminator": new_discriminator}
+WEIGHTS = [f"{kind}.safetensors" for kind in NETWORKS]
 
 
 # Finding and loading.
@@ -52,25 +51,20 @@ def find_run(name_or_path: str | Path) -> Path:
     """
     path = Path(name_or_path)
     if path.is_file():
-        is_ours = path.name in _weight_files() and (path.parent / "config.json").is_file()
-        if not is_ours:
-            raise UserError(
-                f"{path} is not a network that this library wrote: it reads generator.safetensors or "
-                "discriminator.safetensors with the config.json of its run beside it"
-            )
-        return path.parent
+        if path.name in WEIGHTS and (path.parent / "config.json").is_file():
+            return path.parent
+        raise UserError(
+            f"{path} is not a network that this library wrote: it reads generator.safetensors or "
+            "discriminator.safetensors with the config.json of its run beside it"
+        )
     for folder in (path, checkpoints_root() / name_or_path):
         if (folder / "config.json").is_file():
             return folder
-    files = [path for name in _weight_files() for path in checkpoints_root().glob(f"*/{name}")]
+    files = [path for name in WEIGHTS for path in checkpoints_root().glob(f"*/{name}")]
     known = ", ".join(sorted({path.parent.name for path in files}))
     raise UserError(
         f"no checkpoint or run folder at {str(name_or_path)!r}; committed ones: {known or 'none'}"
     )
-
-
-def _weight_files() -> list[str]:
-    return [f"{name}.safetensors" for name in NETWORKS]
 
 
 def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -97,40 +91,40 @@ def load_generator(name_or_path: str | Path) -> AnyGenerator:
     UserError
         If there is no such checkpoint or its files do not fit together.
     """
-    return _load(name_or_path, "generator", new_generator)
+    return _load(name_or_path, "generator")
 
 
 def load_discriminator(name_or_path: str | Path) -> AnyDiscriminator:
     """Return a trained discriminator in evaluation mode, on the CPU; see ``load_generator``."""
-    return _load(name_or_path, "discriminator", new_discriminator)
+    return _load(name_or_path, "discriminator")
 
 
 def untrained_generator(model: ModelConfig, seed: int = 0) -> AnyGenerator:
     """Return a generator with its initial weights, the yardstick for a trained one."""
-    return _untrained(new_generator, model, seed)
+    return _untrained("generator", model, seed)
 
 
 def untrained_discriminator(model: ModelConfig, seed: int = 0) -> AnyDiscriminator:
     """Return a discriminator with its initial weights; see ``untrained_generator``."""
-    return _untrained(new_discriminator, model, seed)
+    return _untrained("discriminator", model, seed)
 
 
-def _untrained(make: Callable[[ModelConfig], Network], model: ModelConfig, seed: int) -> Network:
+def _untrained(kind: str, model: ModelConfig, seed: int) -> AnyGenerator | AnyDiscriminator:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(model).eval()
+        return NETWORKS[kind](model).eval()
 
 
-def _load(name_or_path: str | Path, kind: str, make: Callable[[ModelConfig], Network]) -> Network:
+def _load(name_or_path: str | Path, kind: str) -> AnyGenerator | AnyDiscriminator:
     folder = find_run(name_or_path)
     path = folder / f"{kind}.safetensors"
     if not path.is_file():
-        others = [name for name in NETWORKS if (folder / f"{name}.safetensors").is_file()]
         why = "a run writes its weights when it ends or is stopped"
-        raise UserError(
-            f"{folder} has no {path.name}: {f'it keeps its {others[0]} alone' if others else why}"
-        )
-    network = make(load_config(folder)[0].model)
+        for other in NETWORKS:
+            if (folder / f"{other}.safetensors").is_file():
+                why = f"it keeps its {other} alone"
+        raise UserError(f"{folder} has no {path.name}: {why}")
+    network = NETWORKS[kind](load_config(folder)[0].model)
     try:
         weights = load_file(path)
     except SafetensorError as error:
@@ -267,38 +261,32 @@ def check_resumable(
         Naming what differs.
     """
     free = {"steps", "minutes", "log_every", "sample_every", "num_samples", "snapshot_every"}
-    free |= {"save_seconds"}
+    free.add("save_seconds")
     saved_config, about = load_config(run_dir)
-    saved, asked = to_dict(saved_config), to_dict(config)
     if config.precision in ("auto", about.get("precision")):
         free.add("precision")  # what was found for a run is kept
     if config.decay_fraction:
         free.discard("steps")  # the learning rate depends on it
+    saved = to_dict(saved_config) | {"image set": about.get("digest")}
+    saved["--start-from"] = about.get("start_from")
+    asked = to_dict(config) | {"image set": digest, "--start-from": start_from}
     differing = sorted(name for name in asked if name not in free and saved[name] != asked[name])
     if differing == ["steps"]:
         raise UserError(
-            f"{run_dir} holds a run of {saved['steps']:,} steps whose learning rate falls to 0 by then (decay_fraction "
-            f"{saved['decay_fraction']:g}), so more steps would be another run: to train its networks further, "
-            f"give --start-from {run_dir} and another --run-dir"
+            f"{run_dir} holds a run of {saved['steps']:,} steps, by which its learning rate falls to 0 "
+            f"(decay_fraction {config.decay_fraction:g}), so more steps would be another run: to train "
+            f"its networks further, give --start-from {run_dir} and another --run-dir"
         )
     if differing:
         raise UserError(
-            f"{run_dir} holds a run with other settings of {', '.join(differing)}: choose another folder or delete it"
-        )
-    if about.get("start_from") != start_from:
-        raise UserError(
-            f"{run_dir} was started from {about.get('start_from') or 'random weights'}: "
-            "give the same --start-from, or choose another folder"
-        )
-    if about.get("digest") != digest:
-        raise UserError(
-            f"{run_dir} was trained on another image set ({about.get('image_set')}): choose another folder"
+            f"{run_dir} holds a run with another {', '.join(differing)}: give the same, or choose "
+            "another folder"
         )
 
 
 def check_unused(run_dir: Path) -> None:
     """Refuse to train over networks that no state belongs to, as in a copied checkpoint."""
-    if any((run_dir / name).exists() for name in _weight_files()):
+    if any((run_dir / name).exists() for name in WEIGHTS):
         raise UserError(
             f"{run_dir} holds trained networks but no {STATE} to go on from: choose another --run-dir, "
             f"and give --start-from {run_dir} to train these networks further"
@@ -328,7 +316,7 @@ def save_networks(folder: Path, gan: Gan, about: dict[str, Any]) -> None:
     if gan.g_average is not None:
         networks[folder / "ema"] = (gan.g_average.module, gan.d_average.module)
     for place, pair in networks.items():
-        for name, network in zip(_weight_files(), pair, strict=True):
+        for name, network in zip(WEIGHTS, pair, strict=True):
             save_weights(place / name, network)
         save_config(place, gan.config, about)
 
@@ -353,7 +341,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 MAX_METRICS, MAX_GRIDS = 200, 10
 Keep = Literal["both", "generator", "discriminator"]
-WRITTEN = {*_weight_files(), "config.json", "metrics.jsonl", "card.md", "samples"}
+WRITTEN = {*WEIGHTS, "config.json", "metrics.jsonl", "card.md", "samples"}
 
 
 def publish(
@@ -393,8 +381,7 @@ def publish(
     about = about | ({"command": command} if command else {})
     if "command" not in about:
         raise UserError(f"{run} does not say what command made it: give it with --command")
-    loaders = {"generator": load_generator, "discriminator": load_discriminator}
-    networks = {kind: load(run) for kind, load in loaders.items() if keep in ("both", kind)}
+    networks = {kind: _load(run, kind) for kind in NETWORKS if keep in ("both", kind)}
     others = sorted(path.name for path in folder.glob("*") if path.name not in WRITTEN)
     if others:
         raise UserError(

@@ -193,11 +193,8 @@ class _Run:
                 images = (self.step - logged) * config.batch_size
                 self._write_metrics(images / max(now - last_log, 1e-9))
                 last_log, logged = now, self.step
-            stop = None
-            if stop_asked():
-                stop = "interrupt"
-            elif config.minutes is not None and now - begun >= 60 * config.minutes:
-                stop = "minutes"
+            out_of_time = config.minutes is not None and now - begun >= 60 * config.minutes
+            stop = "interrupt" if stop_asked() else "minutes" if out_of_time else None
             save = now - last_save >= config.save_seconds
             due = map(self._due, (config.log_every, config.sample_every, config.snapshot_every))
             if (stop or save or any(due)) and not self._is_sound():
@@ -571,10 +568,9 @@ def choose_device(name: str) -> torch.device:
     UserError
         If the device is unknown or not there.
     """
-    there = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    there = [*(["cuda"] if there else []), *there]
-    there += ["mps"] if torch.backends.mps.is_available() else []
-    there.append("cpu")
+    cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    there = ["cuda", *cards] if cards else []
+    there += ["mps", "cpu"] if torch.backends.mps.is_available() else ["cpu"]
     if name == "auto":
         return torch.device(there[0])
     if name not in there:

@@ -26,7 +26,8 @@ class ModelConfig:
     """
 
     architecture: Literal["convolutional", "dense"] = "convolutional"
-    """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3 compares it with."""
+    """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3
+    compares it with."""
     image_size: tuple[int, int] = (64, 64)
     """[P] Height and width in pixels, each 8 to 128."""
     num_channels: Literal[1, 3] = 3
@@ -40,11 +41,14 @@ class ModelConfig:
     kernel_size: Literal[3, 4, 5] = 5
     """[P] Side of every convolution's kernel; 4 in most later code."""
     num_stages: int | None = None
-    """[O] How often the side is halved; unset: until the shorter side would fall below 4. If dense: hidden layers."""
+    """[O] How often the side is halved; unset: until the shorter side would fall below 4. If dense:
+    hidden layers."""
     convs_per_stage: Literal[1, 2] = 1
-    """[C] 1: each convolution has stride 2. 2: strides 1 and 2 in turn, the authors' ImageNet network."""
+    """[C] 1: each convolution has stride 2. 2: strides 1 and 2 in turn, the authors' ImageNet
+    network."""
     projection_bn: Literal["unit", "channel"] = "unit"
-    """[C] Batch norm after the projection of z: over each unit, or over each channel as most later code does."""
+    """[C] Batch norm after the projection of z: over each unit, or over each channel as most later
+    code does."""
     bn_affine: bool = True
     """[C] Whether batch norm has a learnt scale and bias; off in the authors' MNIST code."""
     bn_eps: float = 1e-5
@@ -54,10 +58,11 @@ class ModelConfig:
     num_classes: int = 0
     """[C] Classes to condition on by concatenating the label at every layer; 0: unconditional."""
     hidden_units: int = 0
-    """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST code; 0: none.
-    If dense: units of every hidden layer."""
+    """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST
+    code; 0: none. If dense: units of every hidden layer."""
     output: Literal["tanh", "sigmoid"] = "tanh"
-    """[P] The generator's last activation: images in [-1, 1], or in [0, 1] as in the authors' MNIST code."""
+    """[P] The generator's last activation: images in [-1, 1], or in [0, 1] as in the authors' MNIST
+    code."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -111,13 +116,15 @@ class TrainConfig:
     weight_decay: float = 1e-5
     """[C] L2 penalty, added to the gradient of every parameter."""
     schedule: Literal["alternate", "same_batch"] = "alternate"
-    """[C] alternate: each minibatch updates one network, G first. same_batch: each updates D, then G."""
+    """[C] alternate: each minibatch updates one network, G first. same_batch: each updates D, then
+    G."""
     d_updates: int = 1
     """[C] Updates of the discriminator in one round."""
     g_updates: int = 1
     """[C] Updates of the generator in one round."""
     decay_fraction: float = 0.0
-    """[C] Last share of the steps over which the learning rate falls to 0; 0.5 in the authors' MNIST code."""
+    """[C] Last share of the steps over which the learning rate falls to 0; 0.5 in the authors'
+    MNIST code."""
     steps: int = 20_000
     """[O] Minibatches to train on."""
     minutes: float | None = None
@@ -125,16 +132,17 @@ class TrainConfig:
     mirror: bool = False
     """[O] Show each image left to right or right to left, by chance; the paper does not augment."""
     d_shift: int = 0
-    """[O] Shift each image that the discriminator sees, real or generated, at random by up to this many pixels in
-    each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
+    """[O] Shift each image that the discriminator sees, real or generated, at random by up to this
+    many pixels in each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
     ema_decay: float = 0.0
-    """[O] Also keep an exponential moving average of both networks' weights, in the run's ema/, with this decay a
-    step (0.999 is usual); 0, as in the paper: none."""
+    """[O] Also keep an exponential moving average of both networks' weights, in the run's ema/,
+    with this decay a step (0.999 is usual); 0, as in the paper: none."""
     seed: int = 42
     """[C] Fixes the initial weights, the order of the images and every latent vector."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """[O] Arithmetic of the convolutions; weights and losses stay in float32. auto: both are timed when a run begins,
-    and the faster is kept for its whole life. With float32 a run is the same on every machine of one kind."""
+    """[O] Arithmetic of the convolutions; weights and losses stay in float32. auto: both are timed
+    when a run begins, and the faster is kept for its whole life. With float32 a run is the same on
+    every machine of one kind."""
     channels_last: bool = True
     """[O] Keep channels innermost in memory; the same results, faster on CPUs and GPUs."""
     log_every: int = 50
@@ -144,7 +152,8 @@ class TrainConfig:
     num_samples: int = 64
     """[O] Images in a grid, always from the same latent vectors."""
     snapshot_every: int = 0
-    """[O] Steps between networks that are kept, the untrained ones included, in the run's snapshots/; 0: none."""
+    """[O] Steps between networks that are kept, the untrained ones included, in the run's
+    snapshots/; 0: none."""
     save_seconds: float = 60.0
     """[O] Seconds between saved states, from which a run resumes."""
 
@@ -201,8 +210,8 @@ class Recipe:
     """How a folder's images are brought to size; see ``dcgan_lib.data.prepare``."""
 
 
-# To add a recipe, add an entry to RECIPES: a name, the image set, one line for `dcgan recipes`, the networks' settings
-# and the run's, each only where it differs from the defaults above.
+# To add a recipe, add an entry to RECIPES: a name, the image set, one line for `dcgan recipes`, the
+# networks' settings and the run's, each only where it differs from the defaults above.
 
 AUTHORS = {"bn_eps": 1e-8}
 AUTHORS_MNIST = {
@@ -221,8 +230,9 @@ AUTHORS_MNIST_RUN = {
     "steps": 200 * (50_000 // 128),
 }
 
-# For two CPU cores: a quarter of the width, and batches of 64, which give twice the updates for the same work. The
-# learning rate falls to 0 over the second half, as in the authors' MNIST code: the last samples are the best.
+# For two CPU cores: a quarter of the width, and batches of 64, which give twice the updates for the
+# same work. The learning rate falls to 0 over the second half, as in the authors' MNIST code: the
+# last samples are the best.
 SMALL = {"image_size": (64, 64), "base_width": 32}
 SMALL_RUN = {
     "batch_size": 64,
@@ -324,7 +334,7 @@ RECIPES = (
 
 
 def recipes() -> dict[str, Recipe]:
-    """Return every recipe by name; those that begin with ``paper-`` are the authors' own settings."""
+    """Return every recipe by name; ``paper-`` marks the authors' own settings."""
     return {recipe.name: recipe for recipe in RECIPES}
 
 

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and can mend, the checks that find them, and how a program answers them."""
+"""Errors that a user can cause and mend, the checks that find them, and a program's answer."""
 
 import functools
 import math

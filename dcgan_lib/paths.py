@@ -1,4 +1,4 @@
-"""Where things lie on disk, and how files are read and replaced without anything half written being believed."""
+"""Where things lie on disk, and how files are read, replaced and held by one process."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def repository_root() -> Path:
 
 
 def data_root() -> Path:
-    """Return the folder of image sets: ``$DCGAN_DATA``; else a checkout's ``data/cache``, or the user's cache folder."""
+    """Return ``$DCGAN_DATA``, else a checkout's ``data/cache``, else the user's cache folder."""
     chosen = os.environ.get("DCGAN_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -31,7 +31,7 @@ def data_root() -> Path:
 
 
 def checkpoints_root() -> Path:
-    """Return the folder of the committed checkpoints: ``$DCGAN_CHECKPOINTS``, or ``data/checkpoints``."""
+    """Return the committed checkpoints' folder: ``$DCGAN_CHECKPOINTS`` or ``data/checkpoints``."""
     return Path(os.environ.get("DCGAN_CHECKPOINTS") or repository_root() / "data" / "checkpoints")
 
 
@@ -65,7 +65,7 @@ def default_mode(mode: int = 0o666) -> int:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write ``content`` so that a reader, or a crash, sees the old file or the new one, never a part.
+    """Write a file so that a reader, or a crash, sees the old one or the new one, never a part.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a file or folder against other processes, by a lock beside it that ends with its process.
+    """Hold a file or folder against other processes; the lock beside it ends with its process.
 
     Raises
     ------

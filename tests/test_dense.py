@@ -1,4 +1,5 @@
-"""The permutation-invariant pair does not see where a pixel is, and trains, saves and samples as the DCGAN does."""
+"""The permutation-invariant pair does not see where a pixel is, and trains, saves and samples as
+the DCGAN does."""
 
 import dataclasses
 

@@ -34,7 +34,8 @@ def num_weights(network) -> int:
     return sum(p.numel() for name, p in network.named_parameters() if "norm" not in name)
 
 
-# Layer tables of the authors' code, read off it: (recipe, generator's shapes, discriminator's, kernel, strides of D).
+# Layer tables of the authors' code, read off it: (recipe, generator's shapes, discriminator's,
+# kernel, strides of D).
 AUTHORS = [
     (
         "paper-faces",
@@ -82,7 +83,8 @@ def test_recipes_have_the_authors_layers(name, g_shapes, d_shapes, kernel, strid
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (12, 20)])
 def test_pixels_layers_compute_the_sums_of_pytorchs(channels, size):
-    """Outputs and all three gradients, for the layer that sees the pixels and the one that gives them."""
+    """Outputs and all three gradients, for the layer that sees the pixels and the one that gives
+    them."""
     torch.manual_seed(0)
     down = Conv2d(channels, 6, 5, 2, 2, bias=False)
     up = ConvTranspose2d(6, channels, 5, 2, 2, 1, bias=False)
@@ -102,7 +104,8 @@ def test_pixels_layers_compute_the_sums_of_pytorchs(channels, size):
 
 
 def test_parameter_counts_of_the_faces_network():
-    """18.9 and 17.2 million weights at width 128; 3.57 and 2.76 million for the popular width 64, kernel 4."""
+    """18.9 and 17.2 million weights at width 128; 3.57 and 2.76 million for the popular width 64,
+    kernel 4."""
     model = recipe("paper-faces").config.model
     assert (
         num_weights(Generator(model))
@@ -120,7 +123,8 @@ def test_parameter_counts_of_the_faces_network():
 
 
 def test_feature_units_of_the_svm_experiments():
-    """28,672 numbers from the ImageNet network and 7,168 from the SVHN one, at a 4x4 grid a layer."""
+    """28,672 numbers from the ImageNet network and 7,168 from the SVHN one, at a 4x4 grid a
+    layer."""
     for name, units in (("paper-imagenet32", 28_672), ("paper-svhn", 7_168)):
         discriminator = Discriminator(recipe(name).config.model)
         maps = discriminator.features(torch.zeros(2, 3, 32, 32))

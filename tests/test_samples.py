@@ -26,7 +26,8 @@ MODEL = ModelConfig(image_size=(12, 8), num_channels=3, base_width=2, z_dim=4)
 
 
 def save_run(folder, model, *, discriminator=True):
-    """Save a pair with untrained but wide-awake weights, so that pictures and logits differ clearly."""
+    """Save a pair with untrained but wide-awake weights, so that pictures and logits differ
+    clearly."""
     gan = make_gan(TrainConfig(model=model, batch_size=8))
     with torch.no_grad():
         for parameter in [*gan.generator.parameters(), *gan.discriminator.parameters()]:
@@ -76,7 +77,8 @@ def test_drawing_repeats_and_the_seed_decides(plain_run):
 
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])
 def test_a_picture_is_the_same_however_many_are_drawn(tmp_path, distribution):
-    """Normal numbers are made in blocks of 16: drawn one row short, the last ones would be others."""
+    """Normal numbers are made in blocks of 16: drawn one row short, the last ones would be
+    others."""
     run = save_run(tmp_path, dataclasses.replace(MODEL, z_dim=10, z_distribution=distribution))
     everything = draw(run, 70, seed=5)
     for num in (1, 2, 3, 7, 10, 65):

@@ -120,7 +120,8 @@ def test_same_batch_trains_both_and_leaves_the_discriminator_trainable():
 
 
 def test_discriminator_update_matches_plain_autograd():
-    """The optimised step follows the textbook gradient; doubled learning rate, its wrong twin, does not."""
+    """The optimised step follows the textbook gradient; doubled learning rate, its wrong twin, does
+    not."""
     ours, plain = make_gan(CONFIG), make_gan(dataclasses.replace(CONFIG, channels_last=False))
     wrong = make_gan(dataclasses.replace(CONFIG, learning_rate=2 * CONFIG.learning_rate))
     x_bchw, _ = Batches(tiny_set(), CONFIG, ours.device)(0)
@@ -257,7 +258,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kind):
 
 
 def test_snapshots_are_the_discriminator_on_its_way(tmp_path):
-    """A snapshot equals the end of a run of so many steps; a run that is stopped and resumed keeps the same ones."""
+    """A snapshot equals the end of a run of so many steps; a run that is stopped and resumed keeps
+    the same ones."""
     config = dataclasses.replace(CONFIG, snapshot_every=5)
     run(config, tmp_path / "whole")
     for steps, every in (
@@ -329,7 +331,8 @@ def test_images_are_shifted_by_whole_pixels_and_their_edges_repeated():
 
 
 def test_both_networks_learn_through_shifted_images():
-    """Real and generated images move, by fresh amounts, within the limit; a repeated step moves them the same way."""
+    """Real and generated images move, by fresh amounts, within the limit; a repeated step moves
+    them the same way."""
     config = dataclasses.replace(CONFIG, d_shift=3, schedule="same_batch", g_updates=2)
     batches, seen = Batches(tiny_set(), config, torch.device("cpu")), []
     for repeat in range(2):
@@ -472,7 +475,8 @@ def test_a_grid_that_cannot_be_written_is_a_warning(tmp_path):
 
 
 def test_a_full_disk_stops_a_run_and_keeps_its_last_state(tmp_path):
-    """No file may grow beyond a few bytes, as on a full disk: the state does not fit, the line of metrics does."""
+    """No file may grow beyond a few bytes, as on a full disk: the state does not fit, the line of
+    metrics does."""
     resource = pytest.importorskip("resource")
     run(CONFIG, tmp_path / "whole")
     run(dataclasses.replace(CONFIG, steps=5), tmp_path / "run")
@@ -499,7 +503,8 @@ def test_a_second_run_in_a_folder_is_told_who_trains_there(tmp_path):
 
 
 def test_precision_is_found_once_and_kept(tmp_path):
-    """Whichever is faster here, a resumed run goes on with it; config.json says that it was left open."""
+    """Whichever is faster here, a resumed run goes on with it; config.json says that it was left
+    open."""
     config = dataclasses.replace(CONFIG, precision="auto")
     first = run(dataclasses.replace(config, steps=5), tmp_path)
     chosen = first.gan.precision

@@ -1,7 +1,8 @@
-"""What the paper compares the DCGAN with: Table 3's dense GAN, and the supervised network of section 5.2.
+"""The paper's baselines: the dense GAN of Table 3 and the supervised network of section 5.2.
 
 Axes: b batch, k classes; ``x_bchw`` images in the configuration's value range, ``logits_b``,
-``logits_bk``. `new_generator` and `new_discriminator` make whichever pair a configuration describes.
+``logits_bk``. `new_generator` and `new_discriminator` make whichever pair a configuration
+describes.
 """
 
 import math
@@ -25,7 +26,7 @@ from dcgan_lib.models.dcgan import (
 
 
 class DenseGenerator(nn.Module):
-    """Turn latent vectors into images without a convolution: ``num_stages`` layers of ``hidden_units`` units."""
+    """Turn latent vectors into images by ``num_stages`` dense layers of ``hidden_units`` units."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class DenseGenerator(nn.Module):
         self.apply(initialise)
 
     def forward(self, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
-        """Return images ``x_bchw`` in the configuration's value range; see ``Generator.forward``."""
+        """Return images ``x_bchw``; see ``Generator.forward``."""
         check_latents(z_bd, self.config)
         y_bk, h = one_hot(labels_b, self.config.num_classes), z_bd
         for layer, norm in zip(self.hidden, self.norms, strict=True):
@@ -81,7 +82,7 @@ def _norm(config: ModelConfig) -> nn.BatchNorm1d:
 
 
 class SupervisedCnn(Discriminator):
-    """Name the class of images: `Discriminator` with another last layer, so that nothing else can differ.
+    """Name the class of images: a `Discriminator` with another last layer, all else equal.
 
     Called on ``x_bchw`` it returns ``logits_bk``, float32, one row per image.
 

@@ -1,9 +1,9 @@
-"""The DCGAN of the paper's section 3: a generator of fractionally strided convolutions, a discriminator of strided ones.
+"""The DCGAN of the paper's section 3: fractionally strided and strided convolutions.
 
-Axes: b batch, d latent, c channels, h height, w width, k classes. ``z_bd`` latent vectors, ``x_bchw``
-images in the configuration's value range ([-1, 1] for tanh), ``labels_b`` class numbers, ``logits_b``;
-``h`` is whatever passes between two layers. The generator is the discriminator read backwards: both are
-built from one plan of convolutions, which stands below them.
+Axes: b batch, d latent, c channels, h height, w width, k classes. ``z_bd`` latent vectors,
+``x_bchw`` images in the configuration's value range ([-1, 1] for tanh), ``labels_b`` class numbers,
+``logits_b``; ``h`` is whatever passes between two layers. The generator is the discriminator read
+backwards: both are built from one plan of convolutions, which stands below them.
 """
 
 import math
@@ -62,7 +62,7 @@ class Generator(nn.Module):
         self.apply(initialise)
 
     def forward(self, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
-        """Return images ``x_bchw``; labels (int64) are given exactly when the network is conditional.
+        """Return images ``x_bchw``; labels (int64) are for conditional networks.
 
         Raises
         ------
@@ -140,7 +140,8 @@ class Discriminator(nn.Module):
     def forward(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> Tensor:
         """Return ``logits_b``, float32, one per image."""
         y_bk = one_hot(labels_b, self.config.num_classes)
-        # Channels innermost, as they lie in memory: the gradient comes back in the same layout, which is far faster.
+        # Channels innermost, as they lie in memory: the gradient comes back in the same layout,
+        # which is far faster.
         h = self.features(x_bchw, labels_b)[-1].permute(0, 2, 3, 1).flatten(1)
         if self.config.hidden_units:
             h = self.hidden_norm(self.hidden(with_labels(h, y_bk)))
@@ -166,7 +167,7 @@ class ConvPlan:
 
     @property
     def output_padding(self) -> tuple[int, int]:
-        """What the stride leaves open: which of the sizes that shrink to the coarse one is meant."""
+        """Which of the finer sizes that shrink to the coarse one is meant: the stride leaves it open."""
         return tuple(
             fine - ((coarse - 1) * self.stride - 2 * self.padding + self.kernel_size)
             for fine, coarse in zip(self.fine_size, self.coarse_size, strict=True)
@@ -197,7 +198,7 @@ def num_stages(config: ModelConfig) -> int:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw weights as the authors' code does: N(0, 0.02), batch norm's scale N(1, 0.02), its bias 0."""
+    """Draw weights as the authors do: N(0, 0.02), batch norm's scale N(1, 0.02), its bias 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.affine:

@@ -1,8 +1,8 @@
 """The two layers at the pixels, which compute what PyTorch's do and train faster on a CPU.
 
-A convolution between few channels, as at the pixels, keeps a CPU's vector units half empty. With kernel
-5 and stride 2 the finer grid has four phases (even or odd row, even or odd column); taken as channels,
-they turn the same sums into a dense 3x3 convolution on the coarser grid.
+A convolution between few channels, as at the pixels, keeps a CPU's vector units half empty. With
+kernel 5 and stride 2 the finer grid has four phases (even or odd row, even or odd column); taken as
+channels, they turn the same sums into a dense 3x3 convolution on the coarser grid.
 """
 
 import torch

@@ -20,14 +20,14 @@ from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
-    """Draw latent vectors on the CPU, float32, shape (num, z_dim): one seed is one set on every device."""
+    """Draw latent vectors on the CPU, float32, shape (num, z_dim), the same for every device."""
     if config.z_distribution == "uniform":
         return torch.rand(num, config.z_dim, generator=rng) * 2 - 1
     return torch.randn(num, config.z_dim, generator=rng)
 
 
 def seeded(seed: int) -> torch.Generator:
-    """Return a fresh CPU generator of random numbers; refuse a seed that is negative or over 63 bits."""
+    """Return a fresh CPU generator of random numbers; a seed has at most 63 bits."""
     require(0 <= seed <= MAX_SEED, "seed", seed, f"between 0 and {MAX_SEED}")
     return torch.Generator().manual_seed(seed)
 
@@ -50,7 +50,7 @@ def to_u8(x_bchw: Tensor, config: ModelConfig) -> Tensor:
 
 
 def from_u8(x_u8: Tensor, config: ModelConfig) -> Tensor:
-    """Scale pixels 0..255 to the networks' value range, float32; the only preprocessing there is."""
+    """Scale pixels 0..255 to the networks' range, float32; the only preprocessing there is."""
     low, high = config.value_range
     return x_u8.to(torch.float32) * ((high - low) / 255) + low
 
@@ -111,7 +111,8 @@ def in_batches(
     Parameters
     ----------
     function : callable
-        Takes as many tensors or arrays as there are ``rows``, cut along the first axis; a None stays None.
+        Takes as many tensors or arrays as there are ``rows``, cut along the first axis; a None
+        stays None.
     """
     found = []
     with torch.no_grad():
@@ -125,7 +126,7 @@ def in_batches(
 def logits_of(
     discriminator: AnyDiscriminator, pictures_u8: np.ndarray, labels_n: Tensor | None = None
 ) -> np.ndarray:
-    """Return a discriminator's logit for each picture, float32, in the mode that the network is in."""
+    """Return a discriminator's logit for each picture, float32, in the network's current mode."""
     device = next(discriminator.parameters()).device
 
     def judge(x_u8: np.ndarray, labels: Tensor | None) -> Tensor:
@@ -137,7 +138,7 @@ def logits_of(
 
 @contextmanager
 def measuring_batch_norm(norms: Iterable[nn.Module]) -> Iterator[None]:
-    """Replace the running statistics of batch-norm layers by their mean over the batches that pass in this block.
+    """Replace batch norm's running statistics by their mean over the batches of this block.
 
     The layers are in training mode inside the block; the caller chooses the mode afterwards.
     """
@@ -190,7 +191,7 @@ def refresh_batch_norm(
 
 
 def picture_grid(pictures_u8: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Lay pictures out two white pixels apart, h x w x 3; the last row may be short, and one alone has no border.
+    """Lay pictures out two white pixels apart, h x w x 3; one alone has no border.
 
     Raises
     ------

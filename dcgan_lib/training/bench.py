@@ -21,10 +21,10 @@ Stepper = Callable[[Tensor, Tensor], tuple[float, float]]
 
 
 def plain_stepper(config: TrainConfig) -> Stepper:
-    """Return the step as tutorials write it: probabilities, contiguous memory, a gradient for everything.
+    """Return the step of most tutorials: probabilities, contiguous memory, all gradients.
 
-    The mathematics is that of ``train_step`` with ``schedule="same_batch"``: the same losses on the same
-    generated images, the same Adam.
+    The mathematics is that of ``train_step`` with ``schedule="same_batch"``: the same losses on the
+    same generated images, the same Adam.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -131,7 +131,7 @@ def bench(
 
 
 def bench_text(size: int, batch_size: int, seconds: dict[str, list[float]]) -> str:
-    """Lay out what ``bench`` timed: the median rate, and the ratio to the plain step round by round.
+    """Lay out the median rates, and the ratios to the plain step round by round.
 
     An image counts once although both networks learn from it.
     """

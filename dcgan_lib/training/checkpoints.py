@@ -2,9 +2,9 @@
 
 A run's folder holds ``config.json``, ``metrics.jsonl``, ``samples/``, ``state.safetensors``
 (everything needed to resume), ``generator.safetensors`` and ``discriminator.safetensors``, and if
-asked ``snapshots/``, earlier networks, and ``ema/``, averaged ones: folders that load as a run's does.
-Randomness needs no saving: every latent vector and the order of the images are functions of the
-seed and the step.
+asked ``snapshots/``, earlier networks, and ``ema/``, averaged ones: folders that load as a run's
+does. Randomness needs no saving: every latent vector and the order of the images are functions of
+the seed and the step.
 """
 
 import json
@@ -42,7 +42,7 @@ WEIGHTS = [f"{kind}.safetensors" for kind in NETWORKS]
 
 
 def find_run(name_or_path: str | Path) -> Path:
-    """Return the folder of a committed checkpoint by name, or of a run by its path or one of its weights' files.
+    """Return a committed checkpoint's folder by name, or a run's by its path or weights file.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def start_from(name_or_path: str | Path, gan: Gan) -> None:
 
 
 def _modules(gan: Gan) -> dict[str, nn.Module]:
-    """Return the networks, and their averages where there are any, by the names that the state uses."""
+    """Return the networks, and their averages if there are any, by their names in the state."""
     found = {"generator": gan.generator, "discriminator": gan.discriminator}
     if gan.g_average is not None:
         found |= {"generator_average": gan.g_average, "discriminator_average": gan.d_average}
@@ -186,14 +186,14 @@ def state_tensors(gan: Gan) -> dict[str, Tensor]:
 
 
 def not_finite(gan: Gan) -> str | None:
-    """Return the name of a tensor of the state that holds a NaN or an infinity, None where all is well."""
+    """Return the name of a tensor of the state that holds a NaN or an infinity, or None."""
     return next(
         (name for name, value in state_tensors(gan).items() if not value.isfinite().all()), None
     )
 
 
 def save_state(run_dir: Path, gan: Gan, progress: dict[str, Any]) -> None:
-    """Write the whole state in one file, replaced atomically, with plain values such as the step beside it.
+    """Write the whole state, and plain values such as the step, in one file, atomically.
 
     Raises
     ------
@@ -243,7 +243,8 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
             index, name = key.split(".")
             weight = parameters[int(index)]
             if value.shape == weight.shape:
-                # In memory as its weights lie: otherwise plain Adam is slow, and a fused one is wrong.
+                # In memory as its weights lie: otherwise plain Adam is slow, and a fused one is
+                # wrong.
                 value = torch.empty_like(weight).copy_(value)
             state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
@@ -297,7 +298,7 @@ def check_unused(run_dir: Path) -> None:
 
 
 def save_weights(path: Path, network: nn.Module, *, half: bool = False) -> None:
-    """Write a network's weights and batch-norm statistics as safetensors, in float16 if ``half``."""
+    """Write a network's weights and batch-norm statistics as safetensors, perhaps in float16."""
     weights = _plain(network.state_dict())
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
@@ -311,7 +312,7 @@ def save_config(run_dir: Path, config: TrainConfig, about: dict[str, Any]) -> No
 
 
 def save_networks(folder: Path, gan: Gan, about: dict[str, Any]) -> None:
-    """Write both networks and their configuration into a folder that ``load_generator`` reads; averages into ``ema/``."""
+    """Write a folder that ``load_generator`` reads: both networks and their configuration."""
     networks = {folder: (gan.generator, gan.discriminator)}
     if gan.g_average is not None:
         networks[folder / "ema"] = (gan.g_average.module, gan.d_average.module)
@@ -327,7 +328,7 @@ def write_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read ``metrics.jsonl``; a last line cut off by a crash is left out, a missing file is empty."""
+    """Read ``metrics.jsonl``, without a last line cut off by a crash; a missing file is empty."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -347,7 +348,7 @@ WRITTEN = {*WEIGHTS, "config.json", "metrics.jsonl", "card.md", "samples"}
 def publish(
     run_dir: str | Path, name: str, *, command: str | None = None, keep: Keep = "both"
 ) -> Path:
-    """Copy a run's weights in half precision, its settings, metrics and samples, and write its card.
+    """Copy a run in half precision, with its settings, metrics and samples, and write its card.
 
     Parameters
     ----------
@@ -363,14 +364,14 @@ def publish(
     Returns
     -------
     Path
-        The checkpoint's folder. Its ``metrics.jsonl`` keeps every k-th line, 200 at most, and ``samples`` every k-th
-        grid, 10 at most, the last one among them.
+        The checkpoint's folder. Its ``metrics.jsonl`` keeps every k-th line, 200 at most, and
+        ``samples`` every k-th grid, 10 at most, the last one among them.
 
     Raises
     ------
     UserError
-        If the run has not ended, nothing says how it was made, the name is not a plain one, or what belongs to the
-        earlier checkpoint's weights (directions, exemplars, boxes) would be lost.
+        If the run has not ended, nothing says how it was made, the name is not a plain one, or what
+        belongs to the earlier checkpoint's weights (directions, exemplars, boxes) would be lost.
     """
     run, folder = find_run(run_dir), checkpoints_root() / name
     is_plain = Path(name).name == name and not name.startswith(".")
@@ -440,7 +441,7 @@ def draw(
     best_of: int = 1,
     batch_stats: bool = False,
 ) -> np.ndarray:
-    """Draw pictures from a checkpoint, uint8, n x c x h x w; picture k is the same however many are asked for.
+    """Draw pictures, uint8, n x c x h x w; picture k is the same however many are asked for.
 
     Parameters
     ----------
@@ -461,8 +462,8 @@ def draw(
     Raises
     ------
     UserError
-        If there is no such checkpoint, no discriminator to pick with, or no such class, or a number is
-        out of range.
+        If there is no such checkpoint, no discriminator to pick with, or no such class, or a number
+        is out of range.
     """
     total = num_images * best_of
     for name, value, low in (

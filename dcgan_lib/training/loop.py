@@ -1,7 +1,8 @@
 """The loop around the step: a run that logs, draws samples, saves, stops cleanly and resumes.
 
 Axes as in ``step``. Everything random is a function of (seed, step), so a resumed run repeats the
-uninterrupted one bit for bit on the same CPU with the same number of threads and the same precision.
+uninterrupted one bit for bit on the same CPU with the same number of threads and the same
+precision.
 """
 
 import copy
@@ -91,11 +92,13 @@ def fit(
     device : str, default "auto"
         ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or the best that is there.
     threads : int, optional
-        CPU threads; unset: some numbers are timed, and the fastest is kept for the run's whole life.
+        CPU threads; unset: some numbers are timed, and the fastest is kept for the run's whole
+        life.
     tensorboard : bool
         Also write TensorBoard events; needs the package ``tensorboard``.
     about : dict, optional
-        Plain values to keep in ``config.json``: what a later evaluation needs to find the images again.
+        Plain values to keep in ``config.json``: what a later evaluation needs to find the images
+        again.
     progress : bool
         Show a progress bar, and what was chosen for the run, on stderr.
     start_from : str or Path, optional
@@ -281,7 +284,7 @@ class _Run:
 
 
 def _refresh_generators(gan: Gan) -> None:
-    """Measure the generators' batch-norm statistics, which trail the weights while training, afresh."""
+    """Measure afresh the generators' batch-norm statistics, which trail the weights."""
     refresh_batch_norm(gan.generator, num_batches=20)
     if gan.g_average is not None:
         refresh_batch_norm(gan.g_average.module, num_batches=20)
@@ -313,9 +316,9 @@ def find_trouble(line: dict[str, float]) -> str | None:
     Notes
     -----
     The thresholds are our choice. A discriminator that is sure of nearly every image gives the
-    generator a gradient that says little; at d_loss < 0.05 it has in effect won. Before that happens
-    at too high a rate, the two throw each other about: d_loss rises far above 1.386, that of a coin's
-    flip, or g_loss above 15, where D(G(z)) is less than a millionth.
+    generator a gradient that says little; at d_loss < 0.05 it has in effect won. Before that
+    happens at too high a rate, the two throw each other about: d_loss rises far above 1.386, that
+    of a coin's flip, or g_loss above 15, where D(G(z)) is less than a millionth.
     """
     d_loss, g_loss = line.get("d_loss", 1.0), line.get("g_loss", 1.0)
     if d_loss < 0.05:
@@ -398,7 +401,7 @@ def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
 
 
 def identity(image_set: ImageSet) -> str | None:
-    """Return what tells one set from another: its digest, or the digest of what it was cut from, and the cut."""
+    """Return what tells sets apart: the digest, or that of what a set was cut from, and the cut."""
     card = image_set.card
     if "digest" in card or "cut_from" not in card:
         return card.get("digest")
@@ -407,7 +410,7 @@ def identity(image_set: ImageSet) -> str | None:
 
 
 def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callable[[int], Tensor]:
-    """Return the function that draws a step's latent vectors, the same ones whenever it is asked."""
+    """Return the function that draws a step's latent vectors, the same whenever it is asked."""
 
     def draw(turn: int) -> Tensor:
         key = np.random.SeedSequence([config.seed, step, turn]).generate_state(1, np.uint64)[0]
@@ -417,7 +420,7 @@ def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callab
 
 
 def draw_shifts(config: TrainConfig, step: int) -> Augment:
-    """Return the function that shifts images at random, the same way whenever a step is taken again."""
+    """Return the function that shifts images at random, the same way when a step is repeated."""
     if not config.d_shift:
         return unchanged
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, step], spawn_key=(1,)))
@@ -499,7 +502,7 @@ class RunningMeans:
 
 
 class MetricsLog:
-    """Append one JSON object a line to ``metrics.jsonl``, and to TensorBoard where that is asked for.
+    """Append one JSON object a line to ``metrics.jsonl``, and to TensorBoard if asked.
 
     Lines after ``from_step`` are dropped: they belong to a run that was killed before it saved.
     """

@@ -26,7 +26,7 @@ Augment = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Gan:
-    """Hold the two networks, their optimisers and, where ``ema_decay`` asks for them, their averages."""
+    """Hold the two networks, their optimisers and, with ``ema_decay``, their averages."""
 
     generator: AnyGenerator
     discriminator: AnyDiscriminator
@@ -57,7 +57,7 @@ class StepRecord:
 
 
 def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
-    """Build the pair with weights that depend on ``config.seed`` alone; precision ``auto`` begins as float32."""
+    """Build the pair from ``config.seed`` alone; precision ``auto`` begins as float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         networks = new_generator(config.model), new_discriminator(config.model)
@@ -75,7 +75,7 @@ def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an average of the weights and the batch-norm statistics that forgets its first steps sooner."""
+    """Return an average of weights and batch-norm statistics that forgets its first steps sooner."""
 
     def blend(averaged: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
         if not averaged.is_floating_point():
@@ -98,7 +98,7 @@ def discriminator_loss(real_logits_b: Tensor, fake_logits_b: Tensor) -> Tensor:
 
 
 def generator_loss(fake_logits_b: Tensor) -> Tensor:
-    """Return the non-saturating loss -log D(G(z)), averaged over the batch, as in the authors' code."""
+    """Return the non-saturating loss -log D(G(z)), averaged over the batch, as the authors do."""
     return F.softplus(-fake_logits_b).mean()
 
 
@@ -115,7 +115,7 @@ def train_step(
     draw_latents: Callable[[int], Tensor],
     augment: Augment = unchanged,
 ) -> StepRecord:
-    """Use one minibatch as the schedule says, and return the last update of each network that took one.
+    """Use one minibatch as the schedule says, and return the last update of each network.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def train_step(
 
 
 def generate(gan: Gan, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
-    """Return generated images ``x_bchw`` in the run's precision, with their graph unless that is off."""
+    """Return generated images ``x_bchw`` in the run's precision."""
     with autocast(gan):
         return gan.generator(z_bd, labels_b)
 
@@ -178,12 +178,12 @@ def update_discriminator(
     labels_b: Tensor | None = None,
     augment: Augment = unchanged,
 ) -> StepRecord:
-    """Take one Adam step of the discriminator on real and generated images, each passed through ``augment``.
+    """Take one Adam step of the discriminator on real and generated images, both augmented.
 
     Notes
     -----
-    They pass in two batches, so each has its own batch-norm statistics, as in the authors' code: one
-    joined batch would let the discriminator read the answer off the mix.
+    They pass in two batches, so each has its own batch-norm statistics, as in the authors' code:
+    one joined batch would let the discriminator read the answer off the mix.
     """
     gan.d_optimizer.zero_grad(set_to_none=True)
     with autocast(gan):
@@ -226,7 +226,7 @@ def autocast(gan: Gan) -> AbstractContextManager:
 
 
 def shift_images(x_bchw: Tensor, shift_b2: Tensor) -> Tensor:
-    """Move each image by its own whole number of pixels, repeating the edge; differentiable for the images."""
+    """Move each image by its own whole number of pixels, repeating the edge; differentiable."""
     most = int(shift_b2.abs().max())
     if most == 0:
         return x_bchw
@@ -241,7 +241,7 @@ def shift_images(x_bchw: Tensor, shift_b2: Tensor) -> Tensor:
 
 
 def scheduled_learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the learning rate at a step: constant, then linear to 0 over the last ``decay_fraction``."""
+    """Return a step's learning rate: constant, then linear to 0 over ``decay_fraction``."""
     decay_steps = config.decay_fraction * config.steps
     left = config.steps - step
     return config.learning_rate * (min(1.0, left / decay_steps) if decay_steps else 1.0)

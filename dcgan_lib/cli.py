@@ -149,7 +149,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _recipe_in(arguments: Sequence[str]) -> Recipe:
-    """Find --recipe before the other options are read, because it is what their defaults come from."""
+    """Find --recipe before the other options are read: their defaults come from it."""
     name = "mnist"
     for word, after in zip(
         arguments, [*arguments[1:], ""], strict=True
@@ -163,7 +163,7 @@ def _recipe_in(arguments: Sequence[str]) -> Recipe:
 
 @answers_mistakes("dcgan", on_interrupt="stopped; nothing half-written is kept")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for the user's mistake, 130 for Ctrl-C."""
+    """Run the command line; return 0, 2 for the user's mistake, or 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not words or words[0] in ("-h", "--help", "help"):
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder of a run, or say at once, not after the first hour, that it cannot be written."""
+    """Make the folder of a run, or say at once, not after an hour, that it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -269,9 +269,9 @@ class Train(Command, verb="train"):
     set: str | None = None
     """Image set, prepared set or folder; unset: the recipe's."""
     run_dir: Path | None = local(None)
-    """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
+    """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for a set of your own choice."""
     start_from: str | None = None
-    """A committed checkpoint or a run's folder, whose networks are the initial weights; unset: random weights."""
+    """A committed checkpoint or a run whose networks the run begins with; unset: random ones."""
     epochs: float | None = None
     """Train for this many passes over the images, in place of --steps."""
     num_images: int | None = None
@@ -340,13 +340,14 @@ class Sample(Command, verb="sample"):
     """Draw pictures with a trained generator: one grid, or one file each."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits), or a run's folder or generator.safetensors."""
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits), a run's folder, or its
+    generator.safetensors."""
     out: Path | None = None
-    """The grid's file, samples.png if unset; with --separate, the folder of the pictures, samples if unset."""
+    """The grid's file, samples.png if unset; with --separate, the pictures' folder, or samples."""
     num_images: int = 64
     """How many pictures; any number makes a grid."""
     pictures: tuple[int, ...] = ()
-    """Of these, write only the ones with these numbers, counted from 0 as a grid is read; unset: all of them."""
+    """Numbers of those to write, counted from 0 as the grid of all is read; unset: all of them."""
     separate: bool = False
     """Write one PNG a picture instead of a grid."""
     columns: int | None = None
@@ -356,7 +357,7 @@ class Sample(Command, verb="sample"):
     best_of: int = 1
     """Draw this many times as many, and keep those that the discriminator finds most real."""
     batch_stats: bool = False
-    """Normalise with the statistics of the batch, as the authors did, instead of the running ones."""
+    """Normalise with the statistics of the batch, as the authors did, not the running ones."""
     seed: int = 0
     """Of the latent vectors."""
 
@@ -514,7 +515,7 @@ def _agreement(then: "Result", now: "Result") -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Command, verb="bench"):
-    """Time a training step on this CPU against the step that most tutorials show, in turns on the same work."""
+    """Time a training step on this CPU against that of most tutorials, in turns on equal work."""
 
     sizes: tuple[Literal[32, 64], ...] = (32, 64)
     """Sides of the images: 32 grey, 64 colour."""
@@ -540,7 +541,7 @@ class Bench(Command, verb="bench"):
 
 @dataclass(frozen=True, kw_only=True)
 class Publish(Command, verb="publish"):
-    """Copy a finished run to data/checkpoints: half precision, settings, metrics, samples and a card."""
+    """Copy a finished run to data/checkpoints: half precision, metrics, samples and a card."""
 
     run_dir: Positional[Path]
     """A finished run."""

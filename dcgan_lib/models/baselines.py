@@ -109,12 +109,14 @@ class SupervisedCnn(Discriminator):
         if config.architecture != "convolutional" or config.num_classes:
             given = f"architecture {config.architecture!r} and num_classes {config.num_classes}"
             raise UserError(
-                f"the supervised network needs an unconditional convolutional configuration; got {given}"
+                "the supervised network needs an unconditional convolutional configuration; "
+                f"got {given}"
             )
         if num_classes < 2 or not 0 <= dropout < 1:
             given = f"{num_classes} and {dropout}"
             raise UserError(
-                f"the supervised network needs at least 2 classes and dropout in [0, 1); got {given}"
+                "the supervised network needs at least 2 classes and dropout in [0, 1); "
+                f"got {given}"
             )
         super().__init__(config)
         logits = nn.Linear(self.head.in_features, num_classes, bias=False)

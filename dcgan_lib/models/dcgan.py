@@ -167,7 +167,7 @@ class ConvPlan:
 
     @property
     def output_padding(self) -> tuple[int, int]:
-        """Which of the finer sizes that shrink to the coarse one is meant: the stride leaves it open."""
+        """Which of the finer sizes is meant, of those that shrink to the coarse one."""
         return tuple(
             fine - ((coarse - 1) * self.stride - 2 * self.padding + self.kernel_size)
             for fine, coarse in zip(self.fine_size, self.coarse_size, strict=True)
@@ -226,7 +226,8 @@ def one_hot(labels_b: Tensor | None, num_classes: int) -> Tensor | None:
     if (labels_b is None) != (num_classes == 0):
         need, got = ("needs", "none came") if num_classes else ("takes no", "some came")
         raise UserError(
-            f"a network with num_classes={num_classes} {need} labels, but {got}: pass labels_b to match"
+            f"a network with num_classes={num_classes} {need} labels, but {got}: "
+            "pass labels_b to match"
         )
     return None if labels_b is None else F.one_hot(labels_b, num_classes)
 

@@ -274,9 +274,9 @@ def check_resumable(
     differing = sorted(name for name in asked if name not in free and saved[name] != asked[name])
     if differing == ["steps"]:
         raise UserError(
-            f"{run_dir} holds a run of {saved['steps']:,} steps, by which its learning rate falls to 0 "
-            f"(decay_fraction {config.decay_fraction:g}), so more steps would be another run: to train "
-            f"its networks further, give --start-from {run_dir} and another --run-dir"
+            f"{run_dir} holds a run of {saved['steps']:,} steps whose learning rate falls to 0 by "
+            f"then (decay_fraction {config.decay_fraction:g}), so more steps would be another run: "
+            f"to train its networks further, give --start-from {run_dir} and another --run-dir"
         )
     if differing:
         raise UserError(
@@ -289,8 +289,8 @@ def check_unused(run_dir: Path) -> None:
     """Refuse to train over networks that no state belongs to, as in a copied checkpoint."""
     if any((run_dir / name).exists() for name in WEIGHTS):
         raise UserError(
-            f"{run_dir} holds trained networks but no {STATE} to go on from: choose another --run-dir, "
-            f"and give --start-from {run_dir} to train these networks further"
+            f"{run_dir} holds trained networks but no {STATE} to go on from: choose another "
+            f"--run-dir, and give --start-from {run_dir} to train these networks further"
         )
 
 
@@ -386,7 +386,8 @@ def publish(
     others = sorted(path.name for path in folder.glob("*") if path.name not in WRITTEN)
     if others:
         raise UserError(
-            f"{folder} also holds {', '.join(others)}, made for its weights: move them away, then publish"
+            f"{folder} also holds {', '.join(others)}, made for its weights: move them away, "
+            "then publish"
         )
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
@@ -415,11 +416,13 @@ def _card(name: str, config: TrainConfig, about: dict[str, Any], last: dict[str,
         networks = f"fully connected, {layers}"
     rows = {
         "made by": f"`{about['command']}`",
-        "image set": f"{about['image_set']}, {about['images']:,} images (data/README.md has source and licence)",
+        "image set": f"{about['image_set']}, {about['images']:,} images "
+        "(data/README.md has source and licence)",
         "pictures": f"{model.num_channels} x {height} x {width}",
         "networks": f"{networks}, z of {model.z_dim}, {model.z_distribution}",
         "training": f"{last['step']:,} steps of {config.batch_size}, {last['epoch']:.1f} epochs, "
-        f"{last['seconds'] / 60:.0f} minutes, {about.get('precision', config.precision)}, seed {config.seed}",
+        f"{last['seconds'] / 60:.0f} minutes, {about.get('precision', config.precision)}, "
+        f"seed {config.seed}",
         "stored": "half precision, batch-norm statistics measured afresh at the end",
         "versions": f"dcgan_lib {__version__}, torch {torch.__version__.partition('+')[0]}",
     }
@@ -474,7 +477,7 @@ def draw(
         require(low <= value < 2**63, name, value, f"at least {low} and below 2**63")
     if batch_stats and total == 1:
         raise UserError(
-            "one picture alone has no batch statistics: draw at least 2, or use the running statistics"
+            "one picture alone has no batch statistics: draw at least 2, or use the running ones"
         )
     generator = load_generator(checkpoint)
     whole = (

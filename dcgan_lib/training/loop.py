@@ -128,8 +128,8 @@ def fit(
             run.finish(stopped_by)
     except OSError as error:
         raise UserError(
-            f"cannot write into {run_dir} ({error}): make room or choose another --run-dir; the last "
-            "saved state is kept, and the same command goes on from there"
+            f"cannot write into {run_dir} ({error}): make room or choose another --run-dir; "
+            "the last saved state is kept, and the same command goes on from there"
         ) from error
     return FitResult(run.gan, run.step, run.seconds, stopped_by, tuple(run.warnings))
 
@@ -155,7 +155,7 @@ class _Run:
         if resumed:
             checkpoints.check_resumable(run_dir, self.config, about["digest"], start)
         if not (resumed and start):
-            self._keep_snapshot()  # the initial weights, also of a run that is resumed: the seed fixes them
+            self._keep_snapshot()  # of the initial weights, which the seed fixes
         if resumed:
             saved = checkpoints.load_state(run_dir, gan)
             self.step, self.seconds = saved["step"], saved["seconds"]
@@ -183,7 +183,8 @@ class _Run:
         config, earlier = self.config, self.seconds
         if config.learning_rate > HIGH_RATE:
             self._warn(
-                f"learning_rate {config.learning_rate:g} is high: the paper uses 0.0002, and calls 0.001 too high"
+                f"learning_rate {config.learning_rate:g} is high: the paper uses 0.0002, "
+                "and calls 0.001 too high"
             )
         begun = last_save = last_log = time.monotonic()
         logged = self.step
@@ -245,8 +246,8 @@ class _Run:
             config = self.config
             remedy = "" if self.gan.precision == "float32" else ", or use float32"
             self._warn(
-                f"{broken} is no longer a finite number: lower learning_rate ({config.learning_rate:g}) "
-                f"or weight_decay ({config.weight_decay:g}){remedy}"
+                f"{broken} is no longer a finite number: lower learning_rate "
+                f"({config.learning_rate:g}) or weight_decay ({config.weight_decay:g}){remedy}"
             )
         return not broken
 
@@ -327,11 +328,14 @@ def find_trouble(line: dict[str, float]) -> str | None:
             "try more g_updates, a lower learning rate, or more images"
         )
     if line.get("d_real", 1.0) < 0.02 and line.get("d_fake", 1.0) < 0.02:
-        return "the discriminator calls everything fake: it has collapsed; restart with another seed or a lower rate"
+        return (
+            "the discriminator calls everything fake: it has collapsed; "
+            "restart with another seed or a lower rate"
+        )
     if d_loss > 2 or g_loss > 15:
         return (
-            f"the losses swing far (d_loss {d_loss:.1f}, g_loss {g_loss:.1f}): soon one network may win for good; "
-            "lower the learning rate"
+            f"the losses swing far (d_loss {d_loss:.1f}, g_loss {g_loss:.1f}): soon one network "
+            "may win for good; lower the learning rate"
         )
     return None
 
@@ -386,17 +390,20 @@ def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
     got = tuple(image_set.images_u8.shape[1:])
     if got != wanted:
         raise UserError(
-            f"the networks read images of shape {wanted} (channels, height, width), but {name!r} has {got}: "
-            "set image_size and num_channels to match, or prepare the images at that size"
+            f"the networks read images of shape {wanted} (channels, height, width), but {name!r} "
+            f"has {got}: set image_size and num_channels to match, or prepare the images at that "
+            "size"
         )
     if len(image_set) < config.batch_size:
         raise UserError(
-            f"{name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: lower batch_size"
+            f"{name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: "
+            "lower batch_size"
         )
     num_labels = 0 if image_set.labels is None else int(np.max(image_set.labels)) + 1
     if model.num_classes and not 0 < num_labels <= model.num_classes:
         raise UserError(
-            f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, which {name!r} does not have"
+            f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, "
+            f"which {name!r} does not have"
         )
 
 

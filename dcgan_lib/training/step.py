@@ -75,7 +75,7 @@ def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an average of weights and batch-norm statistics that forgets its first steps sooner."""
+    """Return an average of weights and statistics that forgets its first steps sooner."""
 
     def blend(averaged: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
         if not averaged.is_floating_point():

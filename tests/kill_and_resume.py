@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 from dcgan_lib.training.checkpoints import read_metrics
 
 OPTIONS = """
-    --recipe mnist --set street-digits --num-channels 3 --num-images 2000 --base-width 8 --steps 1500
-    --log-every 10 --save-seconds 0.3 --sample-every 500 --threads 1 --precision float32
+    --recipe mnist --set street-digits --num-channels 3 --num-images 2000 --base-width 8
+    --steps 1500 --log-every 10 --save-seconds 0.3 --sample-every 500
+    --threads 1 --precision float32
 """
 TRAIN = [sys.executable, "-m", "dcgan_lib.cli", "train", *shlex.split(OPTIONS)]
 

@@ -504,7 +504,9 @@ def _scratch_ledger() -> Iterator[Path]:
 
 def _agreement(then: "Result", now: "Result") -> str:
     """Say how two measurements of one row compare."""
-    if (then.value, then.low, then.high) == (now.value, now.low, now.high):
+    from dcgan_lib.evaluation.ledger import format_measured
+
+    if format_measured(then) == format_measured(now):
         return "the same figure"
     if then.low <= now.value <= then.high and now.low <= then.value <= now.high:
         return "another figure, each inside the other's interval"

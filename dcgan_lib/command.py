@@ -1,4 +1,4 @@
-"""What every command of ``dcgan`` is: a dataclass whose fields are its options, and its settings."""
+"""What every command of ``dcgan`` is: a dataclass whose fields are its options and settings."""
 
 import dataclasses
 import shlex
@@ -24,8 +24,8 @@ def local(default: Any) -> Any:
 class Command:
     """Do one job of the command line; a subclass adds its options as fields.
 
-    Commands stand in the layers whose work they do; heavy imports wait until one runs, so that help and mistakes
-    are answered at once.
+    Commands stand in the layers whose work they do; heavy imports wait until one runs, so that help
+    and mistakes are answered at once.
     """
 
     verb: ClassVar[str]
@@ -40,7 +40,7 @@ class Command:
         raise NotImplementedError
 
     def command_line(self) -> str:
-        """Return the words that give this command again: options at their defaults, and local ones, are left out."""
+        """Return the words that give this command again, without defaults and local options."""
         return " ".join(["dcgan", self.verb, *_words(self, self._defaults())])
 
     def _defaults(self) -> Any:

@@ -1,4 +1,4 @@
-"""Where things lie on disk, and how files are read and replaced without anything half written being believed."""
+"""Where things lie on disk, and how files are read and replaced so that no part is believed."""
 
 import json
 import os
@@ -15,7 +15,7 @@ def repository_root() -> Path:
 
 
 def data_root() -> Path:
-    """Return the folder of image sets: ``$DCGAN_DATA``; else a checkout's ``data/cache``, or the user's cache folder."""
+    """Return the folder of image sets: ``$DCGAN_DATA``, a checkout's ``data/cache``, or a cache."""
     chosen = os.environ.get("DCGAN_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -25,7 +25,7 @@ def data_root() -> Path:
 
 
 def checkpoints_root() -> Path:
-    """Return the folder of the committed checkpoints: ``$DCGAN_CHECKPOINTS``, or ``data/checkpoints``."""
+    """Return the committed checkpoints' folder: ``$DCGAN_CHECKPOINTS``, or ``data/checkpoints``."""
     return Path(os.environ.get("DCGAN_CHECKPOINTS") or repository_root() / "data" / "checkpoints")
 
 
@@ -59,7 +59,7 @@ def default_mode(mode: int = 0o666) -> int:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write ``content`` so that a reader, or a crash, sees the old file or the new one, never a part.
+    """Write so that a reader, or a crash, sees the old file or the new one, never a part.
 
     Parameters
     ----------

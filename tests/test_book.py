@@ -1,7 +1,8 @@
-"""Every chapter is fit to read: executed once from top to bottom, free of this machine, described, asserting.
+"""Every chapter is fit to read: executed in order, free of this machine, described, asserting.
 
-Each rule is a function that yields what is wrong with one chapter. The chapters of the book must pass them
-all; a small chapter that breaks one rule on purpose must be caught by that rule and no other.
+Each rule is a function that yields what is wrong with one chapter. The chapters of the book must
+pass them all; a small chapter that breaks one rule on purpose must be caught by that rule and no
+other.
 """
 
 import ast
@@ -32,7 +33,8 @@ PICTURES = {"image/png", "image/jpeg", "image/svg+xml"}
 CONTROL = "application/vnd.jupyter.widget-view+json"
 CONTROL_STATES = "application/vnd.jupyter.widget-state+json"
 FIGURE_NAME = re.compile(r"fig-[a-z0-9]+(-[a-z0-9]+)+")
-# A path from the root of a Unix system or a drive of a Windows one; not a closing tag, a fraction or an address.
+# A path from the root of a Unix system or a drive of a Windows one; not a closing tag, a fraction
+# or an address.
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w+/.:<\\)}$-])(?:/(?:[\w.@~-]+/)+[\w.@~-]*|~/\w+|[A-Z]:\\{1,2}(?:Users|Windows|Program)\b)"
 )
@@ -58,7 +60,8 @@ def own_cells(chapter: dict) -> list[dict]:
 
 
 def parsed(cell: dict) -> ast.AST:
-    """Return the cell's syntax tree, empty when it is not plain Python (a rule of its own reports that)."""
+    """Return the cell's syntax tree, empty when it is not plain Python (a rule of its own reports
+    that)."""
     try:
         return ast.parse(cell["source"])
     except SyntaxError:
@@ -83,7 +86,8 @@ def is_unchecked(cell: dict) -> bool:
 
 
 def visible_text(chapter: dict) -> Iterator[str]:
-    """Yield what a reader sees as text: sources, printed lines, values, captions; no encoded pictures."""
+    """Yield what a reader sees as text: sources, printed lines, values, captions; no encoded
+    pictures."""
     for cell in chapter["cells"]:
         yield cell["source"]
         yield json.dumps(cell["metadata"], ensure_ascii=False)
@@ -164,7 +168,10 @@ def charts_turn_dark(chapter: dict) -> Iterator[str]:
         drawn = {call for call in calls if call.startswith("plotting.plot_")}
         marked = cell["metadata"].get("mystnb", {}).get("image", {}).get("classes") == "chart"
         if drawn and marked == ("plotting.plot_grids" in drawn):
-            yield f"{', '.join(sorted(drawn))}: mark charts, and only those, with the image's classes: chart"
+            yield (
+                f"{', '.join(sorted(drawn))}: mark charts, and only those, "
+                "with the image's classes: chart"
+            )
 
 
 def asserts_something(chapter: dict) -> Iterator[str]:

@@ -328,7 +328,8 @@ def make_targets() -> set[str]:
 
 
 def test_commands_are_found_in_text():
-    page = "Run `make book`, then:\n```bash\n.venv/bin/dcgan train --recipe x\ncd a && make test\n```\nWe make friends."
+    block = "```bash\n.venv/bin/dcgan train --recipe x\ncd a && make test\n```"
+    page = f"Run `make book`, then:\n{block}\nWe make friends."
     assert commands(page, "make") == {("book",), ("test",)}
     assert commands(page, "dcgan") == {("train", "--recipe", "x")}
 

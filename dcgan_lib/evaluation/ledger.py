@@ -88,7 +88,7 @@ class Rule:
         ]
 
     def outcome(self, value: float, low: float, high: float) -> int:
-        """Return HELD when the whole interval meets the target, PARTLY when the value nearly does."""
+        """Return HELD where the whole interval meets the target, PARTLY where the value is near."""
         if max(map(self.miss, (value, low, high))) <= 0:
             return HELD
         return PARTLY if self.miss(value) <= self.margin else FAILED
@@ -133,7 +133,7 @@ class Claim:
         return self.id.startswith("ours.")
 
     def is_about(self, set_name: str | None) -> bool:
-        """Tell whether a set is of the kind that the statement is about; None is the paper's own."""
+        """Tell whether a set is of the statement's own kind; None is the paper's own set."""
         return set_name in (None, self.home, *self.sets)
 
     def rule_on(self, set_name: str | None) -> Rule:

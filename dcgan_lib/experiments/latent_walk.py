@@ -1,9 +1,11 @@
-"""Chapter 9: is a walk through latent space smooth, plausible and meaningful, and are nearest neighbours easily fooled?
+"""Chapter 9: walks through latent space, why objects return on them, and fooled neighbours.
 
-``dcgan walk`` draws a walk and measures such walks, ``dcgan walk-returns`` asks why objects come back on one, and
-``dcgan fooled`` how far a nearest neighbour can be trusted. `train_memoriser` is the control: it learns by heart.
+``dcgan walk`` draws a walk and measures such walks, ``dcgan walk-returns`` asks why objects come
+back on one, and ``dcgan fooled`` how far a nearest neighbour can be trusted. `train_memoriser` is
+the control: it learns by heart.
 
-Axes: k images, n samples, s segments, t pictures of a segment, o objects, d latent; ``_u8`` pixels 0..255.
+Axes: k images, n samples, s segments, t pictures of a segment, o objects, d latent; ``_u8`` pixels
+0..255.
 """
 
 import json
@@ -70,7 +72,7 @@ def rounded(found: Any, digits: int) -> Any:
 
 
 def load_walker(checkpoint: str) -> AnyGenerator:
-    """Load a generator, and refuse one with classes: a walk would need one class for all its pictures."""
+    """Load a generator, and refuse one that draws classes on demand."""
     generator = load_generator(checkpoint)
     if generator.config.num_classes:
         raise UserError(
@@ -80,7 +82,7 @@ def load_walker(checkpoint: str) -> AnyGenerator:
 
 
 def find_judges(checkpoint: str) -> tuple[str, FeatureExtractor, Probe]:
-    """Return a checkpoint's image set, and the features and the probe that its walks are measured with.
+    """Return a checkpoint's image set, and the features and the probe that measure its walks.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def find_judges(checkpoint: str) -> tuple[str, FeatureExtractor, Probe]:
 
 @dataclass(frozen=True, kw_only=True)
 class Walk(Command, verb="walk"):
-    """Walk through latent space from anchor to anchor, as in the paper's Fig. 4, and measure such walks."""
+    """Walk through latent space, as in the paper's Fig. 4, and measure such walks."""
 
     checkpoint: Positional[str]
     """A committed checkpoint (rooms, portraits, faces, mnist) or a run's folder."""
@@ -112,7 +114,8 @@ class Walk(Command, verb="walk"):
     curve: Curve = "linear"
     """Straight lines between the anchors, or arcs."""
     out: Path = local(Path("walk.gif"))
-    """.gif or .webp: a moving picture; .png: all pictures in rows. What it was made of goes into a .json beside it."""
+    """.gif or .webp: a moving picture; .png: all pictures in rows. What it was made of goes into a
+    .json beside it."""
     columns: int = 10
     """Pictures in a row of a .png."""
     sprites: bool = False
@@ -158,7 +161,7 @@ class Walk(Command, verb="walk"):
         check_number(self, "segments", 2)
 
     def _write(self, out: Path, pictures_u8: np.ndarray, about: dict[str, Any]) -> None:
-        """Write a sheet, or an endless film that goes there and back, so that it shows no jump of its own."""
+        """Write a sheet, or an endless film that goes there and back, so that it shows no jump."""
         big_u8 = pictures_u8.repeat(self.scale, 2).repeat(self.scale, 3)
         more: dict[str, Any] = {}
         if out.suffix.lower() == ".png":
@@ -209,7 +212,7 @@ def measure_walks(
     curve: Curve = "linear",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure walks on segments of 12 steps between latent vectors of their own, and on cross-fades of their ends.
+    """Measure segments of 12 steps between latent vectors of their own, and their cross-fades.
 
     Parameters
     ----------
@@ -221,8 +224,8 @@ def measure_walks(
     Returns
     -------
     dict
-        Estimates as value, low, high; counts by object. See `Steps`, `refinement`, `far_from_real` and `Changes`;
-        "mixed" is the cross-fade.
+        Estimates as value, low, high; counts by object. See `Steps`, `refinement`, `far_from_real`
+        and `Changes`; "mixed" is the cross-fade.
     """
     fine = draw_paths(generator, segments, 2 * STEPS, curve=curve, seed=seed)
     paths = np.ascontiguousarray(fine[:, ::2])
@@ -261,9 +264,10 @@ def smooth_checks(found: dict[str, Any]) -> dict[str, bool]:
     largest = max(found["largest_step"].high, found["largest_step_pixels"].high)
     middles, mixed = found["middles_from_real"], found["mixed_middles_from_real"]
     return {
-        "the largest of 12 steps is under half the distance of unrelated samples, in features and in pixels": (
-            largest < 0.5
-        ),
+        (
+            "the largest of 12 steps is under half the distance of unrelated samples, in "
+            "features and in pixels"
+        ): largest < 0.5,
         "twice as many steps shrink the largest one by more than 1.5 (smooth: 2; a jump: 1)": (
             found["refined"].low > 1.5
         ),
@@ -291,17 +295,24 @@ def semantic_checks(found: dict[str, Any]) -> dict[str, bool]:
 
 
 def record_walks(found: dict[str, Any], image_set: str, **about: Any) -> list[Result]:
-    """Enter ``walk.smooth:SET`` and, where the probe was made for the set, ``walk.semantic:SET`` into the ledger.
+    """Enter ``walk.smooth:SET`` and ``walk.semantic:SET`` into the ledger.
 
-    ``about`` is the row's data, checkpoint, command and seconds; see `dcgan_lib.evaluation.ledger.record`.
+    The second only where the probe was made for the set.
+
+    ``about`` is the row's data, checkpoint, command and seconds; see
+    `dcgan_lib.evaluation.ledger.record`.
     """
     about |= {"unit": "", "n": found["segments"], "seed": found["seed"]}
     value = {name: x.value for name, x in found.items() if isinstance(x, Estimate)}
     notes = (
-        f"Median over {found['segments']} segments of {STEPS} steps, {found['curve']}: the largest step in "
-        f"{found['features']}, over the distance of unrelated samples; in pixels {value['largest_step_pixels']:.3f}. "
-        f"Largest over median step {value['largest_over_median']:.2f}. Distance to real pictures, middle over end: "
-        f"{value['middles_from_real']:.3f}; mixed pixels {value['mixed_middles_from_real']:.3f}. Refinement "
+        f"Median over {found['segments']} segments of {STEPS} steps, {found['curve']}: the largest "
+        "step in "
+        f"{found['features']}, over the distance of unrelated samples; in pixels "
+        f"{value['largest_step_pixels']:.3f}. "
+        f"Largest over median step {value['largest_over_median']:.2f}. Distance to real pictures, "
+        "middle over end: "
+        f"{value['middles_from_real']:.3f}; mixed pixels {value['mixed_middles_from_real']:.3f}. "
+        "Refinement "
         f"{value['refined']:.2f}."
     )
     checks = smooth_checks(found)
@@ -318,10 +329,14 @@ def record_walks(found: dict[str, Any], image_set: str, **about: Any) -> list[Re
     again = ", ".join(f"{name} {count}" for name, count in found["returned"].items())
     _, low, high = found["lasting"]
     notes = (
-        f"Objects that change per segment, by a probe that is over 90 % sure before and after: {counts}. "
-        f"No object changes twice in {value['lasting']:.1%} [{low:.1%}, {high:.1%}] of segments; when pixels are mixed "
-        f"{value['lasting_mixed']:.1%}. Segments in which it does: {again}. Sure of {value['sure_middles']:.1%} of "
-        f"objects in middles, {value['sure_ends']:.1%} in ends, {value['sure_mixed_middles']:.1%} in mixed pixels."
+        "Objects that change per segment, by a probe that is over 90 % sure before and after: "
+        f"{counts}. "
+        f"No object changes twice in {value['lasting']:.1%} [{low:.1%}, {high:.1%}] of segments; "
+        "when pixels are mixed "
+        f"{value['lasting_mixed']:.1%}. Segments in which it does: {again}. Sure of "
+        f"{value['sure_middles']:.1%} of "
+        f"objects in middles, {value['sure_ends']:.1%} in ends, {value['sure_mixed_middles']:.1%} "
+        "in mixed pixels."
     )
     id, value, checks = (
         f"walk.semantic:{image_set}",
@@ -340,7 +355,7 @@ SECOND_PROBES = {"rooms": "probe-room-boxes"}
 
 @dataclass(frozen=True, kw_only=True)
 class WalkReturns(Command, verb="walk-returns"):
-    """Measure how often objects return along a walk, and what each possible explanation predicts."""
+    """Measure how often objects return along a walk, and what each explanation predicts."""
 
     checkpoint: Positional[str]
     """A committed checkpoint, such as rooms or portraits, or a run's folder."""
@@ -408,10 +423,11 @@ def measure_returns(
     Returns
     -------
     dict
-        Plain values; estimates as value, low, high. ``ways``: what `count_returns` says of 12 steps on a line, of half
-        steps, of arcs, of a surer probe and of two probes. ``objects``: for each, in the order of the counts, how well
-        a plane of latent space and a small network separate it (held-out AUC), the plane in ``halves`` (see
-        `auc_in_halves`), and how ``sure`` the probe is (see `sureness`).
+        Plain values; estimates as value, low, high. ``ways``: what `count_returns` says of 12 steps
+        on a line, of half steps, of arcs, of a surer probe and of two probes. ``objects``: for
+        each, in the order of the counts, how well a plane of latent space and a small network
+        separate it (held-out AUC), the plane in ``halves`` (see `auc_in_halves`), and how ``sure``
+        the probe is (see `sureness`).
     """
     if segments < 30 or samples < 1_000:
         raise UserError(
@@ -457,9 +473,10 @@ def count_returns(states: list[list[list[State]]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``lasting``: share of segments without a return. ``returns``: how many of the objects that change return.
-        ``returned``, ``changed``: for each object, in how many segments. ``excursion``: mean number of pictures from
-        the first to the last sure one of a state that has others before and after it; None without any.
+        ``lasting``: share of segments without a return. ``returns``: how many of the objects that
+        change return. ``returned``, ``changed``: for each object, in how many segments.
+        ``excursion``: mean number of pictures from the first to the last sure one of a state that
+        has others before and after it; None without any.
     """
     num_so = np.array([[len(found) for found in segment] for segment in states])
     lengths = [s.last - s.first + 1 for segment in states for found in segment for s in found[1:-1]]
@@ -484,7 +501,10 @@ def both_sure(one_sto: np.ndarray, other_sto: np.ndarray) -> np.ndarray:
 
 
 def agreement(states: list[list[list[State]]], other_sto: np.ndarray) -> dict[str, Estimate]:
-    """Return how often another probe agrees, at the surest picture of every state: for returns, and single changes."""
+    """Return how often another probe agrees, for returns and for single changes.
+
+    It is asked at the surest picture of every state.
+    """
     seen: dict[str, list[bool]] = {"returns": [], "single": []}
     for segment, other_to in zip(states, other_sto, strict=True):
         for found, other_t in zip(segment, other_to.T, strict=True):
@@ -495,7 +515,10 @@ def agreement(states: list[list[list[State]]], other_sto: np.ndarray) -> dict[st
 
 
 def sureness(states: list[list[State]]) -> dict[str, Estimate]:
-    """Return one object's median log-odds: at the height of excursions, and of the less sure side of single changes."""
+    """Return one object's median log-odds.
+
+    "excursions": at their height. "single changes": of the less sure side.
+    """
     away = [abs(logit(s.probability)) for found in states for s in found[1:-1]]
     single = [min(abs(logit(s.probability)) for s in found) for found in states if len(found) == 2]
     return {
@@ -517,7 +540,7 @@ def held_out_auc(
     fitted_n: np.ndarray,
     num_resamples: int = 300,
 ) -> Estimate:
-    """Return how well a classifier of z separates held-out samples with an object from those without."""
+    """Return how well a classifier of z separates held-out samples with an object from others."""
 
     def auc(scores_n: np.ndarray, truth_n: np.ndarray) -> float:
         # Nothing can be told apart in a resample of one kind.
@@ -528,7 +551,10 @@ def held_out_auc(
 
 
 def auc_in_halves(pool: Pool, fitted_n: np.ndarray, name: str, probe: Probe) -> dict[str, float]:
-    """Return the AUC of two planes, one for each half of the samples by another attribute, or by chance."""
+    """Return the AUC of two planes, one for each half of the samples by another attribute.
+
+    "chance" is a half at random.
+    """
     present_n = pool.read[name] > 0.5
     heads = [head for head in probe.config.heads if head.kind != "class" and head.name != name]
     upper = {
@@ -553,12 +579,15 @@ def auc_in_halves(pool: Pool, fitted_n: np.ndarray, name: str, probe: Probe) -> 
 
 
 def check_explanations(found: dict[str, Any]) -> dict[str, bool]:
-    """Judge what `measure_returns` found: explanations that do not hold, and what is left where one holds in part."""
+    """Judge the explanations by what `measure_returns` found."""
     line, half, arcs, surer = (
         found["ways"][way] for way in ("line", "half steps", "arcs", "surer")
     )
     checks = {
-        "half steps find at most a tenth more returns, and what left stays away for twice as many pictures": (
+        (
+            "half steps find at most a tenth more returns, and what left stays away for twice as "
+            "many pictures"
+        ): (
             sum(half["returned"]) <= 1.1 * sum(line["returned"])
             and abs(half["excursion"] / line["excursion"] - 2) < 0.3
         ),
@@ -585,7 +614,7 @@ def check_explanations(found: dict[str, Any]) -> dict[str, bool]:
 
 
 def returns_by_object(*found: dict[str, Any]) -> dict[str, tuple[float, Estimate]]:
-    """Return, for each object of several sets, the AUC of a plane and the share of its changes that return; worst first."""
+    """Return each object's AUC by a plane, and the share of its changes that return."""
     rows = {}
     for part in found:
         line = part["ways"]["line"]
@@ -596,7 +625,7 @@ def returns_by_object(*found: dict[str, Any]) -> dict[str, tuple[float, Estimate
 
 
 def turned_by(found: dict[str, Any], gain: float = 0.1) -> dict[str, str]:
-    """Return the objects that planes separate better in halves by another attribute than by chance, and which that is."""
+    """Return the objects that planes separate better in halves by another attribute."""
     turned = {}
     for name, seen in found["objects"].items():
         best = max(seen["halves"], key=seen["halves"].get)
@@ -616,7 +645,7 @@ def train_memoriser(
     batch_size: int = 64,
     seed: int = 0,
 ) -> AnyGenerator:
-    """Train a generator to repeat a few images: each owns a part of latent space, and is all that is shown there.
+    """Train a generator to repeat a few images: each owns a part of latent space.
 
     Parameters
     ----------
@@ -631,9 +660,10 @@ def train_memoriser(
 
     Notes
     -----
-    Our choice: there is no discriminator. A latent vector belongs to the image whose random direction it is closest
-    to, and the loss is the mean absolute difference from that image. A GAN on as few images mostly fails in another
-    way: its discriminator wins before anything is learnt by heart.
+    Our choice: there is no discriminator. A latent vector belongs to the image whose random
+    direction it is closest to, and the loss is the mean absolute difference from that image. A GAN
+    on as few images mostly fails in another way: its discriminator wins before anything is learnt
+    by heart.
     """
     wanted = (model.num_channels, *model.image_size)
     if not 2 <= len(images_u8) <= 256 or images_u8.shape[1:] != wanted:
@@ -733,12 +763,13 @@ TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def fooled_neighbours(
     images_u8: np.ndarray, features: FeatureExtractor, *, n: int = 1_000, seed: int = 0
 ) -> dict[str, dict[str, Estimate]]:
-    """Change some images a little and look up their nearest neighbours among all, the originals included.
+    """Change some images a little and look up their nearest neighbours among all of them.
 
     Returns
     -------
     dict
-        "pixels" and "features": for each of `TRANSFORMS` the share of images whose nearest neighbour is another.
+        "pixels" and "features": for each of `TRANSFORMS` the share of images whose nearest
+        neighbour is another.
 
     Raises
     ------
@@ -768,15 +799,19 @@ def fooled_neighbours(
 def record_fooled(
     found: dict[str, dict[str, Estimate]], set_name: str, features: str, **about: Any
 ) -> Result:
-    """Enter the shares into the claims ledger as ``neighbours.fooled:SET``; ``about`` is the rest of the row."""
+    """Enter the shares into the claims ledger as ``neighbours.fooled:SET``.
+
+    ``about`` is the rest of the row.
+    """
     pixels = found["pixels"]
     checks = {
         "in pixels, a shift by 2 pixels fools the neighbour of more than half of the images": (
             pixels["shift by 2 pixels"].low > 0.5
         ),
-        "in pixels, each of the small changes, the mirror among them, fools that of more than 1 image in 20": (
-            all(share.low > 0.05 for share in pixels.values())
-        ),
+        (
+            "in pixels, each of the small changes, the mirror among them, fools that of more than "
+            "1 image in 20"
+        ): all(share.low > 0.05 for share in pixels.values()),
     }
     seen, seen_in_features = (
         "; ".join(f"{name} {100 * share.value:.1f} %" for name, share in found[space].items())
@@ -787,6 +822,7 @@ def record_fooled(
         pixels["shift by 2 pixels"].scaled(100),
         unit="%",
         checks=checks,
-        notes=f"The value is for a shift by 2 pixels, in pixels. In pixels: {seen}. In {features}: {seen_in_features}.",
+        notes="The value is for a shift by 2 pixels, in pixels. "
+        f"In pixels: {seen}. In {features}: {seen_in_features}.",
         **about,
     )

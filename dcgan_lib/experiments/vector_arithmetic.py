@@ -1,9 +1,10 @@
-"""Chapter 12: how often do sums of concepts show what they should, and does a face turn evenly along one vector?
+"""Chapter 12: how often sums of concepts succeed, and whether a face turns evenly.
 
-``dcgan arithmetic`` counts sums under several conditions and controls, ``dcgan turn`` reads the yaw of turned faces;
-both also draw the paper's figures.
+``dcgan arithmetic`` counts sums under several conditions and controls, ``dcgan turn`` reads the yaw
+of turned faces; both also draw the paper's figures.
 
-Axes: n faces, t trials, k exemplars, s steps along an axis, d latent; 3 the concepts A, B and C; ``_u8`` pixels 0..255.
+Axes: n faces, t trials, k exemplars, s steps along an axis, d latent; 3 the concepts A, B and C;
+``_u8`` pixels 0..255.
 """
 
 import json
@@ -53,11 +54,12 @@ from dcgan_lib.training.checkpoints import load_discriminator, load_generator
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10)
 IMPLAUSIBLE_SHARE = 0.05
-"""A picture is implausible when the discriminator finds it less real than all but this share of plain samples."""
+"""A picture is implausible when the discriminator finds it less real than all but this share of
+plain samples."""
 
 Seen = dict[str, dict[str, dict[str, np.ndarray]]]
-"""By sum and condition, what was seen in each trial, bool: "added", "kept" (the carried attribute is as C has it),
-"both", "implausible"."""
+"""By sum and condition, what was seen in each trial, bool: "added", "kept" (the carried attribute
+is as C has it), "both", "implausible"."""
 Shares = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """The same as shares of the trials, in %."""
 
@@ -73,9 +75,9 @@ def _write_json(path: Path, found: Any) -> None:
 class Arithmetic(Command, verb="arithmetic"):
     """Add and subtract concepts in latent space: A - B + C, as in Fig. 7; draw one sum, count many.
 
-    With --a, --b and --c the exemplars are yours, named by their numbers among the samples of --seed, and the sum is
-    only drawn; with --exemplars they come from a file. Without either a probe chooses, and counts how often the sum
-    shows what it should.
+    With --a, --b and --c the exemplars are yours, named by their numbers among the samples of
+    --seed, and the sum is only drawn; with --exemplars they come from a file. Without either a
+    probe chooses, and counts how often the sum shows what it should.
     """
 
     checkpoint: Positional[str] = "portraits"
@@ -87,9 +89,11 @@ class Arithmetic(Command, verb="arithmetic"):
     c: tuple[int, ...] = ()
     """Of C, as many."""
     exemplars: Path | None = None
-    """File of exemplars, such as data/checkpoints/faces/exemplars.json; it brings its own seed and pool."""
+    """File of exemplars, such as data/checkpoints/faces/exemplars.json; it brings its own seed and
+    pool."""
     sums: tuple[Literal["smile", "glasses"], ...] = ()
-    """Which sums to count, if the probe chooses; by default all that the checkpoint's image set has."""
+    """Which sums to count, if the probe chooses; by default all that the checkpoint's image set
+    has."""
     probe: str | None = None
     """Who reads the attributes, several joined by "+"; by default those that fit the image set."""
     trials: int = 300
@@ -112,7 +116,8 @@ class Arithmetic(Command, verb="arithmetic"):
         by_hand = any([self.a, self.b, self.c])
         if (by_hand or self.exemplars) and (self.record or (by_hand and self.exemplars)):
             raise UserError(
-                "exemplars chosen by hand are drawn, not counted: give --a, --b and --c, or --exemplars, or --record"
+                "exemplars chosen by hand are drawn, not counted: give --a, --b and --c, or "
+                "--exemplars, or --record"
             )
         if not by_hand and not self.exemplars:
             return self._count()
@@ -136,7 +141,8 @@ class Arithmetic(Command, verb="arithmetic"):
         names, probe_name = self.sums or tuple(known.sums), self.probe or known.probe
         if not set(names) <= set(known.sums):
             raise UserError(
-                f"{self.checkpoint} has the sums {', '.join(known.sums)}, but --sums names {', '.join(names)}"
+                f"{self.checkpoint} has the sums {', '.join(known.sums)}, but --sums names "
+                f"{', '.join(names)}"
             )
         if self.record:
             check_command(f"arithmetic.smile:{self.record}", self.command_line(), self.record)
@@ -241,7 +247,10 @@ def _conditions(
     confidence: float,
     ahead: float | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each condition's name and pictures; trial i of every condition begins with the same exemplars."""
+    """Yield each condition's name and pictures.
+
+    Trial i of every condition begins with the same exemplars.
+    """
 
     def choose(ahead: float | None) -> np.ndarray:
         how = {"confidence": confidence, "ahead": ahead}
@@ -326,7 +335,8 @@ def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
         f"{name} {x.value:+.1f} [{x.low:+.1f}, {x.high:+.1f}]" for name, x in gains.items()
     )
     notes = (
-        f"Points gained over one exemplar: {each}. Implausible with one, not with three: {calmer.value:.1f} points "
+        f"Points gained over one exemplar: {each}. Implausible with one, not with three: "
+        f"{calmer.value:.1f} points "
         f"[{calmer.low:.1f}, {calmer.high:.1f}]."
     )
     id, value = f"arithmetic.three-vs-one:{set_name}", gain(three, hits("1"))
@@ -339,8 +349,10 @@ def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
         "the probe sees both attributes less often in pixel sums": gain(three, pixels).low > 0,
     }
     notes = (
-        f"The value is the share of pixel sums that are less real to the discriminator than 95 % of samples; latent "
-        f"sums: {100 * odd['3'].mean():.1f} %. Both attributes, by the probe: pixels {100 * pixels.mean():.1f} %, "
+        "The value is the share of pixel sums that are less real to the discriminator than 95 % "
+        "of samples; latent "
+        f"sums: {100 * odd['3'].mean():.1f} %. Both attributes, by the probe: pixels "
+        f"{100 * pixels.mean():.1f} %, "
         f"latent {100 * three.mean():.1f} %."
     )
     record(f"arithmetic.pixels:{set_name}", value, n=n, checks=checks, notes=notes, **about)
@@ -368,7 +380,7 @@ def load_shares(set_name: str) -> Shares:
 def curve(
     found: Mapping[str, Mapping[str, Estimate]], kind: str = ""
 ) -> list[tuple[int, float, float, float]]:
-    """Return a sum's success against the number of exemplars, as points of `dcgan_lib.plotting.plot_bands`.
+    """Return a sum's success against the number of exemplars, for `plotting.plot_bands`.
 
     Parameters
     ----------
@@ -394,9 +406,10 @@ LEAST_R2, LEAST_RISING = 0.9, 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Turn(Command, verb="turn"):
-    """Turn faces along an axis from left-looking to right-looking samples, as in Fig. 8, and measure their yaw.
+    """Turn faces from left to right along a vector, as in Fig. 8, and measure their yaw.
 
-    With --exemplars the two sides come from a file, and the turn is only drawn: no probe needs to read a yaw.
+    With --exemplars the two sides come from a file, and the turn is only drawn: no probe needs to
+    read a yaw.
     """
 
     checkpoint: Positional[str] = "portraits"
@@ -462,7 +475,8 @@ class Turn(Command, verb="turn"):
         """Turn the pool's first five samples along the axis that the file's exemplars give."""
         if self.record:
             raise UserError(
-                "exemplars chosen by hand are drawn, not measured: leave out --record, or --exemplars"
+                "exemplars chosen by hand are drawn, not measured: leave out --record, or "
+                "--exemplars"
             )
         own = load_exemplars(path)
         own.check_checkpoint(self.checkpoint)
@@ -485,9 +499,9 @@ def measure_turn(
     Returns
     -------
     dict
-        ``steps``; for "axis" and "random" the straight ``line`` of the yaw (see `summarise`), its mean at each step
-        (``yaw``), and the share of faces, in %, that each yes-or-no attribute ``flips`` in until the last step.
-        Estimates are value, low, high.
+        ``steps``; for "axis" and "random" the straight ``line`` of the yaw (see `summarise`), its
+        mean at each step (``yaw``), and the share of faces, in %, that each yes-or-no attribute
+        ``flips`` in until the last step. Estimates are value, low, high.
     """
     yes_or_no = [head.name for head in probe.config.heads if head.kind == "boolean"]
     found: dict[str, Any] = {"steps": STEPS.round(3).tolist()}
@@ -517,7 +531,8 @@ def record_turn(found: dict[str, Any], set_name: str, *, n: int, **about: Any) -
     first, last = (found["axis"]["yaw"][step].value for step in (0, -1))
     notes = (
         f"R2 of a straight line against the step, mean over faces; slope {slope.value:.2f} "
-        f"[{slope.low:.2f}, {slope.high:.2f}] yaw an axis; rising {rising.value:.1%}; mean yaw from "
+        f"[{slope.low:.2f}, {slope.high:.2f}] yaw an axis; rising {rising.value:.1%}; mean yaw "
+        "from "
         f"{first:.2f} to {last:.2f}; along a random axis: slope {chance['slope'].value:.2f}, "
         f"R2 {chance['r2'].value:.2f}."
     )
@@ -538,5 +553,5 @@ def load_turn(set_name: str) -> dict[str, Any]:
 
 
 def yaw_curve(turned: dict[str, Any], name: str) -> list[tuple[float, float, float, float]]:
-    """Return the mean yaw at each step along the "axis" or a "random" one, from `load_turn`, for `plot_bands`."""
+    """Return the mean yaw at each step along the "axis" or a "random" one, for `plot_bands`."""
     return [(step, *yaw) for step, yaw in zip(turned["steps"], turned[name]["yaw"], strict=True)]

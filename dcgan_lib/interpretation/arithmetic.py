@@ -1,10 +1,10 @@
-"""Sums of concepts in latent space, and the turn vector (section 6.3.2): who the exemplars are, and what they add up to.
+"""Sums of concepts in latent space, their exemplars, and the turn vector (section 6.3.2).
 
-The mean of exemplars of A, minus that of B, plus that of C. Exemplars are picked by eye and kept in a file
-(`Exemplars`), or chosen by a probe from a pool of samples (`pick`).
+The mean of exemplars of A, minus that of B, plus that of C. Exemplars are picked by eye and kept in
+a file (`Exemplars`), or chosen by a probe from a pool of samples (`pick`).
 
-Axes: n samples, d latent, t trials, g groups of k exemplars (3 groups: the concepts A, B and C), s steps along an axis,
-c channels, h x w pixels; ``_u8`` pixels 0..255.
+Axes: n samples, d latent, t trials, g groups of k exemplars (3 groups: the concepts A, B and C), s
+steps along an axis, c channels, h x w pixels; ``_u8`` pixels 0..255.
 """
 
 import json
@@ -51,14 +51,20 @@ SIGNS = (1, -1, 1)
 
 
 def nine(y_d: np.ndarray, seed: int = 0, scale: float = 0.25) -> np.ndarray:
-    """Return a vector amid eight neighbours, y + U(-scale, scale), shape (9, d); the fifth is y itself."""
+    """Return a vector amid eight neighbours, y + U(-scale, scale), shape (9, d).
+
+    The fifth is y itself.
+    """
     noise = np.random.default_rng(seed).uniform(-scale, scale, (9, len(y_d)))
     noise[4] = 0
     return y_d + noise
 
 
 def usual_length(config: ModelConfig) -> float:
-    """Return the root mean square length of a latent vector: sqrt(d) times the standard deviation of one number."""
+    """Return the root mean square length of a latent vector.
+
+    It is sqrt(d) times the standard deviation of one number.
+    """
     return float(np.sqrt(config.z_dim * (1 if config.z_distribution == "normal" else 1 / 3)))
 
 
@@ -68,13 +74,19 @@ def rescaled(y_td: np.ndarray, config: ModelConfig) -> np.ndarray:
 
 
 def pictures_of(generator: AnyGenerator, z_nd: np.ndarray) -> np.ndarray:
-    """Return the pictures of an array of latent vectors, uint8, n x c x h x w; it may have more axes before d."""
+    """Return the pictures of an array of latent vectors, uint8, n x c x h x w.
+
+    The array may have more axes before d.
+    """
     rows_nd = np.ascontiguousarray(z_nd, dtype=np.float32).reshape(-1, z_nd.shape[-1])
     return generate_u8(generator, torch.from_numpy(rows_nd))
 
 
 def pixel_sums(pictures_u8: np.ndarray) -> np.ndarray:
-    """Return the same sum made of pictures, t x 3 x k x c x h x w, cut off at black and white: t x c x h x w."""
+    """Return the same sum made of pictures, cut off at black and white.
+
+    From t x 3 x k x c x h x w to t x c x h x w, uint8.
+    """
     t, shape = len(pictures_u8), pictures_u8.shape[3:]
     sums = add_up(pictures_u8.reshape(*pictures_u8.shape[:3], -1).astype(np.float32))
     return sums.clip(0, 255).round().astype(np.uint8).reshape(t, *shape)
@@ -93,8 +105,9 @@ def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[st
     Returns
     -------
     dict of str to ndarray
-        One picture each, uint8, 1 x 3 x h x w, all of one height. "A", "B" and "C": the exemplars above their mean.
-        "A − B + C": nine pictures around the sum. "pixels": the sum of the exemplars' pictures.
+        One picture each, uint8, 1 x 3 x h x w, all of one height. "A", "B" and "C": the exemplars
+        above their mean. "A − B + C": nine pictures around the sum. "pixels": the sum of the
+        exemplars' pictures.
     """
     exemplars = [pictures_of(generator, z_kd) for z_kd in z_3kd]
     means = pictures_of(generator, z_3kd.mean(1))
@@ -115,7 +128,7 @@ def _tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
     return make_grid(torch.from_numpy(images_u8), columns, padding=2, pad_value=255).numpy()
 
 
-# ---------------------------------------------------------------- what is added: concepts, and who reads them
+# ---------------------------------------------------------------- concepts, and who reads them
 
 Concept = Mapping[str, bool]
 """Attributes, and whether a picture must have them."""
@@ -149,7 +162,8 @@ SUMS = {"smile": Sum("smile", "long_hair", True), "glasses": Sum("glasses", "lon
 """The two sums of the paper's Fig. 7; long and short hair stand in for its woman and man."""
 
 FACE_SUMS = {"smile": Sum("smile", "female", True)}
-"""On faces from photographs: the smile label of one set, the sex label of another; no set at hand labels glasses."""
+"""On faces from photographs: the smile label of one set, the sex label of another; no set at hand
+labels glasses."""
 
 
 class Countable(NamedTuple):
@@ -185,7 +199,8 @@ def countable_sums(checkpoint: str | Path) -> Countable:
     image_set = load_config(checkpoint)[1]["image_set"]
     if image_set not in COUNTABLE:
         raise UserError(
-            f"no sums are described for generators of {image_set}: those of {', '.join(COUNTABLE)} have some; "
+            f"no sums are described for generators of {image_set}: those of {', '.join(COUNTABLE)} "
+            "have some; "
             "elsewhere name exemplars of your own with --a, --b and --c"
         )
     return COUNTABLE[image_set]
@@ -219,7 +234,7 @@ _PORTION = 2_000  # so that the pictures need not be held together
 
 
 def shows(read: Mapping[str, np.ndarray], concept: Concept, confidence: float = 0.5) -> np.ndarray:
-    """Return which pictures show a concept: each attribute read as asked, with more than this confidence.
+    """Return which pictures show a concept: each attribute as asked, with enough confidence.
 
     Raises
     ------
@@ -229,7 +244,8 @@ def shows(read: Mapping[str, np.ndarray], concept: Concept, confidence: float = 
     unknown = set(concept) - set(read)
     if unknown:
         raise UserError(
-            f"the probe reads {', '.join(read)}, but no {', '.join(sorted(unknown))}: choose another probe"
+            f"the probe reads {', '.join(read)}, but no {', '.join(sorted(unknown))}: choose "
+            "another probe"
         )
     return np.all(
         [(read[name] if has else 1 - read[name]) > confidence for name, has in concept.items()], 0
@@ -281,7 +297,7 @@ def pick(
 def _choose(
     groups: Sequence[tuple[str, np.ndarray]], num: int, trials: int, seed: int
 ) -> np.ndarray:
-    """Choose samples of each group: what they do, such as "look left", and which they are, bool of shape (n,)."""
+    """Choose samples of each group: what they do, such as "look left", and which they are."""
     rng, chosen = np.random.default_rng(seed), []
     for what, fits in groups:
         found = np.flatnonzero(fits)
@@ -296,7 +312,10 @@ def _choose(
 def exemplars(
     pool: Pool, name: str | Sum, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4
 ) -> np.ndarray:
-    """Return latent vectors chosen by `pick` for a sum, or for one of `SUMS` by name, shape (trials, 3, num, d)."""
+    """Return latent vectors chosen by `pick` for a sum, shape (trials, 3, num, d).
+
+    A name means one of `SUMS`.
+    """
     asked = SUMS[name] if isinstance(name, str) else name
     return pool.z_nd[pick(pool, asked.concepts, num, trials, seed, ahead=ahead)]
 
@@ -304,14 +323,16 @@ def exemplars(
 def succeeds(
     generator: AnyGenerator, probe: Probe | Panel, y_td: np.ndarray, wanted: Concept
 ) -> np.ndarray:
-    """Return for each vector whether the probe sees all that is wanted in its picture; bool, shape (t,)."""
+    """Return for each vector whether the probe sees all that is wanted, bool, shape (t,)."""
     return shows(probe.predict(pictures_of(generator, y_td)), wanted)
 
 
 def attribute_direction(
     pool: Pool, name: str, among: np.ndarray, confidence: float = 0.9
 ) -> np.ndarray:
-    """Return the direction from samples without a yes-or-no attribute to those with it, shape (d,), of length 1.
+    """Return the direction from samples without a yes-or-no attribute to those with it.
+
+    Its shape is (d,), its length 1.
 
     Parameters
     ----------
@@ -369,7 +390,8 @@ class Exemplars:
             for number in numbers:
                 if type(number) is not int or not 0 <= number < self.pool:
                     raise UserError(
-                        f"{name}: the pool's samples are numbered 0 to {self.pool - 1}, but {number!r} came"
+                        f"{name}: the pool's samples are numbered 0 to {self.pool - 1}, but "
+                        f"{number!r} came"
                     )
             if len(set(numbers)) != len(numbers):
                 raise UserError(f"{name}: a sample comes twice among {list(numbers)}")
@@ -398,12 +420,14 @@ class Exemplars:
         unknown = set(names) - set(self.concepts)
         if unknown:
             raise UserError(
-                f"no exemplars of {', '.join(sorted(unknown))}: there are {', '.join(self.concepts)}"
+                f"no exemplars of {', '.join(sorted(unknown))}: there are "
+                f"{', '.join(self.concepts)}"
             )
         found = [list(self.concepts[name]) for name in names]
         if len({len(numbers) for numbers in found}) != 1 or not found[0]:
             raise UserError(
-                f"{', '.join(names)} need equally many exemplars, but have {[len(n) for n in found]}"
+                f"{', '.join(names)} need equally many exemplars, but have "
+                f"{[len(n) for n in found]}"
             )
         return found
 
@@ -416,7 +440,7 @@ class Exemplars:
         return sample_latents(self.pool, config, seeded(self.seed)).numpy()
 
     def save(self, path: str | Path) -> None:
-        """Write them as JSON, each list on one line, for `load_exemplars` and ``dcgan arithmetic --exemplars``."""
+        """Write them as JSON, each list on one line, for `load_exemplars`."""
         about = {name: value for name, value in asdict(self).items() if name != "sums" or value}
         text = re.sub(
             r"\[[^\[\]{}]*\]",
@@ -439,7 +463,8 @@ def load_exemplars(name_or_path: str | Path) -> Exemplars:
         path = find_run(name_or_path) / FILE
     if not path.is_file():
         raise UserError(
-            f"there are no exemplars at {path}: pick some with dcgan_lib.widgets.picker and save them"
+            f"there are no exemplars at {path}: pick some with dcgan_lib.widgets.picker and save "
+            "them"
         )
     kept = read_json(path, "pick and save them again")
     try:
@@ -453,7 +478,8 @@ def load_exemplars(name_or_path: str | Path) -> Exemplars:
 # ---------------------------------------------------------------- the turn vector
 
 STEPS = np.linspace(-1, 1, 11)
-"""Eleven columns as in Fig. 8, the face itself in the middle; 1 adds the whole axis (our choice)."""
+"""Eleven columns as in Fig. 8, the face itself in the middle; 1 adds the whole axis (our
+choice)."""
 
 
 def pick_sides(
@@ -504,7 +530,7 @@ def moved(z_nd: np.ndarray, axes_nd: np.ndarray) -> np.ndarray:
 
 
 def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> np.ndarray:
-    """Turn a pool's first samples along the axis that exemplars picked by eye give, those of `TURN`.
+    """Turn a pool's first samples along the axis that exemplars picked by eye give.
 
     Returns
     -------
@@ -524,7 +550,10 @@ def read_along(
 
 
 def straight_lines(values_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a straight line against `STEPS` to each row; return slopes and R2, shape (n,), 0 for a constant row."""
+    """Fit a straight line against `STEPS` to each row; return slopes and R2, shape (n,).
+
+    A constant row has an R2 of 0.
+    """
     values = values_ns - values_ns.mean(1, keepdims=True)
     slopes, total = values @ STEPS / (STEPS @ STEPS), (values**2).sum(1)
     explained = slopes**2 * (STEPS @ STEPS)
@@ -537,8 +566,8 @@ def summarise(values_ns: np.ndarray) -> dict[str, Estimate]:
     Returns
     -------
     dict of str to Estimate
-        "slope": the mean change over one unit. "r2": the mean share of a row's own variation that a straight line
-        explains. "rising": the share of rows whose line rises.
+        "slope": the mean change over one unit. "r2": the mean share of a row's own variation that a
+        straight line explains. "rising": the share of rows whose line rises.
     """
     slopes, r2 = straight_lines(values_ns)
     rising = wilson_interval(int((slopes > 0).sum()), len(slopes))
@@ -547,7 +576,7 @@ def summarise(values_ns: np.ndarray) -> dict[str, Estimate]:
 
 
 def flips(probability_ns: np.ndarray, column: int) -> Estimate:
-    """Return the share of rows whose yes-or-no attribute differs between the middle step and another."""
+    """Return the share of rows whose yes or no differs between the middle step and another."""
     yes_ns = probability_ns > 0.5
     changed = yes_ns[:, column] != yes_ns[:, yes_ns.shape[1] // 2]
     return wilson_interval(int(changed.sum()), len(changed))

@@ -1,8 +1,8 @@
 """Directions in latent space that change one attribute, found by regression on generated pictures.
 
-Axes: n samples, d latent. A probe reads the attributes off the pictures, or `stroke_style` the style of digits; the
-gradient of a linear model that predicts an attribute from z is the direction in which it changes most. Our own choice:
-the paper averages three pictures by hand.
+Axes: n samples, d latent. A probe reads the attributes off the pictures, or `stroke_style` the
+style of digits; the gradient of a linear model that predicts an attribute from z is the direction
+in which it changes most. Our own choice: the paper averages three pictures by hand.
 """
 
 import json
@@ -66,11 +66,11 @@ def fit_directions(
     Parameters
     ----------
     generator : AnyGenerator
-        If it draws classes on demand, equally many of each are drawn, and a number is what remains of it when the mean
-        of the class is taken away.
+        If it draws classes on demand, equally many of each are drawn, and a number is what remains
+        of it when the mean of the class is taken away.
     read : callable
-        Takes pictures and returns their attributes, shape (n,): bool, or float with NaN where there is nothing to
-        read. Such are `stroke_style`, and `probe_attributes` with a probe.
+        Takes pictures and returns their attributes, shape (n,): bool, or float with NaN where there
+        is nothing to read. Such are `stroke_style`, and `probe_attributes` with a probe.
     n : int
         Pictures to draw; the last quarter is held out.
     seed : int
@@ -119,7 +119,10 @@ def _fit(name: str, z_nd: np.ndarray, values_n: np.ndarray) -> Direction | None:
 
 
 def probe_attributes(probe: Probe, pictures_u8: np.ndarray) -> dict[str, np.ndarray]:
-    """Read attributes with a probe: bool, or float for a number; a class becomes one attribute a value."""
+    """Read attributes with a probe: bool, or float for a number.
+
+    A class becomes one attribute a value.
+    """
     answers, found = probe.predict(pictures_u8), {}
     for head in probe.config.heads:
         values = answers[head.name]
@@ -137,9 +140,9 @@ def stroke_style(images_u8: np.ndarray) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray
-        float32, shape (n,), NaN for a black image. ``slant``: columns to the right per row upwards, by which the
-        digit leans. ``weight``: ink as a share of the image. ``width``: standard deviation of the ink along rows, over
-        that along columns.
+        float32, shape (n,), NaN for a black image. ``slant``: columns to the right per row upwards,
+        by which the digit leans. ``weight``: ink as a share of the image. ``width``: standard
+        deviation of the ink along rows, over that along columns.
 
     Raises
     ------
@@ -173,7 +176,7 @@ def stroke_style(images_u8: np.ndarray) -> dict[str, np.ndarray]:
 def save_directions(
     folder: Path, directions: Sequence[Direction], *, probe: str, n: int, seed: int
 ) -> None:
-    """Write ``directions.safetensors`` and, beside it, what was measured, left-out ones included."""
+    """Write the kept directions and, beside them, what was measured of all."""
     rows = [
         {"attribute": d.name, "measure": d.measure, "score": round(d.score, 4), "kept": d.is_kept}
         for d in directions
@@ -209,7 +212,7 @@ def load_directions(name_or_path: str | Path) -> tuple[Direction, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class FindDirections(Command, verb="directions"):
-    """Fit a direction to each attribute, and keep those that predict held-out pictures beside the weights."""
+    """Fit a direction to each attribute, and keep those that predict held-out pictures."""
 
     names: Positional[tuple[str, ...]]
     """Committed checkpoints or runs' folders."""

@@ -1,8 +1,9 @@
-"""Walk through latent space, and measure the walk: small steps, plausible points, objects that come and go.
+"""Walks through latent space: small steps, plausible points, objects that come and go.
 
-Axes: k anchors, s segments of a walk, t pictures of a segment, n vectors in a row, o objects, d latent, c channels,
-h x w pixels; ``paths_u8`` s x t x c x h x w, 0..255. A segment leads from one anchor to the next. Segments that share
-no anchor are independent of each other, so intervals are over them.
+Axes: k anchors, s segments of a walk, t pictures of a segment, n vectors in a row, o objects, d
+latent, c channels, h x w pixels; ``paths_u8`` s x t x c x h x w, 0..255. A segment leads from one
+anchor to the next. Segments that share no anchor are independent of each other, so intervals are
+over them.
 """
 
 from collections.abc import Callable
@@ -38,8 +39,8 @@ def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -
     Parameters
     ----------
     num_frames : int
-        The first and the last are the outer anchors. Where ``num_frames - 1`` is a multiple of ``k - 1``, every anchor
-        is met.
+        The first and the last are the outer anchors. Where ``num_frames - 1`` is a multiple of ``k
+        - 1``, every anchor is met.
     curve : {"linear", "spherical"}
         See `points_on`.
 
@@ -55,13 +56,14 @@ def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -
 
     Notes
     -----
-    In the paper's Fig. 4 the last picture of a row and the first of the next are one ordinary step apart: its 100
-    pictures are one walk, and it does not return to its start.
+    In the paper's Fig. 4 the last picture of a row and the first of the next are one ordinary step
+    apart: its 100 pictures are one walk, and it does not return to its start.
     """
     if len(anchors_kd) < 2 or num_frames < 2 or curve not in ("linear", "spherical"):
         came = f"{len(anchors_kd)} anchors, {num_frames} frames, curve {curve!r}"
         raise UserError(
-            f"a walk needs at least 2 anchors and 2 frames, on a linear or spherical curve, but got {came}"
+            "a walk needs at least 2 anchors and 2 frames, on a linear or spherical curve, but "
+            f"got {came}"
         )
     return points_on(
         anchors_kd, torch.linspace(0, len(anchors_kd) - 1, num_frames, dtype=torch.float64), curve
@@ -71,8 +73,9 @@ def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -
 def points_on(anchors_kd: Tensor, places_n: Tensor, curve: Curve) -> Tensor:
     """Return the points of a walk at some places, float32; whole places are the anchors, from 0 on.
 
-    Along a straight line between two random vectors the length falls to about 0.7 of theirs; on an arc, by spherical
-    interpolation, length and angle change evenly. Between parallel vectors an arc is a line.
+    Along a straight line between two random vectors the length falls to about 0.7 of theirs; on an
+    arc, by spherical interpolation, length and angle change evenly. Between parallel vectors an arc
+    is a line.
     """
     first_n = places_n.long().clamp(max=len(anchors_kd) - 2)
     a_nd, b_nd = anchors_kd.double()[first_n], anchors_kd.double()[first_n + 1]
@@ -103,7 +106,8 @@ def draw_paths(
     generator : AnyGenerator
         Without classes.
     steps : int
-        In each segment: 12 as in the paper's Fig. 4, where 9 anchors make 8 segments of 100 pictures.
+        In each segment: 12 as in the paper's Fig. 4, where 9 anchors make 8 segments of 100
+        pictures.
     seed : int
         Of the anchors, which do not depend on ``steps`` or ``curve``.
 
@@ -123,7 +127,7 @@ def draw_paths(
 
 
 def cross_fade(paths_u8: np.ndarray) -> np.ndarray:
-    """Replace each segment by one that mixes the pixels of its two ends: the smoothest path there is in pixels."""
+    """Replace each segment by a mix of its two ends: the smoothest path there is in pixels."""
     t = np.linspace(0, 1, paths_u8.shape[1], dtype=np.float32)[None, :, None, None, None]
     first, last = (paths_u8[:, [place]].astype(np.float32) for place in (0, -1))
     return np.round((1 - t) * first + t * last).astype(np.uint8)
@@ -134,15 +138,18 @@ def cross_fade(paths_u8: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Hold how large the steps of a walk are; a step is the distance between two pictures in a row."""
+    """Hold how large the steps of a walk are, from one picture to the next."""
 
     largest: Estimate
-    """The largest step of a segment, as a share of the median distance between unrelated samples; the median over
-    segments. A picture that jumps gives about 1; s even steps on a straight way give 1 / s."""
+    """The largest step of a segment, as a share of the median distance between unrelated samples;
+    the median over segments. A picture that jumps gives about 1; s even steps on a straight way
+    give 1 / s."""
     unevenness: Estimate
-    """Largest over median step of a segment; the median over segments. Even steps give 1, whatever their size."""
+    """Largest over median step of a segment; the median over segments. Even steps give 1, whatever
+    their size."""
     length: Estimate
-    """All steps of a segment together, over the distance of unrelated samples; the median over segments."""
+    """All steps of a segment together, over the distance of unrelated samples; the median over
+    segments."""
     largest_s: np.ndarray
     """The first of these for each segment."""
     n: int
@@ -182,9 +189,10 @@ def measure_steps(paths_u8: np.ndarray, features: FeatureExtractor | None = None
 
 
 def refinement(coarse: Steps, fine: Steps) -> Estimate:
-    """Return by what factor the largest step shrinks when the same segments get more steps; the median over segments.
+    """Return by what factor the largest step shrinks when the same segments get more steps.
 
-    With r times as many steps it is r for a smooth path; a jump keeps its size, and the factor is 1.
+    With r times as many steps it is r for a smooth path; a jump keeps its size, and the factor is
+    1.
     """
     if coarse.n != fine.n or coarse.space != fine.space:
         raise UserError(
@@ -206,15 +214,16 @@ def far_from_real(
     paths_u8 : ndarray
         Segments with an odd number of pictures.
     real_u8 : ndarray
-        uint8, n x c x h x w; pictures that the generator has not seen, or, to find copies, those that it has.
+        uint8, n x c x h x w; pictures that the generator has not seen, or, to find copies, those
+        that it has.
     features : FeatureExtractor, optional
         Where to measure; by default in pixels.
 
     Returns
     -------
     ratio : Estimate
-        Mean distance from a middle to the nearest real picture, over that from an end. 1 where a middle is as
-        plausible as a sample.
+        Mean distance from a middle to the nearest real picture, over that from an end. 1 where a
+        middle is as plausible as a sample.
     nearest_st : ndarray
         Distance of each segment's first, middle and last picture, shape (s, 3).
     """
@@ -236,7 +245,8 @@ def _check_paths(paths_u8: np.ndarray) -> None:
     if not is_u8 or len(paths_u8) < 2 or paths_u8.shape[1] < 3:
         came = f"{paths_u8.dtype} of shape {paths_u8.shape}"
         raise UserError(
-            f"paths are uint8, s x t x c x h x w, with 2 segments of 3 pictures or more, but got {came}"
+            "paths are uint8, s x t x c x h x w, with 2 segments of 3 pictures or more, but got "
+            f"{came}"
         )
 
 
@@ -247,7 +257,7 @@ SURE = 0.9
 
 
 class State(NamedTuple):
-    """Hold a stretch of a segment in which a probe is sure of an object's presence, or sure of its absence.
+    """Hold a stretch in which a probe is sure of an object's presence, or of its absence.
 
     Doubt in between does not end it, as in thresholding with hysteresis.
     """
@@ -263,7 +273,7 @@ class State(NamedTuple):
 
 
 def find_states(probability_t: np.ndarray, sure: float = SURE) -> list[State]:
-    """Return the states of one object along one segment, in order: present and absent take turns."""
+    """Return the states of one object along one segment: present and absent take turns."""
     found = []
     sure_t = np.flatnonzero((probability_t > sure) | (probability_t < 1 - sure)).tolist()
     for present, group in groupby(sure_t, key=lambda t: bool(probability_t[t] > sure)):
@@ -308,7 +318,8 @@ class Changes:
     returned: dict[str, int]
     """Per object, in how many segments it changed more than once."""
     lasting: Estimate
-    """Share of segments in which no object changes more than once: what came stays, what went stays away."""
+    """Share of segments in which no object changes more than once: what came stays, what went stays
+    away."""
     sure_ends: Estimate
     """Share of objects that the probe is sure about, either way, in the first and last pictures."""
     sure_middles: Estimate

@@ -163,18 +163,18 @@ class Walk(Command, verb="walk"):
     def _write(self, out: Path, pictures_u8: np.ndarray, about: dict[str, Any]) -> None:
         """Write a sheet, or an endless film that goes there and back, so that it shows no jump."""
         big_u8 = pictures_u8.repeat(self.scale, 2).repeat(self.scale, 3)
-        more: dict[str, Any] = {}
+        film: dict[str, Any] = {}
         if out.suffix.lower() == ".png":
             gap = 0 if self.sprites else 2 * self.scale
             sheet = make_grid(torch.from_numpy(big_u8), self.columns, padding=gap, pad_value=255)
             big_u8 = sheet.numpy()[None]
         frames = [Image.fromarray(p[0] if len(p) == 1 else p.transpose(1, 2, 0)) for p in big_u8]
         if len(frames) > 1:
-            more = {"save_all": True, "append_images": [*frames[1:], *frames[-2:0:-1]]}
-            more |= {"duration": self.milliseconds, "loop": 0}
+            film = {"save_all": True, "append_images": frames[1:] + frames[-2:0:-1], "loop": 0}
+            film["duration"] = self.milliseconds
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            frames[0].save(out, **more)
+            frames[0].save(out, **film)
             atomic_write(out.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {out} ({error}): choose another --out") from error
@@ -306,44 +306,28 @@ def record_walks(found: dict[str, Any], image_set: str, **about: Any) -> list[Re
     value = {name: x.value for name, x in found.items() if isinstance(x, Estimate)}
     notes = (
         f"Median over {found['segments']} segments of {STEPS} steps, {found['curve']}: the largest "
-        "step in "
-        f"{found['features']}, over the distance of unrelated samples; in pixels "
-        f"{value['largest_step_pixels']:.3f}. "
-        f"Largest over median step {value['largest_over_median']:.2f}. Distance to real pictures, "
-        "middle over end: "
+        f"step in {found['features']}, over the distance of unrelated samples; in pixels "
+        f"{value['largest_step_pixels']:.3f}. Largest over median step "
+        f"{value['largest_over_median']:.2f}. Distance to real pictures, middle over end: "
         f"{value['middles_from_real']:.3f}; mixed pixels {value['mixed_middles_from_real']:.3f}. "
-        "Refinement "
-        f"{value['refined']:.2f}."
+        f"Refinement {value['refined']:.2f}."
     )
-    checks = smooth_checks(found)
-    rows = [
-        record(
-            f"walk.smooth:{image_set}", found["largest_step"], checks=checks, notes=notes, **about
-        )
-    ]
+    about |= {"notes": notes, "checks": smooth_checks(found)}
+    rows = [record(f"walk.smooth:{image_set}", found["largest_step"], **about)]
     if image_set in BORROWED_FEATURES:
         return rows
-    counts = ", ".join(
-        f"{name} +{up} -{found['disappeared'][name]}" for name, up in found["appeared"].items()
-    )
+    gone, (_, low, high) = found["disappeared"], found["lasting"]
+    counts = ", ".join(f"{name} +{up} -{gone[name]}" for name, up in found["appeared"].items())
     again = ", ".join(f"{name} {count}" for name, count in found["returned"].items())
-    _, low, high = found["lasting"]
     notes = (
         "Objects that change per segment, by a probe that is over 90 % sure before and after: "
-        f"{counts}. "
-        f"No object changes twice in {value['lasting']:.1%} [{low:.1%}, {high:.1%}] of segments; "
-        "when pixels are mixed "
-        f"{value['lasting_mixed']:.1%}. Segments in which it does: {again}. Sure of "
-        f"{value['sure_middles']:.1%} of "
-        f"objects in middles, {value['sure_ends']:.1%} in ends, {value['sure_mixed_middles']:.1%} "
-        "in mixed pixels."
+        f"{counts}. No object changes twice in {value['lasting']:.1%} [{low:.1%}, {high:.1%}] of "
+        f"segments; when pixels are mixed {value['lasting_mixed']:.1%}. Segments in which it does: "
+        f"{again}. Sure of {value['sure_middles']:.1%} of objects in middles, "
+        f"{value['sure_ends']:.1%} in ends, {value['sure_mixed_middles']:.1%} in mixed pixels."
     )
-    id, value, checks = (
-        f"walk.semantic:{image_set}",
-        found["changes_per_segment"],
-        semantic_checks(found),
-    )
-    return [*rows, record(id, value, checks=checks, notes=notes, **about)]
+    about |= {"notes": notes, "checks": semantic_checks(found)}
+    return [*rows, record(f"walk.semantic:{image_set}", found["changes_per_segment"], **about)]
 
 
 # ---------------------------------------------------------------- why objects return
@@ -370,26 +354,25 @@ class WalkReturns(Command, verb="walk-returns"):
 
     def run(self) -> None:
         """Measure, print, and keep if asked."""
-        generator, (image_set, _, probe) = (
-            load_walker(self.checkpoint),
-            find_judges(self.checkpoint),
-        )
+        generator = load_walker(self.checkpoint)
+        image_set, _, probe = find_judges(self.checkpoint)
         second = SECOND_PROBES.get(image_set)
         how = {"segments": self.segments, "samples": self.samples, "seed": self.seed}
         found = measure_returns(generator, probe, second and load_probe(second), **how)
-        for way, seen in found["ways"].items():
-            print(
-                f"{way:12} lasting {seen['lasting']}  returns {seen['returns']}  {seen['returned']}"
-            )
-        for name, seen in found["objects"].items():
-            aucs = f"plane {seen['plane']}  network {seen['network']}  in halves {seen['halves']}"
-            print(f"{name:12} {aucs}")
+        shown = {
+            "ways": ("lasting", "returns", "returned"),
+            "objects": ("plane", "network", "halves"),
+        }
+        for part, names in shown.items():
+            for key, seen in found[part].items():
+                print(f"{key:12}", *(f"{name} {seen[name]} " for name in names))
         if self.record:
-            about = {"set": image_set, "checkpoint": self.checkpoint}
-            save_details(
-                f"curves/returns.{image_set}", about | found | {"command": self.command_line()}
+            about, place = (
+                {"set": image_set, "checkpoint": self.checkpoint},
+                f"curves/returns.{image_set}",
             )
-            print(f"kept as curves/returns.{image_set}")
+            save_details(place, about | found | {"command": self.command_line()})
+            print(f"kept as {place}")
 
 
 def load_returns(set_name: str) -> dict[str, Any]:
@@ -555,26 +538,22 @@ def auc_in_halves(pool: Pool, fitted_n: np.ndarray, name: str, probe: Probe) -> 
 
     "chance" is a half at random.
     """
-    present_n = pool.read[name] > 0.5
-    heads = [head for head in probe.config.heads if head.kind != "class" and head.name != name]
-    upper = {
-        h.name: pool.read[h.name] > (0.5 if h.kind == "boolean" else np.median(pool.read[h.name]))
-        for h in heads
-    } | {"chance": np.random.default_rng(0).random(len(present_n)) > 0.5}
-    found = {}
+    present_n, upper, found = pool.read[name] > 0.5, {}, {}
+    for head in probe.config.heads:
+        if head.kind != "class" and head.name != name:
+            values_n = pool.read[head.name]
+            upper[head.name] = values_n > (0.5 if head.kind == "boolean" else np.median(values_n))
+    upper["chance"] = np.random.default_rng(0).random(len(present_n)) > 0.5
     for other, upper_n in upper.items():
-        # one column for each half, with and without the object, fitted and held out
-        codes_n = 4 * upper_n + 2 * present_n + fitted_n
-        if np.bincount(codes_n, minlength=8).min() < MIN_CASES:
+        # A code for each half, with and without the object, fitted and held out.
+        if np.bincount(4 * upper_n + 2 * present_n + fitted_n, minlength=8).min() < MIN_CASES:
             continue
-        halves = (upper_n, ~upper_n)
-        aucs = [
-            held_out_auc(PLANE, pool.z_nd[half], present_n[half], fitted_n[half], 1).value
-            for half in halves
-        ]
-        found[other] = float(
-            np.average(aucs, weights=[(half & ~fitted_n).sum() for half in halves])
-        )
+        aucs, weights = [], []
+        for half in (upper_n, ~upper_n):
+            rows = pool.z_nd[half], present_n[half], fitted_n[half]
+            aucs.append(held_out_auc(PLANE, *rows, num_resamples=1).value)
+            weights.append((half & ~fitted_n).sum())
+        found[other] = float(np.average(aucs, weights=weights))
     return found
 
 

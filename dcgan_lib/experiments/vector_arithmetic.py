@@ -8,6 +8,7 @@ Axes: n faces, t trials, k exemplars, s steps along an axis, d latent; 3 the con
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -153,21 +154,19 @@ class Arithmetic(Command, verb="arithmetic"):
         check_number(self, "confidence", 0.5, 0.999)
         probe, generator = load_panel(probe_name), load_generator(self.checkpoint)
         ahead = self.ahead if probe.reads("yaw") else None
-        sums, options = {name: known.sums[name] for name in names}, {"confidence": self.confidence}
-        options |= {"ahead": ahead}
-        pool = draw_pool(generator, probe, self.pool, self.seed)
-        shown = {
-            name: pick(pool, asked.concepts, max(COUNTS), 1, self.seed, **options)[
-                0, :, :3
-            ].tolist()
-            for name, asked in sums.items()
-        }
-        discriminator = load_discriminator(self.checkpoint)
-        networks = generator, probe, discriminator
-        seen = measure_sums(*networks, pool, sums, trials=self.trials, seed=self.seed, **options)
-        self._draw(generator, pool.z_nd, shown, self.seed)
+        sums = {name: known.sums[name] for name in names}
+        for attribute in {attribute for asked in sums.values() for attribute in asked.wanted}:
+            probe.head(attribute)  # or say that it reads none, before anything is drawn
+        networks = generator, probe, load_discriminator(self.checkpoint)
+        options = {"seed": self.seed, "confidence": self.confidence, "ahead": ahead}
+        pool, picked = draw_pool(generator, probe, self.pool, self.seed), {}
+        for name, asked in sums.items():
+            chosen = pick(pool, asked.concepts, max(COUNTS), trials=1, **options)
+            picked[name] = chosen[0, :, :3].tolist()
+        seen = measure_sums(*networks, pool, sums, trials=self.trials, **options)
+        self._draw(generator, pool.z_nd, picked, self.seed)
         settings = {"checkpoint": self.checkpoint, "probe": probe_name, "trials": self.trials}
-        settings |= {"pool": self.pool, "seed": self.seed} | options
+        settings |= {"pool": self.pool} | options
         shares = shares_of(seen)
         found = {"settings": settings, "unit": "%", "shares [value, low, high]": shares}
         _write_json(self.out / "numbers.json", rounded(found, 2))
@@ -251,16 +250,12 @@ def _conditions(
 
     Trial i of every condition begins with the same exemplars.
     """
-
-    def choose(ahead: float | None) -> np.ndarray:
-        how = {"confidence": confidence, "ahead": ahead}
-        return pool.z_nd[pick(pool, asked.concepts, max(COUNTS), trials, seed, **how)]
-
-    z_t3kd = choose(ahead)
+    most, how = max(COUNTS), {"trials": trials, "seed": seed, "confidence": confidence}
+    z_t3kd = pool.z_nd[pick(pool, asked.concepts, most, **how, ahead=ahead)]
     sums = {f"{k}": add_up(z_t3kd[:, :, :k]) for k in COUNTS}
     sums |= {f"{k} rescaled": rescaled(sums[f"{k}"], generator.config) for k in (1, 3, 10)}
     if ahead is not None:
-        anywhere = choose(None)
+        anywhere = pool.z_nd[pick(pool, asked.concepts, most, **how)]
         sums |= {f"{k} any pose": add_up(anywhere[:, :, :k]) for k in (1, 3, 10)}
     sums["C alone"] = z_t3kd[:, 2, :3].mean(1)
     by_chance = pick(pool, ({}, {}), 3, trials, seed + 1, ahead=ahead)
@@ -336,8 +331,7 @@ def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
     )
     notes = (
         f"Points gained over one exemplar: {each}. Implausible with one, not with three: "
-        f"{calmer.value:.1f} points "
-        f"[{calmer.low:.1f}, {calmer.high:.1f}]."
+        f"{calmer.value:.1f} points [{calmer.low:.1f}, {calmer.high:.1f}]."
     )
     id, value = f"arithmetic.three-vs-one:{set_name}", gain(three, hits("1"))
     record(id, value, n=n, checks=checks, notes=notes, **about)
@@ -350,10 +344,8 @@ def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
     }
     notes = (
         "The value is the share of pixel sums that are less real to the discriminator than 95 % "
-        "of samples; latent "
-        f"sums: {100 * odd['3'].mean():.1f} %. Both attributes, by the probe: pixels "
-        f"{100 * pixels.mean():.1f} %, "
-        f"latent {100 * three.mean():.1f} %."
+        f"of samples; latent sums: {100 * odd['3'].mean():.1f} %. Both attributes, by the probe: "
+        f"pixels {100 * pixels.mean():.1f} %, latent {100 * three.mean():.1f} %."
     )
     record(f"arithmetic.pixels:{set_name}", value, n=n, checks=checks, notes=notes, **about)
 
@@ -389,12 +381,9 @@ def curve(
     kind : str
         Which conditions: "" for plain latent sums, else "rescaled", "any pose" or "pixels".
     """
-    parts = {key: key.partition(" ") for key in found}
-    return [
-        (int(count), *found[key]["both"])
-        for key, (count, _, rest) in parts.items()
-        if count.isdigit() and rest == kind
-    ]
+    wanted = re.compile(rf"(\d+) ?{kind}")
+    matches = {key: wanted.fullmatch(key) for key in found}
+    return [(int(match[1]), *found[key]["both"]) for key, match in matches.items() if match]
 
 
 # ---------------------------------------------------------------- the turn
@@ -475,8 +464,7 @@ class Turn(Command, verb="turn"):
         """Turn the pool's first five samples along the axis that the file's exemplars give."""
         if self.record:
             raise UserError(
-                "exemplars chosen by hand are drawn, not measured: leave out --record, or "
-                "--exemplars"
+                "exemplars chosen by hand are not measured: leave out --record or --exemplars"
             )
         own = load_exemplars(path)
         own.check_checkpoint(self.checkpoint)
@@ -532,13 +520,11 @@ def record_turn(found: dict[str, Any], set_name: str, *, n: int, **about: Any) -
     notes = (
         f"R2 of a straight line against the step, mean over faces; slope {slope.value:.2f} "
         f"[{slope.low:.2f}, {slope.high:.2f}] yaw an axis; rising {rising.value:.1%}; mean yaw "
-        "from "
-        f"{first:.2f} to {last:.2f}; along a random axis: slope {chance['slope'].value:.2f}, "
-        f"R2 {chance['r2'].value:.2f}."
+        f"from {first:.2f} to {last:.2f}; along a random axis: slope "
+        f"{chance['slope'].value:.2f}, R2 {chance['r2'].value:.2f}."
     )
-    data = f"{set_name}, generated"
-    id = f"turn.linear:{set_name}"
-    record(id, r2, unit="", n=n, data=data, checks=checks, notes=notes, **about)
+    about |= {"unit": "", "n": n, "data": f"{set_name}, generated"}
+    record(f"turn.linear:{set_name}", r2, checks=checks, notes=notes, **about)
 
 
 def load_turn(set_name: str) -> dict[str, Any]:

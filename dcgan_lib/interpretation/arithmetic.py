@@ -199,9 +199,8 @@ def countable_sums(checkpoint: str | Path) -> Countable:
     image_set = load_config(checkpoint)[1]["image_set"]
     if image_set not in COUNTABLE:
         raise UserError(
-            f"no sums are described for generators of {image_set}: those of {', '.join(COUNTABLE)} "
-            "have some; "
-            "elsewhere name exemplars of your own with --a, --b and --c"
+            f"sums can be counted on generators of {', '.join(COUNTABLE)}, but not of {image_set}: "
+            "name exemplars of your own with --a, --b and --c"
         )
     return COUNTABLE[image_set]
 
@@ -244,8 +243,7 @@ def shows(read: Mapping[str, np.ndarray], concept: Concept, confidence: float = 
     unknown = set(concept) - set(read)
     if unknown:
         raise UserError(
-            f"the probe reads {', '.join(read)}, but no {', '.join(sorted(unknown))}: choose "
-            "another probe"
+            f"the probe reads {', '.join(read)}, but no {', '.join(unknown)}: choose another one"
         )
     return np.all(
         [(read[name] if has else 1 - read[name]) > confidence for name, has in concept.items()], 0
@@ -390,8 +388,7 @@ class Exemplars:
             for number in numbers:
                 if type(number) is not int or not 0 <= number < self.pool:
                     raise UserError(
-                        f"{name}: the pool's samples are numbered 0 to {self.pool - 1}, but "
-                        f"{number!r} came"
+                        f"{name}: samples are numbered 0 to {self.pool - 1}, but {number!r} came"
                     )
             if len(set(numbers)) != len(numbers):
                 raise UserError(f"{name}: a sample comes twice among {list(numbers)}")
@@ -463,8 +460,7 @@ def load_exemplars(name_or_path: str | Path) -> Exemplars:
         path = find_run(name_or_path) / FILE
     if not path.is_file():
         raise UserError(
-            f"there are no exemplars at {path}: pick some with dcgan_lib.widgets.picker and save "
-            "them"
+            f"there are no exemplars at {path}: pick and save some with dcgan_lib.widgets.picker"
         )
     kept = read_json(path, "pick and save them again")
     try:

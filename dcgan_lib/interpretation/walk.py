@@ -62,8 +62,7 @@ def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -
     if len(anchors_kd) < 2 or num_frames < 2 or curve not in ("linear", "spherical"):
         came = f"{len(anchors_kd)} anchors, {num_frames} frames, curve {curve!r}"
         raise UserError(
-            "a walk needs at least 2 anchors and 2 frames, on a linear or spherical curve, but "
-            f"got {came}"
+            f"a walk needs at least 2 anchors and 2 frames, linear or spherical, but got {came}"
         )
     return points_on(
         anchors_kd, torch.linspace(0, len(anchors_kd) - 1, num_frames, dtype=torch.float64), curve
@@ -243,10 +242,9 @@ def far_from_real(
 def _check_paths(paths_u8: np.ndarray) -> None:
     is_u8 = paths_u8.ndim == 5 and paths_u8.dtype == np.uint8
     if not is_u8 or len(paths_u8) < 2 or paths_u8.shape[1] < 3:
-        came = f"{paths_u8.dtype} of shape {paths_u8.shape}"
         raise UserError(
-            "paths are uint8, s x t x c x h x w, with 2 segments of 3 pictures or more, but got "
-            f"{came}"
+            "paths are uint8, s x t x c x h x w, with at least 2 segments of 3 pictures, "
+            f"but got {paths_u8.dtype} of shape {paths_u8.shape}"
         )
 
 

@@ -10,7 +10,7 @@ Axes: k images, n samples, s segments, t pictures of a segment, o objects, d lat
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -420,9 +420,9 @@ def measure_returns(
     arcs = draw_paths(generator, segments, STEPS, curve="spherical", seed=seed)
     names, fine_sto = object_probabilities(probe, fine)
     line_sto = fine_sto[:, ::2]
-    states = all_states(line_sto)
+    states_so = all_states(line_sto)
     ways = {
-        "line": states,
+        "line": states_so,
         "half steps": all_states(fine_sto),
         "surer": all_states(line_sto, SURER),
         "arcs": all_states(object_probabilities(probe, arcs)[1]),
@@ -432,7 +432,7 @@ def measure_returns(
         others, other_sto = object_probabilities(second, np.ascontiguousarray(fine[:, ::2]))
         other_sto = other_sto[:, :, [others.index(name) for name in names]]
         ways["two probes"] = all_states(both_sure(line_sto, other_sto))
-        found["agreement"] = agreement(states, other_sto)
+        found["agreement"] = agreement(states_so, other_sto)
     found["ways"] = {way: count_returns(seen) for way, seen in ways.items()}
     pool, fitted_n = (
         draw_pool(generator, probe, samples, seed + 1),
@@ -443,14 +443,14 @@ def measure_returns(
             "plane": held_out_auc(PLANE, pool.z_nd, pool.read[name] > 0.5, fitted_n),
             "network": held_out_auc(NETWORK, pool.z_nd, pool.read[name] > 0.5, fitted_n),
             "halves": auc_in_halves(pool, fitted_n, name, probe),
-            "sure": sureness([segment[o] for segment in states]),
+            "sure": sureness(states_so[:, o]),
         }
         for o, name in enumerate(names)
     }
     return rounded(found | {"samples": samples}, 4)
 
 
-def count_returns(states: list[list[list[State]]]) -> dict[str, Any]:
+def count_returns(states_so: np.ndarray) -> dict[str, Any]:
     """Count returns along segments, from `all_states`; intervals are over segments.
 
     Returns
@@ -461,8 +461,8 @@ def count_returns(states: list[list[list[State]]]) -> dict[str, Any]:
         ``excursion``: mean number of pictures from the first to the last sure one of a state that
         has others before and after it; None without any.
     """
-    num_so = np.array([[len(found) for found in segment] for segment in states])
-    lengths = [s.last - s.first + 1 for segment in states for found in segment for s in found[1:-1]]
+    num_so = np.vectorize(len)(states_so)
+    lengths = [s.last - s.first + 1 for states in states_so.flat for s in states[1:-1]]
     returned_so, changed_so = num_so > 2, num_so > 1
     return {
         "lasting": wilson_interval(int((~returned_so).all(1).sum()), len(num_so)),
@@ -483,31 +483,31 @@ def both_sure(one_sto: np.ndarray, other_sto: np.ndarray) -> np.ndarray:
     return np.where((one_sto > 0.5) == (other_sto > 0.5), agreed, 0.5)
 
 
-def agreement(states: list[list[list[State]]], other_sto: np.ndarray) -> dict[str, Estimate]:
+def agreement(states_so: np.ndarray, other_sto: np.ndarray) -> dict[str, Estimate]:
     """Return how often another probe agrees, for returns and for single changes.
 
     It is asked at the surest picture of every state.
     """
     seen: dict[str, list[bool]] = {"returns": [], "single": []}
-    for segment, other_to in zip(states, other_sto, strict=True):
-        for found, other_t in zip(segment, other_to.T, strict=True):
-            if len(found) > 1:
-                agreed = all((other_t[s.surest] > 0.5) == s.present for s in found[:3])
-                seen["returns" if len(found) > 2 else "single"].append(agreed)
+    for (s, o), states in np.ndenumerate(states_so):
+        if len(states) > 1:
+            agreed = all((other_sto[s, x.surest, o] > 0.5) == x.present for x in states[:3])
+            seen["returns" if len(states) > 2 else "single"].append(agreed)
     return {name: wilson_interval(sum(hits), len(hits)) for name, hits in seen.items() if hits}
 
 
-def sureness(states: list[list[State]]) -> dict[str, Estimate]:
-    """Return one object's median log-odds.
+def sureness(states_s: Sequence[list[State]]) -> dict[str, Estimate]:
+    """Return one object's median log-odds, from its states along each segment.
 
     "excursions": at their height. "single changes": of the less sure side.
     """
-    away = [abs(logit(s.probability)) for found in states for s in found[1:-1]]
-    single = [min(abs(logit(s.probability)) for s in found) for found in states if len(found) == 2]
+    odds_s = [[abs(logit(x.probability)) for x in states] for states in states_s]
+    away = [x for odds in odds_s for x in odds[1:-1]]
+    single = [min(odds) for odds in odds_s if len(odds) == 2]
     return {
-        name: bootstrap_interval(np.median, np.clip(odds, None, 20))
-        for name, odds in (("excursions", away), ("single changes", single))
-        if len(odds) > 4
+        name: bootstrap_interval(np.median, np.clip(found, None, 20))
+        for name, found in (("excursions", away), ("single changes", single))
+        if len(found) > 4
     }
 
 

@@ -281,9 +281,12 @@ def find_states(probability_t: np.ndarray, sure: float = SURE) -> list[State]:
     return found
 
 
-def all_states(probability_sto: np.ndarray, sure: float = SURE) -> list[list[list[State]]]:
-    """Return the states of each segment and, in it, of each object; see `find_states`."""
-    return [[find_states(p_t, sure) for p_t in p_to.T] for p_to in probability_sto]
+def all_states(probability_sto: np.ndarray, sure: float = SURE) -> np.ndarray:
+    """Return the states of each object along each segment: an array of lists, s x o."""
+    states_so = np.empty(probability_sto.shape[::2], object)
+    for s, o in np.ndindex(states_so.shape):
+        states_so[s, o] = find_states(probability_sto[s, :, o], sure)
+    return states_so
 
 
 def object_probabilities(probe: Probe, paths_u8: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -338,11 +341,9 @@ def count_changes(paths_u8: np.ndarray, probe: Probe) -> Changes:
     """
     _check_paths(paths_u8)
     names, probability_sto = object_probabilities(probe, paths_u8)
-    states = all_states(probability_sto)
-    up_so, down_so = (
-        np.array([[sum(s.present == way for s in found[1:]) for found in seg] for seg in states])
-        for way in (True, False)
-    )
+    states_so = all_states(probability_sto)
+    up_so = np.vectorize(lambda states: sum(s.present for s in states[1:]))(states_so)
+    down_so = np.vectorize(lambda states: sum(not s.present for s in states[1:]))(states_so)
     again_so = up_so + down_so > 1
     sure_sto = (probability_sto > SURE) | (probability_sto < 1 - SURE)
     appeared, disappeared, returned = (

@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from torch.nn import functional as F
 from torchvision.utils import make_grid
@@ -38,6 +37,7 @@ from dcgan_lib.evaluation.probes import Probe, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.interpretation.arithmetic import Pool, draw_pool
 from dcgan_lib.interpretation.directions import MIN_CASES
+from dcgan_lib.interpretation.saliency import auc_of_one
 from dcgan_lib.interpretation.walk import (
     Curve,
     State,
@@ -524,13 +524,10 @@ def held_out_auc(
     num_resamples: int = 300,
 ) -> Estimate:
     """Return how well a classifier of z separates held-out samples with an object from others."""
-
-    def auc(scores_n: np.ndarray, truth_n: np.ndarray) -> float:
-        # Nothing can be told apart in a resample of one kind.
-        return 0.5 if truth_n.all() or not truth_n.any() else roc_auc_score(truth_n, scores_n)
-
     scores_n = model.fit(z_nd[fitted_n], present_n[fitted_n]).predict_proba(z_nd[~fitted_n])[:, 1]
-    return bootstrap_interval(auc, scores_n, present_n[~fitted_n], num_resamples=num_resamples)
+    return bootstrap_interval(
+        auc_of_one, scores_n, present_n[~fitted_n], num_resamples=num_resamples
+    )
 
 
 def auc_in_halves(pool: Pool, fitted_n: np.ndarray, name: str, probe: Probe) -> dict[str, float]:

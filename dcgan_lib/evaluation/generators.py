@@ -19,7 +19,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.distances import Distance, fid, kid
 from dcgan_lib.evaluation.features import FeatureExtractor, get_features
 from dcgan_lib.evaluation.ledger import (
-    CLAIMS,
+    claims,
     Result,
     check_command,
     load_details,
@@ -407,9 +407,9 @@ def check_record(claim_name: str, command: str) -> None:
     UserError
         If the ledger has no generator of that name, or the command names an absolute path.
     """
-    if f"ours.{claim_name}.kid" not in CLAIMS:
+    if f"ours.{claim_name}.kid" not in claims():
         known = sorted(
-            id.split(".")[1] for id in CLAIMS if id.startswith("ours.") and id.endswith(".kid")
+            id.split(".")[1] for id in claims() if id.startswith("ours.") and id.endswith(".kid")
         )
         raise UserError(
             f"the ledger has no generator called {claim_name!r}; it has: {', '.join(known)}"
@@ -458,7 +458,7 @@ def record_report(
             **shared,
         ),
     ]
-    if f"ours.{claim_name}.memorised" in CLAIMS:
+    if f"ours.{claim_name}.memorised" in claims():
         near, pixels = report.memorisation, report.pixel_memorisation
         rows.append(
             record(
@@ -484,7 +484,7 @@ def record_report(
             (f"ours.{claim_name}.recognised", digits.recognised.scaled(100), "%"),
             (f"ours.{claim_name}.entropy", digits.evenness, ""),
         ):
-            if id in CLAIMS:
+            if id in claims():
                 row = record(
                     id,
                     value=estimate,

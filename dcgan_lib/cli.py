@@ -220,7 +220,7 @@ class Prepare(Command, verb="prepare"):
     def run(self) -> None:
         """Prepare the folder and print what became of its files."""
         from dcgan_lib.data.prepare import prepare, prepared_root
-        from dcgan_lib.data.sources import set_names
+        from dcgan_lib.data.load import set_names
 
         name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
         if name.casefold().replace("_", "-") in set_names():
@@ -294,7 +294,7 @@ class Train(Command, verb="train"):
 
     def run(self) -> None:
         """Train, then say where everything lies."""
-        from dcgan_lib.data.sources import load_image_set
+        from dcgan_lib.data.load import load_image_set
         from dcgan_lib.training.loop import fit
 
         if self.threads is not None and self.threads < 1:
@@ -354,7 +354,8 @@ class Sample(Command, verb="sample"):
 
     def run(self) -> None:
         """Draw and write the pictures."""
-        from dcgan_lib.training.samples import draw, write_grid, write_separately
+        from dcgan_lib.models.sampling import write_grid, write_separately
+        from dcgan_lib.training.checkpoints import draw
 
         out = self.out or Path("samples" if self.separate else "samples.png")
         pictures = draw(
@@ -557,7 +558,7 @@ class Publish(Command, verb="publish"):
 
     def run(self) -> None:
         """Publish and say how large it is."""
-        from dcgan_lib.training.publish import publish
+        from dcgan_lib.training.checkpoints import publish
 
         folder = publish(self.run_dir, self.name, command=self.command, keep=self.keep)
         print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*')) / 1e6:.1f} MB")

@@ -14,19 +14,20 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 
-_PAIRS_AT_ONCE = 8_192
+_EXACT_COLUMNS = 1_024
+"""Pixels less 128 have products of 2^14 at most, and so many of them sum to 2^24: whole numbers that float32 holds."""
 
 
 class NearestSearch:
     """Find each query's nearest reference while references arrive in any number of portions.
 
-    A float32 matrix product rules references out; what its rounding error leaves open is compared in
-    float64. So the answer is exact for any values that float32 holds, and a copy has distance 0.
+    Between pixels the answer is exact, and earlier references win ties; between other values, it is exact to the
+    rounding of float64. A copy has distance 0.
 
     Parameters
     ----------
     queries : ndarray
-        q x anything, any real type.
+        q x anything: pixels (uint8), or any other real type.
     chunk_size : int, default 1024
         Queries and references compared at a time; it bounds the memory and does not change the answer.
 
@@ -41,69 +42,50 @@ class NearestSearch:
     """
 
     def __init__(self, queries: np.ndarray, *, chunk_size: int = 1024) -> None:
-        self._queries_qd = _rows(queries)
-        self._centre_d = self._queries_qd.mean(0)  # small norms keep the product sharp
-        self._centred_qd = self._queries_qd - self._centre_d
-        self._half_norms_q = self._centred_qd.double().square().sum(1) / 2
-        self._chunk_size = chunk_size
+        self._queries_qd, self._chunk_size = _rows(queries), chunk_size
+        self._squares_q = self._queries_qd.double().square().sum(1)
         self.distances = np.full(len(queries), np.inf)
         self.indices = np.full(len(queries), -1, dtype=np.int64)
         self.num_references = 0
 
     def add(self, references: np.ndarray) -> None:
-        """Compare all queries with more references, shape r x the same; earlier ones win ties.
+        """Compare all queries with more references, shape r x the same.
 
         Raises
         ------
         UserError
-            If the references have another number of values per row.
+            If the references have another number of values per row, or only one side is uint8.
         """
         for start in range(0, len(references), self._chunk_size):
             part_rd = _rows(references[start : start + self._chunk_size])
-            if part_rd.shape[1] != self._queries_qd.shape[1]:
-                sizes = self._queries_qd.shape[1], part_rd.shape[1]
+            sizes = self._queries_qd.shape[1], part_rd.shape[1]
+            if sizes[0] != sizes[1] or self._queries_qd.dtype != part_rd.dtype:
                 raise UserError(
-                    f"queries and references differ in size, {sizes[0]} and {sizes[1]} numbers a row"
+                    f"queries and references differ in size, {sizes[0]} and {sizes[1]} numbers a "
+                    "row, or only one of them is uint8"
                 )
-            part_c = part_rd - self._centre_d
-            half_norms_r = part_c.square().sum(1) / 2
+            squares_r = part_rd.double().square().sum(1)
             for first in range(0, len(self._queries_qd), self._chunk_size):
-                self._compare(slice(first, first + self._chunk_size), part_rd, part_c, half_norms_r)
+                self._compare(slice(first, first + self._chunk_size), part_rd, squares_r)
             self.num_references += len(part_rd)
 
-    def _compare(self, rows: slice, part_rd: Tensor, part_c: Tensor, half_norms_r: Tensor) -> None:
+    def _compare(self, rows: slice, part_rd: Tensor, squares_r: Tensor) -> None:
         # |q - r|^2 = |q|^2 - 2 (q.r - |r|^2 / 2): the larger the bracket, the nearer.
-        nearness_qr = torch.addmm(-half_norms_r, self._centred_qd[rows], part_c.T)
-        most_q = nearness_qr.amax(1).double()
-        half_norms_q = self._half_norms_q[rows]
-        # Bound of the product's rounding error, whatever the order of its sums (Higham, 2002, section 3.1).
-        longest = half_norms_r.max().double()
-        slack_q = (
-            (part_c.shape[1] + 8)
-            * 2**-23
-            * (2 * (half_norms_q * longest).sqrt() + longest + half_norms_q)
+        queries_qd, distances, indices = (
+            each[rows] for each in (self._queries_qd, self.distances, self.indices)
         )
-        known_q = half_norms_q - torch.from_numpy(self.distances[rows]).square() / 2
-        hopeful = (most_q + slack_q >= known_q).nonzero()[:, 0]
-        if not len(hopeful):
-            return
-        bar_q = torch.maximum(most_q - 2 * slack_q, known_q - slack_q)[hopeful, None]
-        pairs = (nearness_qr[hopeful] >= bar_q).nonzero()
-        row, column = hopeful[pairs[:, 0]] + rows.start, pairs[:, 1]
-        exact = torch.cat(
-            [
-                (self._queries_qd[r].double() - part_rd[c].double()).square().sum(1).sqrt()
-                for r, c in zip(
-                    row.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True
-                )
-            ]
+        blocks = zip(
+            queries_qd.split(_EXACT_COLUMNS, 1), part_rd.split(_EXACT_COLUMNS, 1), strict=True
         )
-        order = np.lexsort((column, exact, row))
-        row, first = np.unique(row.numpy()[order], return_index=True)
-        found = order[first]
-        closer = exact.numpy()[found] < self.distances[row]
-        self.distances[row[closer]] = exact.numpy()[found][closer]
-        self.indices[row[closer]] = column.numpy()[found][closer] + self.num_references
+        nearness_qr = sum(((q @ r.T).double() for q, r in blocks), start=-squares_r / 2)
+        most_q, columns_q = nearness_qr.max(1)
+        squares_q = self._squares_q[rows] - 2 * most_q
+        near = (squares_q < torch.from_numpy(distances).square()).nonzero()[:, 0]
+        columns = columns_q[near]
+        exact = (queries_qd[near].double() - part_rd[columns].double()).square().sum(1).sqrt()
+        closer = (exact < torch.from_numpy(distances)[near]).numpy()
+        distances[near[closer]] = exact[closer]
+        indices[near[closer]] = columns[closer] + self.num_references
 
 
 def nearest(
@@ -255,7 +237,11 @@ def _embed(images_u8: np.ndarray, features: FeatureExtractor | None) -> np.ndarr
 
 
 def _rows(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(values).reshape(len(values), -1).astype(np.float32))
+    """Return one row each: pixels less 128 in float32, all else in float64."""
+    flat = np.asarray(values).reshape(len(values), -1)
+    if flat.dtype == np.uint8:
+        return torch.from_numpy(flat.astype(np.float32)) - 128
+    return torch.from_numpy(flat.astype(np.float64))
 
 
 def _views(

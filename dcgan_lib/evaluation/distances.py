@@ -1,7 +1,7 @@
 """Distances between real and generated images: KID and FID on a named feature extractor.
 
-Both are torchmetrics' own; we add the interval, the guard against too few samples, and a record that says what was
-measured. Axes: n images, d features; ``*_u8`` images n x c x h x w, 0..255.
+Both are torchmetrics' own; we add the interval, the guard against too few samples, and a record
+that says what was measured. Axes: n images, d features; ``*_u8`` images n x c x h x w, 0..255.
 """
 
 import warnings
@@ -70,10 +70,10 @@ def kid(
     Returns
     -------
     Distance
-        ``value`` is near 0 for two halves of one set. An unbiased estimate of a squared distance, it scatters about
-        the truth, so near 0 the value and the interval may fall below 0. The interval is 1.96 * std / sqrt(k), where
-        k = n / subset_size counts subsets that share no image: random subsets overlap, so 1 / sqrt(subsets) would
-        promise too much.
+        ``value`` is near 0 for two halves of one set. An unbiased estimate of a squared distance,
+        it scatters about the truth, so near 0 the value and the interval may fall below 0. The
+        interval is 1.96 * std / sqrt(k), where k = n / subset_size counts subsets that share no
+        image: random subsets overlap, so 1 / sqrt(subsets) would promise too much.
 
     Raises
     ------
@@ -117,14 +117,14 @@ def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) ->
     Returns
     -------
     Distance
-        The interval comes from a jackknife that leaves out a tenth of both sides at a time, and ends at 0: a distance
-        cannot be negative.
+        The interval comes from a jackknife that leaves out a tenth of both sides at a time, and
+        ends at 0: a distance cannot be negative.
 
     Raises
     ------
     UserError
-        If nine tenths of either side are not more images than there are features, because a covariance cannot be
-        fitted then.
+        If nine tenths of either side are not more images than there are features, because a
+        covariance cannot be fitted then.
     """
     least = int(features.num_features * _NUM_GROUPS / (_NUM_GROUPS - 1)) + 2
     if min(len(real_u8), len(fake_u8)) < least:
@@ -135,7 +135,9 @@ def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) ->
     real_nd, fake_nd = _features(features, real_u8), _features(features, fake_u8)
     value, without = _frechet(real_nd, fake_nd), []
     for group in range(_NUM_GROUPS):
-        sides = (side[torch.arange(len(side)) % _NUM_GROUPS != group] for side in (real_nd, fake_nd))
+        sides = (
+            side[torch.arange(len(side)) % _NUM_GROUPS != group] for side in (real_nd, fake_nd)
+        )
         without.append(_frechet(*sides))
     std = np.sqrt((_NUM_GROUPS - 1) * np.var(without))
     half = float(stats.t.ppf(0.975, _NUM_GROUPS - 1) * std)

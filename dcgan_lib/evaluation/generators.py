@@ -1,12 +1,11 @@
-"""How good a trained generator is: distances to images it never saw, copies, and digits if it draws digits.
+"""How good a trained generator is: distances to unseen images, copies, and the digits it draws.
 
 Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.distances import BELOW_ZERO, fid, kid
+from dcgan_lib.evaluation.distances import BELOW_ZERO, Distance, fid, kid
 from dcgan_lib.evaluation.features import FeatureExtractor, get_features
-from dcgan_lib.evaluation.neighbours import memorisation
+from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.models.baselines import AnyGenerator
@@ -36,22 +35,34 @@ FEATURES_OF = {
 }
 """The features that an image set is measured in."""
 BORROWED_FEATURES = frozenset({"bedrooms64"})
-"""Sets measured in features learnt on another set: distances may be compared, attributes mean nothing there."""
+"""Sets in features learnt on another set: distances may be compared, attributes mean nothing."""
 HELD_OUT_SPLIT = {"mnist": "test", "rooms": "test", "portraits": "test", "street-digits": "test"}
-"""The split that was never trained on nor chosen on; "validation" for the other sets with features."""
+"""The split never trained on nor chosen on; "validation" for the other sets with features."""
 
+LABELS = {
+    "kid": "KID",
+    "untrained_kid": "KID before training",
+    "fid": "FID",
+    "memorised": "closer to training images",
+    "copies": "copies",
+    "memorised_pixels": "  the same in pixels",
+    "memorised_mirrored": "  with their mirror images",
+    "agreement": "named as asked",
+    "recognised": "recognised, confidence > 0.9",
+    "entropy": "evenness of the classes",
+}
+"""A report's figures, by the last word of their ids in the ledger, and how they are printed."""
 MAX_COMPARED = 1_000
 """Samples whose nearest neighbours are looked for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measured(NamedTuple):
     """Hold one figure of a report."""
 
     label: str
     estimate: Estimate
     """A share between 0 and 1 where the unit is "%"."""
-    unit: str
+    unit: Literal["%", ""]
     n: int
     """Samples."""
     how: str
@@ -64,8 +75,8 @@ class Measured:
 
     def text(self) -> str:
         """Return one line: the figure with its interval, protocol and n."""
-        value, low, high = (f"{x:.{1 if self.unit else 4}f}" for x in self.in_unit)
-        unit = f" {self.unit}" if self.unit else ""
+        value, low, high = (f"{x:.1f}" if self.unit else f"{x:.4f}" for x in self.in_unit)
+        unit = f" {self.unit}".rstrip()
         return f"  {self.label:28} {value}{unit} [{low}, {high}]  ({self.how}, n {self.n:,})"
 
 
@@ -103,7 +114,7 @@ class GeneratorReport:
     """Of the latent vectors."""
     seconds: float
     rows: dict[str, Measured]
-    """By the last word of their ids in the ledger, such as "kid"; some have none there."""
+    """By the keys of `LABELS`."""
     missing: tuple[str, ...]
     """What could not be measured, and why."""
     classes: tuple[ClassQuality, ...]
@@ -154,8 +165,8 @@ def evaluate_generator(
     Raises
     ------
     UserError
-        If the image set has no features of its own and none were named, images are missing, or there are too few for
-        KID; what else needs more images is named in the report.
+        If the image set has no features of its own and none were named, images are missing, or
+        there are too few for KID; what else needs more images is named in the report.
     """
     begun = time.perf_counter()
     config, about = load_config(checkpoint)
@@ -248,7 +259,7 @@ def _load_split(
 def draw_samples(
     generator: AnyGenerator, num_images: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Generate pictures, and for a conditional network the labels they were asked for, in equal numbers."""
+    """Generate pictures, and for a conditional network the labels asked for, equally often."""
     num_classes = generator.config.num_classes
     labels = torch.arange(num_images) % num_classes if num_classes else None
     pictures = sample_u8(generator, num_images, seed, labels)
@@ -288,42 +299,47 @@ def measure_samples(
     UserError
         If there are not even enough for KID, 2 on either side.
     """
-    subset_size = min(500, len(held_out_u8), len(samples_u8))
+    size = min(500, len(held_out_u8), len(samples_u8))
+    sides = samples_u8[:MAX_COMPARED], train_u8, held_out_u8
+    attempts = [
+        lambda: _distance("kid", kid(held_out_u8, samples_u8, features, subset_size=size)),
+        lambda: _distance(
+            "untrained_kid", kid(held_out_u8, untrained_u8, features, subset_size=size)
+        ),
+        lambda: _distance("fid", fid(held_out_u8, samples_u8[: len(held_out_u8)], features)),
+        lambda: _copies("memorised", memorisation(*sides, features=features)),
+        lambda: _copies("memorised_pixels", memorisation(*sides)),
+    ]
+    if mirrored:
+        attempts.append(
+            lambda: _copies(
+                "memorised_mirrored", memorisation(*sides, features=features, mirrored=True)
+            )
+        )
     rows: dict[str, Measured] = {}
     missing: list[str] = []
+    for attempt in attempts:
+        try:
+            rows |= attempt()
+        except UserError as error:
+            missing.append(str(error))
+    if not rows:
+        raise UserError(missing[0])
+    return rows, list(dict.fromkeys(missing))
 
-    def distance(key: str, label: str, metric: Callable[..., Any], fake: np.ndarray, **how) -> None:
-        found = metric(held_out_u8, fake, features, **how)
-        protocol = f"{found.metric} on {found.features}"
-        rows[key] = Measured(
-            label=label, estimate=found.estimate, unit="", n=found.n_fake, how=protocol
-        )
 
-    def copies(key: str, label: str, note: str = "", **how) -> None:
-        found = memorisation(samples_u8[:MAX_COMPARED], train_u8, held_out_u8, **how)
-        shared = {"unit": "%", "n": found.n}
-        place = f"in {found.space}, {found.n_references:,} images a side"
-        near = found.closer_to_train
-        rows[key] = Measured(label=label, estimate=near, how=f"{place}{note}", **shared)
-        if key == "memorised":
-            far = f"nearer than 99 % of held-out images are; {found.space}"
-            rows["copies"] = Measured(label="copies", estimate=found.copies, how=far, **shared)
+def _distance(key: str, found: Distance) -> dict[str, Measured]:
+    how = f"{found.metric} on {found.features}"
+    return {key: Measured(LABELS[key], found.estimate, "", found.n_fake, how)}
 
-    distance("kid", "KID", kid, samples_u8, subset_size=subset_size)
-    distance("untrained_kid", "KID before training", kid, untrained_u8, subset_size=subset_size)
-    try:
-        distance("fid", "FID", fid, samples_u8[: len(held_out_u8)])
-    except UserError as error:
-        missing.append(str(error))
-    try:
-        copies("memorised", "closer to training images", "; 50 % expected", features=features)
-        copies("memorised_pixels", "  the same in pixels")
-        if mirrored:
-            label = "  with their mirror images"
-            copies("memorised_mirrored", label, features=features, mirrored=True)
-    except UserError as error:
-        missing.append(str(error))
-    return rows, missing
+
+def _copies(key: str, found: Memorisation) -> dict[str, Measured]:
+    how = f"50 % expected; in {found.space}, {found.n_references:,} images a side"
+    rows = {key: Measured(LABELS[key], found.closer_to_train, "%", found.n, how)}
+    if key == "memorised":
+        how = f"nearer than 99 % of held-out images are; in {found.space}"
+        rows["copies"] = Measured(LABELS["copies"], found.copies, "%", found.n, how)
+    return rows
 
 
 # ---------------------------------------------------------------- digits
@@ -335,8 +351,8 @@ def name_digits(images_u8: np.ndarray, probe: Probe) -> tuple[np.ndarray, np.nda
     Parameters
     ----------
     images_u8 : ndarray
-        Up to 4 pixels a side smaller than the probe's images, and then framed in black, as 28x28 digits are for the
-        32x32 classifier.
+        Up to 4 pixels a side smaller than the probe's images, and then framed in black, as 28x28
+        digits are for the 32x32 classifier.
     probe : Probe
         With a class head called "label", such as ``load_probe("probe-mnist")``.
     """
@@ -348,23 +364,17 @@ def name_digits(images_u8: np.ndarray, probe: Probe) -> tuple[np.ndarray, np.nda
 def digit_rows(
     named: np.ndarray, confidence: np.ndarray, num_classes: int, asked: np.ndarray | None = None
 ) -> dict[str, Measured]:
-    """Return how many digits are recognised, how evenly the classes come, and how many are what was asked for."""
-    n, rows = len(named), {}
-    counts = np.bincount(named, minlength=num_classes)
-    shares = {"recognised": ("recognised, confidence > 0.9", confidence > 0.9)}
-    if asked is not None:
-        shares = {"agreement": ("named as asked", named == asked)} | shares
-    for key, (label, is_so) in shares.items():
-        share = wilson_interval(int(is_so.sum()), n)
-        rows[key] = Measured(label=label, estimate=share, unit="%", n=n, how="digit classifier")
-    rows["entropy"] = Measured(
-        label=f"class entropy / log {num_classes}",
-        estimate=bootstrap_interval(lambda k: _evenness(k, num_classes), named),
-        unit="",
-        n=n,
-        how=f"samples a class: {' '.join(map(str, counts))}",
-    )
-    return rows
+    """Return how many digits are recognised, how even the classes are, how many are as asked."""
+    n, counts = len(named), np.bincount(named, minlength=num_classes)
+    shares = {} if asked is None else {"agreement": named == asked}
+    shares["recognised"] = confidence > 0.9
+    rows = {
+        key: Measured(LABELS[key], wilson_interval(int(so.sum()), n), "%", n, "digit classifier")
+        for key, so in shares.items()
+    }
+    even = bootstrap_interval(lambda k: _evenness(k, num_classes), named)
+    how = f"class entropy / log {num_classes}; samples a class: {' '.join(map(str, counts))}"
+    return rows | {"entropy": Measured(LABELS["entropy"], even, "", n, how)}
 
 
 def _evenness(named_n: np.ndarray, num_classes: int) -> float:
@@ -391,7 +401,8 @@ def class_quality(
     real_u8, fake_u8 : ndarray
         Held-out images and samples.
     real_labels, asked, named : ndarray
-        int64: classes of the real images, those asked of the generator, and those a classifier names.
+        int64: classes of the real images, those asked of the generator, and those a classifier
+        names.
     features : FeatureExtractor
         Where the manifolds are.
 
@@ -422,7 +433,7 @@ def class_quality(
 def precision_recall(
     real_nf: np.ndarray, fake_nf: np.ndarray, *, k: int = 3
 ) -> tuple[Estimate, Estimate]:
-    """Measure precision and recall of samples by the balls around each point (Kynkaanniemi et al., 2019).
+    """Measure precision and recall of samples (Kynkaanniemi et al., 2019).
 
     Parameters
     ----------
@@ -434,7 +445,8 @@ def precision_recall(
     Returns
     -------
     precision, recall : Estimate
-        Share of samples inside some real image's ball, and of real images inside some sample's ball.
+        Share of samples inside some real image's ball, and of real images inside some sample's
+        ball.
 
     Raises
     ------

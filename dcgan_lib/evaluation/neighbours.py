@@ -15,21 +15,22 @@ from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 
 _EXACT_COLUMNS = 1_024
-"""Pixels less 128 have products of 2^14 at most, and so many of them sum to 2^24: whole numbers that float32 holds."""
+"""Products of pixels less 128 are 2^14 at most; so many sum to 2^24, exact in float32."""
 
 
 class NearestSearch:
     """Find each query's nearest reference while references arrive in any number of portions.
 
-    Between pixels the answer is exact, and earlier references win ties; between other values, it is exact to the
-    rounding of float64. A copy has distance 0.
+    Between pixels the answer is exact, and earlier references win ties; between other values, it is
+    exact to the rounding of float64. A copy has distance 0.
 
     Parameters
     ----------
     queries : ndarray
         q x anything: pixels (uint8), or any other real type.
     chunk_size : int, default 1024
-        Queries and references compared at a time; it bounds the memory and does not change the answer.
+        Queries and references compared at a time; it bounds the memory and does not change the
+        answer.
 
     Attributes
     ----------
@@ -122,15 +123,15 @@ def _nearest_image(
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation:
-    """Hold how close samples lie to what the generator saw, against equally many images that it did not."""
+    """Hold how close samples lie to images that the generator saw, against as many unseen ones."""
 
     closer_to_train: Estimate
-    """Share of samples whose nearest training image is nearer than the nearest held-out one; a tie counts one half.
-    0.5 when nothing is memorised, 1 when everything is. Samples that share their nearest image are not independent,
-    and the interval allows for it."""
+    """Share of samples whose nearest training image is nearer than the nearest held-out one; a tie
+    counts one half. 0.5 when nothing is memorised, 1 when everything is. Samples that share their
+    nearest image are not independent, and the interval allows for it."""
     copies: Estimate
-    """Share of samples nearer to some image of the whole training set than 99 % of held-out images are; near 0.01, or
-    below, when nothing is memorised. Blurred samples raise it too."""
+    """Share of samples nearer to some image of the whole training set than 99 % of held-out images
+    are; near 0.01, or below, when nothing is memorised. Blurred samples raise it too."""
     n: int
     """Samples."""
     n_references: int
@@ -160,14 +161,15 @@ def memorisation(
     Parameters
     ----------
     generated_u8, train_u8, held_out_u8 : ndarray
-        uint8, n x c x h x w, of one size. The held-out images must come from the same source and must not have been
-        trained on. From the larger of the two sets, as many as the smaller has are drawn.
+        uint8, n x c x h x w, of one size. The held-out images must come from the same source and
+        must not have been trained on. From the larger of the two sets, as many as the smaller has
+        are drawn.
     features : FeatureExtractor, optional
-        Where to measure distance; by default in pixels, which small shifts fool (paper, section 6). Features that
-        were themselves learnt from the training images may tell the two sets apart.
+        Where to measure distance; by default in pixels, which small shifts fool (paper, section 6).
+        Features that were themselves learnt from the training images may tell the two sets apart.
     mirrored : bool, default False
-        Let each training and held-out image stand for its mirror image too, whichever is nearer: for a generator
-        that was shown both.
+        Let each training and held-out image stand for its mirror image too, whichever is nearer:
+        for a generator that was shown both.
     seed : int, default 0
         Of the draw.
 
@@ -212,8 +214,8 @@ def memorisation(
 def _share_closer(to_train: np.ndarray, to_held: np.ndarray, nearest_rows: np.ndarray) -> Estimate:
     """Estimate the share whose nearest image is a training image.
 
-    If training and held-out images were dealt at random, the share's variance would be that of n^2 / sum(h^2)
-    independent samples, where h counts the samples that share a nearest image.
+    If training and held-out images were dealt at random, the share's variance would be that of n^2
+    / sum(h^2) independent samples, where h counts the samples that share a nearest image.
     """
     share = float((to_train < to_held).mean() + 0.5 * (to_train == to_held).mean())
     num_independent = len(to_train) ** 2 / float(np.square(np.bincount(nearest_rows)).sum())

@@ -1,10 +1,10 @@
-"""Probes: small networks that read labels and attributes off images, their training, and their files.
+"""Probes: small networks that read labels and attributes off images; their training and files.
 
-A probe learns from one set of images, a second chooses among the weights that it had on the way, and a third scores
-it; no two of them share an image.
+A probe learns from one set of images, a second chooses among the weights that it had on the way,
+and a third scores it; no two of them share an image.
 
-Axes: b or n images, h heads of a probe, k outputs of a head; ``x_u8`` pixels 0..255, ``x_pm1`` in [-1, 1], both with
-the axes c channels, height, width.
+Axes: b or n images, h heads of a probe, k outputs of a head; ``x_u8`` pixels 0..255, ``x_pm1`` in
+[-1, 1], both with the axes c channels, height, width.
 """
 
 import copy
@@ -87,9 +87,9 @@ class ProbeConfig:
 class Probe(nn.Module):
     """Read labels and attributes off images, through one feature vector.
 
-    Each stage is two 3x3 convolutions, the first with stride 2, each with batch norm and ReLU; a linear layer with
-    batch norm and ReLU turns the last maps into ``num_features`` numbers of about unit size. Positions stay known to
-    it, because it flattens instead of averaging.
+    Each stage is two 3x3 convolutions, the first with stride 2, each with batch norm and ReLU; a
+    linear layer with batch norm and ReLU turns the last maps into ``num_features`` numbers of about
+    unit size. Positions stay known to it, because it flattens instead of averaging.
 
     Attributes
     ----------
@@ -133,8 +133,8 @@ class Probe(nn.Module):
         Returns
         -------
         dict of str to ndarray
-            float32 per head: a boolean's probability (n,), a class's probabilities (n, k), or a number in its own
-            unit (n,).
+            float32 per head: a boolean's probability (n,), a class's probabilities (n, k), or a
+            number in its own unit (n,).
 
         Raises
         ------
@@ -331,7 +331,8 @@ def train_probe(
     steps : int
         Minibatches, at least 8.
     validation : ImageSet, optional
-        Chooses among the weights met on the way; by default a tenth of ``image_set``, taken out of it.
+        Chooses among the weights met on the way; by default a tenth of ``image_set``, taken out of
+        it.
     learning_rate : float, default 3e-3
         Peak of the one-cycle schedule.
     shift, flip : int, bool
@@ -472,9 +473,10 @@ def probe_report(probe: Probe, held_out: ImageSet) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of str to dict
-        Per head: ``kind``; ``score`` with ``low`` and ``high`` (95 %); ``measure``, "accuracy" (a share, 0 to 1) or
-        "R2"; ``baseline``, what the best constant answer scores; ``n``, the images with known truth; for numbers
-        also ``mean_error``, the mean absolute error in their own unit.
+        Per head: ``kind``; ``score`` with ``low`` and ``high`` (95 %); ``measure``, "accuracy" (a
+        share, 0 to 1) or "R2"; ``baseline``, what the best constant answer scores; ``n``, the
+        images with known truth; for numbers also ``mean_error``, the mean absolute error in their
+        own unit.
 
     Raises
     ------
@@ -526,12 +528,15 @@ WEIGHTS, CONFIG, CARD = "probe.safetensors", "config.json", "card.md"
 def save_probe(
     probe: Probe, name: str | Path, *, report: dict[str, dict[str, Any]], command: str
 ) -> Path:
-    """Write a probe's weights (float16, batch norm's running statistics in float32), description and card.
+    """Write a probe's weights, description and card.
+
+    Weights are stored in float16, batch norm's running statistics in float32.
 
     Parameters
     ----------
     name : str or Path
-        Such as probe-rooms, for a folder among the committed checkpoints; or the path of any folder, absolute.
+        Such as probe-rooms, for a folder among the committed checkpoints; or the path of any
+        folder, absolute.
     report : dict
         From `probe_report` on held-out images.
     command : str
@@ -569,8 +574,8 @@ def load_probe(name: str | Path) -> Probe:
     Returns
     -------
     Probe
-        float32, on the CPU, in evaluation mode, its weights fixed; ``facts`` also holds its held-out scores under
-        "report".
+        float32, on the CPU, in evaluation mode, its weights fixed; ``facts`` also holds its
+        held-out scores under "report".
 
     Raises
     ------
@@ -620,8 +625,9 @@ def _card(probe: Probe, name: str, report: dict[str, dict[str, Any]], command: s
     )
     return f"""# {name}
 
-A small convolutional network ({num_weights:,} weights, stored in float16) that reads {height}x{width} {colour} images. \
-It measures what a generator draws; it is no product for use on people.
+A small convolutional network ({num_weights:,} weights, stored in float16) that reads \
+{height}x{width} {colour} images. It measures what a generator draws; it is no product for use on \
+people.
 
 Trained on {facts.get("num_train", 0):,} images ({facts.get("trained_on")}), weights chosen on \
 {facts.get("num_validation", 0):,} others, scored once on held-out images with the stored weights:

@@ -1,4 +1,4 @@
-"""The figures of our own generators in the claims ledger: what ``dcgan evaluate NAME --record NAME`` writes."""
+"""Our generators' figures in the ledger: what ``dcgan evaluate NAME --record NAME`` writes."""
 
 from dataclasses import asdict
 
@@ -83,7 +83,10 @@ def load_classes(name: str) -> tuple[ClassQuality, ...]:
     kept = load_details(f"classes/{name}", f"dcgan evaluate {name} --record {name}")
     return tuple(
         ClassQuality(
-            **{key: Estimate(*value) if isinstance(value, list) else value for key, value in row.items()}
+            **{
+                key: Estimate(*value) if isinstance(value, list) else value
+                for key, value in row.items()
+            }
         )
         for row in kept
     )

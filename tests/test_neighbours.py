@@ -1,4 +1,4 @@
-"""Nearest neighbours are exact, and the memorisation check tells a copier from an honest generator."""
+"""Nearest neighbours are exact, and the memorisation check tells copies from honest samples."""
 
 import numpy as np
 import pytest

@@ -11,6 +11,7 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.generators import digit_rows, name_digits
+from dcgan_lib.evaluation.ledger import load_row
 from dcgan_lib.evaluation.probes import (
     CARD,
     CONFIG,
@@ -26,13 +27,12 @@ from dcgan_lib.evaluation.probes import (
     train_probe,
     truth,
 )
-from dcgan_lib.evaluation.ledger import load_row
 from dcgan_lib.experiments.probes import RECIPES, ProbeRecipe, TrainProbe
 from dcgan_lib.paths import checkpoints_root
 
 
 def squares(num, seed, size=16):
-    """Grey pictures with one square: its quadrant is the class, its brightness and frame are attributes."""
+    """Grey pictures with one square: its quadrant is the class; brightness, frame: attributes."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 40, (num, 1, size, size), dtype=np.uint8)
     labels, framed = rng.integers(0, 4, num), rng.random(num) < 0.5
@@ -277,7 +277,7 @@ def test_unknown_recipe_is_refused(capsys):
 
 
 def test_the_command_trains_scores_keeps_and_records(tmp_path, monkeypatch, capsys):
-    """Measured again with another --out and another ledger, nothing of the repository is touched."""
+    """With another --out and another ledger, nothing of the repository is touched."""
     for name in ("RESULTS", "CHECKPOINTS", "DATA"):
         monkeypatch.setenv(f"DCGAN_{name}", str(tmp_path / name))
     recipe = ProbeRecipe(

@@ -211,9 +211,9 @@ def evaluate_generator(
 def _extractor(features: str | None, set_name: str, model: ModelConfig) -> FeatureExtractor:
     if features is None:
         raise UserError(
-            f"no features were made for the set {set_name!r}: name some with --features. pixels fit "
-            "every size, grey or RGB, and so does inception, once its weights are there; a probe's "
-            "features fit only the size that it reads"
+            f"no features were made for the set {set_name!r}: name some with --features; pixels "
+            "fit every size, grey or RGB, and so does inception, once its weights are there, but a "
+            "probe's features fit only the size that it reads"
         )
     if features != "pixels":
         return get_features(features)

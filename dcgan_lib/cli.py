@@ -382,7 +382,8 @@ class Evaluate(Command, verb="evaluate"):
     num_images: int = 5_000
     """Samples, and the most held-out images to compare with."""
     features: str | None = None
-    """Whose features to compare; unset: those of the probe made for the set. inception: needs its weights."""
+    """Whose features to compare; unset: those of the probe made for the set, which fit its size alone. pixels fit every
+    size, grey or RGB; so does inception, once its weights are there."""
     held_out: str | None = None
     """Split to compare with; unset: test, or validation where the set has no test split."""
     seed: int = 1
@@ -392,14 +393,11 @@ class Evaluate(Command, verb="evaluate"):
 
     def run(self) -> None:
         """Measure, print, and record if asked."""
-        from dcgan_lib.evaluation.generators import (
-            check_record,
-            evaluate_generator,
-            record_report,
-            report_text,
-        )
+        from dcgan_lib.evaluation.generators import evaluate_generator
 
         if self.record:
+            from dcgan_lib.experiments.generators import check_record, record_report
+
             check_record(self.record, self.command_line())
         report = evaluate_generator(
             self.checkpoint,
@@ -408,7 +406,7 @@ class Evaluate(Command, verb="evaluate"):
             held_out=self.held_out,
             seed=self.seed,
         )
-        print(report_text(report))
+        print(report.text())
         if self.record:
             record_report(report, self.record, self.command_line())
 

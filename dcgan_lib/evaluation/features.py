@@ -589,7 +589,7 @@ class FeatureExtractor(nn.Module):
         )
 
 
-def get_features(name: str, *, root: Path | None = None) -> FeatureExtractor:
+def get_features(name: str) -> FeatureExtractor:
     """Make a feature extractor by name.
 
     Parameters
@@ -599,8 +599,6 @@ def get_features(name: str, *, root: Path | None = None) -> FeatureExtractor:
         "portraits-probe": the last hidden layer of the committed probe, 128 numbers. "inception":
         the 2,048 numbers of the Inception network that published FIDs are measured with (grey images
         are repeated to RGB); its weights (95 MB) are not part of this project.
-    root : Path, optional
-        Where the probes lie; by default ``data/checkpoints``.
 
     Raises
     ------
@@ -612,9 +610,8 @@ def get_features(name: str, *, root: Path | None = None) -> FeatureExtractor:
     if name not in PROBE_EXTRACTORS:
         known = ", ".join([*PROBE_EXTRACTORS, "inception"])
         raise UserError(f"there are no features called {name!r}: choose from {known}")
-    return probe_features(
-        load_probe(PROBE_EXTRACTORS[name], root=root), name, framed=name == "mnist-classifier"
-    )
+    probe = load_probe(PROBE_EXTRACTORS[name])
+    return probe_features(probe, name, framed=name == "mnist-classifier")
 
 
 def probe_features(probe: Probe, name: str, *, framed: bool = False) -> FeatureExtractor:

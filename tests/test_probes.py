@@ -283,7 +283,7 @@ def test_the_command_trains_scores_keeps_and_records(tmp_path, monkeypatch, caps
     recipe = ProbeRecipe(
         image_set="digits",
         image_size=16,
-        steps=60,
+        training={"steps": 60},
         splits=("train", None, "test"),
         ledger={"mnist": "label"},
     )

@@ -179,6 +179,9 @@ def test_an_own_small_set_of_any_size_has_its_kid(place, tmp_path, shape, capsys
     assert cli.main(["evaluate", run, "--num-images", "40"]) == 2
     error = capsys.readouterr().err
     assert "--features; pixels fit every size" in error
+    probes = "street-digits-classifier"
+    assert cli.main(["evaluate", run, "--num-images", "40", "--features", probes]) == 2
+    assert "n x (3, 32, 32)" in capsys.readouterr().err
     assert cli.main(["evaluate", run, "--num-images", "40", "--features", "pixels"]) == 0
     text = capsys.readouterr().out
     assert "40 samples against 30 test images of set" in text

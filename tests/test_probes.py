@@ -158,8 +158,8 @@ def test_validation_images_are_not_learnt_from():
         (["boxes"], {}, "has no 'boxes' with one value"),
         (["framed"], {"steps": 3}, "steps >= 8"),
         (["framed"], {"batch_size": 1}, "batch_size >= 2"),
-        ([], {}, "at least one head"),
-        (["framed", "framed"], {}, "names that differ"),
+        ([], {}, "at least one, but would read none"),
+        (["framed", "framed"], {}, "different things"),
     ],
 )
 def test_training_refuses(targets, options, message):

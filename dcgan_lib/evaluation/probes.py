@@ -157,7 +157,7 @@ class Probe(nn.Module):
         if len(shape) != 4 or tuple(shape[1:]) != expected or not is_u8:
             raise UserError(
                 f"the probe reads uint8 images of n x {expected}, but got {tuple(shape)}: "
-                "prepare them so"
+                "prepare them so, or choose other features"
             )
 
 
@@ -182,7 +182,8 @@ def _check_names(heads: Sequence[Head]) -> None:
     names = [head.name for head in heads]
     if not names or len(set(names)) != len(names):
         raise UserError(
-            f"probes need at least one head and names that differ, but got {', '.join(names) or 'none'}"
+            "a probe, or several joined, must read different things, at least one, but would read "
+            f"{', '.join(names) or 'none'}"
         )
 
 

@@ -102,7 +102,8 @@ def test_a_report_from_end_to_end(street_report):
     assert {row.n for row in rows.values()} == {NUM} and not report.missing and not report.classes
     assert 0 < rows["kid"].estimate.value != rows["untrained_kid"].estimate.value
     assert rows["fid"].estimate.value > 0
-    assert rows["kid"].how == f"KID (100 subsets of {NUM}) on street-digits-classifier"
+    assert rows["kid"].how == f"KID (100 subsets of {NUM // 2}) on street-digits-classifier"
+    assert rows["kid"].estimate.low < rows["kid"].estimate.value, "subsets differ"
     assert f"in street-digits-classifier, {NUM} images a side" in rows["memorised"].how
     assert "in pixels" in rows["memorised_pixels"].how
 

@@ -102,7 +102,8 @@ def test_a_report_from_end_to_end(street_report):
     assert {row.n for row in rows.values()} == {NUM} and not report.missing and not report.classes
     assert 0 < rows["kid"].estimate.value != rows["untrained_kid"].estimate.value
     assert rows["fid"].estimate.value > 0
-    assert rows["kid"].how == f"KID (100 subsets of {NUM}) on street-digits-classifier"
+    assert rows["kid"].how == f"KID (100 subsets of {NUM // 2}) on street-digits-classifier"
+    assert rows["kid"].estimate.low < rows["kid"].estimate.value, "subsets differ"
     assert f"in street-digits-classifier, {NUM} images a side" in rows["memorised"].how
     assert "in pixels" in rows["memorised_pixels"].how
 
@@ -179,6 +180,9 @@ def test_an_own_small_set_of_any_size_has_its_kid(place, tmp_path, shape, capsys
     assert cli.main(["evaluate", run, "--num-images", "40"]) == 2
     error = capsys.readouterr().err
     assert "--features; pixels fit every size" in error
+    probes = "street-digits-classifier"
+    assert cli.main(["evaluate", run, "--num-images", "40", "--features", probes]) == 2
+    assert "n x (3, 32, 32)" in capsys.readouterr().err
     assert cli.main(["evaluate", run, "--num-images", "40", "--features", "pixels"]) == 0
     text = capsys.readouterr().out
     assert "40 samples against 30 test images of set" in text

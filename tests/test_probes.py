@@ -158,8 +158,8 @@ def test_validation_images_are_not_learnt_from():
         (["boxes"], {}, "has no 'boxes' with one value"),
         (["framed"], {"steps": 3}, "steps >= 8"),
         (["framed"], {"batch_size": 1}, "batch_size >= 2"),
-        ([], {}, "at least one head"),
-        (["framed", "framed"], {}, "names that differ"),
+        ([], {}, "at least one, but would read none"),
+        (["framed", "framed"], {}, "different things"),
     ],
 )
 def test_training_refuses(targets, options, message):
@@ -283,7 +283,7 @@ def test_the_command_trains_scores_keeps_and_records(tmp_path, monkeypatch, caps
     recipe = ProbeRecipe(
         image_set="digits",
         image_size=16,
-        steps=60,
+        training={"steps": 60},
         splits=("train", None, "test"),
         ledger={"mnist": "label"},
     )

@@ -297,34 +297,28 @@ def measure_samples(
     Raises
     ------
     UserError
-        If there are not even enough for KID, 2 on either side.
+        If there are not even enough for KID, 2 on either side, or the features do not fit.
     """
-    size = min(500, len(held_out_u8), len(samples_u8))
-    sides = samples_u8[:MAX_COMPARED], train_u8, held_out_u8
+    sides, rows = (samples_u8[:MAX_COMPARED], train_u8, held_out_u8), {}
+    for key, fake_u8 in (("kid", samples_u8), ("untrained_kid", untrained_u8)):
+        smaller, larger = sorted((len(held_out_u8), len(fake_u8)))
+        # Subsets of all images on both sides would not differ: the interval would have no width.
+        size = min(500, smaller if smaller < larger else max(2, smaller // 2))
+        rows |= _distance(key, kid(held_out_u8, fake_u8, features, subset_size=size))
     attempts = [
-        lambda: _distance("kid", kid(held_out_u8, samples_u8, features, subset_size=size)),
-        lambda: _distance(
-            "untrained_kid", kid(held_out_u8, untrained_u8, features, subset_size=size)
-        ),
         lambda: _distance("fid", fid(held_out_u8, samples_u8[: len(held_out_u8)], features)),
         lambda: _copies("memorised", memorisation(*sides, features=features)),
         lambda: _copies("memorised_pixels", memorisation(*sides)),
     ]
     if mirrored:
-        attempts.append(
-            lambda: _copies(
-                "memorised_mirrored", memorisation(*sides, features=features, mirrored=True)
-            )
-        )
-    rows: dict[str, Measured] = {}
+        how = {"features": features, "mirrored": True}
+        attempts += [lambda: _copies("memorised_mirrored", memorisation(*sides, **how))]
     missing: list[str] = []
     for attempt in attempts:
         try:
             rows |= attempt()
         except UserError as error:
             missing.append(str(error))
-    if not rows:
-        raise UserError(missing[0])
     return rows, list(dict.fromkeys(missing))
 
 

@@ -60,7 +60,7 @@ class ProbeConfig:
     """Describe a probe: what goes in, the layers, the heads."""
 
     image_size: tuple[int, int]
-    """Height and width in pixels, each 16 to 128."""
+    """Height and width in pixels."""
     num_channels: int
     """1 for grey, 3 for RGB."""
     heads: tuple[Head, ...]
@@ -71,17 +71,8 @@ class ProbeConfig:
     """Length of the feature vector under the heads."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        names = [head.name for head in self.heads]
-        if not names or len(set(names)) != len(names):
-            raise UserError(
-                f"a probe needs at least one head and names that differ, but got {names}"
-            )
-        shape = (self.num_channels, *self.image_size)
-        if self.num_channels not in (1, 3) or min(shape[1:]) < 16 or max(shape[1:]) > 128:
-            raise UserError(
-                f"a probe reads 1 or 3 channels and sides of 16 to 128 pixels, but got {shape}"
-            )
+        """Refuse heads that cannot be told apart, or none."""
+        _check_names(self.heads)
 
 
 class Probe(nn.Module):
@@ -166,7 +157,7 @@ class Probe(nn.Module):
         if len(shape) != 4 or tuple(shape[1:]) != expected or not is_u8:
             raise UserError(
                 f"the probe reads uint8 images of n x {expected}, but got {tuple(shape)}: "
-                "prepare them so"
+                "prepare them so, or choose other features"
             )
 
 
@@ -185,6 +176,15 @@ def _decode(head: Head, outputs_bk: Tensor) -> Tensor:
     if head.kind == "class":
         return outputs_bk.softmax(1)
     return outputs_bk[:, 0] * head.std + head.mean
+
+
+def _check_names(heads: Sequence[Head]) -> None:
+    names = [head.name for head in heads]
+    if not names or len(set(names)) != len(names):
+        raise UserError(
+            "a probe, or several joined, must read different things, at least one, but would read "
+            f"{', '.join(names) or 'none'}"
+        )
 
 
 def _find_head(heads: Sequence[Head], name: str) -> Head:
@@ -223,12 +223,7 @@ class Panel:
 
     def __init__(self, *probes: Probe) -> None:
         self.probes, self._heads = probes, [head for p in probes for head in p.config.heads]
-        names = [head.name for head in self._heads]
-        if not names or len(set(names)) != len(names):
-            raise UserError(
-                "joined probes must read different things, but they read "
-                f"{', '.join(names) or 'nothing'}"
-            )
+        _check_names(self._heads)
 
     def predict(self, images_u8: np.ndarray) -> dict[str, np.ndarray]:
         """Read every head, as `Probe.predict` does; a grey probe sees the luma of RGB pictures."""

@@ -9,7 +9,6 @@ Axes: q test images, s draws; ``*_u8`` images n x c x h x w, 0..255.
 
 import hashlib
 import io
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -200,6 +199,7 @@ def error_estimate(tests: Sequence["NeighbourTest"], labels_q: np.ndarray) -> Es
 # ---------------------------------------------------------------- the count
 
 SAVE_SECONDS = 30.0
+_ARRAYS, _NUMBERS = ("distances", "indices", "named"), ("num_references", "seconds", "curve", "key")
 
 
 @dataclass(frozen=True)
@@ -257,73 +257,50 @@ def neighbour_test(
             "asked for"
         )
     _check_labels(test)
-    count = _Count(stream, test)
+    search, named, curve = NearestSearch(test.images_u8), np.full(len(test), -1), {}
+    digest = hashlib.sha256(np.ascontiguousarray(test.images_u8)).hexdigest()
+    key = f"{stream.key} | {digest}"
+    begun = last_save = time.monotonic()
     if state is not None and state.exists():
-        count.load(state)
-    last_save, total = time.monotonic(), num_references // PORTION
-    done = count.search.num_references // PORTION
+        kept = _load_state(state, key)
+        search.distances, search.indices, named = (kept[name] for name in _ARRAYS)
+        search.num_references = int(kept["num_references"])
+        curve = {int(number): float(error) for number, error in kept["curve"]}
+        begun -= float(kept["seconds"])
+    total, done = num_references // PORTION, search.num_references // PORTION
     for index in tqdm(
         range(done, total), initial=done, total=total, unit="k", disable=not progress
     ):
-        count.add(*stream.portion(index))
+        images_u8, labels = stream.portion(index)
+        before = search.num_references
+        search.add(images_u8)
+        changed = search.indices >= before
+        named[changed] = labels[search.indices[changed] - before]
+        number = search.num_references
+        if index + 1 == total or str(number).strip("0") in ("1", "2", "5"):
+            curve[number] = 100 * float((named != test.labels).mean())
         if state is not None and time.monotonic() - last_save > SAVE_SECONDS:
-            count.save(state)
-            last_save = time.monotonic()
-    count.note_point()
+            last_save, buffer = time.monotonic(), io.BytesIO()
+            arrays = dict(zip(_ARRAYS, (search.distances, search.indices, named), strict=True))
+            about = {"num_references": number, "seconds": last_save - begun, "key": key}
+            np.savez(buffer, **arrays, **about, curve=list(curve.items()))
+            atomic_write(state, buffer.getvalue())
     if state is not None:
         state.unlink(missing_ok=True)
-    return NeighbourTest(tuple(sorted(count.curve.items())), count.named, count.seconds)
+    return NeighbourTest(tuple(sorted(curve.items())), named, time.monotonic() - begun)
 
 
-class _Count:
-    """A test under way, and how it is kept on disk."""
-
-    def __init__(self, stream: "LabelledStream", test: ImageSet) -> None:
-        self.search, self._labels = NearestSearch(test.images_u8), test.labels
-        self.named, self.curve = np.full(len(test), -1), {}
-        digest = hashlib.sha256(np.ascontiguousarray(test.images_u8)).hexdigest()
-        self._key, self._begun = f"{stream.key} | {digest}", time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._begun
-
-    def add(self, images_u8: np.ndarray, labels: np.ndarray) -> None:
-        before = self.search.num_references
-        self.search.add(images_u8)
-        changed = self.search.indices >= before
-        self.named[changed] = labels[self.search.indices[changed] - before]
-        if str(self.search.num_references).strip("0") in ("1", "2", "5"):
-            self.note_point()
-
-    def note_point(self) -> None:
-        self.curve[self.search.num_references] = 100 * float((self.named != self._labels).mean())
-
-    def save(self, path: Path) -> None:
-        about = {"key": self._key, "seconds": self.seconds, "curve": list(self.curve.items())}
-        about["num_references"] = self.search.num_references
-        arrays = {"distances": self.search.distances, "indices": self.search.indices}
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays, named=self.named, about=np.array(json.dumps(about)))
-        atomic_write(path, buffer.getvalue())
-
-    def load(self, path: Path) -> None:
-        try:
-            with np.load(path) as file:
-                about = json.loads(str(file["about"]))
-                parts = [file[name] for name in ("distances", "indices", "named")]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{path} is not a test's state ({error}): delete it to begin anew"
-            ) from error
-        if about["key"] != self._key:
-            raise UserError(
-                f"{path} holds the state of another test: delete it, or name another file"
-            )
-        self.search.distances, self.search.indices, self.named = parts
-        self.search.num_references = about["num_references"]
-        self._begun -= about["seconds"]
-        self.curve = {int(number): error for number, error in about["curve"]}
+def _load_state(path: Path, key: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as file:
+            kept = {name: file[name] for name in (*_ARRAYS, *_NUMBERS)}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a test's state ({error}): delete it to begin anew"
+        ) from error
+    if kept["key"] != key:
+        raise UserError(f"{path} holds the state of another test: delete it, or name another file")
+    return kept
 
 
 # ---------------------------------------------------------------- where the references come from

@@ -30,18 +30,13 @@ class ProbeRecipe:
     """Name for `load_image_set`."""
     image_size: int
     """Side in pixels."""
-    steps: int
-    """Minibatches of 128."""
-    targets: tuple[str, ...] | None = None
-    """Heads; by default every label and attribute."""
+    training: dict[str, Any]
+    """Options of `train_probe`: steps, targets, shift, flip."""
     splits: tuple[str, str | None, str] = ("train", "validation", "test")
     """To learn from, to choose weights on (None: a tenth of the first), and to score on, once."""
     num_train: int | None = None
     num_test: int | None = None
     """How many images to draw of a procedural set."""
-    shift: int = 0
-    flip: bool = False
-    """Augmentation, as in `train_probe`."""
     boxes: bool = False
     """Learn where objects stand, and nothing else; see `dcgan_lib.evaluation.boxes`."""
     named: Mapping[str, str] = field(default_factory=dict)
@@ -53,29 +48,28 @@ class ProbeRecipe:
     "continuous" for the least score of all heads of that kind."""
 
 
+_DRAWN = {"image_size": 64, "num_train": 20_000, "num_test": 5000}
 # A folder of photographs has no test split: a tenth of its training images chooses, its held-out
 # tenth scores.
-_PHOTOGRAPHS = {"image_size": 64, "steps": 1500, "splits": ("train", None, "validation")}
-_DRAWN = {"image_size": 64, "num_train": 20_000, "num_test": 5000}
+_PHOTOGRAPHS = {"image_size": 64, "splits": ("train", None, "validation")}
 RECIPES: dict[str, ProbeRecipe] = {
     "probe-mnist": ProbeRecipe(
-        image_set="mnist", image_size=32, steps=5000, shift=2, ledger={"mnist": "label"}
+        image_set="mnist",
+        image_size=32,
+        training={"steps": 5000, "shift": 2},
+        ledger={"mnist": "label"},
     ),
     "probe-street-digits": ProbeRecipe(
         image_set="street-digits",
         image_size=32,
-        steps=4000,
-        targets=("label",),
+        training={"steps": 4000, "targets": ("label",), "shift": 1},
         num_train=30_000,
         num_test=5000,
-        shift=1,
         ledger={"street-digits": "label"},
     ),
     "probe-faces": ProbeRecipe(
         image_set="faces64",
-        targets=("female", "age"),
-        shift=2,
-        flip=True,
+        training={"steps": 1500, "targets": ("female", "age"), "shift": 2, "flip": True},
         ledger={"faces.female": "female", "faces.age": "age"},
         **_PHOTOGRAPHS,
     ),
@@ -83,9 +77,7 @@ RECIPES: dict[str, ProbeRecipe] = {
     # they do there.
     "probe-smiles": ProbeRecipe(
         image_set="smiles64",
-        targets=("smile",),
-        shift=3,
-        flip=True,
+        training={"steps": 1500, "targets": ("smile",), "shift": 3, "flip": True},
         named={"smile": "smiling"},
         window=(8, 4, 56),
         ledger={"smiles": "smile"},
@@ -93,14 +85,16 @@ RECIPES: dict[str, ProbeRecipe] = {
     ),
     "probe-rooms": ProbeRecipe(
         image_set="rooms",
-        steps=1500,
+        training={"steps": 1500},
         ledger={"rooms.presence": "boolean", "rooms.measures": "continuous"},
         **_DRAWN,
     ),
-    "probe-room-boxes": ProbeRecipe(image_set="rooms", steps=800, boxes=True, **_DRAWN),
+    "probe-room-boxes": ProbeRecipe(
+        image_set="rooms", training={"steps": 800}, boxes=True, **_DRAWN
+    ),
     "probe-portraits": ProbeRecipe(
         image_set="portraits",
-        steps=1500,
+        training={"steps": 1500},
         ledger={"portraits.presence": "boolean", "portraits.measures": "continuous"},
         **_DRAWN,
     ),
@@ -134,14 +128,7 @@ class TrainProbe(Command, verb="probe"):
         recipe, begun, command = RECIPES[self.name], time.perf_counter(), self.command_line()
         train, validation, test = (_load(recipe, split) for split in recipe.splits)
         trained = train_probe(
-            train,
-            recipe.targets,
-            validation=validation,
-            steps=recipe.steps,
-            shift=recipe.shift,
-            flip=recipe.flip,
-            seed=self.seed,
-            progress=True,
+            train, validation=validation, seed=self.seed, progress=True, **recipe.training
         )
         folder = (self.out or checkpoints_root()).resolve() / self.name
         save_probe(trained, folder, report={}, command=command)

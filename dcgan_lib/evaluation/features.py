@@ -1,11 +1,11 @@
 """Numbers that describe images: a discriminator's layers, K-means, pixels, and the named extractors of metrics.
 
-The first three are callables from uint8 images, n x c x h x w, to float32 features, n x f, for a linear classifier to
-read (Tables 1 and 2); `get_features` names those through which distances between sets of images are measured.
+The first three are callables from uint8 images, n x c x h x w, to float32 features, n x f, for a
+linear classifier to read (Tables 1 and 2); `get_features` names those through which distances
+between sets of images are measured.
 
-Axes: n images, b of a batch, c channels, h x w pixels or positions, f features, g cells of a grid, p patches of d
-numbers, k centroids; ``x_u8`` pixels 0..255.
-"""
+Axes: n images, b of a batch, c channels, h x w pixels or positions, f features, g cells of a grid,
+p patches of d numbers, k centroids; ``x_u8`` pixels 0..255. """
 
 import copy
 import hashlib
@@ -44,14 +44,14 @@ Statistics = list[tuple[Tensor, Tensor]]
 class ConvFeatures:
     """Read images with the convolutional layers of a discriminator.
 
-    Every chosen layer, after batch norm and LeakyReLU, is max-pooled to a small grid and flattened; the layers are
-    joined in the order given.
+    Every chosen layer, after batch norm and LeakyReLU, is max-pooled to a small grid and flattened;
+    the layers are joined in the order given.
 
     Parameters
     ----------
     discriminator : AnyDiscriminator
-        Convolutional and without classes, on any device; used in evaluation mode. For batch norm as the authors
-        had it, pass it through `with_statistics`.
+        Convolutional and without classes, on any device; used in evaluation mode. For batch norm as
+        the authors had it, pass it through `with_statistics`.
     layers : sequence of int, optional
         Which layers, 1 for the one next to the image; by default all.
     grid : int, default 4
@@ -64,9 +64,8 @@ class ConvFeatures:
 
     Notes
     -----
-    Paper, section 5.1: all layers, a 4x4 grid: 28,672 features for the authors' ImageNet network (recipe
-    paper-imagenet32), 7,168 for their SVHN network (paper-svhn).
-    """
+    Paper, section 5.1: all layers, a 4x4 grid: 28,672 features for the authors' ImageNet network
+    (recipe paper-imagenet32), 7,168 for their SVHN network (paper-svhn). """
 
     def __init__(
         self,
@@ -102,7 +101,8 @@ class ConvFeatures:
 class LayerTable:
     """Features of every layer at the finest grid asked for; fewer and coarser ones are cut from them.
 
-    The maximum over a cell is the maximum over the maxima of its parts, so that nothing is read twice.
+    The maximum over a cell is the maximum over the maxima of its parts, so that nothing is read
+    twice.
 
     Parameters
     ----------
@@ -142,7 +142,8 @@ class LayerTable:
         Raises
         ------
         UserError
-            If there is no such layer, one is named twice, or the grid does not divide the finest one.
+            If there is no such layer, one is named twice, or the grid does not divide the finest
+            one.
         """
         grid = self.grid if grid is None else grid
         layers = _check_layers(layers or None, len(self._shapes))
@@ -214,13 +215,14 @@ def batch_statistics(
 ) -> Statistics:
     """Average batch norm's statistics over minibatches of 128 training images; no labels are needed.
 
-    The network is left as it was. An incomplete last minibatch is left out, unless it is the only one.
+    The network is left as it was. An incomplete last minibatch is left out, unless it is the only
+    one.
 
     Notes
     -----
-    As the authors' SVHN script does: while they are gathered, every layer is normalised by its own minibatch, and
-    the variance is that of the minibatch itself, not an estimate of the population's.
-    """
+    As the authors' SVHN script does: while they are gathered, every layer is normalised by its own
+    minibatch, and the variance is that of the minibatch itself, not an estimate of the
+    population's. """
     network = copy.deepcopy(check_convolutional(discriminator)).to(
         memory_format=torch.channels_last
     )
@@ -260,7 +262,8 @@ class KMeansFeatures:
     Parameters
     ----------
     num_centroids : int, default 1200
-        k; each region of the pooling has so many numbers: an image has 4,800 by default, as in the paper's Table 1.
+        k; each region of the pooling has so many numbers: an image has 4,800 by default, as in the
+        paper's Table 1.
     patch_size : int, default 6
         Side of a patch in pixels.
     grid : int, default 2
@@ -277,10 +280,10 @@ class KMeansFeatures:
 
     Notes
     -----
-    Coates, Ng and Lee (2011); Coates and Ng (2012). Theirs are the contrast normalisation, the whitening, the
-    triangle activation, the quadrants and the number of patches; the K-means in batches is our choice. The 4,800
-    "feature units" of Table 1's row may be centroids, with four features each.
-    """
+    Coates, Ng and Lee (2011); Coates and Ng (2012). Theirs are the contrast normalisation, the
+    whitening, the triangle activation, the quadrants and the number of patches; the K-means in
+    batches is our choice. The 4,800 "feature units" of Table 1's row may be centroids, with four
+    features each. """
 
     def __init__(
         self,
@@ -390,8 +393,8 @@ def _regions(side: int, grid: int) -> Tensor:
 def normalise_contrast(patches: Tensor) -> Tensor:
     """Bring patches of pixels 0..255, each along the last axis, to mean 0 and about variance 1.
 
-    10 is added to the variance, so that noise in a flat patch is not blown up; a flat patch becomes 0.
-    """
+    10 is added to the variance, so that noise in a flat patch is not blown up; a flat patch becomes
+    0. """
     patches = patches.float()
     variance, mean = torch.var_mean(patches, -1, keepdim=True, correction=0)
     return (patches - mean) / (variance + 10).sqrt()
@@ -400,8 +403,8 @@ def normalise_contrast(patches: Tensor) -> Tensor:
 def zca_whitening(patches_pd: Tensor, eps: float = 0.1) -> tuple[Tensor, Tensor]:
     """Return the mean (d,) and the symmetric matrix (d, d) after which patches have nearly no correlations.
 
-    ``eps`` is added to the variance along each principal axis; what lies far below it is not blown up.
-    """
+    ``eps`` is added to the variance along each principal axis; what lies far below it is not blown
+    up. """
     mean_d = patches_pd.mean(0)
     variance_d, axes_dd = torch.linalg.eigh((patches_pd - mean_d).T.double().cov(correction=0))
     return mean_d, (axes_dd / (variance_d + eps).sqrt() @ axes_dd.T).float()
@@ -509,8 +512,8 @@ INCEPTION_SOURCE = (
 class FeatureExtractor(nn.Module):
     """Turn pixels into feature vectors of ``num_features``; made by `get_features`.
 
-    Every number that is measured through it is reported under its ``name``. It never leaves evaluation mode.
-    """
+    Every number that is measured through it is reported under its ``name``. It never leaves
+    evaluation mode. """
 
     def __init__(
         self,
@@ -553,8 +556,8 @@ def get_features(name: str) -> FeatureExtractor:
     name : str
         "mnist-classifier", "street-digits-classifier", "faces-probe", "rooms-probe" or
         "portraits-probe": the last hidden layer of the committed probe, 128 numbers. "inception":
-        the 2,048 numbers of the Inception network that published FIDs are measured with (grey images
-        are repeated to RGB); its weights (95 MB) are not part of this project.
+        the 2,048 numbers of the Inception network that published FIDs are measured with (grey
+        images are repeated to RGB); its weights (95 MB) are not part of this project.
 
     Raises
     ------
@@ -573,9 +576,8 @@ def get_features(name: str) -> FeatureExtractor:
 def probe_features(probe: Probe, name: str, *, framed: bool = False) -> FeatureExtractor:
     """Use a probe's last hidden layer as features, under a name of one's own.
 
-    ``framed``: also take images up to 4 pixels a side smaller, and put a black frame around them (28x28 digits, for a
-    probe that reads 32x32).
-    """
+    ``framed``: also take images up to 4 pixels a side smaller, and put a black frame around them
+    (28x28 digits, for a probe that reads 32x32). """
     return FeatureExtractor(
         name, probe.config.num_features, probe, partial(_through_probe, probe, framed)
     )

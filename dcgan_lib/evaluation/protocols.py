@@ -61,7 +61,8 @@ class LabelledSplits:
         Raises
         ------
         UserError
-            If there is no such claim, or the result was measured before and not ``again`` says that this is on purpose.
+            If there is no such claim, or the result was measured before and not ``again`` says that
+            this is on purpose.
         """
         check_unused(id, again=again)
         like = {"image_size": self.train.image_size, "channels": self.train.num_channels}
@@ -122,8 +123,8 @@ class Protocol:
     draws: int
     """Draws of labels that C is chosen on, and that the accuracy is reported over."""
     grid: range
-    """First values of C, as positions on the ladder of `c_at`. Where the best lies at an end, the grid grows there;
-    where the steps are wide, the best one's neighbours are tried too."""
+    """First values of C, as positions on the ladder of `c_at`. Where the best lies at an end, the
+    grid grows there; where the steps are wide, the best one's neighbours are tried too."""
 
     def draw(self, train: ImageSet, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the rows of each draw of labels to choose C on, and of each to report over.
@@ -281,9 +282,8 @@ class Outcome:
     def accuracy(self) -> Estimate:
         """Return the accuracy with its interval.
 
-        Over several draws of labels it is the mean, and 1.96 standard deviations of a draw either side, as the
-        authors print it; of one, Wilson's interval over images.
-        """
+        Over several draws of labels it is the mean, and 1.96 standard deviations of a draw either
+        side, as the authors print it; of one, Wilson's interval over images. """
         value = float(np.mean(self.accuracies))
         if len(self.accuracies) == 1:
             return wilson_interval(value / 100 * self.n, self.n).scaled(100)
@@ -369,7 +369,8 @@ def fit_protocol(
     for_test : bool, default False
         With all labels, fit a last SVM, which also learns from those of the validation images.
     path : Path, optional
-        A .npy file for the features of the training and validation images; by default they stay in memory.
+        A .npy file for the features of the training and validation images; by default they stay in
+        memory.
 
     Raises
     ------
@@ -378,9 +379,8 @@ def fit_protocol(
 
     Notes
     -----
-    Validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at a C chosen on
-    them, is a little too good.
-    """
+    Validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at a C
+    chosen on them, is a little too good. """
     choosing, reporting = plan.draw(splits.train, seed)
     used = np.unique(np.concatenate(choosing + reporting))
     images_u8 = np.concatenate([splits.train.images_u8[used], splits.validation.images_u8])
@@ -416,9 +416,10 @@ def label_curve(
 ) -> dict[int, Outcome]:
     """Judge features by the protocol of Table 2, with several numbers of labels a class.
 
-    Labels are drawn from the training images, the same ones for every kind of features; C is chosen on the validation
-    images, anew for each number; by default with fewer draws than the authors'. ``test`` is what is classified in the
-    end: not the images of a result in the ledger, which are given out once.
+    Labels are drawn from the training images, the same ones for every kind of features; C is chosen
+    on the validation images, anew for each number; by default with fewer draws than the authors'.
+    ``test`` is what is classified in the end: not the images of a result in the ledger, which are
+    given out once.
 
     Raises
     ------

@@ -29,9 +29,9 @@ class Estimate(NamedTuple):
 def wilson_interval(successes: float, n: float) -> Estimate:
     """Estimate a share in [0, 1] from counts, by Wilson's score interval.
 
-    It keeps its coverage for shares near 0 and 1, where the usual plus-or-minus does not. SciPy's refuses fractional
-    counts; here a tie may count one half, and ``n`` may be the number of independent trials where trials depend on
-    each other.
+    It keeps its coverage for shares near 0 and 1, where the usual plus-or-minus does not. SciPy's
+    refuses fractional counts; here a tie may count one half, and ``n`` may be the number of
+    independent trials where trials depend on each other.
 
     Raises
     ------
@@ -169,9 +169,9 @@ def predict(
 
     Notes
     -----
-    A resample draws points, and of each point as many draws of labels, with replacement; those of fewer than four
-    different points are drawn again. A fit far outside the measured range is a guess: say so where it is shown.
-    """
+    A resample draws points, and of each point as many draws of labels, with replacement; those of
+    fewer than four different points are drawn again. A fit far outside the measured range is a
+    guess: say so where it is shown. """
     n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
     if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:
         raise UserError(

@@ -1,7 +1,8 @@
 """How much a linear classifier gets out of features: Tables 1 and 2, and what they depend on.
 
 ``dcgan features`` measures one row, on the test images if it is recorded. ``dcgan feature-study``
-changes one thing at a time, on validation images. Below them stands what chapter 7 tries in its cells.
+changes one thing at a time, on validation images. Below them stands what chapter 7 tries in its
+cells.
 
 Axes: n images, f features; accuracies are in per cent.
 """
@@ -107,9 +108,8 @@ class Source:
 def open_source(word: str, *, recipe_name: str = USUAL_RECIPE, seed: int = 0) -> Source:
     """Load what a word stands for: pixels, kmeans1, random, a committed checkpoint, a run or one of its snapshots.
 
-    ``recipe_name`` and ``seed`` say whose network gets random weights, and which; another recipe than the usual one
-    is part of the source's name.
-    """
+    ``recipe_name`` and ``seed`` say whose network gets random weights, and which; another recipe
+    than the usual one is part of the source's name. """
     if word in WITHOUT_NETWORK:
         return Source(word)
     if word == "random":
@@ -198,8 +198,8 @@ class Features(Command, verb="features"):
     """Classify images by a discriminator's layers and a linear SVM, as in the paper's Tables 1 and 2."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint or a run's folder with a discriminator; or random (its weights), pixels, kmeans1 (one
-    layer of K-means features)."""
+    """A committed checkpoint or a run's folder with a discriminator; or random (its weights),
+    pixels, kmeans1 (one layer of K-means features)."""
     set: str = "cifar10"
     """Image set with labels: cifar10, svhn, svhn10k, mnist, street-digits, or a folder with one folder a class."""
     protocol: Literal["full", "400", "1000"] = "full"
@@ -273,8 +273,8 @@ class Features(Command, verb="features"):
         Raises
         ------
         UserError
-            If the id is no row of features, or its protocol, set, statistics or kind of features is another; if the
-            row that it is compared with is not measured yet; or if this one is.
+            If the id is no row of features, or its protocol, set, statistics or kind of features is
+            another; if the row that it is compared with is not measured yet; or if this one is.
         """
         claim, set_name = claim_of(self.record)[0], plain_name(self.set)
         if claim.id not in PROTOCOL_OF:
@@ -346,9 +346,8 @@ class Features(Command, verb="features"):
     ) -> dict[str, tuple[FeatureFunction, FittedSVMs]]:
         """Fit a control for a row on another set than the paper's: pixels, or the same network with random weights.
 
-        Measured statistics may harm random weights. A control should be strong, so both kinds are tried, and the one
-        with the better validation accuracy is taken.
-        """
+        Measured statistics may harm random weights. A control should be strong, so both kinds are
+        tried, and the one with the better validation accuracy is taken. """
         claim, set_name = claim_of(self.record)
         if set_name is None or claim.rule_on(set_name).is_numeric:
             return {}
@@ -368,8 +367,8 @@ class Features(Command, verb="features"):
     ) -> Result:
         """Enter an outcome on test images into the ledger: an accuracy in Table 1, an error in Table 2.
 
-        ``control`` holds the name and the outcome of simpler features for a row without a number in the paper.
-        """
+        ``control`` holds the name and the outcome of simpler features for a row without a number in
+        the paper. """
         claim, on_set = claim_of(self.record)
         estimate, checks = outcome.error if claim.id == FEATURES else outcome.accuracy, {}
         errors = [100 - accuracy for accuracy in outcome.accuracies]
@@ -479,8 +478,8 @@ class Setting:
     per_class: int | None = 100
     """Labels of each class; None: all labels."""
     scaled: bool = False
-    """Whether each feature is brought to mean 0 and variance 1 over the training images that were read; the paper
-    does not say, the authors' SVHN script does not."""
+    """Whether each feature is brought to mean 0 and variance 1 over the training images that were
+    read; the paper does not say, the authors' SVHN script does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -613,9 +612,9 @@ def measure(
 ) -> Iterator[Measurement]:
     """Judge one source's features under each setting; the images are read once for each kind of batch norm.
 
-    C is chosen on the first three draws, and batch norm's statistics are averaged over the first 10,000 training
-    images, which is cheaper; `dcgan features` takes all. Layers, grid and batch norm mean nothing to pixels and
-    kmeans1, which are judged once a number of labels and scaling.
+    C is chosen on the first three draws, and batch norm's statistics are averaged over the first
+    10,000 training images, which is cheaper; `dcgan features` takes all. Layers, grid and batch
+    norm mean nothing to pixels and kmeans1, which are judged once a number of labels and scaling.
     """
     train, held = splits.train, splits.validation.labels
     drawn = {}
@@ -793,10 +792,9 @@ def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarr
 
     Notes
     -----
-    The features are reduced to 50 principal components, laid out in the plane by t-SNE, and moved to the cells of a
-    grid by the assignment with the least sum of squared distances. What is near on the map is alike; what is far
-    apart need not differ more than what is less far.
-    """
+    The features are reduced to 50 principal components, laid out in the plane by t-SNE, and moved
+    to the cells of a grid by the assignment with the least sum of squared distances. What is near
+    on the map is alike; what is far apart need not differ more than what is less far. """
     n = len(features_nf)
     if n < 16 or columns < 1 or n % columns:
         raise UserError(

@@ -1,10 +1,11 @@
 """``dcgan search``: the purely supervised row of Table 2, the discriminator's architecture trained on few labels.
 
-Settings are drawn at random. Each trial, and each of the draws of labels on which the best one is repeated, is a file
-of its own in the search's folder, so that the same command goes on with what is left.
+Settings are drawn at random. Each trial, and each of the draws of labels on which the best one is
+repeated, is a file of its own in the search's folder, so that the same command goes on with what is
+left.
 
-Axes: n images, b of a batch, c x h x w pixels, k classes; errors are in per cent unless they are bool.
-"""
+Axes: n images, b of a batch, c x h x w pixels, k classes; errors are in per cent unless they are
+bool. """
 
 import copy
 import dataclasses
@@ -80,8 +81,8 @@ class Settings:
     dropout: float
     """Before the last layer."""
     augment: bool
-    """Whether images are moved, by up to an eighth of their side in photographs and a sixteenth in digits, and in
-    photographs mirrored by chance."""
+    """Whether images are moved, by up to an eighth of their side in photographs and a sixteenth in
+    digits, and in photographs mirrored by chance."""
     batch_size: int
     epochs: int
     """Passes over the labelled images, at most."""
@@ -126,7 +127,8 @@ def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> Ima
     Raises
     ------
     UserError
-        If the set has no classes, ``num_labels`` cannot be shared out evenly, or a class has too few images.
+        If the set has no classes, ``num_labels`` cannot be shared out evenly, or a class has too
+        few images.
     """
     classes = pool.num_classes
     if classes < 2:
@@ -266,8 +268,8 @@ def _per_cent(wrong: np.ndarray) -> float:
 class Search(Command, verb="search"):
     """Train the discriminator's architecture on few labels, with settings drawn at random (Table 2).
 
-    Ctrl-C ends the search between two trials or within one; the same command goes on with that trial.
-    """
+    Ctrl-C ends the search between two trials or within one; the same command goes on with that
+    trial. """
 
     set: str = "cifar10"
     """Image set with labels: cifar10, svhn, svhn10k, mnist, street-digits, digits, or a folder."""
@@ -385,8 +387,8 @@ class Search(Command, verb="search"):
         Raises
         ------
         UserError
-            If the id is not this claim's on this set, the trials or the labels are not as many as the paper's, the
-            command names an absolute path, or the row was measured before.
+            If the id is not this claim's on this set, the trials or the labels are not as many as
+            the paper's, the command names an absolute path, or the row was measured before.
         """
         own = id_on(SUPERVISED, plain_name(self.set))
         if full_id(self.record) != own:
@@ -408,8 +410,8 @@ class Search(Command, verb="search"):
         Raises
         ------
         UserError
-            If the labels cannot be drawn, the network does not fit the set, the folder cannot be written, or it holds
-            another search or another space of settings.
+            If the labels cannot be drawn, the network does not fit the set, the folder cannot be
+            written, or it holds another search or another space of settings.
         """
         SupervisedCnn(self.model, self.labelled(0).num_classes)  # refused: no folder is left behind
         path, fixed = self.folder / "search.json", ("recipe", "base_width", "num_labels", "seed", "precision")
@@ -442,7 +444,8 @@ class Search(Command, verb="search"):
         Yields
         ------
         dict
-            ``trial``, ``settings``, ``epoch``, the ``validation_error`` over all validation images, ``seconds``.
+            ``trial``, ``settings``, ``epoch``, the ``validation_error`` over all validation images,
+            ``seconds``.
         """
         labelled, done = self.labelled(0), {found["trial"] for found in self.finished("trial")}
         for trial in range(self.trials):
@@ -458,14 +461,15 @@ class Search(Command, verb="search"):
     ) -> list[dict[str, Any]]:
         """Train the best trial's settings anew on fresh labels, and classify by neighbours beside it.
 
-        With test images from `LabelledSplits.test_for` the error on them is measured too; a draw that has been tested
-        is not tested again.
+        With test images from `LabelledSplits.test_for` the error on them is measured too; a draw
+        that has been tested is not tested again.
 
         Returns
         -------
         list of dict
-            One a draw: ``trial``, ``draw``, ``epoch``, ``validation_error``, ``neighbour_error`` (1-NN on pixels with
-            the same labels, on validation images), ``seconds``, and ``test_error`` where it was asked for.
+            One a draw: ``trial``, ``draw``, ``epoch``, ``validation_error``, ``neighbour_error``
+            (1-NN on pixels with the same labels, on validation images), ``seconds``, and
+            ``test_error`` where it was asked for.
         """
         kept = {(found["trial"], found["draw"]): found for found in self.finished("draw")}
         judged = {"validation": self.splits.validation} | ({"test": test} if test else {})
@@ -512,9 +516,9 @@ class Search(Command, verb="search"):
 
         Notes
         -----
-        Table 2 gives the network's error on validation images, as here, and its rivals' on test images. On another set
-        the row is a control, judged by a relation that Table 2 shows: nearest neighbours on pixels err more.
-        """
+        Table 2 gives the network's error on validation images, as here, and its rivals' on test
+        images. On another set the row is a control, judged by a relation that Table 2 shows:
+        nearest neighbours on pixels err more. """
         claim, set_name = claim_of(self.record)
         best, tested = best_trial(trials), [found["test_error"] for found in draws]
         ahead = [found["neighbour_error"] - found["validation_error"] for found in draws]

@@ -74,9 +74,9 @@ def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
 
     Notes
     -----
-    Student's interval of the mean over draws, and Wilson's over images at that mean, added as independent errors.
-    Wilson's is that of a single classifier. A mean over several is surer, so that the sum is rather too wide.
-    """
+    Student's interval of the mean over draws, and Wilson's over images at that mean, added as
+    independent errors. Wilson's is that of a single classifier. A mean over several is surer, so
+    that the sum is rather too wide. """
     draws = mean_interval(test_errors)
     images = wilson_interval(draws.value / 100 * num_images, num_images).scaled(100)
     below, above = (

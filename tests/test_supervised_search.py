@@ -1,6 +1,5 @@
 """The supervised rival: the discriminator's own body, settings that repeat, a search that resumes, a row of Table 2."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,27 +10,23 @@ from scipy import stats
 
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, recipe
-from dcgan_lib.data import load as drawn_sets
+from dcgan_lib.data import load as sets
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import ledger as details
-from dcgan_lib.evaluation import ledger as results
-from dcgan_lib.evaluation import protocols as held_out
+from dcgan_lib.evaluation import protocols
 from dcgan_lib.evaluation.ledger import load_results
 from dcgan_lib.experiments import supervised_search as module
-from dcgan_lib.experiments import supervised_search as supervised
 from dcgan_lib.experiments.supervised_search import (
+    PATIENCE,
     SPACE,
     Search,
     Settings,
-    _minibatches,
     best_trial,
     describe_space,
     draw_labelled,
     draw_settings,
-    read_trials,
-    record_search,
+    minibatches,
     train_supervised,
     wrong_answers,
 )
@@ -48,7 +43,6 @@ GOOD = Settings(
     batch_size=32,
     epochs=8,
 )
-COMMAND = "dcgan search --set mnist --trials 64 --record table2.supervised:mnist"
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +50,15 @@ def digits():
     return load_image_set("digits"), load_image_set("digits", "validation")
 
 
+# ---- one training ----
 def test_the_body_is_the_discriminator_s():
     config = replace(recipe("paper-svhn").config.model, base_width=4)
     network, rival = SupervisedCnn(config, 10, 0.5).eval(), Discriminator(config).eval()
     body = {
         name: value for name, value in rival.state_dict().items() if not name.startswith("head.")
     }
-    network.load_state_dict(
-        body | {"head.1.weight": torch.zeros(10, rival.head.in_features)}
-    )  # strict: nothing else
+    head = {"head.1.weight": torch.zeros(10, rival.head.in_features)}
+    network.load_state_dict(body | head)  # strict: nothing else
     x_bchw = torch.rand(3, 3, 32, 32) * 2 - 1
     for ours, theirs in zip(network.features(x_bchw), rival.features(x_bchw), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -95,23 +89,17 @@ def test_settings_depend_on_the_seed_and_the_trial_alone():
         else:
             assert stats.kstest(found, values.cdf).pvalue > 1e-3
         assert name in describe_space()
-    assert (
-        describe_space().splitlines()[0].split(maxsplit=1)[1] == "log-uniform from 0.0001 to 0.01"
-    )
+    first = describe_space().splitlines()[0]
+    assert first.split(maxsplit=1)[1] == "log-uniform from 0.0001 to 0.01"
 
 
 def test_labels_are_drawn_evenly(digits):
     train, _ = digits
     drawn, again, other = (draw_labelled(train, 100, seed) for seed in ([0, 1], [0, 1], [0, 2]))
-    assert (np.bincount(drawn.labels) == 10).all() and len(
-        np.unique(drawn.images_u8, axis=0)
-    ) == 100
+    assert (np.bincount(drawn.labels) == 10).all()
+    assert len(np.unique(drawn.images_u8, axis=0)) == 100
     np.testing.assert_array_equal(drawn.images_u8, again.images_u8)
     assert not np.array_equal(drawn.images_u8, other.images_u8)
-
-
-def test_labels_that_cannot_be_drawn_evenly_are_refused(digits):
-    train, _ = digits
     for number in (0, 105, 100_000):
         with pytest.raises(UserError, match="cannot be drawn evenly"):
             draw_labelled(train, number, 0)
@@ -124,16 +112,11 @@ def test_training_learns_from_right_labels_only_and_repeats_itself(digits):
     labelled = draw_labelled(train, 300, 0)
     network, epoch = train_supervised(labelled, validation, TINY, GOOD, seed=1)
     wrong = wrong_answers(network, validation)
-    assert (
-        wrong.shape == (180,)
-        and wrong.mean() < 0.2
-        and 1 <= epoch <= GOOD.epochs
-        and not network.training
-    )
+    assert wrong.shape == (180,) and wrong.mean() < 0.2
+    assert 1 <= epoch <= GOOD.epochs and not network.training
     again, _ = train_supervised(labelled, validation, TINY, GOOD, seed=1)
-    assert all(
-        torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True)
-    )
+    for ours, theirs in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
     shuffled = replace(labelled, labels=np.random.default_rng(0).permutation(labelled.labels))
     lost, _ = train_supervised(shuffled, validation, TINY, GOOD, seed=1)
     assert wrong_answers(lost, validation).mean() > 0.6
@@ -146,15 +129,12 @@ def test_the_epoch_with_the_least_validation_error_is_kept(digits, monkeypatch):
         met.append(network.head[1].weight.detach().clone())
         return np.array([next(errors)])
 
-    monkeypatch.setattr(supervised, "wrong_answers", judged)
+    monkeypatch.setattr(module, "wrong_answers", judged)
     labelled = draw_labelled(digits[0], 50, 0)
     network, epoch = train_supervised(labelled, digits[1], TINY, replace(GOOD, epochs=24), seed=0)
-    assert (
-        epoch == 2
-        and torch.equal(network.head[1].weight, met[1])
-        and not torch.equal(met[1], met[2])
-    )
-    assert len(met) == 2 + supervised.PATIENCE, "it stops when it no longer gets better"
+    assert epoch == 2 and torch.equal(network.head[1].weight, met[1])
+    assert not torch.equal(met[1], met[2])
+    assert len(met) == 2 + PATIENCE, "it stops when it no longer gets better"
 
 
 def test_batch_norm_forgets_where_it_began(digits):
@@ -168,42 +148,42 @@ def test_batch_norm_forgets_where_it_began(digits):
 def test_only_photographs_are_mirrored(name, mirrored):
     images = np.zeros((64, 1, 32, 32), np.uint8)
     images[..., 24:] = 255  # bright on the right
-    labelled = ImageSet(
-        name=name, images_u8=images, labels=np.zeros(64, np.int64), class_names=("one",)
-    )
+    labels = np.zeros(64, np.int64)
+    labelled = ImageSet(name=name, images_u8=images, labels=labels, class_names=("one",))
     settings = replace(GOOD, augment=True, batch_size=64)
-    ((x_u8, _),) = _minibatches(labelled, settings, np.random.default_rng(0))
+    ((x_u8, _),) = minibatches(labelled, settings, np.random.default_rng(0))
     bright_left = (x_u8[..., 0] > 0).flatten(1).any(1)
     assert bool(bright_left.any()) == mirrored and len(x_u8.unique(dim=0)) > 1
-    ((plain, _),) = _minibatches(
-        labelled, replace(settings, augment=False), np.random.default_rng(0)
-    )
-    assert len(plain.unique(dim=0)) == 1
+    plain = replace(settings, augment=False)
+    ((x_u8, _),) = minibatches(labelled, plain, np.random.default_rng(0))
+    assert len(x_u8.unique(dim=0)) == 1
 
 
-# --- the search ---
-@pytest.fixture
-def options(tmp_path, monkeypatch):
-    """A search of seconds, in a data folder of its own."""
+# ---- the search ----
+SMALL = ["search", "--set", "digits", "--recipe", "mnist", "--base-width", "2"]
+SMALL += ["--num-labels", "50", "--draws", "2", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Search for seconds, in a folder, a data folder and a ledger of one's own."""
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path / "ledger"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(SPACE, "epochs", [1])
-    words = [
-        "search",
-        "--set",
-        "digits",
-        "--recipe",
-        "mnist",
-        "--base-width",
-        "2",
-        "--num-labels",
-        "50",
-    ]
-    return [*words, "--draws", "2", "--device", "cpu"]
 
 
-def timeless(lines):
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+def search(*words: str) -> int:
+    return cli.main([*SMALL, *words])
+
+
+def described(*words: str) -> Search:
+    return cli.parse([*SMALL, *words])
+
+
+def done(folder: str, kind: str = "trial") -> list[dict]:
+    found = described("--run-dir", folder).finished(kind)
+    return [{name: value for name, value in each.items() if name != "seconds"} for each in found]
 
 
 def stop_at_the_third_training(monkeypatch):
@@ -220,221 +200,154 @@ def stop_at_the_third_training(monkeypatch):
     return calls
 
 
-def test_a_search_that_is_stopped_goes_on_with_its_trial(options, tmp_path, monkeypatch, capsys):
-    assert cli.main([*options, "--trials", "4", "--run-dir", "whole"]) == 0
+def test_a_search_that_is_stopped_goes_on_with_its_trial(monkeypatch, capsys):
+    assert search("--trials", "4", "--run-dir", "whole") == 0
     whole = capsys.readouterr().out
     assert "best of 4: trial" in whole and "validation error" in whole and "test error" not in whole
     calls = stop_at_the_third_training(monkeypatch)
-    assert cli.main([*options, "--trials", "4", "--run-dir", "broken"]) == 130
-    assert len(read_trials(tmp_path / "broken")) == 2
-    with (tmp_path / "broken" / "trials.jsonl").open("a") as file:
-        file.write(
-            '{"trial": 2, "settings": {"learn'
-        )  # what a full disk or a lost machine may leave
-    assert cli.main([*options, "--trials", "4", "--run-dir", "broken"]) == 0
-    assert calls[2] == calls[3] and len(calls) == 7, (
-        "only the trial that was stopped is run again; then two draws"
-    )
-    assert timeless(read_trials(tmp_path / "broken")) == timeless(read_trials(tmp_path / "whole"))
+    assert search("--trials", "4", "--run-dir", "broken") == 130
+    assert len(done("broken")) == 2
+    assert search("--trials", "4", "--run-dir", "broken") == 0
+    trained = "only the trial that was stopped is run again; then two draws"
+    assert calls[2] == calls[3] and len(calls) == 7, trained
+    assert done("broken") == done("whole") and done("broken", "draw") == done("whole", "draw")
     assert "going on in broken: 2 trials are done" in capsys.readouterr().out
+    Path("broken", "trial-0001.json").write_text('{"trial": 1, "settings": {"learn')
+    assert search("--trials", "4", "--run-dir", "broken") == 2
+    assert "trial-0001.json cannot be read" in capsys.readouterr().err
 
 
-def test_minutes_end_a_search_between_trials(options, tmp_path, capsys):
-    assert cli.main([*options, "--trials", "3", "--run-dir", "short", "--minutes", "0"]) == 0
+def test_minutes_end_a_search_between_trials(capsys):
+    assert search("--trials", "3", "--run-dir", "short", "--minutes", "0") == 0
     assert "1 of 3 trials are done" in capsys.readouterr().out
-    assert (
-        len(read_trials(tmp_path / "short")) == 1
-        and not (tmp_path / "short" / "draws.jsonl").exists()
-    )
+    assert len(done("short")) == 1 and not done("short", "draw")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["--run-dir", "one", "--seed", "5"], "another seed"),
-        (["--run-dir", "two", "--recipe", "paper-mnist"], "unconditional"),
-        (["--run-dir", "two", "--trials", "0"], "at least 1 trial"),
-        (["--run-dir", "two", "--base-width", "0"], "the base width must be at least 1"),
-        (["--run-dir", "two", "--num-labels", "7"], "cannot be drawn evenly"),
-        (["--run-dir", "two", "--seed", "-1"], "the seed must be at least 0"),
-        (["--run-dir", "two", "--set", "rooms"], "the images of rooms have no classes to learn"),
-        (["--run-dir", "two", "--record", "table2.supervised:mnist"], "table2.supervised:digits"),
-        (
-            ["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "8"],
-            "64 trials",
-        ),
-        (
-            ["--run-dir", "two", "--record", "table2.supervised:digits", "--trials", "64"],
-            "1,000 labels, but these are 50",
-        ),
+        ("--run-dir one --seed 5", "another seed"),
+        ("--recipe paper-mnist", "unconditional"),
+        ("--trials 0", "the number of trials must be at least 1"),
+        ("--base-width 0", "the base width must be at least 1"),
+        ("--num-labels 7", "cannot be drawn evenly"),
+        ("--seed -1", "the seed must be at least 0"),
+        ("--set rooms", "the images of rooms have no classes to learn"),
+        ("--record table2.supervised:mnist", "table2.supervised:digits"),
+        ("--record table2.supervised:digits --trials 8", "64 trials"),
+        ("--record table2.supervised:digits --trials 64", "1,000 labels, but these are 50"),
     ],
 )
-def test_what_cannot_be_searched_is_refused_before_it_begins(
-    options, words, told, capsys, monkeypatch
-):
-    monkeypatch.setitem(drawn_sets.NUM_DRAWN, "train", 20)  # of rooms, which have no labels
-    assert cli.main([*options, "--trials", "1", "--run-dir", "one"]) == 0
-    assert cli.main([*options, "--trials", "1", *words]) == 2
-    assert told in capsys.readouterr().err
+def test_what_cannot_be_searched_is_refused_before_it_begins(words, message, capsys, monkeypatch):
+    monkeypatch.setitem(sets.NUM_DRAWN, "train", 20)  # of rooms, which have no labels
+    assert search("--trials", "1", "--run-dir", "one") == 0
+    assert search("--trials", "1", "--run-dir", "two", *words.split()) == 2
+    assert message in capsys.readouterr().err
     assert not Path("two").exists(), "the corrected command may use the folder"
 
 
-def test_test_images_are_opened_for_the_ledger_alone_and_once(options, tmp_path, monkeypatch):
-    opened = []
-    load = held_out.load_image_set
-    monkeypatch.setattr(
-        held_out,
-        "load_image_set",
-        lambda name, split, **named: opened.append(split) or load(name, split, **named),
-    )
-    search, folder = Search("digits", "mnist", 2, 50), tmp_path / "run"
-    best = best_trial(list(module.run_trials(search, folder, 2)))
-    plain = module.repeat_best(search, folder, best, 2)
-    assert "test" not in opened and all("test_error" not in line for line in plain)
-    with search.splits.test_for("table2.supervised:digits", root=tmp_path) as test:
-        tested = module.repeat_best(search, folder, best, 2, test=test)
-    assert opened.count("test") == 1 and all(0 < line["test_error"] <= 100 for line in tested)
-    assert [line["validation_error"] for line in tested] == [
-        line["validation_error"] for line in plain
-    ]
+def test_test_images_are_opened_for_the_ledger_alone_and_once(monkeypatch):
+    opened, load = [], protocols.load_image_set
+
+    def watched(name, split, **named):
+        opened.append(split)
+        return load(name, split, **named)
+
+    monkeypatch.setattr(protocols, "load_image_set", watched)
+    found = described("--run-dir", "run", "--trials", "2")
+    first, second = found.run_trials()
+    plain = found.repeat_best(first)
+    assert "test" not in opened and all("test_error" not in draw for draw in plain)
+    test = found.splits.test_for("table2.supervised:digits")
+    tested = found.repeat_best(first, test)
+    assert opened.count("test") == 1 and all(0 < draw["test_error"] <= 100 for draw in tested)
+    errors = [[draw["validation_error"] for draw in draws] for draws in (plain, tested)]
+    assert errors[0] == errors[1]
+    found.repeat_best(second, test)  # more trials found a better one
     monkeypatch.setattr(module, "train_supervised", None)
-    assert module.repeat_best(search, folder, best, 2, test=test) == tested, (
-        "nothing is trained or tested again"
-    )
+    assert found.repeat_best(first, test) == tested, "nothing is trained or tested again"
+    kept = [(draw["trial"], draw["draw"]) for draw in found.finished("draw")]
+    assert kept == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
-def test_tested_draws_of_another_trial_are_kept(options, tmp_path):
-    search, folder = Search("digits", "mnist", 2, 50), tmp_path / "run"
-    first, second = module.run_trials(search, folder, 2)
-    with search.splits.test_for("table2.supervised:digits", root=tmp_path) as test:
-        tested = module.repeat_best(search, folder, first, 2, test=test)
-        module.repeat_best(search, folder, second, 2, test=test)  # more trials found a better one
-        assert module.repeat_best(search, folder, first, 2, test=test) == tested
-    found = [json.loads(line) for line in (folder / "draws.jsonl").read_text().splitlines()]
-    assert [(line["trial"], line["draw"]) for line in found] == [(0, 1), (0, 2), (1, 1), (1, 2)]
-
-
+# ---- the row ----
 @pytest.fixture
-def recording(options, tmp_path, monkeypatch):
-    """Return the words of a search that is recorded in a ledger of its own."""
-    for holder, name, value in ((module, "PAPER_TRIALS", 1), (module, "PAPER_LABELS", 50)):
-        monkeypatch.setattr(holder, name, value)
-    for holder in (results, details):
-        monkeypatch.setattr(holder, "results_root", lambda: tmp_path / "ledger")
-    monkeypatch.setattr(held_out, "_given_out", set())
-    return [*options, "--trials", "1", "--record", "table2.supervised:digits"]
+def recording(monkeypatch):
+    """Return the words of a small search that is recorded."""
+    monkeypatch.setattr(module, "PAPER_TRIALS", 1)
+    monkeypatch.setattr(module, "PAPER_LABELS", 50)
+    return ["--trials", "1", "--record", "table2.supervised:digits"]
 
 
-def test_a_recorded_search_is_measured_again_only_on_purpose(
-    recording, tmp_path, monkeypatch, capsys
-):
-    assert cli.main([*recording, "--run-dir", "first"]) == 0
-    (row,) = [row for row in load_results(tmp_path / "ledger") if row.is_measured]
-    monkeypatch.setattr(held_out, "_given_out", set())  # as in a later session
+def measured():
+    return [row for row in load_results() if row.is_measured]
+
+
+def test_a_recorded_search_is_measured_again_only_on_purpose(recording, capsys):
+    assert search(*recording, "--run-dir", "first") == 0
+    (row,) = measured()
     other = [*recording, "--seed", "1", "--run-dir", "second"]
-    assert cli.main(other) == 2
-    assert "--again" in capsys.readouterr().err and not Path("second").exists(), (
-        "refused before it begins"
-    )
-    assert [found for found in load_results(tmp_path / "ledger") if found.is_measured] == [row]
-    assert cli.main([*other, "--again"]) == 0
-    (changed,) = [found for found in load_results(tmp_path / "ledger") if found.is_measured]
-    assert (row.seed, changed.seed) == (0, 1) and "--again" not in changed.command
+    assert search(*other) == 2
+    refused = "refused before it begins"
+    assert "--again" in capsys.readouterr().err and not Path("second").exists(), refused
+    assert measured() == [row]
+    assert search(*other, "--again") == 0
+    (changed,) = measured()
+    assert (row.seed, changed.seed) == (0, 1)
+    command = replace(described(*recording, "--seed", "1"), device="auto")
+    assert cli.parse(changed.command.split()[1:]) == command
 
 
-def test_a_search_that_is_stopped_while_it_is_recorded_goes_on(recording, tmp_path, monkeypatch):
+def test_a_search_that_is_stopped_while_it_is_recorded_goes_on(recording, monkeypatch):
     calls = stop_at_the_third_training(monkeypatch)
-    assert cli.main([*recording, "--run-dir", "broken"]) == 130
-    assert cli.main([*recording, "--run-dir", "broken"]) == 0, "in the same session too"
-    assert calls[2] == calls[3] and len(calls) == 4, "the draw that was tested is not tested again"
-    assert cli.main([*recording, "--run-dir", "broken"]) == 2, "now it is recorded"
+    assert search(*recording, "--run-dir", "broken") == 130
+    assert search(*recording, "--run-dir", "broken") == 0, "in the same session too"
+    once = "the draw that was tested is not tested again"
+    assert calls[2] == calls[3] and len(calls) == 4, once
+    assert search(*recording, "--run-dir", "broken") == 2, "now it is recorded"
 
 
-def test_a_set_has_one_name(recording, tmp_path, monkeypatch):
-    asked = []
-    load = held_out.load_image_set
-    monkeypatch.setattr(
-        held_out,
-        "load_image_set",
-        lambda *words, **named: asked.append(named["num_images"]) or load("digits"),
-    )
-    assert (
-        Search("Street_Digits").image_set == "street-digits"
-        and len(Search("street_digits").monitor) == 1_000
-    )
-    assert asked == [None, 10_000]
-    monkeypatch.setattr(held_out, "load_image_set", load)
-    module.check_search_row("table2.supervised", Search("SVHN", num_labels=50), 1, COMMAND)
-    assert Search("My_Set").image_set == "My_Set", "a folder's letters are its own"
-    assert cli.main([*recording, "--set", "DIGITS"]) == 0
+def test_a_set_has_one_name(recording, tmp_path):
+    assert Search(set="Street_Digits").set_name == "street-digits"
+    assert Search(set="My_Set").set_name == "My_Set", "a folder's letters are its own"
+    Search(set="SVHN", num_labels=50, record="table2.supervised").check_row()
+    assert search(*recording, "--set", "DIGITS") == 0
     assert (tmp_path / "ledger" / "table2.supervised--digits.json").exists()
     assert (tmp_path / "runs" / "search-digits").is_dir()
 
 
-def lines(errors, nearest=60.0):
-    trials = [
-        {
-            "trial": k,
-            "settings": vars(GOOD),
-            "epoch": 1,
-            "validation_error": 40.0 + k,
-            "seconds": 1.0,
-        }
-        for k in range(64)
-    ]
-    draws = [
-        {
-            "draw": k,
-            "validation_error": error,
-            "test_error": error + 1,
-            "neighbour_error": nearest,
-            "seconds": 1.0,
-        }
-        for k, error in enumerate(errors)
-    ]
+def found_by(errors, nearest=60.0):
+    """Return made-up trials and draws."""
+    trials = [{"settings": vars(GOOD), "epoch": 1, "seconds": 1.0} for _ in range(64)]
+    trials = [each | {"trial": k, "validation_error": 40.0 + k} for k, each in enumerate(trials)]
+    same = {"neighbour_error": nearest, "seconds": 1.0}
+    draws = [same | {"validation_error": error, "test_error": error + 1} for error in errors]
     return trials, draws
 
 
-@pytest.fixture
-def described(monkeypatch):
-    """Return a function that describes a search on a set that need not be there."""
-    monkeypatch.setattr(held_out, "load_image_set", lambda *_, **__: load_image_set("digits"))
-    return Search
-
-
 @pytest.mark.parametrize(
-    ("errors", "verdict"), [((40, 41, 42), "reproduced"), ((40, 60, 80), "not reproduced")]
+    ("set_name", "errors", "verdict"),
+    [
+        ("mnist", (40, 41, 42), "met"),  # against neighbours
+        ("mnist", (40, 60, 80), "missed"),
+        ("svhn", (28, 29, 30), "reproduced"),  # the paper's own set, by its number
+        ("svhn", (48, 49, 50), "not reproduced"),
+    ],
 )
-def test_a_row_on_another_set_is_judged_against_neighbours(tmp_path, described, errors, verdict):
-    where = {"num_tested": 100, "root": tmp_path}
-    row = record_search(
-        "table2.supervised:mnist", described("mnist"), *lines(errors), command=COMMAND, **where
-    )
-    assert (
-        row.verdict == verdict
-        and row.n == 3
-        and row.value == np.mean(errors)
-        and row.data == "mnist, validation"
-    )
-    assert "test error 42.00 %" in row.notes or verdict != "reproduced"
-    assert "best of 64 trials had 40.00 %" in row.notes and load_results(tmp_path)
+def test_rows_are_judged_by_the_paper_s_number_or_by_neighbours(
+    set_name, errors, verdict, monkeypatch, capsys
+):
+    digits = load_image_set("digits")
+    monkeypatch.setattr(protocols, "load_image_set", lambda *_, **__: digits)
+    id = "table2.supervised" + (":mnist" if set_name == "mnist" else "")
+    row = Search(set=set_name, record=id).enter(*found_by(errors), 100)
+    assert (row.id, row.verdict, row.n, row.value) == (id, verdict, 3, np.mean(errors))
+    assert row.data == f"{set_name}, validation" and "best of 64 trials had 40.00 %" in row.notes
+    assert f"test error {np.mean(errors) + 1:.2f} %" in row.notes
+    assert f"recorded {id}" in capsys.readouterr().out and load_results()
 
 
-@pytest.mark.parametrize(
-    ("errors", "verdict"), [((28, 29, 30), "reproduced"), ((48, 49, 50), "not reproduced")]
-)
-def test_the_paper_s_own_set_is_judged_by_its_number(tmp_path, described, errors, verdict):
-    command = COMMAND.replace("mnist", "svhn")
-    where = {"num_tested": 100, "root": tmp_path}
-    row = record_search(
-        "table2.supervised", described("svhn"), *lines(errors), command=command, **where
-    )
-    assert row.verdict == verdict and row.id == "table2.supervised"
-
-
-def test_the_recorded_command_is_understood():
-    command = cli.parse(
-        ["search", "--set", "mnist", "--base-width", "32", "--record", "table2.supervised:mnist"]
-    )
-    again = cli.parse(command._command().split()[1:])
-    assert again == command
+def test_the_first_of_equal_trials_is_the_best():
+    trials, _ = found_by((40, 41))
+    assert best_trial(trials)["trial"] == 0
+    assert best_trial([trial | {"validation_error": 1.0} for trial in trials])["trial"] == 0

@@ -561,7 +561,7 @@ class FeatureStudy(Command, verb="feature-study"):
 
     def run(self) -> None:
         """Measure, keep and print each result as soon as it is there."""
-        check_command("a study", self.command_line(), self.set)
+        check_command("table1.dcgan.full", self.command_line(), self.set)
         if self.seed < 0 or (self.draws is not None and self.draws < 1):
             raise UserError(
                 f"--seed is at least 0 and --draws at least 1, but got {self.seed} and {self.draws}"
@@ -588,6 +588,8 @@ class FeatureStudy(Command, verb="feature-study"):
 
     def settings(self) -> list[Setting]:
         """Return every combination."""
+        if not all(re.fullmatch(r"all|\d+(\+\d+)*", word) for word in self.layers):
+            raise UserError(f"layers are all, or numbers joined by +, but got {' '.join(self.layers)}")
         combined = product(self.batch_norm, self.layers, self.grid, self.labels, self.scaled)
         return [
             Setting(

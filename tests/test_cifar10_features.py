@@ -58,7 +58,8 @@ TRAIN, VALIDATION, TEST = 1_050, 100, 100
 
 
 def house_numbers(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a bar whose place tells the digit, h x w x c x n; in a file's labels, 10 is the digit 0."""
+    """Noise with a bar whose place tells the digit, h x w x c x n; in a file's labels, 10 is the
+    digit 0."""
     rng = np.random.default_rng(seed)
     images, labels = rng.integers(0, 120, (32, 32, 3, num), dtype=np.uint8), np.arange(num) % 10
     for at, label in enumerate(labels):
@@ -226,7 +227,8 @@ def test_table_2_on_another_set_asks_whether_the_supervised_network_errs_more(ca
 
 @pytest.fixture
 def fits(monkeypatch):
-    """Return what the command has fitted: features of nine images, and options; accuracies are given."""
+    """Return what the command has fitted: features of nine images, and options; accuracies are
+    given."""
     found, accuracies = [], []
 
     def fit(plan, splits, features, **how):

@@ -1,4 +1,5 @@
-"""Features: the paper's numbers of them, the authors' batch norm, centroids that a plain loop confirms, named extractors."""
+"""Features: the paper's numbers of them, the authors' batch norm, centroids that a plain loop
+confirms, named extractors."""
 
 import numpy as np
 import pytest
@@ -247,7 +248,8 @@ def test_seeds_and_scale_of_k_means_features(digits, fitted):
 
 
 def test_a_linear_classifier_reads_more_from_them_than_from_pixels(digits):
-    """One label in ten of the digits: features help, and features of shuffled labels say nothing."""
+    """One label in ten of the digits: features help, and features of shuffled labels say
+    nothing."""
     train, validation = digits
     features = KMeansFeatures(64, patch_size=4, num_patches=5_000).fit(train.images_u8)
     few = train.subset(slice(0, 120))

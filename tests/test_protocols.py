@@ -85,7 +85,8 @@ def test_labels_are_drawn_evenly_and_differ_between_draws():
 
 
 def test_draws_are_the_ones_that_recorded_results_were_made_with():
-    """Another stream of random numbers would give a search that goes on other labels than it began with."""
+    """Another stream of random numbers would give a search that goes on other labels than it began
+    with."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), 20))
     rows = [[6, 12, 14, 15, 24, 38, 47, 58, 59], [9, 14, 28, 30, 31, 47, 55, 57, 58]]
     assert [found.tolist() for found in draw_labels(labels, 3, 2, [0, 1])] == rows

@@ -1,4 +1,5 @@
-"""Intervals agree with scipy where it has them, and cover what they promise; curves end somewhere."""
+"""Intervals agree with scipy where it has them, and cover what they promise; curves end
+somewhere."""
 
 import math
 

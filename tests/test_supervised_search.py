@@ -1,4 +1,5 @@
-"""The supervised rival: the discriminator's own body, settings that repeat, a search that resumes, a row of Table 2."""
+"""The supervised rival: the discriminator's own body, settings that repeat, a search that resumes,
+a row of Table 2."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The two methods of Table 2 beside each other: equal intervals, an honest outcome, a command for what is missing."""
+"""The two methods of Table 2 beside each other: equal intervals, an honest outcome, a command for
+what is missing."""
 
 import numpy as np
 import pytest
@@ -134,4 +135,6 @@ def test_the_commands_shown_are_understood(claim_id, set_name):
     id = id_on(claim_id, set_name)
     *before, last = (cli.parse(words.split()[1:]) for words in command_for(id).split(" && "))
     assert last.record == id and last.set == set_name
-    assert [command.set or claims()[claim_id].home for command in before] == [set_name] * len(before)
+    assert [command.set or claims()[claim_id].home for command in before] == [set_name] * len(
+        before
+    )

@@ -1,4 +1,5 @@
-"""The L2-SVM is LinearSVC's: the same objective, the same answers. `measure_svm.py` measures time and memory."""
+"""The L2-SVM is LinearSVC's: the same objective, the same answers. `measure_svm.py` measures time
+and memory."""
 
 import warnings
 

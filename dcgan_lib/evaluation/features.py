@@ -1,11 +1,12 @@
-"""Numbers that describe images: a discriminator's layers, K-means, pixels, and the named extractors of metrics.
+"""Numbers that describe images: layers, K-means, pixels, and the named extractors of metrics.
 
 The first three are callables from uint8 images, n x c x h x w, to float32 features, n x f, for a
 linear classifier to read (Tables 1 and 2); `get_features` names those through which distances
 between sets of images are measured.
 
 Axes: n images, b of a batch, c channels, h x w pixels or positions, f features, g cells of a grid,
-p patches of d numbers, k centroids; ``x_u8`` pixels 0..255. """
+p patches of d numbers, k centroids; ``x_u8`` pixels 0..255.
+"""
 
 import copy
 import hashlib
@@ -65,7 +66,8 @@ class ConvFeatures:
     Notes
     -----
     Paper, section 5.1: all layers, a 4x4 grid: 28,672 features for the authors' ImageNet network
-    (recipe paper-imagenet32), 7,168 for their SVHN network (paper-svhn). """
+    (recipe paper-imagenet32), 7,168 for their SVHN network (paper-svhn).
+    """
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class ConvFeatures:
 
 
 class LayerTable:
-    """Features of every layer at the finest grid asked for; fewer and coarser ones are cut from them.
+    """Features of every layer at the finest grid; fewer and coarser ones are cut from them.
 
     The maximum over a cell is the maximum over the maxima of its parts, so that nothing is read
     twice.
@@ -137,7 +139,7 @@ class LayerTable:
         )
 
     def cut(self, layers: Sequence[int] = (), grid: int | None = None) -> np.ndarray:
-        """Return what `ConvFeatures` gives for these layers (none: all) and this grid: float32, n x f.
+        """Return what `ConvFeatures` gives for these layers (none: all) and this grid.
 
         Raises
         ------
@@ -192,7 +194,8 @@ def _check_images(network: Discriminator, images_u8: np.ndarray) -> None:
         grey = got == (1, *wanted[1:])
         hint = "load the set with channels=3" if grey else "load the set at that size"
         raise UserError(
-            f"the network reads uint8 images of shape {wanted}, but got {images_u8.dtype} {got}: {hint}"
+            f"the network reads uint8 images of shape {wanted}, but got {images_u8.dtype} {got}: "
+            f"{hint}"
         )
 
 
@@ -213,7 +216,7 @@ def _pooled(h_bchw: Tensor, grid: int) -> Tensor:
 def batch_statistics(
     discriminator: AnyDiscriminator, images_u8: np.ndarray, *, progress: bool = False
 ) -> Statistics:
-    """Average batch norm's statistics over minibatches of 128 training images; no labels are needed.
+    """Average batch norm's statistics over minibatches of 128 training images.
 
     The network is left as it was. An incomplete last minibatch is left out, unless it is the only
     one.
@@ -222,7 +225,8 @@ def batch_statistics(
     -----
     As the authors' SVHN script does: while they are gathered, every layer is normalised by its own
     minibatch, and the variance is that of the minibatch itself, not an estimate of the
-    population's. """
+    population's.
+    """
     network = copy.deepcopy(check_convolutional(discriminator)).to(
         memory_format=torch.channels_last
     )
@@ -252,7 +256,7 @@ def with_statistics(discriminator: AnyDiscriminator, statistics: Statistics) -> 
 
 
 def pixel_features(images_u8: np.ndarray) -> np.ndarray:
-    """Return pixels as features in [-1, 1], float32, n x f: what the discriminator itself is shown."""
+    """Return pixels in [-1, 1], float32, n x f: what the discriminator itself is shown."""
     return images_u8.reshape(len(images_u8), -1).astype(np.float32) / 127.5 - 1
 
 
@@ -283,7 +287,8 @@ class KMeansFeatures:
     Coates, Ng and Lee (2011); Coates and Ng (2012). Theirs are the contrast normalisation, the
     whitening, the triangle activation, the quadrants and the number of patches; the K-means in
     batches is our choice. The 4,800 "feature units" of Table 1's row may be centroids, with four
-    features each. """
+    features each.
+    """
 
     def __init__(
         self,
@@ -297,7 +302,8 @@ class KMeansFeatures:
         if min(num_centroids, patch_size) < 2 or grid < 1 or num_patches < num_centroids:
             given = f"{num_centroids}, {patch_size}, {grid} and {num_patches}"
             raise UserError(
-                "K-means features need at least 2 centroids, patches of 2 pixels, a grid of 1 and as many patches as "
+                "K-means features need at least 2 centroids, patches of 2 pixels, a grid of 1 "
+                "and as many patches as "
                 f"centroids, but got {given}"
             )
         self.num_centroids, self.patch_size, self.grid = num_centroids, patch_size, grid
@@ -305,7 +311,7 @@ class KMeansFeatures:
         self._shape: tuple[int, ...] | None = None
 
     def fit(self, images_u8: np.ndarray) -> "KMeansFeatures":
-        """Learn the whitening, the centroids and the features' scale from training images, and return itself.
+        """Learn whitening, centroids and scale from training images, and return itself.
 
         Raises
         ------
@@ -320,7 +326,8 @@ class KMeansFeatures:
             or min(images_u8.shape[2:]) < smallest
         ):
             raise UserError(
-                f"K-means features need uint8 images, n x c x h x w, larger than a patch; got {came}"
+                "K-means features need uint8 images, n x c x h x w, larger than a patch; got "
+                f"{came}"
             )
         rng, (num, _, height, width) = np.random.default_rng(self.seed), images_u8.shape
         rows = np.sort(rng.integers(num, size=self.num_patches))  # sorted: a memory map likes it
@@ -372,21 +379,22 @@ class KMeansFeatures:
         patches_bpd = F.unfold(x_u8.float(), self.patch_size).transpose(1, 2)
         patches_bpd = self._white(normalise_contrast(patches_bpd))
         down_gh, across_gw = (_regions(side, self.grid) for side in (height, width))
-        # Row by row of positions: the distances to thousands of centroids then stay in the processor's cache.
+        # Row by row of positions: the distances to thousands of centroids then stay in the
+        # processor's cache.
         rows = patches_bpd.flatten(0, 1).split(width)
         near_gk = [across_gw @ self._near(patches_wd) for patches_wd in rows]
         near_bhgk = torch.stack(near_gk).unflatten(0, (len(x_u8), height))
         return torch.einsum("gh,bhek->bkge", down_gh, near_bhgk).flatten(1)
 
     def _near(self, patches_pd: Tensor) -> Tensor:
-        """Return how much nearer than on average each centroid is to a patch, 0 if it is farther: p x k."""
+        """Return how much nearer than on average each centroid is, 0 if it is farther: p x k."""
         distance_pk = torch.addmm(self._squares_k, patches_pd, self.centroids_dk, alpha=-2)
         distance_pk.add_(patches_pd.square().sum(1, keepdim=True)).clamp_min_(0).sqrt_()
         return (distance_pk.mean(1, keepdim=True) - distance_pk).relu_()
 
 
 def _regions(side: int, grid: int) -> Tensor:
-    """Return what averages positions over regions: a g x side matrix; regions overlap where they must."""
+    """Return a g x side matrix that averages positions over regions, which may overlap."""
     return F.adaptive_avg_pool1d(torch.eye(side), grid).T
 
 
@@ -394,24 +402,26 @@ def normalise_contrast(patches: Tensor) -> Tensor:
     """Bring patches of pixels 0..255, each along the last axis, to mean 0 and about variance 1.
 
     10 is added to the variance, so that noise in a flat patch is not blown up; a flat patch becomes
-    0. """
+    0.
+    """
     patches = patches.float()
     variance, mean = torch.var_mean(patches, -1, keepdim=True, correction=0)
     return (patches - mean) / (variance + 10).sqrt()
 
 
 def zca_whitening(patches_pd: Tensor, eps: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Return the mean (d,) and the symmetric matrix (d, d) after which patches have nearly no correlations.
+    """Return the mean and the symmetric matrix that take away nearly all correlations.
 
     ``eps`` is added to the variance along each principal axis; what lies far below it is not blown
-    up. """
+    up.
+    """
     mean_d = patches_pd.mean(0)
     variance_d, axes_dd = torch.linalg.eigh((patches_pd - mean_d).T.double().cov(correction=0))
     return mean_d, (axes_dd / (variance_d + eps).sqrt() @ axes_dd.T).float()
 
 
 def mean_and_std(x_nf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each feature's mean and standard deviation, at least a hundredth of the largest one; 1 if none moves.
+    """Return each feature's mean and standard deviation, at least a hundredth of the largest.
 
     Divided by these, what hardly ever moves is not blown up.
     """
@@ -423,7 +433,11 @@ def mean_and_std(x_nf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compute_features(
-    features: FeatureFunction, images_u8: np.ndarray, *, path: Path | None = None, progress: bool = False
+    features: FeatureFunction,
+    images_u8: np.ndarray,
+    *,
+    path: Path | None = None,
+    progress: bool = False,
 ) -> np.ndarray:
     """Compute features of any number of images, in memory or memory-mapped, a thousand at a time.
 
@@ -452,7 +466,8 @@ def compute_features(
             shape = len(portion_u8), *(table.shape[1:] if table is not None else found.shape[1:2])
             if found.dtype != np.float32 or found.shape != shape or found.ndim != 2:
                 raise UserError(
-                    f"features must be float32, one row an image, but are {found.dtype} {found.shape}"
+                    f"features must be float32, one row an image, but are {found.dtype} "
+                    f"{found.shape}"
                 )
             if table is None:
                 table = _new_table((len(images_u8), found.shape[1]), part)
@@ -513,7 +528,8 @@ class FeatureExtractor(nn.Module):
     """Turn pixels into feature vectors of ``num_features``; made by `get_features`.
 
     Every number that is measured through it is reported under its ``name``. It never leaves
-    evaluation mode. """
+    evaluation mode.
+    """
 
     def __init__(
         self,
@@ -537,12 +553,13 @@ class FeatureExtractor(nn.Module):
         if not isinstance(x_u8, Tensor) or x_u8.dtype != torch.uint8 or x_u8.dim() != 4:
             dtype, shape = getattr(x_u8, "dtype", type(x_u8).__name__), getattr(x_u8, "shape", ())
             raise UserError(
-                f"{self.name} reads a uint8 tensor, n x c x h x w, but got {dtype} of shape {tuple(shape)}"
+                f"{self.name} reads a uint8 tensor, n x c x h x w, but got {dtype} of shape "
+                f"{tuple(shape)}"
             )
         return self._transform(x_u8).float()
 
     def extract(self, images_u8: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
-        """Return float32 features, shape (n, num_features), of any number of uint8 images, n x c x h x w."""
+        """Return float32 features, n x num_features, of any number of uint8 images."""
         return in_batches(
             lambda part: self(torch.from_numpy(np.array(part))), images_u8, batch_size=batch_size
         )
@@ -577,7 +594,8 @@ def probe_features(probe: Probe, name: str, *, framed: bool = False) -> FeatureE
     """Use a probe's last hidden layer as features, under a name of one's own.
 
     ``framed``: also take images up to 4 pixels a side smaller, and put a black frame around them
-    (28x28 digits, for a probe that reads 32x32). """
+    (28x28 digits, for a probe that reads 32x32).
+    """
     return FeatureExtractor(
         name, probe.config.num_features, probe, partial(_through_probe, probe, framed)
     )
@@ -610,7 +628,8 @@ def _inception_weights() -> Path:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if not digest.startswith(INCEPTION_FILE.rpartition("-")[2].removesuffix(".pth")):
                 raise UserError(
-                    f"{path} is not the published Inception network (SHA-256 {digest[:8]}): fetch it again"
+                    f"{path} is not the published Inception network (SHA-256 {digest[:8]}): "
+                    "fetch it again"
                 )
             return path
     raise UserError(

@@ -47,7 +47,8 @@ class LabelledSplits:
             kinds.add((part.name, part.class_names, part.images_u8.shape[1:]))
         if len(kinds) > 1:
             raise UserError(
-                f"training and validation images must be of one set and size, but are {sorted(kinds)}"
+                "training and validation images must be of one set and size, but are "
+                f"{sorted(kinds)}"
             )
 
     @property
@@ -73,8 +74,10 @@ def check_unused(id: str, *, again: bool = False) -> None:
     """Refuse, before anything is computed, what `LabelledSplits.test_for` would refuse."""
     if is_measured(id) and not again:
         raise UserError(
-            f"the test images were used for {full_id(id)} before, and a second look would make them training data: "
-            "choose on validation, or say by --again (in Python again=True) that it is measured again on purpose"
+            f"the test images were used for {full_id(id)} before, and a second look would make "
+            "them training data: "
+            "choose on validation, or say by --again (in Python again=True) that it is measured "
+            "again on purpose"
         )
 
 
@@ -90,7 +93,7 @@ def load_splits(
     channels: int | str = "auto",
     download: bool = False,
 ) -> LabelledSplits:
-    """Load the training and validation images of a set; see `dcgan_lib.data.load.load_image_set`."""
+    """Load a set's training and validation images; see `load_image_set`."""
     how = {"image_size": image_size, "channels": channels, "download": download}
     train = _load(name, "train", **how)
     _check_labels(train)  # before as many more are drawn
@@ -144,7 +147,8 @@ class Protocol:
 
 
 PROTOCOLS = {
-    # [O] CIFAR-10's grid was not published: decades from 1e-6, since a large C takes long, then the steps between.
+    # [O] CIFAR-10's grid was not published: decades from 1e-6, since a large C takes long, then
+    # the steps between.
     "full": Protocol(num_labels=None, choosing_draws=1, draws=1, grid=range(-18, -8, 3)),
     "400": Protocol(
         num_labels=lambda num_classes: 400, choosing_draws=5, draws=10, grid=range(-18, -8, 3)
@@ -283,7 +287,8 @@ class Outcome:
         """Return the accuracy with its interval.
 
         Over several draws of labels it is the mean, and 1.96 standard deviations of a draw either
-        side, as the authors print it; of one, Wilson's interval over images. """
+        side, as the authors print it; of one, Wilson's interval over images.
+        """
         value = float(np.mean(self.accuracies))
         if len(self.accuracies) == 1:
             return wilson_interval(value / 100 * self.n, self.n).scaled(100)
@@ -328,7 +333,7 @@ def fit_draws(
     held: np.ndarray,
     grid: range,
 ) -> FittedSVMs:
-    """Choose C by the mean accuracy of some draws on validation images, and fit those that are reported.
+    """Choose C by the mean accuracy of some draws, and fit those that are reported.
 
     Parameters
     ----------
@@ -358,7 +363,7 @@ def fit_protocol(
     path: Path | None = None,
     progress: bool = False,
 ) -> tuple[FittedSVMs, Outcome]:
-    """Choose C on the validation images, fit the SVMs that are reported, and judge them on the validation images.
+    """Choose C on the validation images, fit the SVMs that are reported, and judge them there.
 
     Parameters
     ----------
@@ -380,7 +385,8 @@ def fit_protocol(
     Notes
     -----
     Validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at a C
-    chosen on them, is a little too good. """
+    chosen on them, is a little too good.
+    """
     choosing, reporting = plan.draw(splits.train, seed)
     used = np.unique(np.concatenate(choosing + reporting))
     images_u8 = np.concatenate([splits.train.images_u8[used], splits.validation.images_u8])
@@ -433,7 +439,10 @@ def label_curve(
     )
     for each in per_class:
         plan = Protocol(
-            num_labels=lambda _, each=each: each, choosing_draws=choosing_draws, draws=draws, grid=grid
+            num_labels=lambda _, each=each: each,
+            choosing_draws=choosing_draws,
+            draws=draws,
+            grid=grid,
         )
         choosing, reporting = (
             [DrawnSVM(train_nf, labels, rows) for rows in drawn]

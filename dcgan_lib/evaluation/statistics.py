@@ -1,4 +1,4 @@
-"""Intervals for the numbers that are reported: shares, means, anything a resample can recompute, and extrapolations.
+"""Intervals for what is reported: shares, means, resampled statistics, extrapolations.
 
 Every interval is at 95 %.
 """
@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
     high: float
 
     def scaled(self, factor: float) -> "Estimate":
-        """Return the estimate in another unit, e.g. times 100 for per cent; ``factor`` must be positive."""
+        """Return the estimate in another unit, e.g. times 100 for per cent."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
@@ -171,7 +171,8 @@ def predict(
     -----
     A resample draws points, and of each point as many draws of labels, with replacement; those of
     fewer than four different points are drawn again. A fit far outside the measured range is a
-    guess: say so where it is shown. """
+    guess: say so where it is shown.
+    """
     n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
     if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:
         raise UserError(

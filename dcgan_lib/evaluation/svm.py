@@ -27,8 +27,9 @@ MOST_CG_STEPS = 250
 class L2SVM(ClassifierMixin, BaseEstimator):
     """Separate each class from the rest by a hyperplane, with squared hinge loss.
 
-    It minimises 0.5 |w|^2 + C sum max(0, 1 - y (x w + b))^2 for each class, b being regularised like
-    w: the objective of scikit-learn's ``LinearSVC``, whose place it takes where features are many.
+    It minimises 0.5 |w|^2 + C sum max(0, 1 - y (x w + b))^2 for each class, b being regularised
+    like w: the objective of scikit-learn's ``LinearSVC``, whose place it takes where features are
+    many.
 
     Parameters
     ----------
@@ -77,8 +78,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         x_nf : ndarray, Tensor or Prepared
-            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Rows that
-            are fitted several times are best made ready once, by `prepare`.
+            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Rows
+            that are fitted several times are best made ready once, by `prepare`.
         y : ndarray
             n labels of at least two classes.
 
@@ -93,7 +94,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         classes, codes = np.unique(np.asarray(y), return_inverse=True)
         if codes.shape != (len(rows),) or len(classes) < 2 or not self.C > 0:
             raise UserError(
-                f"an SVM needs one label a row, two classes and C above 0, but got {len(rows)} rows, "
+                f"an SVM needs one label a row, two classes and C above 0, but got {len(rows)} "
+                "rows, "
                 f"labels of shape {codes.shape}, {len(classes)} classes and C {self.C}"
             )
         is_kn = torch.arange(len(classes))[:, None] == torch.from_numpy(codes)
@@ -122,7 +124,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
-        """Return what each classifier says, above 0 for its own class: n x k, or n for two classes."""
+        """Return what each classifier says, above 0 for its class: n x k, or n for two classes."""
         x_nf = _checked(x_nf)
         if x_nf.shape[1] != self.n_features_in_:
             raise UserError(
@@ -154,17 +156,17 @@ class Prepared:
     """From weights of these rows to those of the features and the intercept, k x (f + 1)."""
     directions_fr: Tensor | None = None
     energy_r: Tensor | None = None
-    """Orthonormal directions along which the rows vary most, and the sum of squares along each; None
-    where the columns have no correlations."""
+    """Orthonormal directions along which the rows vary most, and the sum of squares along each;
+    None where the columns have no correlations."""
 
 
 def prepare(x_nf: np.ndarray | Tensor) -> Prepared:
     """Make float32 features, n x f, ready to be fitted.
 
-    A linear SVM sees its data only through inner products, which turning does not change. Where rows
-    are few, they are turned onto the eigenvectors of the matrix of inner products. Where they are many,
-    a randomised singular value decomposition (Halko, Martinsson and Tropp, 2011) finds the 256
-    directions along which they vary most.
+    A linear SVM sees its data only through inner products, which turning does not change. Where
+    rows are few, they are turned onto the eigenvectors of the matrix of inner products. Where they
+    are many, a randomised singular value decomposition (Halko, Martinsson and Tropp, 2011) finds
+    the 256 directions along which they vary most.
 
     Raises
     ------
@@ -197,7 +199,9 @@ def _turned(x_nf: Tensor) -> Prepared:
 
 def _with_directions(x_nf: Tensor) -> Prepared:
     n, f = x_nf.shape
-    total = _check_finite(sum(chunk.square().sum(dtype=torch.float64) for _, chunk in _chunks(x_nf)))
+    total = _check_finite(
+        sum(chunk.square().sum(dtype=torch.float64) for _, chunk in _chunks(x_nf))
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _, values_r, directions_fr = torch.svd_lowrank(x_nf, min(MOST_DIRECTIONS, n, f), niter=1)
@@ -217,7 +221,11 @@ def _with_directions(x_nf: Tensor) -> Prepared:
 
 def _checked(x_nf: np.ndarray | Tensor) -> Tensor:
     """Return float32 features, n x f, as a tensor over the same memory; refuse anything else."""
-    if getattr(x_nf, "ndim", 0) != 2 or x_nf.dtype not in (np.float32, torch.float32) or not len(x_nf):
+    if (
+        getattr(x_nf, "ndim", 0) != 2
+        or x_nf.dtype not in (np.float32, torch.float32)
+        or not len(x_nf)
+    ):
         came = getattr(x_nf, "dtype", type(x_nf).__name__), tuple(getattr(x_nf, "shape", ()))
         raise UserError(
             f"an SVM reads float32 features, n x f, but got {came[0]} of shape {came[1]}"
@@ -283,7 +291,7 @@ class _Problem:
         return self._pass(w_kf, slack)
 
     def curvature(self, v_kf: Tensor, active_kn: Tensor) -> tuple[Tensor, Tensor]:
-        """Return v x' and the Hessian times v, ``active_kn`` being 1 for points that the loss counts."""
+        """Return v x' and the Hessian times v; ``active_kn`` is 1 where the loss counts."""
         return self._pass(v_kf, lambda rows, d: active_kn[:, rows] * d)
 
     def objective(self, w_kf: Tensor, m_kn: Tensor) -> Tensor:
@@ -294,8 +302,8 @@ class _Problem:
     def nearly_inverse(self, active_kn: Tensor) -> Callable[[Tensor], Tensor]:
         """Return what multiplies by about the inverse of each class's Hessian.
 
-        The Hessian 1 + 2 C x' x, over the points that the loss counts, is taken to be diagonal in the
-        basis of the directions, and its curvature to be those points' share of all points'.
+        The Hessian 1 + 2 C x' x, over the points that the loss counts, is taken to be diagonal in
+        the basis of the directions, and its curvature to be those points' share of all points'.
         """
         share_k1 = 2 * self.c * active_kn.mean(1, keepdim=True, dtype=torch.float64)
         inverse_kf = 1 / (1 + share_k1 * self.prepared.energy_f)
@@ -359,7 +367,7 @@ def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor
 def _line_search(
     problem: _Problem, w_kf: Tensor, m_kn: Tensor, v_kf: Tensor, d_kn: Tensor
 ) -> Tensor:
-    """Return how far to go along v for each class: the minimum of a parabola with kinks, by Newton."""
+    """Return how far to go along v for each class: the minimum of a kinked parabola."""
     sums = {"dim": 1, "keepdim": True, "dtype": torch.float64}
     wv_k1, vv_k1 = (w_kf * v_kf).sum(**sums), v_kf.square().sum(**sums)
     t_k1, low_k1 = torch.ones_like(vv_k1), torch.zeros_like(vv_k1)

@@ -106,10 +106,11 @@ class Source:
 
 
 def open_source(word: str, *, recipe_name: str = USUAL_RECIPE, seed: int = 0) -> Source:
-    """Load what a word stands for: pixels, kmeans1, random, a committed checkpoint, a run or one of its snapshots.
+    """Load what a word stands for: pixels, kmeans1, random, a checkpoint, a run or a snapshot.
 
     ``recipe_name`` and ``seed`` say whose network gets random weights, and which; another recipe
-    than the usual one is part of the source's name. """
+    than the usual one is part of the source's name.
+    """
     if word in WITHOUT_NETWORK:
         return Source(word)
     if word == "random":
@@ -148,13 +149,15 @@ def features_of_pixels(
 def with_batch_norm(
     network: Discriminator, kind: str, train_u8: np.ndarray, *, progress: bool = False
 ) -> Discriminator:
-    """Return the network with batch norm's statistics as ``stored``, or averaged over ``batches`` of images."""
+    """Return the network with ``stored`` statistics, or averaged over ``batches`` of images."""
     if kind == "stored":
         return network
     return with_statistics(network, batch_statistics(network, train_u8, progress=progress))
 
 
-def images_for(network: Discriminator | None, name: str, *, download: bool = False) -> LabelledSplits:
+def images_for(
+    network: Discriminator | None, name: str, *, download: bool = False
+) -> LabelledSplits:
     """Load a set's images at the size and in the colours that a network reads."""
     model = network and network.config
     like = {"image_size": model.image_size, "channels": model.num_channels} if model else {}
@@ -182,11 +185,12 @@ COMPARED_WITH = {
     "table1.dcgan-cifar": "table1.random",
     FEATURES: SUPERVISED,
 }
-"""The row that one without a number in the paper is judged by: it must do better (for a control) or worse."""
+"""The row that one without a number in the paper is judged by: it must do better (for a control)
+or worse."""
 
 
 def judged_by(id: str) -> str | None:
-    """Return the id of the row that this one is judged by, None where a number or a control beside it does that."""
+    """Return the id of the row that this one is judged by, if there is one."""
     claim, set_name = claim_of(id)
     if claim.id not in COMPARED_WITH or claim.rule_on(set_name).is_numeric:
         return None
@@ -195,19 +199,22 @@ def judged_by(id: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Command, verb="features"):
-    """Classify images by a discriminator's layers and a linear SVM, as in the paper's Tables 1 and 2."""
+    """Classify images by a discriminator's layers and a linear SVM, as in Tables 1 and 2."""
 
     checkpoint: Positional[str]
     """A committed checkpoint or a run's folder with a discriminator; or random (its weights),
     pixels, kmeans1 (one layer of K-means features)."""
     set: str = "cifar10"
-    """Image set with labels: cifar10, svhn, svhn10k, mnist, street-digits, or a folder with one folder a class."""
+    """Image set with labels: cifar10, svhn, svhn10k, mnist, street-digits, or a folder with one
+    folder a class."""
     protocol: Literal["full", "400", "1000"] = "full"
-    """full: all labels; 400: of each class (Table 1). 1000: in all, as many of each class (Table 2)."""
+    """full: all labels; 400: of each class (Table 1). 1000: in all, as many of each class (Table
+    2)."""
     split: Literal["validation", "test"] = "validation"
     """What is classified. test needs --record, and is used once a result."""
     record: str | None = None
-    """Enter the result into the claims ledger under this id, such as table1.dcgan.full or table2.dcgan:mnist."""
+    """Enter the result into the claims ledger under this id, such as table1.dcgan.full or
+    table2.dcgan:mnist."""
     again: bool = local(False)
     """Measure a recorded result again, on purpose."""
     recipe: Annotated[str, arg(metavar="NAME")] = USUAL_RECIPE
@@ -217,7 +224,8 @@ class Features(Command, verb="features"):
     grid: int = 4
     """Side of the grid that each layer is max-pooled to."""
     batch_norm: Literal["batches", "stored"] = "batches"
-    """Statistics: mean over minibatches of the set's training images, as the authors; or those of the checkpoint."""
+    """Statistics: mean over minibatches of the set's training images, as the authors; or those of
+    the checkpoint."""
     draws: int | None = None
     """Draws of labels to report over; unset: 10 for 400, 100 for 1000."""
     centroids: int = 1_200
@@ -235,7 +243,8 @@ class Features(Command, verb="features"):
         """Measure, print, and record if asked."""
         if (self.split == "test") != (self.record is not None):
             raise UserError(
-                "the test images are for results that are recorded: give both --split test and --record ID"
+                "the test images are for results that are recorded: give both --split test and "
+                "--record ID"
             )
         if self.seed < 0:
             raise UserError(f"--seed is at least 0, but got {self.seed}")
@@ -245,7 +254,9 @@ class Features(Command, verb="features"):
             part_of(self.features_file)
         begun, network = time.monotonic(), self._network()
         splits = images_for(network, self.set, download=self.download)
-        find_protocol(self.protocol, self.draws).draw(splits.train)  # refused before anything is read
+        find_protocol(self.protocol, self.draws).draw(
+            splits.train
+        )  # refused before anything is read
         features = self._features(network, splits)
         fitted, outcome = self._fit(features, splits, self.features_file)
         self._show(splits, outcome)
@@ -281,10 +292,12 @@ class Features(Command, verb="features"):
             raise UserError(
                 f"features are recorded in the rows {', '.join(PROTOCOL_OF)}, but got {claim.id!r}"
             )
-        trained_on = load_config(self.checkpoint)[1].get("image_set") if self._kind == "dcgan" else None
+        trained_on = (
+            load_config(self.checkpoint)[1].get("image_set") if self._kind == "dcgan" else None
+        )
         own, protocol = id_on(claim.id, set_name), PROTOCOL_OF[claim.id]
         if self.layers or self.grid != 4 or self.draws == 1:
-            why = "takes all layers, a grid of 4 and several draws: leave --layers, --grid and --draws out"
+            why = "takes all layers, a grid of 4 and draws: leave --layers, --grid and --draws out"
         elif claim.id.split(".")[1].partition("-")[0] != self._kind:
             why = f"is measured with other features than {self._kind}"
         elif self.protocol != protocol:
@@ -295,8 +308,10 @@ class Features(Command, verb="features"):
             why = f"asks for a network that never saw {set_name}: see table1.dcgan-cifar"
         elif claim.id == "table1.dcgan-cifar" and trained_on != "cifar10":
             why = f"asks for a network trained on cifar10, but this one saw {trained_on}"
-        elif self._kind == "random" and claim.id.endswith("-stored") != (self.batch_norm == "stored"):
-            why = "or table1.random-stored: the first is for measured statistics, the other for stored"
+        elif self._kind == "random" and claim.id.endswith("-stored") != (
+            self.batch_norm == "stored"
+        ):
+            why = "or -stored: the first is for measured statistics, the other for stored"
         elif (other := judged_by(own)) and not is_measured(other):
             how = f": {command_for(other)}" if claim.id == FEATURES else ""
             why = f"is compared with {other}: measure that first{how}"
@@ -312,7 +327,8 @@ class Features(Command, verb="features"):
             self._reader(network)  # refuses what does not fit
         elif self.layers or self.grid != 4 or self.batch_norm != "batches":
             raise UserError(
-                f"{self.checkpoint} has no layers, grid or batch norm to choose: leave these options out"
+                f"{self.checkpoint} has no layers, grid or batch norm to choose: leave these "
+                "options out"
             )
         return network
 
@@ -344,10 +360,11 @@ class Features(Command, verb="features"):
     def _control(
         self, network: Discriminator | None, splits: LabelledSplits
     ) -> dict[str, tuple[FeatureFunction, FittedSVMs]]:
-        """Fit a control for a row on another set than the paper's: pixels, or the same network with random weights.
+        """Fit a control for a row on another set than the paper's.
 
         Measured statistics may harm random weights. A control should be strong, so both kinds are
-        tried, and the one with the better validation accuracy is taken. """
+        tried, and the one with the better validation accuracy is taken.
+        """
         claim, set_name = claim_of(self.record)
         if set_name is None or claim.rule_on(set_name).is_numeric:
             return {}
@@ -365,15 +382,17 @@ class Features(Command, verb="features"):
     def enter(
         self, outcome: Outcome, control: dict[str, Outcome], set_name: str, seconds: float
     ) -> Result:
-        """Enter an outcome on test images into the ledger: an accuracy in Table 1, an error in Table 2.
+        """Enter an outcome on test images: an accuracy in Table 1, an error in Table 2.
 
         ``control`` holds the name and the outcome of simpler features for a row without a number in
-        the paper. """
+        the paper.
+        """
         claim, on_set = claim_of(self.record)
         estimate, checks = outcome.error if claim.id == FEATURES else outcome.accuracy, {}
         errors = [100 - accuracy for accuracy in outcome.accuracies]
         notes = [
-            f"{outcome.num_features:,} features, {outcome.num_labels:,} labels, C {outcome.c:g} chosen on validation"
+            f"{outcome.num_features:,} features, {outcome.num_labels:,} labels, C {outcome.c:g} "
+            "chosen on validation"
         ]
         if (num := len(errors)) > 1:
             notes.append(
@@ -395,7 +414,9 @@ class Features(Command, verb="features"):
             if row.claim_id == "table1.random":
                 checks = {f"random weights, {row.value:.2f} %, do worse": row.high < estimate.low}
             else:
-                checks = {f"trained features, {row.value:.2f} %, do better": row.low > estimate.high}
+                checks = {
+                    f"trained features, {row.value:.2f} %, do better": row.low > estimate.high
+                }
         for name, simpler in control.items():
             beside = f"{name}, {simpler.accuracy.value:.2f} % right"
             if other:
@@ -427,7 +448,8 @@ class Features(Command, verb="features"):
             return []
         config, about = load_config(self.checkpoint)
         return [
-            f"the network is a run that is not committed: {config.steps:,} minibatches of {config.batch_size} from "
+            f"the network is a run that is not committed: {config.steps:,} minibatches of "
+            f"{config.batch_size} from "
             f"{about['images']:,} images of {about['image_set']}, seed {config.seed}"
         ]
 
@@ -462,7 +484,8 @@ USUAL = {
 }
 """What a study measures unless it is told otherwise."""
 UNTRAINED = USUAL | {"batch_norm": "stored"}
-"""The same for random weights, which do better without measured statistics: a control should be strong."""
+"""The same for random weights, which do better without measured statistics: a control should be
+strong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -474,7 +497,8 @@ class Setting:
     grid: int = 4
     """Side of the grid that each layer is max-pooled to."""
     batch_norm: str = "batches"
-    """batches: mean statistics over minibatches of the set's training images. stored: the checkpoint's."""
+    """batches: mean statistics over minibatches of the set's training images. stored: the
+    checkpoint's."""
     per_class: int | None = 100
     """Labels of each class; None: all labels."""
     scaled: bool = False
@@ -534,7 +558,7 @@ class Measurement(Setting):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureStudy(Command, verb="feature-study"):
-    """Judge features on validation images under every combination of what is given, and keep each result."""
+    """Judge features on validation images under every combination of what is given."""
 
     sources: Positional[tuple[str, ...]]
     """pixels, kmeans1, random, checkpoints, runs or snapshots."""
@@ -547,7 +571,8 @@ class FeatureStudy(Command, verb="feature-study"):
     grid: tuple[int, ...] = (4,)
     """Sides of the grid of max-pooling."""
     batch_norm: tuple[Literal["batches", "stored"], ...] = ("batches",)
-    """Statistics: mean over minibatches of the set's training images, or those of the checkpoint."""
+    """Statistics: mean over minibatches of the set's training images, or those of the
+    checkpoint."""
     labels: tuple[int | Literal["all"], ...] = (100,)
     """Labels of each class: numbers, or all."""
     scaled: tuple[Literal["no", "yes"], ...] = ("no",)
@@ -589,7 +614,9 @@ class FeatureStudy(Command, verb="feature-study"):
     def settings(self) -> list[Setting]:
         """Return every combination."""
         if not all(re.fullmatch(r"all|\d+(\+\d+)*", word) for word in self.layers):
-            raise UserError(f"layers are all, or numbers joined by +, but got {' '.join(self.layers)}")
+            raise UserError(
+                f"layers are all, or numbers joined by +, but got {' '.join(self.layers)}"
+            )
         combined = product(self.batch_norm, self.layers, self.grid, self.labels, self.scaled)
         return [
             Setting(
@@ -612,7 +639,7 @@ def measure(
     seed: int = 0,
     command: str = "",
 ) -> Iterator[Measurement]:
-    """Judge one source's features under each setting; the images are read once for each kind of batch norm.
+    """Judge one source's features under each setting.
 
     C is chosen on the first three draws, and batch norm's statistics are averaged over the first
     10,000 training images, which is cheaper; `dcgan features` takes all. Layers, grid and batch
@@ -686,14 +713,14 @@ def scaled(x_nf: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 
 def keep(set_name: str, measured: Sequence[Measurement]) -> None:
-    """Add measurements to those that are kept of a set; one of the same key is replaced, nothing else is lost."""
+    """Add measurements to those that are kept of a set; one of the same key is replaced."""
     before = load_study(set_name) if has_details(f"features/{set_name}") else []
     kept = {each.key: each for each in [*before, *measured]}
     save_details(f"features/{set_name}", [asdict(each) for each in kept.values()])
 
 
 def load_study(set_name: str, **wanted: Any) -> list[Measurement]:
-    """Return what was measured on a set, in the order of measuring, where fields have the values ``wanted``.
+    """Return what was measured on a set, where fields have the values ``wanted``.
 
     Raises
     ------
@@ -709,26 +736,27 @@ def load_study(set_name: str, **wanted: Any) -> list[Measurement]:
         ]
     except (TypeError, KeyError) as error:
         raise UserError(
-            f"features/{set_name} holds other fields than a measurement's ({error}): run {command} again"
+            f"features/{set_name} holds other fields than a measurement's ({error}): run "
+            f"{command} again"
         ) from error
     return [row for row in rows if all(getattr(row, name) == wanted[name] for name in wanted)]
 
 
 def points(rows: Sequence[Measurement], along: str) -> tuple[list[float], list[tuple[float, ...]]]:
-    """Return a curve for `predict`: ``step`` or ``num_labels`` of each row, and its accuracies; step 0 is left out."""
+    """Return a curve for `predict`: ``step`` (0 left out) or ``num_labels``, and accuracies."""
     rows = sorted((row for row in rows if getattr(row, along)), key=lambda row: getattr(row, along))
     return [float(getattr(row, along)) for row in rows], [row.accuracies for row in rows]
 
 
 def latest(rows: Sequence[Measurement]) -> list[Measurement]:
-    """Return the rows of the last step among them; a finished network, which has no step, counts as the last."""
+    """Return the rows of the last step; a finished network, which has none, counts as the last."""
     steps = {row.step for row in rows}
     last = None if None in steps or not steps else max(steps)
     return [row for row in rows if row.step == last]
 
 
 def along_labels(set_name: str, source: str) -> list[Measurement]:
-    """Return a source's rows from few labels to many: those of its last step that was judged with several numbers."""
+    """Return a source's rows of the last step judged with several numbers of labels, few first."""
     usual = UNTRAINED if source == "random" else USUAL
     asked = {name: value for name, value in usual.items() if name != "per_class"}
     numbers, rows = {}, load_study(set_name, source=source, **asked)
@@ -764,7 +792,8 @@ def judge_features(
     end = num_learn + num_choose
     if min(num_learn, num_choose) < 1 or len(labels) != len(x_nf) or len(labels) <= end:
         raise UserError(
-            f"of {len(x_nf)} rows none is left after {num_learn} to learn from and {num_choose} to choose on"
+            f"of {len(x_nf)} rows none is left after {num_learn} to learn from and {num_choose} "
+            "to choose on"
         )
     svm = [DrawnSVM(x_nf[:num_learn], labels[:num_learn])]
     held_nf, held = x_nf[num_learn:end], labels[num_learn:end]
@@ -796,7 +825,8 @@ def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarr
     -----
     The features are reduced to 50 principal components, laid out in the plane by t-SNE, and moved
     to the cells of a grid by the assignment with the least sum of squared distances. What is near
-    on the map is alike; what is far apart need not differ more than what is less far. """
+    on the map is alike; what is far apart need not differ more than what is less far.
+    """
     n = len(features_nf)
     if n < 16 or columns < 1 or n % columns:
         raise UserError(
@@ -812,7 +842,7 @@ def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarr
 
 
 def neighbour_agreement(features_nf: np.ndarray, labels: np.ndarray) -> Estimate:
-    """Return the share of images, in per cent, whose nearest other image by features has the same label."""
+    """Return the share of images, in per cent, whose nearest other image has the same label."""
     apart_nn = euclidean_distances(features_nf)
     np.fill_diagonal(apart_nn, np.inf)
     return wilson_interval((labels[apart_nn.argmin(1)] == labels).sum(), len(labels)).scaled(100)

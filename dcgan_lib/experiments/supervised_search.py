@@ -1,11 +1,12 @@
-"""``dcgan search``: the purely supervised row of Table 2, the discriminator's architecture trained on few labels.
+"""The purely supervised row of Table 2: the discriminator's architecture on few labels.
 
 Settings are drawn at random. Each trial, and each of the draws of labels on which the best one is
 repeated, is a file of its own in the search's folder, so that the same command goes on with what is
 left.
 
 Axes: n images, b of a batch, c x h x w pixels, k classes; errors are in per cent unless they are
-bool. """
+bool.
+"""
 
 import copy
 import dataclasses
@@ -133,13 +134,15 @@ def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> Ima
     classes = pool.num_classes
     if classes < 2:
         raise UserError(
-            f"labels are drawn by class, but {pool.name} has {classes} classes: choose a set with labels"
+            f"labels are drawn by class, but {pool.name} has {classes} classes: choose a set "
+            "with labels"
         )
     each, left = divmod(num_labels, classes)
     fewest = np.bincount(pool.labels, minlength=classes).min()
     if left or not 1 <= each <= fewest:
         raise UserError(
-            f"{num_labels} labels cannot be drawn evenly from {pool.name}: give a multiple of its {classes} classes, "
+            f"{num_labels} labels cannot be drawn evenly from {pool.name}: give a multiple of "
+            f"its {classes} classes, "
             f"at most {fewest} a class"
         )
     return pool.subset(draw_rows(pool.labels, each, seed))
@@ -216,7 +219,7 @@ def train_supervised(
 def minibatches(
     labelled: ImageSet, settings: Settings, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch in a new order; a short rest is dropped, as batch norm wants batches of one size."""
+    """Yield one epoch in a new order; a short rest is dropped, for batch norm's sake."""
     photographs = labelled.name in MIRRORED_SETS
     shift = max(labelled.image_size) // (8 if photographs else 16) if settings.augment else 0
     flip = photographs and settings.augment
@@ -266,10 +269,11 @@ def _per_cent(wrong: np.ndarray) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Command, verb="search"):
-    """Train the discriminator's architecture on few labels, with settings drawn at random (Table 2).
+    """Train the discriminator's architecture on few labels, settings drawn at random (Table 2).
 
     Ctrl-C ends the search between two trials or within one; the same command goes on with that
-    trial. """
+    trial.
+    """
 
     set: str = "cifar10"
     """Image set with labels: cifar10, svhn, svhn10k, mnist, street-digits, digits, or a folder."""
@@ -278,7 +282,8 @@ class Search(Command, verb="search"):
     run_dir: Path | None = local(None)
     """Folder of the search; unset: runs/search-SET."""
     recipe: Annotated[str, arg(metavar="NAME")] = "paper-svhn"
-    """Whose discriminator is trained, unconditional; images are brought to its size. See: dcgan recipes."""
+    """Whose discriminator is trained, unconditional; images are brought to its size. See: dcgan
+    recipes."""
     base_width: int | None = None
     """Feature maps at the finest resolution; unset: the recipe's."""
     num_labels: int = PAPER_LABELS
@@ -294,9 +299,11 @@ class Search(Command, verb="search"):
     device: Device = local("auto")
     """Where to train; auto: a GPU if there is one."""
     threads: int = local(1)
-    """CPU threads; a resumed search repeats an unbroken one bit for bit only with the same number."""
+    """CPU threads; a resumed search repeats an unbroken one bit for bit only with the same
+    number."""
     record: str | None = None
-    """Enter the error into the claims ledger under this id, such as table2.supervised:cifar10; test is touched now."""
+    """Enter the error into the claims ledger under this id, such as table2.supervised:cifar10;
+    test is touched now."""
     again: bool = local(False)
     """Measure a recorded result again, on purpose."""
 
@@ -328,7 +335,8 @@ class Search(Command, verb="search"):
         print(f"best of {len(trials)}: trial {best['trial']}, {_trial_text(best)}")
         if len(trials) < self.trials:
             print(
-                f"{len(trials)} of {self.trials} trials are done: the same command goes on with the rest"
+                f"{len(trials)} of {self.trials} trials are done: the same command goes on with "
+                "the rest"
             )
             return
         test = self.splits.test_for(self.record, again=self.again) if self.record else None
@@ -346,7 +354,7 @@ class Search(Command, verb="search"):
 
     @property
     def set_name(self) -> str:
-        """Return a known set's one name; a folder's is left alone, as the case of its letters matters."""
+        """Return a known set's one name; a folder's is left alone, as its letters' case matters."""
         plain = plain_name(self.set)
         return plain if plain in set_names() else self.set
 
@@ -395,11 +403,13 @@ class Search(Command, verb="search"):
             raise UserError(f"this search is measured as {own}, not {self.record!r}: record it so")
         if self.trials < PAPER_TRIALS:
             raise UserError(
-                f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {self.trials}: try as many"
+                f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {self.trials}: "
+                "try as many"
             )
         if self.num_labels != PAPER_LABELS:
             raise UserError(
-                f"Table 2 has {PAPER_LABELS:,} labels, but these are {self.num_labels:,}: give as many"
+                f"Table 2 has {PAPER_LABELS:,} labels, but these are {self.num_labels:,}: give "
+                "as many"
             )
         check_command(own, self.command_line(), self.set)
         check_unused(own, again=self.again)
@@ -414,7 +424,10 @@ class Search(Command, verb="search"):
             written, or it holds another search or another space of settings.
         """
         SupervisedCnn(self.model, self.labelled(0).num_classes)  # refused: no folder is left behind
-        path, fixed = self.folder / "search.json", ("recipe", "base_width", "num_labels", "seed", "precision")
+        path, fixed = (
+            self.folder / "search.json",
+            ("recipe", "base_width", "num_labels", "seed", "precision"),
+        )
         asked = {"set": self.set_name} | {name: getattr(self, name) for name in fixed}
         asked["space"] = describe_space().splitlines()
         if path.exists():
@@ -424,7 +437,8 @@ class Search(Command, verb="search"):
             )
             if differing:
                 raise UserError(
-                    f"{self.folder} holds a search with another {', '.join(differing)}: choose another --run-dir"
+                    f"{self.folder} holds a search with another {', '.join(differing)}: choose "
+                    "another --run-dir"
                 )
         try:
             atomic_write(path, json.dumps(asked, indent=1) + "\n")
@@ -459,7 +473,7 @@ class Search(Command, verb="search"):
     def repeat_best(
         self, best: dict[str, Any], test: ImageSet | None = None
     ) -> list[dict[str, Any]]:
-        """Train the best trial's settings anew on fresh labels, and classify by neighbours beside it.
+        """Train the best trial's settings anew on fresh labels, beside nearest neighbours.
 
         With test images from `LabelledSplits.test_for` the error on them is measured too; a draw
         that has been tested is not tested again.
@@ -512,13 +526,14 @@ class Search(Command, verb="search"):
     def enter(
         self, trials: list[dict[str, Any]], draws: list[dict[str, Any]], num_tested: int
     ) -> Result:
-        """Enter the best trial's validation error, on fresh labels, into the ledger; the test error goes into the notes.
+        """Enter the best trial's validation error, on fresh labels; the notes say the test error.
 
         Notes
         -----
         Table 2 gives the network's error on validation images, as here, and its rivals' on test
         images. On another set the row is a control, judged by a relation that Table 2 shows:
-        nearest neighbours on pixels err more. """
+        nearest neighbours on pixels err more.
+        """
         claim, set_name = claim_of(self.record)
         best, tested = best_trial(trials), [found["test_error"] for found in draws]
         ahead = [found["neighbour_error"] - found["validation_error"] for found in draws]
@@ -529,10 +544,12 @@ class Search(Command, verb="search"):
         without = f"; the best without augmentation had {min(plain):.2f} % there" if plain else ""
         notes = (
             "test error {:.2f} % [{:.2f}, {:.2f}]; ".format(*_mean(draws, "test"))
-            + f"the best of {len(trials)} trials had {best['validation_error']:.2f} % on validation: "
+            + f"the best of {len(trials)} trials had {best['validation_error']:.2f} % on "
+            + "validation: "
             f"{Settings(**best['settings']).text()}{without}. {self.num_labels:,} labels, "
             f"{len(draws)} fresh draws, over which the intervals run and n counts; {self.recipe}'s "
-            f"discriminator, width {self.model.base_width}; epochs are chosen on validation images too"
+            f"discriminator, width {self.model.base_width}; epochs are chosen on validation "
+            "images too"
         )
         row = record(
             self.record,
@@ -561,4 +578,6 @@ def _mean(draws: list[dict[str, Any]], kind: str) -> Estimate:
 
 def _trial_text(found: dict[str, Any]) -> str:
     settings = Settings(**found["settings"]).text()
-    return f"validation error {found['validation_error']:.2f} % at epoch {found['epoch']}; {settings}"
+    return (
+        f"validation error {found['validation_error']:.2f} % at epoch {found['epoch']}; {settings}"
+    )

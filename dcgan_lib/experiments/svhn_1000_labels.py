@@ -76,12 +76,12 @@ def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
     -----
     Student's interval of the mean over draws, and Wilson's over images at that mean, added as
     independent errors. Wilson's is that of a single classifier. A mean over several is surer, so
-    that the sum is rather too wide. """
+    that the sum is rather too wide.
+    """
     draws = mean_interval(test_errors)
     images = wilson_interval(draws.value / 100 * num_images, num_images).scaled(100)
-    below, above = (
-        math.hypot(draws[side] - draws.value, images[side] - images.value) for side in (1, 2)
-    )
+    below = math.hypot(draws.low - draws.value, images.low - images.value)
+    above = math.hypot(draws.high - draws.value, images.high - images.value)
     return Estimate(draws.value, draws.value - below, draws.value + above)
 
 

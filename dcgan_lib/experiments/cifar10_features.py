@@ -311,7 +311,7 @@ class Features(Command, verb="features"):
         elif self._kind == "random" and claim.id.endswith("-stored") != (
             self.batch_norm == "stored"
         ):
-            why = "or -stored: the first is for measured statistics, the other for stored"
+            why = f"is for other statistics than {self.batch_norm}: see table1.random and -stored"
         elif (other := judged_by(own)) and not is_measured(other):
             how = f": {command_for(other)}" if claim.id == FEATURES else ""
             why = f"is compared with {other}: measure that first{how}"

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from dcgan_lib import __version__
 from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import Recipe, TrainConfig, recipe, recipes
-from dcgan_lib.errors import UserError, answers_mistakes
+from dcgan_lib.errors import UserError, answers_mistakes, require
 from dcgan_lib.paths import results_root
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _recipe_in(arguments: Sequence[str]) -> Recipe:
-    """Find --recipe before the other options are read, because it is what their defaults come from."""
+    """Find --recipe before the other options are read: their defaults come from it."""
     name = "mnist"
     for word, after in zip(
         arguments, [*arguments[1:], ""], strict=True
@@ -164,7 +164,7 @@ def _recipe_in(arguments: Sequence[str]) -> Recipe:
 
 @answers_mistakes("dcgan", on_interrupt="stopped; nothing half-written is kept")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for the user's mistake, 130 for Ctrl-C."""
+    """Run the command line; return 0, 2 for the user's mistake, or 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not words or words[0] in ("-h", "--help", "help"):
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder of a run, or say at once, not after the first hour, that it cannot be written."""
+    """Make the folder of a run, or say at once, not after an hour, that it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -219,8 +219,8 @@ class Prepare(Command, verb="prepare"):
 
     def run(self) -> None:
         """Prepare the folder and print what became of its files."""
-        from dcgan_lib.data.prepare import prepare, prepared_root
         from dcgan_lib.data.load import set_names
+        from dcgan_lib.data.prepare import prepare, prepared_root
 
         name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
         if name.casefold().replace("_", "-") in set_names():
@@ -270,9 +270,11 @@ class Train(Command, verb="train"):
     set: str | None = None
     """Image set, prepared set or folder; unset: the recipe's."""
     run_dir: Path | None = local(None)
-    """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
+    """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for a set of your own choice."""
     start_from: str | None = None
-    """A committed checkpoint or a run's folder, whose networks are the initial weights; unset: random weights."""
+    """A committed checkpoint or a run whose networks the run begins with; unset: random ones."""
+    epochs: float | None = None
+    """Train for this many passes over the images, in place of --steps."""
     num_images: int | None = None
     """Train on this many images; unset: all of them."""
     drop_duplicates: bool = False
@@ -289,31 +291,36 @@ class Train(Command, verb="train"):
     """Settings of the run."""
 
     def _defaults(self) -> "Train":
-        chosen = recipe(self.recipe)
-        return Train(recipe="mnist", config=chosen.config)
+        return Train(recipe="mnist", config=recipe(self.recipe).config)
 
     def run(self) -> None:
         """Train, then say where everything lies."""
         from dcgan_lib.data.load import load_image_set
         from dcgan_lib.training.loop import fit
 
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads must be at least 1, but it is {self.threads}")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         if self.tensorboard and not importlib.util.find_spec("tensorboard"):
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
-        chosen, model = recipe(self.recipe), self.config.model
+        chosen, config = recipe(self.recipe), self.config
+        if self.epochs is not None:
+            require(self.epochs > 0, "epochs", self.epochs, "more than 0")
+            if config.steps != chosen.config.steps:
+                raise UserError("--epochs and --steps both say how long to train: give one of them")
         source = self.set or chosen.image_set
         how = {"num_images": self.num_images, "drop_duplicates": self.drop_duplicates}
-        how |= {"fit": chosen.fit, "channels": model.num_channels}
+        how |= {"fit": chosen.fit, "channels": config.model.num_channels}
+        size = config.model.image_size
         image_set = load_image_set(
-            source, image_size=model.image_size, download=self.download, progress=True, **how
+            source, image_size=size, download=self.download, progress=True, **how
         )
-        run_dir = self.run_dir or Path(
-            "runs", chosen.name + (f"-{image_set.name}" if self.set else "")
-        )
+        if self.epochs is not None:
+            per_epoch = len(image_set) // config.batch_size
+            config = replace(config, steps=max(1, round(self.epochs * per_epoch)))
+        suffix = f"-{image_set.name}" if self.set else ""
+        run_dir = self.run_dir or Path("runs", chosen.name + suffix)
         _make_folder(run_dir)
         result = fit(
-            self.config,
+            config,
             image_set,
             run_dir,
             device=self.device,
@@ -324,7 +331,7 @@ class Train(Command, verb="train"):
         )
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
-        done = f"{result.step:,} of {self.config.steps:,} steps, {result.seconds / 60:.1f} minutes"
+        done = f"{result.step:,} of {config.steps:,} steps, {result.seconds / 60:.1f} minutes"
         print(f"{done}; stopped by: {result.stopped_by}")
         print(f"weights, samples and metrics: {run_dir}")
 
@@ -334,11 +341,14 @@ class Sample(Command, verb="sample"):
     """Draw pictures with a trained generator: one grid, or one file each."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits), a run's folder, or its
+    generator.safetensors."""
     out: Path | None = None
-    """The grid's file, samples.png if unset; with --separate, the folder of the pictures, samples if unset."""
+    """The grid's file, samples.png if unset; with --separate, the pictures' folder, or samples."""
     num_images: int = 64
     """How many pictures; any number makes a grid."""
+    pictures: tuple[int, ...] = ()
+    """Numbers of those to write, counted from 0 as the grid of all is read; unset: all of them."""
     separate: bool = False
     """Write one PNG a picture instead of a grid."""
     columns: int | None = None
@@ -348,7 +358,7 @@ class Sample(Command, verb="sample"):
     best_of: int = 1
     """Draw this many times as many, and keep those that the discriminator finds most real."""
     batch_stats: bool = False
-    """Normalise with the statistics of the batch, as the authors did, instead of the running ones."""
+    """Normalise with the statistics of the batch, as the authors did, not the running ones."""
     seed: int = 0
     """Of the latent vectors."""
 
@@ -358,6 +368,9 @@ class Sample(Command, verb="sample"):
         from dcgan_lib.training.checkpoints import draw
 
         out = self.out or Path("samples" if self.separate else "samples.png")
+        for number in self.pictures:
+            allowed = f"from 0 to {self.num_images - 1}, or --num-images larger"
+            require(0 <= number < self.num_images, "each of --pictures", number, allowed)
         pictures = draw(
             self.checkpoint,
             self.num_images,
@@ -366,6 +379,8 @@ class Sample(Command, verb="sample"):
             best_of=self.best_of,
             batch_stats=self.batch_stats,
         )
+        if self.pictures:
+            pictures = pictures[list(self.pictures)]
         if self.separate:
             write_separately(out, pictures)
         else:
@@ -514,7 +529,7 @@ def _agreement(then: "Result", now: "Result") -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Command, verb="bench"):
-    """Time a training step on this CPU against the step that most tutorials show, in turns on the same work."""
+    """Time a training step on this CPU against that of most tutorials, in turns on equal work."""
 
     sizes: tuple[Literal[32, 64], ...] = (32, 64)
     """Sides of the images: 32 grey, 64 colour."""
@@ -528,29 +543,26 @@ class Bench(Command, verb="bench"):
     """CPU threads; unset: PyTorch's choice."""
 
     def run(self) -> None:
-        """Time and print the ratios."""
+        """Time and print the rates and their ratios."""
         from dcgan_lib.training.bench import bench, bench_text
 
-        if not self.sizes:
-            raise UserError("--sizes needs a size: 32, 64 or both")
+        require(bool(self.sizes), "--sizes", self.sizes, "32, 64 or both")
         load = {"base_width": self.base_width, "batch_size": self.batch_size}
         for size in self.sizes:
-            print(
-                bench_text(bench(size, rounds=self.rounds, threads=self.threads, **load)),
-                flush=True,
-            )
+            seconds = bench(size, rounds=self.rounds, threads=self.threads, **load)
+            print(bench_text(size, self.batch_size, seconds), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publish(Command, verb="publish"):
-    """Copy a finished run to data/checkpoints: half precision, settings, metrics, samples and a card."""
+    """Copy a finished run to data/checkpoints: half precision, metrics, samples and a card."""
 
     run_dir: Positional[Path]
     """A finished run."""
     name: Positional[str]
     """Name of the checkpoint."""
-    command: str
-    """What made the run, for the card."""
+    command: str | None = None
+    """What made the run, for the card; unset: the command that the run itself keeps."""
     keep: Literal["both", "generator", "discriminator"] = "both"
     """One network alone makes the checkpoint half as large."""
 

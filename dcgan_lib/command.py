@@ -1,15 +1,16 @@
-"""What every command of ``dcgan`` is: a dataclass whose fields are its options and settings."""
+"""The base of every command of ``dcgan``: a dataclass whose fields are its options."""
 
 import dataclasses
 import shlex
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Annotated[str, arg(metavar="auto|cpu|cuda|cuda:1|mps")]
+"""What ``training.loop.choose_device`` takes."""
 
 
 def local(default: Any) -> Any:

@@ -1,10 +1,16 @@
-"""Where things lie on disk, and how files are read and replaced so that no part is believed."""
+"""Where things lie on disk, and how files are read, replaced and held by one process."""
 
 import json
 import os
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from dcgan_lib.errors import UserError
 
@@ -15,7 +21,7 @@ def repository_root() -> Path:
 
 
 def data_root() -> Path:
-    """Return the folder of image sets: ``$DCGAN_DATA``, a checkout's ``data/cache``, or a cache."""
+    """Return ``$DCGAN_DATA``, else a checkout's ``data/cache``, else the user's cache folder."""
     chosen = os.environ.get("DCGAN_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -25,7 +31,7 @@ def data_root() -> Path:
 
 
 def checkpoints_root() -> Path:
-    """Return the committed checkpoints' folder: ``$DCGAN_CHECKPOINTS``, or ``data/checkpoints``."""
+    """Return the committed checkpoints' folder: ``$DCGAN_CHECKPOINTS`` or ``data/checkpoints``."""
     return Path(os.environ.get("DCGAN_CHECKPOINTS") or repository_root() / "data" / "checkpoints")
 
 
@@ -59,7 +65,7 @@ def default_mode(mode: int = 0o666) -> int:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write so that a reader, or a crash, sees the old file or the new one, never a part.
+    """Write a file so that a reader, or a crash, sees the old one or the new one, never a part.
 
     Parameters
     ----------
@@ -82,3 +88,31 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file or folder against other processes; the lock beside it ends with its process.
+
+    Raises
+    ------
+    UserError
+        If another process holds it and ``wait`` is off; the sentence names that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.parent / f".{path.name}.holder"
+    lock = FileLock(path.parent / f".{path.name}.lock")
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        who = holder.read_text() if holder.is_file() else "another process"
+        raise UserError(
+            f"{path} is held by {who}: wait until it ends, or choose another folder"
+        ) from error
+    try:
+        now = datetime.now()
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now:%F %T}")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -13,7 +13,9 @@ from dcgan_lib.errors import require
 def blank(
     name: str, num_images: int, seed: int, side: int, *, progress: bool, step: int = 1
 ) -> tuple[np.ndarray, Iterable[int]]:
-    """Return room for a set's pictures, and the numbers at which to draw, every ``step``th, with a progress bar.
+    """Return an array for a set's pictures, and the numbers of those to draw next.
+
+    The numbers go up by ``step`` and move a progress bar.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What rooms are painted with: colours, a canvas that knows what each pixel shows, a camera, a stage of flat faces.
+"""What rooms are painted with: colours, a canvas, a camera, and a stage of flat faces.
 
-World axes: x to the right, y up from the floor, z into the room; metres. Verticals stay vertical (the camera turns
-about y only and the picture is shifted up or down), as in a photograph of a room.
+World axes: x to the right, y up from the floor, z into the room; metres. Verticals stay vertical
+(the camera turns about y only and the picture is shifted up or down), as in a photograph of a room.
 Legend: points are (x, y, z) tuples; ``_n2`` is N points by (x, y) in picture pixels.
 """
 
@@ -51,7 +51,8 @@ def circle(count: int, start: float = 0.0) -> list[tuple[float, float]]:
 class Draws:
     """Hand out one row of uniform numbers, one by one, as ready-made choices.
 
-    A row of its own for each part of a picture keeps the parts independent: leaving one out does not change the others.
+    A row of its own for each part of a picture keeps the parts independent: leaving one out does
+    not change the others.
     """
 
     __slots__ = ("_next",)
@@ -73,7 +74,7 @@ class Draws:
 
 
 class Canvas:
-    """Paint polygons on a square RGB picture of ``size`` pixels a side, with a tag in 0..255 for every pixel."""
+    """Paint polygons on a square RGB picture, with a tag in 0..255 for every pixel."""
 
     def __init__(self, size: int):
         self.size = size
@@ -89,7 +90,7 @@ class Canvas:
             cv2.fillPoly(self.rgbt_hw4, [fixed_n2], (*colour, tag), cv2.LINE_8, _SHIFT)
 
     def shrink(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the finished picture (size x size x 4, uint8, tag averaged) and its tag map (size x size)."""
+        """Return the finished picture (size x size x 4, uint8, tag averaged) and its tags' map."""
         half = cv2.resize(self.rgbt_hw4, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         small = cv2.resize(half, (self.size, self.size), interpolation=cv2.INTER_AREA)
         middles = slice(SUPERSAMPLING // 2, None, SUPERSAMPLING)
@@ -104,7 +105,7 @@ def to_fixed(points_n2) -> np.ndarray:
 
 
 def tag_box(tags_hw: np.ndarray, tag: int) -> tuple[float, float, float, float]:
-    """Return (x0, y0, x1, y1) in pixels around a tag's pixels, x1 and y1 exclusive; NaN where there are none."""
+    """Return (x0, y0, x1, y1) in pixels around a tag, x1 and y1 exclusive; NaN for none."""
     x, y, width, height = cv2.boundingRect(cv2.inRange(tags_hw, tag, tag))
     if not width:
         return (math.nan,) * 4
@@ -112,7 +113,7 @@ def tag_box(tags_hw: np.ndarray, tag: int) -> tuple[float, float, float, float]:
 
 
 def glow(size: int, centre, radius: float, *, stretch: float = 1.0) -> np.ndarray:
-    """Return a size x size float32 map of a soft spot: 1 at the centre, a Gaussian of the given radius.
+    """Return a size x size float32 map of a soft spot: a Gaussian that is 1 at the centre.
 
     ``stretch`` multiplies the radius along y.
     """
@@ -140,7 +141,7 @@ class Camera:
     """Picture point (x, y) in pixels of the horizontal line of sight."""
 
     def project(self, points: Sequence[Point]) -> np.ndarray:
-        """Return the picture points (N x 2, pixels) of world points; depths under NEAR are moved to it."""
+        """Return the picture points (N x 2, pixels) of world points at depth NEAR or beyond."""
         x, y, z = np.array(points, np.float64).reshape(-1, 3).T
         sine, cosine = math.sin(self.yaw), math.cos(self.yaw)
         across = x - self.x
@@ -158,7 +159,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Wall:
-    """A wall with its own coordinates: (u, v) in metres along it and up; ``lift`` moves off it into the room."""
+    """A wall with its own coordinates: (u, v) in metres along it and up; ``lift`` is off it."""
 
     origin: Point
     along: tuple[float, float]
@@ -171,7 +172,7 @@ class Wall:
 
 
 class Stage:
-    """Collect faces from back to front, then paint them in one go, each with the tag that was set when it came.
+    """Collect faces from back to front, each with the tag set when it comes; then paint them.
 
     Parameters
     ----------
@@ -214,14 +215,14 @@ class Stage:
         self.face([(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], colour)
 
     def cutout(self, x: float, z: float, half_widths: Range, y: Range, colour: Colour) -> None:
-        """Add an upright shape that faces the camera, with its half widths at the bottom and at the top."""
+        """Add an upright shape that faces the camera; half widths at the bottom and the top."""
         (low, high), (y0, y1) = half_widths, y
         self.face(
             [(x - low, y0, z), (x + low, y0, z), (x + high, y1, z), (x - high, y1, z)], colour
         )
 
     def box(self, x: Range, y: Range, z: Range, colour: Colour) -> None:
-        """Add the visible faces of a box with sides along the axes: one flank, the front, the top."""
+        """Add the faces that can be seen of a box along the axes: one flank, the front, the top."""
         (x0, x1), (y0, y1), (z0, z1) = x, y, z
         flanks = [(x0, self.left)] if self.camera.x < x0 else []
         flanks = [(x1, self.right)] if self.camera.x > x1 else flanks

@@ -1,4 +1,4 @@
-"""Where everything stands in a drawn bedroom: the camera, what hangs on the walls, bed, lamp, rug and plant.
+"""Where everything stands in a drawn bedroom: camera, hangings, bed, lamp, rug and plant.
 
 All places in metres; x = 0 is the middle of the room, z = 0 the camera's distance.
 """
@@ -33,7 +33,7 @@ class Hanging:
 
 @dataclass(frozen=True)
 class Bed:
-    """A bed's ranges of x and z, and where its head stands: -1 left wall, 0 back wall, 1 right wall."""
+    """A bed's ranges of x and z, and where its head is: -1 left, 0 back, 1 right wall."""
 
     x: Range
     z: Range
@@ -67,7 +67,7 @@ class Layout:
 
     @property
     def lamp_before_bed(self) -> bool:
-        """Say whether the lamp can hide the bed: when both it and the camera stand on one side of the bed."""
+        """Say whether the lamp can hide the bed: it and the camera stand on one side of the bed."""
         (left, right), spots = self.bed.x, (self.lamp_x, self.camera.x)
         return not self.bed.head and (max(spots) < left or min(spots) > right)
 
@@ -88,7 +88,7 @@ class Layout:
 
 
 def turned(camera: Camera, yaw: float) -> Camera:
-    """Return the camera turned to ``yaw`` in [-1, 1]; it steps aside as it turns, to keep the room in view."""
+    """Return the camera turned to ``yaw`` in [-1, 1]; it steps aside, to keep the room in view."""
     x = camera.x - STEP_ASIDE * (yaw - camera.yaw / MAX_YAW)
     return replace(camera, yaw=MAX_YAW * yaw, x=x)
 
@@ -153,7 +153,7 @@ def _hang(yaw: float, width: float, depth: float, draws: Draws) -> dict[str, Han
 
 
 def _columns(walls: dict[str, str], draws: Draws) -> dict[str, int]:
-    """Choose a column (-1, 0, 1) for each object on the back wall; a door is never in the middle."""
+    """Choose a column (-1, 0, 1) for what is on the back wall; a door is never in the middle."""
     columns, free = {}, [-1, 0, 1]
     for name in walls:
         column = draws.pick((-1, 1) if name == "door" else free)
@@ -188,7 +188,10 @@ def _place_lamp(
     depth: float,
     draws: Draws,
 ) -> tuple[float, bool]:
-    """Choose a place along the back wall and whether the lamp is tall: in view, off the bed, off what hangs there."""
+    """Choose the lamp's place along the back wall, and whether it is tall.
+
+    It is in view, off the bed and off what hangs there.
+    """
     tall, which = draws.chance(0.35), draws.between(0, 1)
     door, window, picture = hangings.values()
     steps = [-width / 2 + 0.3 + step * (width - 0.6) / 16 for step in range(17)]

@@ -1,7 +1,8 @@
-"""What a drawn bedroom is made of: one function for each object, named after it, which puts its faces on the stage.
+"""What a drawn bedroom is made of: one function an object, which puts its faces on the stage.
 
-Lengths in metres; ``draws`` are an object's own random choices. Sections: colours, the room itself, what hangs on its
-walls (door, window, picture), what stands in it (bed, side table, lamp, rug, plant).
+Lengths in metres; ``draws`` are an object's own random choices. Sections: colours, the room itself,
+what hangs on its walls (door, window, picture), what stands in it (bed, side table, lamp, rug,
+plant).
 """
 
 import math
@@ -21,8 +22,8 @@ from dcgan_lib.data.drawn.painting import (
 )
 from dcgan_lib.data.drawn.room_layout import TABLE_HEIGHT, Bed, Hanging, Layout
 
-# Tags of the canvas's fourth channel: 0 is bare room (it takes shadows), all others are things in it.
-# They lie close together at the top of the range, so the shrunk channel reads as coverage.
+# Tags of the canvas's fourth channel: 0 is bare room (it takes shadows), all others are things in
+# it. They lie close together at the top of the range, so the shrunk channel reads as coverage.
 TAGS = {"window": 236, "door": 240, "picture": 244, "bed": 248, "lamp": 252}
 OTHER = 232
 
@@ -93,7 +94,7 @@ def blanket_dye(hue: float, draws: Draws) -> Colour:
 
 
 def _between_knots(knots: tuple[tuple[float, ...], ...], at: float) -> list[float]:
-    """Interpolate a table whose first column rises: return the other columns at a point of the first."""
+    """Interpolate a table whose first column rises; return the other columns."""
     right = next(k for k, row in enumerate(knots) if at <= row[0] and k)
     low, high = knots[right - 1], knots[right]
     share = (at - low[0]) / (high[0] - low[0])

@@ -1,10 +1,10 @@
 """Bedrooms in perspective, drawn from a seed, with the truth about every one.
 
-Here: the truth, the way from it to a picture, and the light. Where things stand is in `room_layout`, what they look
-like in `room_objects`.
+Here: the truth, the way from it to a picture, and the light. Where things stand is in
+`room_layout`, what they look like in `room_objects`.
 
-Legend: ``images_u8`` is N x 3 x 64 x 64 uint8 (0..255); boxes are (x0, y0, x1, y1) in pixels, x1 and y1 exclusive;
-``_hw`` is 64 x 64.
+Legend: ``images_u8`` is N x 3 x 64 x 64 uint8 (0..255); boxes are (x0, y0, x1, y1) in pixels, x1
+and y1 exclusive; ``_hw`` is 64 x 64.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -47,7 +47,7 @@ _UNIFORMS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class RoomTruth:
-    """What can be asked of a drawn bedroom: five objects that are there or not, two hues and a turn."""
+    """What can be asked of a drawn bedroom: five objects, two hues and a turn."""
 
     window: bool
     lamp: bool
@@ -55,8 +55,8 @@ class RoomTruth:
     picture: bool
     bed: bool
     wall_hue: float
-    """In [0, 0.8): 0 is red, 1/3 green, 2/3 blue. The arc from violet back to red is left out, so that near numbers are
-    near colours and a plain regression can learn them."""
+    """In [0, 0.8): 0 is red, 1/3 green, 2/3 blue. The arc from violet back to red is left out, so
+    that near numbers are near colours and a plain regression can learn them."""
     blanket_hue: float
     """In the same range."""
     camera_yaw: float
@@ -79,7 +79,8 @@ def draw_rooms(num_images: int, seed: int = 0, *, progress: bool = False) -> Ima
     Parameters
     ----------
     num_images : int
-        How many, at least 1. Image i depends on the seed and i only: a shorter set is a prefix of a longer one.
+        How many, at least 1. Image i depends on the seed and i only: a shorter set is a prefix of a
+        longer one.
     seed : int, default 0
         Not negative.
     progress : bool, default False
@@ -89,10 +90,10 @@ def draw_rooms(num_images: int, seed: int = 0, *, progress: bool = False) -> Ima
     -------
     ImageSet
         ``images_u8`` N x 3 x 64 x 64, no labels, and in ``attributes``, each of length N:
-        ``window``, ``lamp``, ``door``, ``picture``, ``bed`` (bool, independent; shares in ``PRESENCE``);
-        ``window_box`` ... ``bed_box`` (N x 4 float32, pixels, the visible part, NaN where absent);
-        ``wall_hue``, ``blanket_hue`` (float32 in [0, 0.8); blanket NaN where there is no bed);
-        ``camera_yaw`` (float32 in [-1, 1]).
+        ``window``, ``lamp``, ``door``, ``picture``, ``bed`` (bool, independent; shares in
+        ``PRESENCE``); ``window_box`` ... ``bed_box`` (N x 4 float32, pixels, the visible part, NaN
+        where absent); ``wall_hue``, ``blanket_hue`` (float32 in [0, 0.8); blanket NaN where there
+        is no bed); ``camera_yaw`` (float32 in [-1, 1]).
 
     Raises
     ------
@@ -244,7 +245,8 @@ class Light:
 
     sky: Sky
     x: float
-    """Where it comes from: -1 from the left wall, 0 from the back wall's middle, 1 from the right wall."""
+    """Where it comes from: -1 from the left wall, 0 from the back wall's middle, 1 from the right
+    wall."""
     lamp_lit: bool
     """Whether the lamp, if there is one, burns."""
 
@@ -258,7 +260,7 @@ def _draw_light(layout: Layout, draws: Draws) -> Light:
 def _lit(
     rgbt_hw4: np.ndarray, layout: Layout, light: Light, truth: RoomTruth, draws: Draws
 ) -> np.ndarray:
-    """Return the finished picture (3 x 64 x 64 uint8) from flat colours, shadows and the light's glow.
+    """Return the finished picture (3 x 64 x 64 uint8) from flat colours and the light.
 
     Shadows fall on the bare room only; the glow of window and lamp falls on everything.
     """
@@ -287,7 +289,10 @@ def _lit(
 
 
 def _soft_shadows(layout: Layout, light: Light, truth: RoomTruth) -> np.ndarray:
-    """Return the light on the bare room (64 x 64 float32, 1 neutral): dark corners, contact shadows, a patch of sun."""
+    """Return the light on the bare room (64 x 64 float32, 1 neutral).
+
+    Dark corners, contact shadows, a patch of sun.
+    """
     half, camera = layout.width / 2, layout.camera
     ends = [(-half, 0), (half, 0), (half, layout.height), (-half, layout.height)]
     points: list[Point] = [(x, y, layout.depth) for x, y in ends]
@@ -341,6 +346,6 @@ def _footprints(layout: Layout, truth: RoomTruth):
 
 @cache
 def _grain() -> np.ndarray:
-    """Return a sheet of film grain, float32, grey levels around 0, from which each picture takes its own window."""
+    """Return a sheet of film grain (float32, around 0); each picture takes its own window."""
     sheet = np.random.default_rng(0).random((_GRAIN_SHEET, _GRAIN_SHEET), dtype=np.float32)
     return (sheet - np.float32(0.5)) * np.float32(GRAIN)

@@ -12,7 +12,8 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -396,7 +397,8 @@ class Evaluate(Command, verb="evaluate"):
     num_images: int = 5_000
     """Samples, and the most held-out images to compare with."""
     features: str | None = None
-    """Whose features to compare; unset: those of the probe made for the set. inception: needs its weights."""
+    """Whose features to compare; unset: those of the probe made for the set, which fit its size alone. pixels fit every
+    size, grey or RGB; so does inception, once its weights are there."""
     held_out: str | None = None
     """Split to compare with; unset: test, or validation where the set has no test split."""
     seed: int = 1
@@ -406,14 +408,11 @@ class Evaluate(Command, verb="evaluate"):
 
     def run(self) -> None:
         """Measure, print, and record if asked."""
-        from dcgan_lib.evaluation.generators import (
-            check_record,
-            evaluate_generator,
-            record_report,
-            report_text,
-        )
+        from dcgan_lib.evaluation.generators import evaluate_generator
 
         if self.record:
+            from dcgan_lib.experiments.generators import check_record, record_report
+
             check_record(self.record, self.command_line())
         report = evaluate_generator(
             self.checkpoint,
@@ -422,7 +421,7 @@ class Evaluate(Command, verb="evaluate"):
             held_out=self.held_out,
             seed=self.seed,
         )
-        print(report_text(report))
+        print(report.text())
         if self.record:
             record_report(report, self.record, self.command_line())
 
@@ -478,24 +477,22 @@ class Reproduce(Command, verb="reproduce"):
             self._compare(parse(shlex.split(row.command)[1:]))
 
     def _compare(self, command: Command) -> None:
-        from dcgan_lib.evaluation.ledger import format_measured, load_results
+        from dcgan_lib.evaluation.ledger import format_measured, load_results, load_row
 
         before = {row.id: row for row in load_results() if row.is_measured}
-        with tempfile.TemporaryDirectory() as scratch:
-            shutil.copytree(results_root(), Path(scratch, "results"))
-            os.environ["DCGAN_RESULTS"] = str(Path(scratch, "results"))
-            there = {entry.name for entry in dataclasses.fields(command)}
-            changed = {"again": True} if "again" in there else {}
-            changed |= {"out": Path(scratch, "out")} if "out" in there else {}
-            try:
-                dataclasses.replace(command, **changed).run()
-                after = {row.id: row for row in load_results() if row.is_measured}
-            finally:
-                del os.environ["DCGAN_RESULTS"]
-        for id, now in after.items():
-            then = before.get(id)
-            if now == then:
-                continue
+        options = {entry.name for entry in dataclasses.fields(command)}
+        with _scratch_ledger() as scratch:
+            changed = {"again": True, "out": scratch / "out"}
+            changed = {name: value for name, value in changed.items() if name in options}
+            written = {path.name: path.stat().st_mtime_ns for path in results_root().glob("*.json")}
+            dataclasses.replace(command, **changed).run()
+            after = [
+                load_row(path.stem.replace("--", ":"))
+                for path in sorted(results_root().glob("*.json"))
+                if path.stat().st_mtime_ns != written.get(path.name)
+            ]
+        for now in after:
+            id, then = now.id, before.get(now.id)
             print(f"\n{id}")
             if then is not None:
                 print(f"  recorded  {format_measured(then):28} {then.verdict_text}")
@@ -504,9 +501,26 @@ class Reproduce(Command, verb="reproduce"):
                 print(f"  {_agreement(then, now)}")
 
 
+@contextmanager
+def _scratch_ledger() -> Iterator[Path]:
+    """Let results be recorded into a copy of the ledger, in a folder that is removed at the end."""
+    usual = os.environ.get("DCGAN_RESULTS")
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(results_root(), Path(scratch, "results"))
+        os.environ["DCGAN_RESULTS"] = str(Path(scratch, "results"))
+        try:
+            yield Path(scratch)
+        finally:
+            del os.environ["DCGAN_RESULTS"]
+            if usual is not None:
+                os.environ["DCGAN_RESULTS"] = usual
+
+
 def _agreement(then: "Result", now: "Result") -> str:
     """Say how two measurements of one row compare."""
-    if (then.value, then.low, then.high) == (now.value, now.low, now.high):
+    from dcgan_lib.evaluation.ledger import format_measured
+
+    if format_measured(then) == format_measured(now):
         return "the same figure"
     if then.low <= now.value <= then.high and now.low <= then.value <= now.high:
         return "another figure, each inside the other's interval"

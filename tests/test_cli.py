@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from dcgan_lib.cli import COMMANDS
 from dcgan_lib.config import ModelConfig, TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import ledger as results
+from dcgan_lib.experiments import generators as recording
 from dcgan_lib.training.checkpoints import load_config, read_metrics
 
 HEIGHT, WIDTH = 20, 12  # not square, so that a swapped pair shows
@@ -608,24 +610,25 @@ def test_results_as_markdown(ledger, capsys):
 def test_evaluate_records_the_command_that_repeats_it(monkeypatch, capsys):
     from dcgan_lib.evaluation import generators
 
-    told = {}
-    monkeypatch.setattr(
-        generators, "evaluate_generator", lambda checkpoint, **options: (checkpoint, options)
-    )
-    monkeypatch.setattr(generators, "report_text", lambda report: f"measured {report[0]}")
+    recorded = {}
     monkeypatch.setattr(
         generators,
+        "evaluate_generator",
+        lambda checkpoint, **options: SimpleNamespace(text=lambda: f"measured {checkpoint}"),
+    )
+    monkeypatch.setattr(
+        recording,
         "record_report",
-        lambda report, name, command: told.update({name: command}) or [],
+        lambda report, name, command: recorded.update({name: command}),
     )
     words = "evaluate mnist --num-images 300 --seed 5 --features inception"
     words += " --held-out validation --record mnist"
     assert run(*words.split()) == 0
     assert capsys.readouterr().out == "measured mnist\n"
-    again = cli.parse(told["mnist"].removeprefix("dcgan ").split())
+    again = cli.parse(recorded["mnist"].removeprefix("dcgan ").split())
     assert again == cli.parse(words.split())
-    told.clear()
-    assert run("evaluate", "mnist") == 0 and not told, "nothing is recorded unasked"
+    recorded.clear()
+    assert run("evaluate", "mnist") == 0 and not recorded, "nothing is recorded unasked"
 
 
 def test_a_wrong_record_is_refused_before_the_measurement(monkeypatch, capsys):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 import tyro
 from PIL import Image
+from tyro.conf import Positional
 
 from dcgan_lib import __version__, cli
 from dcgan_lib import cli as commands
@@ -23,6 +25,7 @@ from dcgan_lib.cli import COMMANDS
 from dcgan_lib.config import ModelConfig, TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import ledger as results
+from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.experiments import generators as recording
 from dcgan_lib.training.checkpoints import load_config, read_metrics
 
@@ -124,29 +127,15 @@ def class_run(prepared):
 
 def options_of(kind) -> set[str]:
     """Return the options that a command's fields, and those of its settings, promise."""
-    found = set()
+    found, hints = set(), typing.get_type_hints(kind, include_extras=True)
     for entry in dataclasses.fields(kind):
         if entry.name in ("config", "model"):
             found |= options_of({"config": TrainConfig, "model": ModelConfig}[entry.name])
-        else:
+        elif Positional not in typing.get_args(hints[entry.name]):
             found.add("--" + entry.name.replace("_", "-"))
     return found
 
 
-POSITIONAL = {
-    "prepare": {"--source"},
-    "sample": {"--checkpoint"},
-    "evaluate": {"--checkpoint"},
-    "publish": {"--run-dir", "--name"},
-    "features": {"--checkpoint"},
-    "neighbours": {"--source"},
-    "export": {"--checkpoint"},
-    "walk": {"--checkpoint"},
-    "arithmetic": {"--checkpoint"},
-    "turn": {"--checkpoint"},
-    "saliency": {"--checkpoint"},
-    "forget": {"--checkpoint"},
-}
 BARE = re.compile(  # an option and its values with no word of explanation before the default
     r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?"
     r"(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"
@@ -167,7 +156,7 @@ def help_of(kind, capsys) -> tuple[str, set[str]]:
 def test_help_names_every_option_and_explains_it(name, capsys):
     kind = cli.find_command(name)
     text, shown = help_of(kind, capsys)
-    assert shown == options_of(kind) - POSITIONAL.get(name, set())
+    assert shown == options_of(kind)
     assert kind.__doc__.splitlines()[0].split(":")[0] in text
     assert BARE.findall(text) == []
     with pytest.raises(SystemExit) as ended:
@@ -231,6 +220,7 @@ MISTAKES = [
     ("bench --base-width 0", "base_width must be at least 1"),
     ("bench --batch-size 1", "batch_size must be at least 2"),
     ("bench --sizes", "--sizes must be 32, 64 or both"),
+    ("results --verdict no", "a verdict is one of reproduced, partly"),
     ("publish nowhere name --command x", "no checkpoint or run folder at 'nowhere'"),
 ]
 
@@ -257,7 +247,6 @@ def test_a_mistake_gets_one_sentence(words, sentence, capsys):
         ("prepare", "PATH"),
         ("prepare . --fit best", "centre"),
         ("sample", "required"),
-        ("results --verdict no", "partly"),
         ("bench --sizes 33", "33"),
         ("recipes more", "more"),
     ],
@@ -554,8 +543,8 @@ def test_export_writes_a_script_for_pages(class_run, place, capsys):
 
 @pytest.fixture
 def ledger(tmp_path, monkeypatch):
-    """A ledger with one measurement of our own, one reproduced and one missed."""
-    monkeypatch.setattr(results, "results_root", lambda: tmp_path)
+    """A ledger with two measurements of our own, one met and one missed."""
+    monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path))
     shared = {
         "unit": "%",
         "n": 10,
@@ -563,8 +552,8 @@ def ledger(tmp_path, monkeypatch):
         "command": "dcgan evaluate",
         "seconds": 1.0,
     }
-    results.record("ours.mnist.recognised", value=97.0, low=96.0, high=98.0, **shared)
-    results.record("ours.probe.faces.female", value=40.0, low=39.0, high=41.0, **shared)
+    results.record("ours.mnist.recognised", Estimate(97.0, 96.0, 98.0), **shared)
+    results.record("ours.probe.faces.female", Estimate(40.0, 39.0, 41.0), **shared)
 
 
 def test_results_are_filtered(ledger, capsys):
@@ -577,8 +566,8 @@ def test_results_are_filtered(ledger, capsys):
 
     everything = rows()
     assert len(everything) == len(results.load_results()) > 50
-    assert rows("--verdict", "reproduced") == ["ours.mnist.recognised"]
-    assert rows("--verdict", "not reproduced") == ["ours.probe.faces.female"]
+    assert rows("--verdict", "met") == ["ours.mnist.recognised"]
+    assert rows("--verdict", "missed") == ["ours.probe.faces.female"]
     assert rows("--section", "ours.probe.faces") == [
         "ours.probe.faces.female",
         "ours.probe.faces.age",
@@ -599,7 +588,7 @@ def test_results_are_filtered(ledger, capsys):
 
 
 def test_results_as_markdown(ledger, capsys):
-    assert run("results", "--verdict", "reproduced", "--markdown") == 0
+    assert run("results", "--verdict", "met", "--markdown") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| id | section |") and lines[2].startswith(
         "| ours.mnist.recognised |"

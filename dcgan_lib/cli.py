@@ -209,7 +209,8 @@ class Prepare(Command, verb="prepare"):
     channels: Literal["auto", "1", "3"] = "auto"
     """1 for grey, 3 for RGB; auto: grey when every file is grey."""
     fit: Literal["crop", "stretch", "centre"] = "crop"
-    """crop: scale the shorter side, cut the centre. centre: cut without scaling, as the authors did for faces."""
+    """crop: scale the shorter side, cut the centre. centre: cut without scaling, as the authors did
+    for faces."""
     min_side: int | None = None
     """Refuse files with a shorter side; unset: half of the size asked for."""
     limit: int | None = None
@@ -225,7 +226,8 @@ class Prepare(Command, verb="prepare"):
         name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
         if name.casefold().replace("_", "-") in set_names():
             raise UserError(
-                f"{name!r} already names another set, which --set would find: choose a name with --name"
+                f"{name!r} already names another set, which --set would find: "
+                "choose a name with --name"
             )
         channels = self.channels if self.channels == "auto" else int(self.channels)
         image_set = prepare(
@@ -390,15 +392,15 @@ class Sample(Command, verb="sample"):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Command, verb="evaluate"):
-    """Measure a generator: KID and FID to held-out images, copies of training images, digits recognised."""
+    """Measure a generator: KID and FID to held-out images, copies, digits recognised."""
 
     checkpoint: Positional[str]
     """A committed checkpoint or a run's folder."""
     num_images: int = 5_000
     """Samples, and the most held-out images to compare with."""
     features: str | None = None
-    """Whose features to compare; unset: those of the probe made for the set, which fit its size alone. pixels fit every
-    size, grey or RGB; so does inception, once its weights are there."""
+    """Whose features to compare; unset: those of the probe made for the set, which fit its size
+    alone. pixels fit every size, grey or RGB; so does inception, once its weights are there."""
     held_out: str | None = None
     """Split to compare with; unset: test, or validation where the set has no test split."""
     seed: int = 1
@@ -428,7 +430,7 @@ class Evaluate(Command, verb="evaluate"):
 
 @dataclass(frozen=True, kw_only=True)
 class Results(Command, verb="results"):
-    """Show the claims ledger: each claim of the paper beside what was measured here, misses included."""
+    """Show the claims ledger: each claim beside what was measured here, misses included."""
 
     section: str | None = None
     """Only this section of the paper (5.1, 6) or ids that begin so (table1, ours)."""
@@ -458,7 +460,8 @@ class Results(Command, verb="results"):
 class Reproduce(Command, verb="reproduce"):
     """Run the command behind a row of the claims ledger again, and print both figures side by side.
 
-    The ledger and the checkpoints stay as they are: what is measured now goes to a folder that is removed at the end.
+    The ledger and the checkpoints stay as they are: what is measured now goes to a folder that is
+    removed at the end.
     """
 
     id: Positional[str]

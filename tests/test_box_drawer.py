@@ -12,7 +12,7 @@ from dcgan_lib.evaluation.boxes import DrawnBoxes, check_boxes, load_boxes, outl
 from dcgan_lib.interpretation.forgetting import positions_inside
 from dcgan_lib.training.checkpoints import draw
 from dcgan_lib.widgets.box_drawer import BoxDrawer
-from dcgan_lib.widgets.page import FOLDER
+from dcgan_lib.widgets.page import EXPORT, script
 
 SIZE = (48, 64)
 DRAWN = DrawnBoxes(
@@ -210,9 +210,6 @@ def test_boxes_of_the_page_stay_inside_the_picture(tmp_path):
 
 
 def test_script_asks_no_other_place():
-    source = (FOLDER / "box_drawer.js").read_text()
-    assert (
-        source.endswith("export default { render };\n")
-        and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
-    )
+    source = script("box_drawer.js")
+    assert source.endswith(EXPORT) and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
     assert "fetch(" not in source and not re.search(r"https?://", source)

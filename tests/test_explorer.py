@@ -15,7 +15,7 @@ from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets import latents
 from dcgan_lib.widgets.explorer import Explorer
-from dcgan_lib.widgets.page import FOLDER, MODES, classic_script, explorer_html
+from dcgan_lib.widgets.page import EXPORT, MODES, classic_script, explorer_html, script
 
 NORMAL, UNIFORM = ModelConfig(z_distribution="normal", z_dim=101), ModelConfig()
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1]
@@ -270,11 +270,8 @@ def test_mount_point_holds_settings_and_a_still_picture():
 def test_script_for_pages_has_no_module_syntax():
     text = classic_script()
     assert not re.search(r"^\s*(export|import)\b", text, re.MULTILINE) and "mount(place)" in text
-    source = (FOLDER / "explorer.js").read_text()
-    assert (
-        source.endswith("export default { render };\n")
-        and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
-    )
+    source = script("explorer.js")
+    assert source.endswith(EXPORT) and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
     assert "fetch(" not in source and not re.search(r"https?://", source), (
         "nothing is asked of another place"
     )

@@ -57,8 +57,8 @@ LAYERS = [
     "evaluation",
     "interpretation",
     "plotting",
-    "widgets",
     "notebook",
+    "widgets",
     "commands",
     "cli",
 ]

@@ -1,7 +1,7 @@
 """Export a generator for the live page (a script with its weights, batch norm folded in) or as ONNX.
 
-Axes: n pictures, d latent, i inputs, o outputs, h w grid, k kernel. ``x_u8`` pixels 0..255. A network
-with labels has one more input per class, in every layer.
+Axes: n pictures, d latent, i inputs, o outputs, h w grid, k kernel. ``x_u8`` pixels 0..255. A
+network with labels has one more input per class, in every layer.
 """
 
 import base64

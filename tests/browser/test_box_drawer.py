@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dcgan_lib.widgets.page import FOLDER
+from dcgan_lib.widgets.page import STYLE, script
 
 from .conftest import AXE, Visit
 
@@ -42,9 +42,7 @@ SERIOUS = """async () => (await axe.run()).violations
 @pytest.fixture
 def page(browser):
     with Visit(browser) as visit:
-        visit.page.evaluate(
-            SHOW, [(FOLDER / name).read_text() for name in ("box_drawer.js", "explorer.css")]
-        )
+        visit.page.evaluate(SHOW, [script("box_drawer.js"), STYLE.read_text()])
         visit.page.locator(".dcgan-explorer[data-ready='0']").wait_for()
         yield visit.page
         assert visit.problems == []

@@ -25,15 +25,8 @@ nbclient.NotebookClient(chapter, timeout=300, kernel_name="python3").execute()
 
 
 def git(folder: Path, *arguments: str) -> str:
-    identity = [
-        "-c",
-        "user.name=test",
-        "-c",
-        "user.email=test@localhost",
-        "-c",
-        "commit.gpgsign=false",
-    ]
-    command = ["git", *identity, *arguments]
+    settings = ("user.name=test", "user.email=test@localhost", "commit.gpgsign=false")
+    command = ["git", *(word for each in settings for word in ("-c", each)), *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
@@ -109,3 +102,11 @@ def test_launch_cell_does_nothing_where_the_library_is(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it tried to install"))
     for address in ("", "https://github.com/someone/dcgan-book"):
         exec(launch_source(address), {})
+
+
+def test_launch_cell_says_what_is_missing_where_no_address_is_known(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it tried to install"))
+    monkeypatch.setitem(sys.modules, "dcgan_lib", None)
+    monkeypatch.delenv("DCGAN_REPOSITORY", raising=False)
+    with pytest.raises(ImportError, match=r"needs the package dcgan_lib: .* set DCGAN_REPOSITORY"):
+        exec(launch_source(""), {})

@@ -18,7 +18,7 @@ from dcgan_lib.training.checkpoints import load_generator, untrained_generator
 from dcgan_lib.widgets.explorer import Explorer
 from dcgan_lib.widgets.export import export_generator, export_model, names_for_pages, write_script
 from dcgan_lib.widgets.latents import seed_latent
-from dcgan_lib.widgets.page import FOLDER, MODES, classic_script, explorer_html
+from dcgan_lib.widgets.page import MODES, STYLE, classic_script, explorer_html, script
 
 pytestmark = pytest.mark.browser
 COMMITTED = names_for_pages()
@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
     write_script(export_generator(tiny, "tiny"), place / "_static" / "models" / "tiny.js")
     Image.new("RGB", (16, 16)).save(place / "_static" / "models" / "tiny.png")
     (place / "explorer.js").write_text(classic_script())
-    (place / "explorer.css").write_bytes((FOLDER / "explorer.css").read_bytes())
+    (place / "explorer.css").write_bytes(STYLE.read_bytes())
     return place
 
 
@@ -463,7 +463,7 @@ def test_python_moves_the_picture_and_the_picture_tells_python(visit, tmp_path):
         if isinstance(value, str | int | float | list | dict)
     }
     about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
-    (tmp_path / "module.js").write_text((FOLDER / "explorer.js").read_text())
+    (tmp_path / "module.js").write_text(script("explorer.js"))
     (tmp_path / "page.html").write_text(
         f'<div id="cell"></div><script type="application/json" id="about">{json.dumps(about)}</script>'
         f'<script type="module" src="kernel.js"></script>'

@@ -1,5 +1,4 @@
-"""What only notebooks need: the library's own source on the page, and pictures that a slider steps
-through."""
+"""What only notebooks need: the library's source on the page, and pictures to step through."""
 
 import ast
 import inspect
@@ -105,7 +104,7 @@ def step_through(
 def choose_picture(
     pictures: Mapping[tuple[str, ...], np.ndarray], names: Sequence[str], *, scale: int = 1
 ) -> widgets.VBox:
-    """Return one row of buttons for each of several choices, and the picture for them, with and without a kernel.
+    """Return buttons for several choices, and the picture for them, with and without a kernel.
 
     Parameters
     ----------

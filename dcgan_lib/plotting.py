@@ -28,8 +28,7 @@ TICKS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)
 
 
 class BookFigure(Figure):
-    """A figure that shows itself in a notebook although pyplot, with its global state, is left
-    alone."""
+    """A figure that shows itself in a notebook; pyplot, with its global state, is left alone."""
 
     colours: int | None = None
     """Store the picture in a palette of so many colours, a third of the size; unset: all of
@@ -72,7 +71,7 @@ def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
     if images_u8.dtype != np.uint8 or images_u8.ndim != 4 or not len(images_u8) or columns < 1:
         came = f"{images_u8.dtype} of shape {images_u8.shape} in {columns} columns"
         raise UserError(
-            f"a grid takes at least one image, uint8, n x c x h x w, in 1 column or more, but got {came}"
+            f"a grid takes images, uint8, n x c x h x w, in 1 column or more, but got {came}"
         )
     # A copy: torch warns of memory that is read-only.
     images_nchw = torch.from_numpy(np.array(images_u8))
@@ -152,7 +151,7 @@ def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) ->
         lines = [entry for entry in metrics if name in entry]
         if not 1 <= smooth <= len(lines):
             raise UserError(
-                f"{len(lines)} lines hold {name}, but smooth is {smooth}: it needs 1 or more, and as many lines"
+                f"{len(lines)} lines hold {name}, but smooth is {smooth}: it must be from 1 to that"
             )
         steps, values = ([entry[key] for entry in lines] for key in ("step", name))
         kernel = np.ones(smooth) / smooth
@@ -193,7 +192,8 @@ def plot_estimates(
     wrong = [name for name, (value, low, high) in rows.items() if not low <= value <= high]
     if not rows or wrong:
         raise UserError(
-            f"each row is value, low, high with low <= value <= high, but {', '.join(wrong) or 'none came'}"
+            "each row is value, low, high with low <= value <= high, "
+            f"but {', '.join(wrong) or 'none came'}"
         )
     figure = BookFigure(figsize=(8.0, 0.8 + 0.42 * len(rows)), layout="constrained")
     panel = figure.subplots()

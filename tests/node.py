@@ -16,7 +16,8 @@ needs_node = pytest.mark.skipif(not shutil.which("node"), reason="Node is not in
 def run_js(
     folder: Path, code: str, *, files: dict[str, Any] | None = None, script: str = "explorer.js"
 ) -> Any:
-    """Run code that sees every name of a script and reads JSON files; return what it gives to `answer`."""
+    """Run code that sees every name of a script and reads JSON files; return what it gives to
+    `answer`."""
     source = page.script(script).removesuffix(page.EXPORT)
     for name, content in (files or {}).items():
         (folder / name).write_text(json.dumps(content))

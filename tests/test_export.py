@@ -1,4 +1,5 @@
-"""Exported generators: batch norm folded, coarse weights within their limits, JavaScript against PyTorch."""
+"""Exported generators: batch norm folded, coarse weights within their limits, JavaScript against
+PyTorch."""
 
 import base64
 import itertools
@@ -62,7 +63,8 @@ VARIANTS = [  # every option at least once, odd and unequal sides among them
 
 
 def generator_of(config: ModelConfig, seed: int = 0) -> Generator:
-    """Make a generator with weights large enough for contrast and batch-norm statistics that are not 0 and 1."""
+    """Make a generator with weights large enough for contrast and batch-norm statistics that are
+    not 0 and 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = Generator(config)
@@ -119,7 +121,8 @@ def by_node(
     code = (
         "const about = read('about.json'), labels = read('labels.json');\n"
         "const network = new Network(about, fromBase64(about.weights));\n"
-        "answer(read('z.json').map((z, i) => [...network.run(Float32Array.from(z), labels[i] ?? 0)]));\n"
+        "const draw = (z, i) => [...network.run(Float32Array.from(z), labels[i] ?? 0)];\n"
+        "answer(read('z.json').map(draw));\n"
     )
     height, width = exported.config.image_size
     rgba = np.array(run_js(folder, code, files=given)).reshape(len(z_nd), height, width, 4)
@@ -188,8 +191,10 @@ def test_silenced_maps_are_zero(monkeypatch, tmp_path):
     exported, z_nd = exact(monkeypatch, generator), latents_and_labels(VARIANTS[0])[0][:1]
     about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
     code = (
-        "const about = read('about.json'), network = new Network(about, fromBase64(about.weights));\n"
-        "const cut = { layer: 1, off: [0, 2] }, rgba = network.run(Float32Array.from(read('z.json')), 0, cut);\n"
+        "const about = read('about.json');\n"
+        "const network = new Network(about, fromBase64(about.weights));\n"
+        "const cut = { layer: 1, off: [0, 2] };\n"
+        "const rgba = network.run(Float32Array.from(read('z.json')), 0, cut);\n"
         "answer([...rgba.filter((_, i) => i % 4 < 3)]);\n"
     )
     seen = run_js(tmp_path, code, files={"about.json": about, "z.json": z_nd[0].tolist()})
@@ -278,7 +283,7 @@ def test_onnx_draws_the_same(name, tmp_path):
 
 def test_onnx_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime$"):
+    with pytest.raises(UserError, match=r"pip install onnx onnxscript onnxruntime$"):
         export.write_onnx("mnist", tmp_path / "mnist.onnx")
 
 
@@ -292,13 +297,13 @@ def test_a_folder_takes_the_script_under_the_checkpoints_name(tmp_path, capsys):
 def test_a_place_that_cannot_be_written_is_named_in_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "wall").write_text("")
     command = export.Export(checkpoint="mnist", out=tmp_path / "wall" / "x.js", precision="half")
-    with pytest.raises(UserError, match="cannot write .*x.js"):
+    with pytest.raises(UserError, match=r"cannot write .*x\.js"):
         command.run()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match="cannot write .*No space left"):
+    with pytest.raises(UserError, match=r"cannot write .*No space left"):
         export.Export(checkpoint="mnist", out=tmp_path, precision="half").run()
     assert [path.name for path in tmp_path.iterdir()] == ["wall"], "nothing half written stays"

@@ -1,4 +1,4 @@
-"""The live explorer in the built book: its script on the pages that show one, and the generators they name.
+"""The live explorer in the built book: its script and the generators that the pages name.
 
 A page shows an explorer by the directive below, or by a notebook output of
 `dcgan_lib.widgets.explorer.Explorer`.

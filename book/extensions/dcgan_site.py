@@ -1,4 +1,6 @@
-"""The built book serves itself: scripts and fonts that npm fetched are copied in, and a page loads only what it shows.
+"""The built book serves itself: npm's scripts and fonts are copied in.
+
+A page loads only what it shows.
 
 `make` lets npm put them into the environment's ``node_modules``. Where they are missing, the pages
 name public servers instead, as the theme does by default, and the build says so.
@@ -35,7 +37,10 @@ LATER = "text/later"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-NO_SCRIPTS = "npm's scripts are missing: formulae and controls will need a connection. Install npm, then run make again."
+NO_SCRIPTS = (
+    "npm's scripts are missing: formulae and controls will need a connection. "
+    "Install npm, then run make again."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +89,7 @@ def without_explorers(state: str) -> str:
 def load_only_what_is_shown(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Leave out the scripts that a page has no use for, and let large ones wait until they are needed.
+    """Leave out the scripts that a page has no use for, and let large ones wait.
 
     Thebe is never used. Jupyter's widgets load when a control comes near; MathJax is fetched ahead
     by pages without formulae, so that the next page has it at once. ``later.js`` does both.

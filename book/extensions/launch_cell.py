@@ -1,4 +1,4 @@
-"""The first code cell of a chapter: it fetches the library where a notebook came alone, as in Colab.
+"""The first code cell of a chapter: it fetches the library where a notebook came alone.
 
     python book/extensions/launch_cell.py
 

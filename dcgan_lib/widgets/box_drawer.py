@@ -1,4 +1,4 @@
-"""A widget to draw boxes around an object in a generator's pictures by hand, as the paper did for windows.
+"""A widget to draw boxes around an object by hand, as the paper did for windows.
 
 Axes: n pictures, c h w channels and grid; ``_u8`` pixels 0..255. Every trait is a setting of
 ``box_drawer.js``.
@@ -18,8 +18,8 @@ from dcgan_lib.training.checkpoints import draw, find_run, load_config
 from dcgan_lib.widgets.page import PageWidget, script
 
 NOTE = (
-    "Here one draws boxes with the mouse or the keyboard, in JupyterLab: open this chapter as a notebook and run this "
-    "cell. Without a kernel there is nothing to draw in."
+    "Here one draws boxes with the mouse or the keyboard, in JupyterLab: open this chapter as a "
+    "notebook and run this cell. Without a kernel there is nothing to draw in."
 )
 
 
@@ -74,7 +74,7 @@ class BoxDrawer(PageWidget):
         config = load_config(generator_name)[0].model
         if config.num_classes:
             raise UserError(
-                "boxes are drawn on the pictures of a generator without classes: choose another checkpoint"
+                "boxes are drawn on pictures of a generator without classes: choose another one"
             )
         self._pictures_u8, self.path = draw(generator_name, num_images, seed=seed), Path(path)
         name, size = find_run(generator_name).name, config.image_size
@@ -103,7 +103,7 @@ class BoxDrawer(PageWidget):
     def _valid_index(self, proposal: dict[str, Any]) -> int:
         if not 0 <= proposal["value"] < self.num_images:
             raise UserError(
-                f"pictures are numbered 0 to {self.num_images - 1}, but {proposal['value']} was asked for"
+                f"pictures are numbered 0 to {self.num_images - 1}; got {proposal['value']}"
             )
         return proposal["value"]
 

@@ -26,8 +26,7 @@ from dcgan_lib.widgets.page import PageWidget, check_mode, explorer_html, script
 
 @lru_cache(maxsize=8)
 def _export(folder: Path, samples: bool) -> ExportedModel:
-    """Export for a page that a kernel serves: nothing is downloaded, so half precision costs
-    nothing."""
+    """Export for a page that a kernel serves: nothing is downloaded, so half precision is free."""
     return export_model(folder, "half", samples=samples)
 
 
@@ -144,8 +143,7 @@ class Explorer(PageWidget):
 
     @traitlets.observe("z")
     def _take(self, change: dict[str, Any]) -> None:
-        """Show a vector that Python has set: it becomes the base, with pad and sliders in the
-        middle."""
+        """Show a vector that Python has set: it becomes the base, with all sliders at 0."""
         if not self._computing:
             with self.hold_trait_notifications():
                 self.base, self.pad, self.values = change["new"], [0.0, 0.0], {}
@@ -246,13 +244,11 @@ class Explorer(PageWidget):
 
     @classmethod
     def setting_names(cls) -> list[str]:
-        """Return the names of the settings that a page may give, model and latent vector left
-        out."""
+        """Return the settings that a page may give: all but model and latent vector."""
         return sorted(set(Explorer.class_own_traits(sync=True)) - {"model", "z", "base"})
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that differ from the defaults, mode and directions of one's own left
-        out."""
+        """Return the settings that differ from the defaults; not mode and own directions."""
         return {
             name: getattr(self, name)
             for name in self.setting_names()

@@ -1,4 +1,4 @@
-"""Export a generator for the live page (a script with its weights, batch norm folded in) or as ONNX.
+"""Export a generator for the live page (a script with folded weights) or as ONNX.
 
 Axes: n pictures, d latent, i inputs, o outputs, h w grid, k kernel. ``x_u8`` pixels 0..255. A
 network with labels has one more input per class, in every layer.
@@ -52,7 +52,7 @@ class ExportedModel:
 
     @property
     def precision(self) -> str:
-        """ "int8" or "half"; "mixed" when some layers had to stay in half precision."""
+        """What the weights are kept as: int8, half, or mixed where int8 was too coarse for some."""
         return self.about["precision"]
 
 

@@ -1,4 +1,4 @@
-"""Latent vectors from a 32-bit seed, the same in Python and in the page, and the vectors made of them.
+"""Latent vectors from a 32-bit seed, the same in Python and in the page, and sums of them.
 
 Axes: n rows, d latent. ``z_d`` one latent vector, float32. The JavaScript twin is in
 ``explorer.js``, "Numbers".
@@ -46,8 +46,7 @@ def uniforms(seed: int, num: int) -> np.ndarray:
 
 
 def normals(seed: int, num: int) -> np.ndarray:
-    """Return standard normal numbers, two from each pair of uniform ones (Box and Muller); float64,
-    shape (num,)."""
+    """Return ``num`` standard normal numbers, two from each pair of uniforms (Box and Muller)."""
     first, second = uniforms(seed, num + num % 2).reshape(-1, 2).T
     radius, angle = np.sqrt(-2 * np.log(1 - first)), 2 * np.pi * second
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()[:num]
@@ -74,8 +73,7 @@ def seed_latent(seed: int, config: ModelConfig) -> np.ndarray:
 
 
 def random_directions(seed: int, z_dim: int) -> np.ndarray:
-    """Return two random directions of length 1 at right angles, float64, shape (2, z_dim); zeros
-    where none is left."""
+    """Return two random directions of length 1 at right angles (zeros where none is left)."""
     found: list[np.ndarray] = []
     for row in normals((seed ^ 0x9E3779B9) & MAX_SEED32, 2 * z_dim).reshape(2, z_dim):
         for other in found:
@@ -86,8 +84,7 @@ def random_directions(seed: int, z_dim: int) -> np.ndarray:
 
 
 def reach(config: ModelConfig) -> float:
-    """Return how far a pad or slider goes at 1: 0.6 of a latent vector's usual length (our choice,
-    by eye)."""
+    """Return how far a slider goes at 1: 0.6 of a latent vector's usual length (our choice)."""
     return 0.6 * float(np.sqrt(config.z_dim * (1 if config.z_distribution == "normal" else 1 / 3)))
 
 
@@ -100,8 +97,7 @@ def combine(z_dim: int, pairs: Iterable[tuple[float, Sequence[float] | np.ndarra
 
 
 def between(a_d: np.ndarray, b_d: np.ndarray, t: float, curve: str) -> np.ndarray:
-    """Return a point between two vectors: t = 0 is the first, on the straight line or, "spherical",
-    on the arc."""
+    """Return a point between two vectors, t = 0 the first: on the line or the "spherical" arc."""
     if curve == "spherical":
         a, b = a_d.astype(np.float64), b_d.astype(np.float64)
         angle = float(np.arccos(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1)))
@@ -120,8 +116,7 @@ def walk(seeds: Sequence[int], t: float, curve: str, config: ModelConfig) -> np.
 
 
 def arithmetic(groups: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarray:
-    """Return mean(A) - mean(B) + mean(C) over three groups of seeds; an empty one counts as
-    zero."""
+    """Return mean(A) - mean(B) + mean(C) over groups of seeds; an empty one counts as zero."""
     pairs = []
     for sign, group in zip((1, -1, 1), groups, strict=True):
         members = [(1 / len(group), seed_latent(seed, config)) for seed in group]

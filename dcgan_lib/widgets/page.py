@@ -1,5 +1,4 @@
-"""What the widgets' pages are made of: scripts, the explorer's mount point, what stays without a
-kernel."""
+"""What the widgets' pages are made of: scripts, mount point, a form without a kernel."""
 
 import html
 import json
@@ -22,7 +21,7 @@ FOLDER = Path(__file__).parent
 STYLE = FOLDER / "explorer.css"
 EXPORT = "export default { render };\n"
 MOUNT = """\
-const start = () => { for (const place of document.querySelectorAll(".dcgan-explorer")) mount(place); };
+const start = () => document.querySelectorAll(".dcgan-explorer").forEach((place) => mount(place));
 document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", start) : start();
 """
 
@@ -34,8 +33,7 @@ def script(name: str) -> str:
 
 
 def classic_script() -> str:
-    """Return the explorer's script without modules: it mounts all explorers of a page from a
-    file."""
+    """Return the explorer's script without modules; it mounts all explorers of a page."""
     body, found, rest = script("explorer.js").rpartition(EXPORT)
     if not found or rest:
         raise AssertionError(f"the last line of explorer.js must be: {EXPORT}")
@@ -55,7 +53,8 @@ def explorer_html(model: str, mode: str = "free", **state: Any) -> str:
     check_mode(mode)
     settings = json.dumps({"model": model, "mode": mode, **state}, sort_keys=True)
     name = html.escape(model)
-    still = f'<img src="_static/models/{name}.png" alt="A picture that the generator {name} draws" width="256" />'
+    source, alt = f"_static/models/{name}.png", f"A picture that the generator {name} draws"
+    still = f'<img src="{source}" alt="{alt}" width="256" />'
     words = f"Here, with JavaScript, the generator {name} runs in this page: {MODES[mode]}."
     start = f'<div class="dcgan-explorer" data-explorer="{html.escape(settings)}">'
     return f"{start}{still}<p>{words}</p></div>"

@@ -18,14 +18,17 @@ SHOW = """async ([source, css]) => {
   window.saved = () => JSON.stringify([state.index, state.boxes]);
   window.heard = [];
   document.addEventListener("keydown", (event) => window.heard.push(event.key));
-  const tell = (name, ...words) => (listeners[name] ?? []).forEach((listener) => listener(...words));
+  const tell = (name, ...words) => (listeners[name] ?? []).forEach((answer) => answer(...words));
   const model = {
     get: (key) => structuredClone(state[key]),
     set: (key, value) => { state[key] = value; },
     save_changes: () => {},
     on: (name, listener) => (listeners[name] ??= []).push(listener),
     off: () => {},
-    send: ({ index }) => setTimeout(() => tell("msg:custom", { type: "picture", index }, [new DataView(grey)])),
+    send: ({ index }) => {
+      const answer = [{ type: "picture", index }, [new DataView(grey)]];
+      setTimeout(() => tell("msg:custom", ...answer));
+    },
   };
   document.documentElement.lang = "en";
   document.title = "Boxes";
@@ -36,7 +39,8 @@ SHOW = """async ([source, css]) => {
   widget.render({ model, el: main });
 }"""
 SERIOUS = """async () => (await axe.run()).violations
-  .filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, help }) => `${id}: ${help}`)"""
+  .filter(({ impact }) => impact === "serious" || impact === "critical")
+  .map(({ id, help }) => `${id}: ${help}`)"""
 
 
 @pytest.fixture

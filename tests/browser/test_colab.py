@@ -1,4 +1,5 @@
-"""A chapter that came alone, as in Colab: torch and Jupyter are there, the library and the repository are not."""
+"""A chapter that came alone, as in Colab: torch and Jupyter are there, the library and the
+repository are not."""
 
 import os
 import shutil
@@ -48,7 +49,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def bare_python(tmp_path: Path) -> Path:
-    """Return a Python that has this one's packages, but not the library that is installed in editable mode."""
+    """Return a Python that has this one's packages, but not the library that is installed in
+    editable mode."""
     venv.create(tmp_path / "colab", with_pip=False)
     python = tmp_path / "colab" / "bin" / "python"
     own = subprocess.run(
@@ -57,7 +59,8 @@ def bare_python(tmp_path: Path) -> Path:
         text=True,
         check=True,
     ).stdout.strip()
-    # Folders named in a .pth file have their own .pth files left unread, and the library is there only by one.
+    # Folders named in a .pth file have their own .pth files left unread, and the library is there
+    # only by one.
     Path(own, "packages.pth").write_text(
         "\n".join({sysconfig.get_paths()[key] for key in ("purelib", "platlib")})
     )
@@ -65,7 +68,8 @@ def bare_python(tmp_path: Path) -> Path:
 
 
 def environment(repository: str) -> dict[str, str]:
-    """Return the environment of a reader without this project: no search path, no data, no network for pip."""
+    """Return the environment of a reader without this project: no search path, no data, no network
+    for pip."""
     kept = {
         key: value
         for key, value in os.environ.items()

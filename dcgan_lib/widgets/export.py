@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from tyro.conf import Positional
 
-from dcgan_lib.command import Command
+from dcgan_lib.command import Command, local
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.directions import load_directions
@@ -406,7 +406,7 @@ class Export(Command, verb="export"):
 
     checkpoint: Positional[str]
     """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
-    out: Path | None = None
+    out: Path | None = local(None)
     """File to write, or folder to write it in; unset: NAME.js, or NAME.onnx with --onnx."""
     precision: Precision = "int8"
     """One byte a weight, layers that would suffer kept in half precision; or half throughout."""

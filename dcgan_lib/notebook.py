@@ -1,4 +1,4 @@
-"""What only notebooks need: the library's own source on the page, and pictures that a slider steps through."""
+"""What only notebooks need: the library's source on the page, and pictures to step through."""
 
 import ast
 import inspect
@@ -20,8 +20,8 @@ def show_source(*objects: Callable[..., object]) -> Markdown:
     Parameters
     ----------
     *objects : callable
-        Functions or classes of the library. The notes under a dataclass's fields stay, and so does a
-        docstring that is all there is.
+        Functions or classes of the library. The notes under a dataclass's fields stay, and so does
+        a docstring that is all there is.
     """
     parts = [_without_docstrings(textwrap.dedent(inspect.getsource(thing))) for thing in objects]
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
@@ -30,19 +30,15 @@ def show_source(*objects: Callable[..., object]) -> Markdown:
 def _without_docstrings(source: str) -> str:
     lines: list[str | None] = source.splitlines()
     for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and len(node.body) > 1
-        ):
-            first = node.body[0]
-            if (
-                ast.get_docstring(node) is not None
-                and lines[first.lineno - 1][: first.col_offset].isspace()
-            ):
-                end = first.end_lineno
-                while end < len(lines) and not lines[end].strip():
-                    end += 1
-                lines[first.lineno - 1 : end] = [None] * (end - first.lineno + 1)
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first, is_more = node.body[0], len(node.body) > 1
+        stands_alone = lines[first.lineno - 1][: first.col_offset].isspace()
+        if is_more and stands_alone and ast.get_docstring(node) is not None:
+            end = first.end_lineno
+            while end < len(lines) and not lines[end].strip():
+                end += 1
+            lines[first.lineno - 1 : end] = [None] * (end - first.lineno + 1)
     return "\n".join(line for line in lines if line is not None)
 
 
@@ -88,31 +84,27 @@ def step_through(
     """
     if not pictures:
         raise UserError("a slider needs at least one picture, but got none")
-    pages = [
-        widgets.VBox(
-            [widgets.Label(caption), widgets.Image(value=webp_bytes(pixels, scale), format="webp")]
-        )
-        for caption, pixels in pictures.items()
-    ]
-    stack = widgets.Stack(pages, selected_index=len(pages) - 1)
-    style, layout = {"description_width": "initial"}, widgets.Layout(width="95%", max_width="32rem")
+    last = len(pictures) - 1
     slider = widgets.IntSlider(
-        len(pages) - 1,
+        last,
         0,
-        len(pages) - 1,
+        last,
         description=description,
-        style=style,
-        layout=layout,
+        style={"description_width": "initial"},
+        layout=widgets.Layout(width="95%", max_width="32rem"),
         readout=False,
     )
-    widgets.jslink((slider, "value"), (stack, "selected_index"))
-    return widgets.VBox([slider, stack])
+    pages = []
+    for caption, pixels in pictures.items():
+        picture = widgets.Image(value=webp_bytes(pixels, scale), format="webp")
+        pages.append(widgets.VBox([widgets.Label(caption), picture]))
+    return widgets.VBox([slider, _stack(pages, slider, "value")])
 
 
 def choose_picture(
     pictures: Mapping[tuple[str, ...], np.ndarray], names: Sequence[str], *, scale: int = 1
 ) -> widgets.VBox:
-    """Return one row of buttons for each of several choices, and the picture for them, with and without a kernel.
+    """Return buttons for several choices, and the picture for them, with and without a kernel.
 
     Parameters
     ----------
@@ -138,36 +130,30 @@ def choose_picture(
         widgets.ToggleButtons(options=labels, index=0, description=name, style=style)
         for name, labels in zip(names, options, strict=True)
     ]
-    page = _pages_for(pictures, choices, options, (), scale)
-    return widgets.VBox([*choices, page])
 
-
-def _pages_for(
-    pictures: Mapping[tuple[str, ...], np.ndarray],
-    choices: Sequence[widgets.ToggleButtons],
-    options: Sequence[Sequence[str]],
-    chosen: tuple[str, ...],
-    scale: int,
-) -> widgets.Widget:
-    """Return the picture of a full choice, or a stack of pages that the next choice turns."""
-    depth = len(chosen)
-    if depth == len(options):
+    def page_of(chosen: tuple[str, ...]) -> widgets.Widget:
+        """Return the picture of a full choice, or a stack of pages that the next choice turns."""
+        depth, wide = len(chosen), {"width": "100%"}
+        if depth < len(options):
+            pages = [page_of((*chosen, option)) for option in options[depth]]
+            return _stack(pages, choices[depth], "index", layout=widgets.Layout(**wide))
         if chosen not in pictures:
             raise UserError(
                 f"there is no picture for {', '.join(chosen)}: every combination needs one"
             )
-        pixels = pictures[chosen]
-        layout = widgets.Layout(
-            width="100%", max_width=f"{pixels.shape[1] * scale}px", height="auto"
-        )
-        picture = widgets.Image(value=webp_bytes(pixels), format="webp", layout=layout)
-        return widgets.VBox(
-            [widgets.Label(", ".join(chosen)), picture], layout=widgets.Layout(width="100%")
-        )
-    pages = [
-        _pages_for(pictures, choices, options, (*chosen, option), scale)
-        for option in options[depth]
-    ]
-    stack = widgets.Stack(pages, selected_index=0, layout=widgets.Layout(width="100%"))
-    widgets.jslink((choices[depth], "index"), (stack, "selected_index"))
+        most = f"{pictures[chosen].shape[1] * scale}px"
+        layout = widgets.Layout(**wide, max_width=most, height="auto")
+        picture = widgets.Image(value=webp_bytes(pictures[chosen]), format="webp", layout=layout)
+        caption = widgets.Label(", ".join(chosen))
+        return widgets.VBox([caption, picture], layout=widgets.Layout(**wide))
+
+    return widgets.VBox([*choices, page_of(())])
+
+
+def _stack(
+    pages: Sequence[widgets.Widget], control: widgets.Widget, trait: str, **box: object
+) -> widgets.Stack:
+    """Return pages that a control turns, in the browser itself: it works without a kernel."""
+    stack = widgets.Stack(pages, selected_index=getattr(control, trait), **box)
+    widgets.jslink((control, trait), (stack, "selected_index"))
     return stack

@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -21,26 +22,26 @@ from torchvision.utils import make_grid
 from dcgan_lib.errors import UserError
 
 STYLE = str(files("dcgan_lib") / "book.mplstyle")
+GUIDE = {"color": "0.4", "linewidth": 0.8}
+MARKERS = "osD^vP*X"
+TICKS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)
 
 
 class BookFigure(Figure):
-    """A figure that shows itself in a notebook although pyplot, with its global state, is left alone."""
+    """A figure that shows itself in a notebook; pyplot, with its global state, is left alone."""
 
     colours: int | None = None
-    """Store the picture in a palette of so many colours, a third of the size; unset: all of them."""
+    """Store the picture in a palette of so many colours, a third of the size; unset: all of
+    them."""
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
+        png, smaller = io.BytesIO(), io.BytesIO()
         with mpl.rc_context(fname=STYLE):
-            self.savefig(buffer, format="png")
-        return buffer.getvalue() if self.colours is None else _with_palette(buffer, self.colours)
-
-
-def _with_palette(png: io.BytesIO, colours: int) -> bytes:
-    """Return a PNG with a palette chosen for it."""
-    smaller = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(colours).save(smaller, "PNG", optimize=True)
-    return smaller.getvalue()
+            self.savefig(png, format="png")
+        if self.colours is None:
+            return png.getvalue()
+        Image.open(png).convert("RGB").quantize(self.colours).save(smaller, "PNG", optimize=True)
+        return smaller.getvalue()
 
 
 def _styled(draw: Any) -> Any:
@@ -54,22 +55,26 @@ def _styled(draw: Any) -> Any:
     return styled
 
 
+def _note(panel: Axes, text: str, at: tuple[float, float], offset: tuple[float, float]) -> None:
+    panel.annotate(text, at, xytext=offset, textcoords="offset points", color="0.3", fontsize=9)
+
+
 def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
     """Lay images out in rows, two white pixels apart, as one uint8 array h x w x 3.
 
     Raises
     ------
     UserError
-        If there is no image, the images are not uint8, n x c x h x w, or ``columns`` is less than 1.
+        If there is no image, the images are not uint8, n x c x h x w, or ``columns`` is less than
+        1.
     """
     if images_u8.dtype != np.uint8 or images_u8.ndim != 4 or not len(images_u8) or columns < 1:
         came = f"{images_u8.dtype} of shape {images_u8.shape} in {columns} columns"
         raise UserError(
-            f"a grid takes at least one image, uint8, n x c x h x w, in 1 column or more, but got {came}"
+            f"a grid takes images, uint8, n x c x h x w, in 1 column or more, but got {came}"
         )
-    images_nchw = torch.from_numpy(
-        np.array(images_u8)
-    )  # a copy: torch warns of memory that is read-only
+    # A copy: torch warns of memory that is read-only.
+    images_nchw = torch.from_numpy(np.array(images_u8))
     return make_grid(images_nchw, columns, padding=2, pad_value=255).permute(1, 2, 0).numpy()
 
 
@@ -146,13 +151,13 @@ def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) ->
         lines = [entry for entry in metrics if name in entry]
         if not 1 <= smooth <= len(lines):
             raise UserError(
-                f"{len(lines)} lines hold {name}, but smooth is {smooth}: it needs 1 or more, and as many lines"
+                f"{len(lines)} lines hold {name}, but smooth is {smooth}: it must be from 1 to that"
             )
         steps, values = ([entry[key] for entry in lines] for key in ("step", name))
         kernel = np.ones(smooth) / smooth
         panel.plot(steps[smooth - 1 :], np.convolve(values, kernel, "valid"), line, label=label)
-    left.axhline(2 * math.log(2), color="0.4", linewidth=0.8, linestyle=":")
-    right.axhline(0.5, color="0.4", linewidth=0.8, linestyle=":")
+    left.axhline(2 * math.log(2), **GUIDE, linestyle=":")
+    right.axhline(0.5, **GUIDE, linestyle=":")
     right.set_ylim(0, 1)
     for panel, title in ((left, "loss"), (right, "probability of being real")):
         panel.set_title(title)
@@ -187,27 +192,20 @@ def plot_estimates(
     wrong = [name for name, (value, low, high) in rows.items() if not low <= value <= high]
     if not rows or wrong:
         raise UserError(
-            f"each row is value, low, high with low <= value <= high, but {', '.join(wrong) or 'none came'}"
+            "each row is value, low, high with low <= value <= high, "
+            f"but {', '.join(wrong) or 'none came'}"
         )
     figure = BookFigure(figsize=(8.0, 0.8 + 0.42 * len(rows)), layout="constrained")
     panel = figure.subplots()
     for place, (value, low, high) in enumerate(rows.values()):
-        panel.errorbar(
-            value, place, xerr=[[value - low], [high - value]], fmt="o", color="C0", capsize=3
-        )
+        interval = [[value - low], [high - value]]
+        panel.errorbar(value, place, xerr=interval, fmt="o", color="C0", capsize=3)
     panel.set_yticks(range(len(rows)), list(rows))
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel(label)
     if reference:
-        panel.axvline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
-        panel.annotate(
-            reference[0],
-            (reference[1], -0.45),
-            xytext=(4, 0),
-            textcoords="offset points",
-            color="0.3",
-            fontsize=9,
-        )
+        panel.axvline(reference[1], **GUIDE, linestyle="--")
+        _note(panel, reference[0], (reference[1], -0.45), offset=(4, 0))
     return figure
 
 
@@ -244,25 +242,13 @@ def plot_curves(
     figure = BookFigure(figsize=(8.0, 3.6), layout="constrained")
     panel = figure.subplots()
     for place, (name, curve) in enumerate(curves.items()):
-        panel.loglog(
-            *zip(*curve, strict=True), marker="osD^vP*X"[place % 8], markersize=4, label=name
-        )
+        marker = {"marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+        panel.loglog(*zip(*curve, strict=True), **marker, label=name)
     if reference:
-        panel.axhline(reference[1], color="0.4", linewidth=0.8, linestyle="--")
-        panel.annotate(
-            reference[0],
-            (min(x for x, _ in points), reference[1]),
-            xytext=(4, 3),
-            textcoords="offset points",
-            color="0.3",
-            fontsize=9,
-        )
+        panel.axhline(reference[1], **GUIDE, linestyle="--")
+        _note(panel, reference[0], (min(x for x, _ in points), reference[1]), offset=(4, 3))
     low, high = panel.get_ylim()
-    ticks = [
-        tick
-        for tick in (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)
-        if low <= tick <= high
-    ]
+    ticks = [tick for tick in TICKS if low <= tick <= high]
     panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.yaxis.set_minor_formatter("")
     panel.set_xlabel(x_label)
@@ -308,9 +294,8 @@ def plot_bands(
         for name, curve in curves.items():
             place = names.index(name)
             x, value, low, high = np.array(curve).T
-            axis.plot(
-                x, value, color=f"C{place}", marker="osD^v"[place % 5], markersize=4, label=name
-            )
+            style = {"color": f"C{place}", "marker": MARKERS[place % 5], "markersize": 4}
+            axis.plot(x, value, **style, label=name)
             axis.fill_between(x, low, high, color=f"C{place}", alpha=0.18, linewidth=0)
         axis.set_title(title)
         axis.set_xlabel(x_label)

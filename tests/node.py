@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dcgan_lib.widgets.page import FOLDER
+from dcgan_lib.widgets import page
 
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="Node is not installed")
 
@@ -18,9 +18,7 @@ def run_js(
 ) -> Any:
     """Run code that sees every name of a script and reads JSON files; return what it gives to
     `answer`."""
-    source = (
-        (FOLDER / script).read_text(encoding="utf-8").removesuffix("export default { render };\n")
-    )
+    source = page.script(script).removesuffix(page.EXPORT)
     for name, content in (files or {}).items():
         (folder / name).write_text(json.dumps(content))
     head = 'import { readFileSync } from "node:fs";\n'

@@ -1,4 +1,5 @@
-"""Boxes drawn by hand: the file that keeps them, the widget's Python half, and the arithmetic of its page."""
+"""Boxes drawn by hand: the file that keeps them, the widget's Python half, and the arithmetic of
+its page."""
 
 import json
 import re
@@ -12,7 +13,7 @@ from dcgan_lib.evaluation.boxes import HandBoxes, check_boxes, load_boxes, outli
 from dcgan_lib.interpretation.forgetting import positions_inside
 from dcgan_lib.training.checkpoints import draw
 from dcgan_lib.widgets.box_drawer import BoxDrawer
-from dcgan_lib.widgets.page import FOLDER
+from dcgan_lib.widgets.page import EXPORT, script
 
 SIZE = (48, 64)
 DRAWN = HandBoxes(
@@ -190,13 +191,16 @@ def test_what_a_notebook_stores_is_the_same_everywhere(drawer):
 def test_boxes_of_the_page_stay_inside_the_picture(tmp_path):
     code = """
       const size = { width: 64, height: 48 }, box = [10, 10, 20, 20];
-      const walk = (key, resize, n) => Array.from({ length: n }).reduce((old) => nudge(old, key, resize, size), box);
+      const walk = (key, resize, n) =>
+        Array.from({ length: n }).reduce((old) => nudge(old, key, resize, size), box);
+      const boxes = [[0, 0, 40, 40], [10, 10, 20, 20]];
       answer({
-        drags: [[3.2, 4.9, 10.1, 9], [10.1, 9, 3.2, 4.9], [-9, -9, 99, 99], [70, 50, 80, 60], [5, 5, 5, 5]]
+        drags: [[3.2, 4.9, 10.1, 9], [10.1, 9, 3.2, 4.9], [-9, -9, 99, 99], [70, 50, 80, 60],
+          [5, 5, 5, 5]]
           .map(([x0, y0, x1, y1]) => between([x0, y0], [x1, y1], size)),
-        hits: [[1, 1], [15, 15], [12, 12], [60, 40], [20, 15]].map((p) => hit([[0, 0, 40, 40], [10, 10, 20, 20]], p)),
-        moved: [walk("ArrowLeft", false, 30), walk("ArrowDown", false, 60), walk("ArrowRight", true, 99),
-          walk("ArrowUp", true, 99)],
+        hits: [[1, 1], [15, 15], [12, 12], [60, 40], [20, 15]].map((p) => hit(boxes, p)),
+        moved: [walk("ArrowLeft", false, 30), walk("ArrowDown", false, 60),
+          walk("ArrowRight", true, 99), walk("ArrowUp", true, 99)],
         fresh: [fresh(size), fresh({ width: 2, height: 2 })],
       });
     """
@@ -210,9 +214,6 @@ def test_boxes_of_the_page_stay_inside_the_picture(tmp_path):
 
 
 def test_script_asks_no_other_place():
-    source = (FOLDER / "box_drawer.js").read_text()
-    assert (
-        source.endswith("export default { render };\n")
-        and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
-    )
+    source = script("box_drawer.js")
+    assert source.endswith(EXPORT) and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
     assert "fetch(" not in source and not re.search(r"https?://", source)

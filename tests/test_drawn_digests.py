@@ -1,7 +1,7 @@
 """The drawn sets' pixels and truths stay as they are: checkpoints and probes were trained on them.
 
-The digests of the 20,000 images at seed 0 stand in the checkpoints' ``config.json``; image i depends
-on the seed and on i only, so the first 500 stand for them here.
+The digests of the 20,000 images at seed 0 stand in the checkpoints' ``config.json``; image i
+depends on the seed and on i only, so the first 500 stand for them here.
 """
 
 import hashlib

@@ -1,4 +1,5 @@
-"""The explorer's Python half: the same latent vectors as the page, settings that follow each other, honest errors."""
+"""The explorer's Python half: the same latent vectors as the page, settings that follow each other,
+honest errors."""
 
 import html
 import json
@@ -15,7 +16,7 @@ from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets import latents
 from dcgan_lib.widgets.explorer import Explorer
-from dcgan_lib.widgets.page import FOLDER, MODES, classic_script, explorer_html
+from dcgan_lib.widgets.page import EXPORT, MODES, classic_script, explorer_html, script
 
 NORMAL, UNIFORM = ModelConfig(z_distribution="normal", z_dim=101), ModelConfig()
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1]
@@ -73,8 +74,10 @@ def test_directions_walks_and_sums_agree(tmp_path):
       const about = read('about.json'), ends = [seedLatent(1, about), seedLatent(2, about)];
       const sum = arithmeticLatents({ groups: read('groups.json'), noise: 3 }, about);
       answer({ random: randomDirections(5, about.z_dim).map((row) => [...row]), reach: reach(about),
-        linear: [...between(...ends, 0.3, "linear")], spherical: [...between(...ends, 0.3, "spherical")],
-        same: [...between(ends[0], ends[0], 0.5, "spherical")], nine: sum.nine.map((z) => [...z]) });
+        linear: [...between(...ends, 0.3, "linear")],
+        spherical: [...between(...ends, 0.3, "spherical")],
+        same: [...between(ends[0], ends[0], 0.5, "spherical")],
+        nine: sum.nine.map((z) => [...z]) });
     """
     seen = run_js(tmp_path, code, files={"about.json": about(config), "groups.json": groups})
     near = {"rtol": 0, "atol": 1e-6}
@@ -101,9 +104,11 @@ def test_address_round_trip(tmp_path):
     """Every setting that the address holds comes back from it; what is damaged is left out."""
     code = """
       globalThis.location = { hash: "", href: "file:///page.html" };
-      const changed = { model: "a b", mode: "maps", seed: 4294967295, label: 3, axes: ["age", "x,y;z~&"], axis_seed: 2,
-        pad: [0.25, -1], values: { "hair~red": -0.35, age: 1 }, anchors: [5, 6], t: 0.75, curve: "spherical",
-        gallery: [3, 4], groups: [[1], [], [2, 3]], noise: 8, direction: "age", far: 0.5, layer: 2, off: [0, 1, 2, 7],
+      const changed = { model: "a b", mode: "maps", seed: 4294967295, label: 3,
+        axes: ["age", "x,y;z~&"], axis_seed: 2, pad: [0.25, -1],
+        values: { "hair~red": -0.35, age: 1 }, anchors: [5, 6], t: 0.75, curve: "spherical",
+        gallery: [3, 4], groups: [[1], [], [2, 3]], noise: 8, direction: "age", far: 0.5,
+        layer: 2, off: [0, 1, 2, 7],
         step: 3 };
       const href = address("x2", { ...DEFAULTS, ...changed }, DEFAULTS);
       location.hash = "#section&" + href.split("#")[1] + "&x1=seed:5;pad:a,b;nonsense:1;seed";
@@ -270,11 +275,8 @@ def test_mount_point_holds_settings_and_a_still_picture():
 def test_script_for_pages_has_no_module_syntax():
     text = classic_script()
     assert not re.search(r"^\s*(export|import)\b", text, re.MULTILINE) and "mount(place)" in text
-    source = (FOLDER / "explorer.js").read_text()
-    assert (
-        source.endswith("export default { render };\n")
-        and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
-    )
+    source = script("explorer.js")
+    assert source.endswith(EXPORT) and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
     assert "fetch(" not in source and not re.search(r"https?://", source), (
         "nothing is asked of another place"
     )

@@ -1,4 +1,5 @@
-"""Exported generators: batch norm folded, coarse weights within their limits, JavaScript against PyTorch."""
+"""Exported generators: batch norm folded, coarse weights within their limits, JavaScript against
+PyTorch."""
 
 import base64
 import itertools
@@ -62,7 +63,8 @@ VARIANTS = [  # every option at least once, odd and unequal sides among them
 
 
 def generator_of(config: ModelConfig, seed: int = 0) -> Generator:
-    """Make a generator with weights large enough for contrast and batch-norm statistics that are not 0 and 1."""
+    """Make a generator with weights large enough for contrast and batch-norm statistics that are
+    not 0 and 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = Generator(config)
@@ -82,9 +84,7 @@ def by_torch(generator: Generator, z_nd: np.ndarray, labels_n: np.ndarray | None
     return generate_u8(generator, torch.from_numpy(z_nd), labels).astype(int)
 
 
-def exact(
-    monkeypatch, generator: Generator, precision: str = "half", **limits
-) -> export.ExportedModel:
+def exact(monkeypatch, generator: Generator, precision: str = "half") -> export.ExportedModel:
     monkeypatch.setattr(export, "NUM_CHECKED", 8)
     return export_generator(generator, "tiny", precision)
 
@@ -99,15 +99,12 @@ def test_folded_batch_norm_gives_the_same_pictures(config, monkeypatch):
     assert len(fold(generator)) == len(generator.convs) + 1 + bool(config.hidden_units)
 
 
-def test_batch_norm_that_is_not_folded_is_seen(monkeypatch):
+def test_other_statistics_of_batch_norm_are_seen(monkeypatch):
+    """The wrong twin: weights that were folded with statistics that the generator no longer has."""
     generator = generator_of(VARIANTS[0])
-    monkeypatch.setattr(
-        export, "_scale_and_bias", lambda norm, outputs: (np.ones(outputs), np.zeros(outputs, "f4"))
-    )
-    z_nd, _ = latents_and_labels(generator.config)
-    apart = np.abs(
-        run_exported(exact(monkeypatch, generator), z_nd) - by_torch(generator, z_nd, None)
-    )
+    exported, (z_nd, _) = exact(monkeypatch, generator), latents_and_labels(generator.config)
+    generator.norms[0].running_mean += 1
+    apart = np.abs(run_exported(exported, z_nd) - by_torch(generator, z_nd, None))
     assert apart.mean() > 5
 
 
@@ -124,7 +121,8 @@ def by_node(
     code = (
         "const about = read('about.json'), labels = read('labels.json');\n"
         "const network = new Network(about, fromBase64(about.weights));\n"
-        "answer(read('z.json').map((z, i) => [...network.run(Float32Array.from(z), labels[i] ?? 0)]));\n"
+        "const draw = (z, i) => [...network.run(Float32Array.from(z), labels[i] ?? 0)];\n"
+        "answer(read('z.json').map(draw));\n"
     )
     height, width = exported.config.image_size
     rgba = np.array(run_js(folder, code, files=given)).reshape(len(z_nd), height, width, 4)
@@ -193,8 +191,10 @@ def test_silenced_maps_are_zero(monkeypatch, tmp_path):
     exported, z_nd = exact(monkeypatch, generator), latents_and_labels(VARIANTS[0])[0][:1]
     about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
     code = (
-        "const about = read('about.json'), network = new Network(about, fromBase64(about.weights));\n"
-        "const cut = { layer: 1, off: [0, 2] }, rgba = network.run(Float32Array.from(read('z.json')), 0, cut);\n"
+        "const about = read('about.json');\n"
+        "const network = new Network(about, fromBase64(about.weights));\n"
+        "const cut = { layer: 1, off: [0, 2] };\n"
+        "const rgba = network.run(Float32Array.from(read('z.json')), 0, cut);\n"
         "answer([...rgba.filter((_, i) => i % 4 < 3)]);\n"
     )
     seen = run_js(tmp_path, code, files={"about.json": about, "z.json": z_nd[0].tolist()})
@@ -273,17 +273,37 @@ def test_wrong_requests_are_refused():
         export_model("nothing")
 
 
-def test_onnx_draws_the_same(tmp_path):
+@pytest.mark.parametrize("name", ["mnist", "mnist-conditional"])
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_onnx_draws_the_same(name, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    from dcgan_lib.widgets.export import write_onnx
-
-    assert write_onnx("mnist", tmp_path / "mnist.onnx") < 1e-4
+    assert export.write_onnx(name, tmp_path / "model.onnx") < 1e-4
 
 
 def test_onnx_says_what_is_missing(monkeypatch, tmp_path):
-    from dcgan_lib.widgets import export as onnx_export
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install onnx onnxscript onnxruntime$"):
+        export.write_onnx("mnist", tmp_path / "mnist.onnx")
 
-    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="onnx and onnxscript"):
-        onnx_export.write_onnx("mnist", tmp_path / "mnist.onnx")
+
+# --- where it is written ---
+def test_a_folder_takes_the_script_under_the_checkpoints_name(tmp_path, capsys):
+    export.Export(checkpoint="mnist", out=tmp_path, precision="half").run()
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'mnist.js'}: ")
+    assert "dcganModels" in (tmp_path / "mnist.js").read_text()
+
+
+def test_a_place_that_cannot_be_written_is_named_in_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "wall").write_text("")
+    command = export.Export(checkpoint="mnist", out=tmp_path / "wall" / "x.js", precision="half")
+    with pytest.raises(UserError, match=r"cannot write .*x\.js"):
+        command.run()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left"):
+        export.Export(checkpoint="mnist", out=tmp_path, precision="half").run()
+    assert [path.name for path in tmp_path.iterdir()] == ["wall"], "nothing half written stays"

@@ -59,8 +59,8 @@ LAYERS = [
     "evaluation",
     "interpretation",
     "plotting",
-    "widgets",
     "notebook",
+    "widgets",
     "experiments",
     "cli",
 ]

@@ -1,4 +1,5 @@
-"""Figures: what they show is what they were given, and nothing is drawn, or left out, in silence."""
+"""Figures: what they show is what they were given, and nothing is drawn, or left out, in
+silence."""
 
 import io
 import math
@@ -73,7 +74,8 @@ def test_figures_have_the_books_style_and_not_the_readers(draw):
 
 
 def test_a_notebook_shows_a_figure_as_one_picture(draw):
-    """Pyplot, which would register figures with the notebook, is never asked; a plain Figure is the wrong twin."""
+    """Pyplot, which would register figures with the notebook, is never asked; a plain Figure is the
+    wrong twin."""
     shown, _ = DisplayFormatter().format(draw())
     with Image.open(io.BytesIO(shown["image/png"])) as image:
         assert image.format == "PNG" and image.width > 300

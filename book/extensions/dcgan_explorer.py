@@ -1,6 +1,7 @@
-"""The live explorer in the built book: its script on the pages that show one, and the generators they name.
+"""The live explorer in the built book: its script and the generators that the pages name.
 
-A page shows an explorer by the directive below, or by a notebook output of `dcgan_lib.widgets.explorer.Explorer`.
+A page shows an explorer by the directive below, or by a notebook output of
+`dcgan_lib.widgets.explorer.Explorer`.
 """
 
 import html
@@ -16,11 +17,11 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from dcgan_lib.training.checkpoints import find_run
+from dcgan_lib.widgets import export, latents, page
+from dcgan_lib.widgets.explorer import Explorer
+
 MOUNT_POINT = re.compile(r'<div class="dcgan-explorer" data-explorer="([^"]*)"')
-SETTINGS = [
-    "mode", "modes", "models", "seed", "label", "pad", "axes", "axis_seed", "values", "extra", "anchors", "t", "curve",
-    "gallery", "groups", "noise", "direction", "far", "rows", "columns", "layer", "off", "step",
-]  # fmt: skip
 STILL_WIDTH = 256
 
 logger = logging.getLogger(__name__)
@@ -35,21 +36,21 @@ def _value(text: str) -> Any:
 
 
 class ExplorerDirective(SphinxDirective):
-    """Put an explorer on the page: ``{explorer} faces``, with the explorer's settings as options."""
+    """Put an explorer on the page: ``{explorer} faces``, with the explorer's settings as
+    options."""
 
     required_arguments = 1
-    option_spec = dict.fromkeys(SETTINGS, _value)
+    option_spec = dict.fromkeys(Explorer.setting_names(), _value)
 
     def run(self) -> list[nodes.Node]:
         """Return the mount point, which holds a still picture for pages without scripts."""
-        from dcgan_lib.widgets.page import explorer_html
-
         settings = {"mode": "free", **self.options}
-        return [nodes.raw("", explorer_html(self.arguments[0], **settings), format="html")]
+        return [nodes.raw("", page.explorer_html(self.arguments[0], **settings), format="html")]
 
 
 class Explorers:
-    """What the pages of one build show: each model's name, and whether its training's pictures are wanted."""
+    """What the pages of one build show: each model's name, and whether its training's pictures are
+    wanted."""
 
     def __init__(self) -> None:
         self.models: dict[str, bool] = {}
@@ -79,26 +80,21 @@ class Explorers:
         app.add_css_file("explorer.css")
 
     def export(self, app: Sphinx, exception: Exception | None) -> None:
-        """Write the generators that the pages name, unless the ones of an earlier build are still good."""
+        """Write the generators that the pages name, unless the ones of an earlier build are still
+        good."""
         for name, steps in sorted(self.models.items()) if exception is None else ():
             export_model_files(name, Path(app.outdir) / "_static" / "models", steps)
 
 
 def copy_script(static: Path) -> None:
     """Write ``explorer.js`` as a script that works from ``file://`` too, and its style."""
-    from dcgan_lib.widgets import page
-
     static.mkdir(parents=True, exist_ok=True)
     (static / "explorer.js").write_text(page.classic_script(), encoding="utf-8")
-    (static / "explorer.css").write_bytes((page.FOLDER / "explorer.css").read_bytes())
+    (static / "explorer.css").write_bytes(page.STYLE.read_bytes())
 
 
 def export_model_files(name: str, folder: Path, steps: bool) -> None:
     """Write one generator's script and its still picture, which is that of seed 0."""
-    from dcgan_lib.training.checkpoints import find_run
-    from dcgan_lib.widgets import export, latents, page
-    from dcgan_lib.widgets import export as reference
-
     script, still = folder / f"{name}.js", folder / f"{name}.png"
     sources = [*Path(find_run(name)).rglob("*"), *page.FOLDER.glob("*.py")]
     newest = max(path.stat().st_mtime for path in sources)
@@ -107,13 +103,12 @@ def export_model_files(name: str, folder: Path, steps: bool) -> None:
         return
     exported = export.export_model(name, samples=steps)
     labels = np.zeros(1, int) if exported.config.num_classes else None
-    picture = reference.run_exported(
-        exported, latents.seed_latent(0, exported.config)[None], labels
-    )[0]
+    z_nd = latents.seed_latent(0, exported.config)[None]
+    picture = export.run_exported(exported, z_nd, labels)[0]
     pixels = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
     scale = max(1, STILL_WIDTH // pixels.shape[1])
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.repeat(np.repeat(pixels, scale, 0), scale, 1)).save(still)
+    Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1)).save(still)
     export.write_script(exported, script)
     size = script.stat().st_size / 1e6
     logger.info(
@@ -122,7 +117,8 @@ def export_model_files(name: str, folder: Path, steps: bool) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect the steps above to the build; pages are written by one process, which remembers what they show."""
+    """Connect the steps above to the build; pages are written by one process, which remembers what
+    they show."""
     explorers = Explorers()
     app.add_directive("explorer", ExplorerDirective)
     app.connect("html-page-context", explorers.serve)

@@ -1,7 +1,9 @@
-"""The built book serves itself: scripts and fonts that npm fetched are copied in, and a page loads only what it shows.
+"""The built book serves itself: npm's scripts and fonts are copied in.
 
-`make` lets npm put them into the environment's ``node_modules``. Where they are missing, the pages name public
-servers instead, as the theme does by default, and the build says so.
+A page loads only what it shows.
+
+`make` lets npm put them into the environment's ``node_modules``. Where they are missing, the pages
+name public servers instead, as the theme does by default, and the build says so.
 """
 
 import json
@@ -35,7 +37,10 @@ LATER = "text/later"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-NO_SCRIPTS = "npm's scripts are missing: formulae and controls will need a connection. Install npm, then run make again."
+NO_SCRIPTS = (
+    "npm's scripts are missing: formulae and controls will need a connection. "
+    "Install npm, then run make again."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +51,8 @@ def has_scripts() -> bool:
 
 
 def choose_scripts(app: Sphinx, config: Config) -> None:
-    """Let pages name the book's own copies of MathJax, the widget scripts and the fonts, if npm fetched them."""
+    """Let pages name the book's own copies of MathJax, the widget scripts and the fonts, if npm
+    fetched them."""
     if not has_scripts():
         logger.info(NO_SCRIPTS)
         return
@@ -69,7 +75,8 @@ def copy_scripts(app: Sphinx) -> None:
 
 
 def without_explorers(state: str) -> str:
-    """Return a page's stored widget state without the explorers, which need no kernel and no widget manager."""
+    """Return a page's stored widget state without the explorers, which need no kernel and no widget
+    manager."""
     stored = json.loads(state.replace(r"<\/script>", "</script>"))
     kept = {
         name: model
@@ -82,10 +89,10 @@ def without_explorers(state: str) -> str:
 def load_only_what_is_shown(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Leave out the scripts that a page has no use for, and let large ones wait until they are needed.
+    """Leave out the scripts that a page has no use for, and let large ones wait.
 
-    Thebe is never used. Jupyter's widgets load when a control comes near; MathJax is fetched ahead by pages without
-    formulae, so that the next page has it at once. ``later.js`` does both.
+    Thebe is never used. Jupyter's widgets load when a control comes near; MathJax is fetched ahead
+    by pages without formulae, so that the next page has it at once. ``later.js`` does both.
     """
     body, widget_scripts = context.get("body", ""), app.config.nb_ipywidgets_js
     shows_math, shows_widgets = 'class="math ' in body, WIDGET_VIEW in body
@@ -114,7 +121,8 @@ def load_only_what_is_shown(
 
 
 def choose_buttons(app: Sphinx, config: Config) -> None:
-    """Offer Colab and the repository only where ``_config.yml`` names one; the theme breaks on an empty address."""
+    """Offer Colab and the repository only where ``_config.yml`` names one; the theme breaks on an
+    empty address."""
     options = config.html_theme_options
     if options.get("repository_url"):
         options["use_repository_button"] = True
@@ -125,7 +133,8 @@ def choose_buttons(app: Sphinx, config: Config) -> None:
 def add_lab_button(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Give each chapter a button that says how to open it in JupyterLab, beside Colab's if there is one."""
+    """Give each chapter a button that says how to open it in JupyterLab, beside Colab's if there is
+    one."""
     if "kernelspec" not in app.env.metadata.get(pagename, {}):
         return
     tip, address = (
@@ -157,7 +166,8 @@ def add_lab_button(
 def mend_roles(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Take back roles that screen readers no longer know, and a name that differs from the words on the fold."""
+    """Take back roles that screen readers no longer know, and a name that differs from the words on
+    the fold."""
     if "body" in context:
         plain = context["body"].replace(
             '<div role="list" class="citation-list">', '<div class="citation-list">'

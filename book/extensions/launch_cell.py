@@ -1,8 +1,9 @@
-"""The first code cell of a chapter: it fetches the library where a notebook came alone, as in Colab.
+"""The first code cell of a chapter: it fetches the library where a notebook came alone.
 
     python book/extensions/launch_cell.py
 
-writes it into every chapter, with the address from ``_config.yml``. Where the library is there, the cell does nothing.
+writes it into every chapter, with the address from ``_config.yml``. Where the library is there, the
+cell does nothing.
 """
 
 from pathlib import Path
@@ -20,14 +21,22 @@ except ImportError:  # in Colab: fetch the library, with its checkpoints and res
     import subprocess
     import sys
 
-    address = os.environ{chosen}
-    subprocess.run(f"{{sys.executable}} -m pip install -q --src . -e git+{{address}}#egg=dcgan-lib".split(), check=True)
+    address = os.environ.get("DCGAN_REPOSITORY", "{address}")
+    if not address:
+        raise ImportError(
+            "this chapter needs the package dcgan_lib: install it from the book's "
+            "folder (pip install -e .), or set DCGAN_REPOSITORY to its git address"
+        ) from None
+    subprocess.run(
+        f"{{sys.executable}} -m pip install -q --src . -e git+{{address}}#egg=dcgan-lib".split(),
+        check=True,
+    )
     sys.path.insert(0, os.path.abspath("dcgan-lib"))"""
 
 
 def launch_source(address: str) -> str:
     """Return the cell's lines; without an address, only the environment variable can give one."""
-    return SOURCE.format(chosen=f'.get("{MARK}", "{address}")' if address else f'["{MARK}"]')
+    return SOURCE.format(address=address)
 
 
 def configured_address() -> str:

@@ -1,1 +1,1 @@
-"""The live explorer of a generator, the export of its weights, and a widget that draws boxes by hand."""
+"""The live explorer of a generator, the export of its weights, boxes and exemplars by hand."""

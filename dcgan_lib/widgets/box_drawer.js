@@ -1,11 +1,9 @@
 // The box drawer: shows a generator's pictures one after another, enlarged, and lets one draw boxes by mouse or keys.
-// anywidget imports this file in a notebook with a kernel; a page without one shows a sentence instead.
+// anywidget imports this file, after elements.js, in a notebook with a kernel; a page without one shows a sentence.
 // A box is [picture, left, top, right, bottom] in pixels, right and bottom exclusive; a box of one picture leaves the
-// first number out. Sections: boxes, elements, the drawer.
+// first number out. Sections: boxes, the drawer.
 
 // --- Boxes ---
-
-const limit = (x, low, high) => Math.min(high, Math.max(low, x));
 
 /** Return the box between two corners, at least one pixel wide and inside the picture. */
 function between([x0, y0], [x1, y1], { width, height }) {
@@ -41,24 +39,9 @@ function fresh({ width, height }) {
   return [third(width), third(height), 2 * third(width), 2 * third(height)];
 }
 
-// --- Elements ---
-
-/** Make an element; on… attributes become listeners, the rest attributes. */
-function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-const button = (text, onclick) => el("button", { type: "button", class: "dx-button", onclick }, text);
-const words = ([left, top, right, bottom]) => `${left} to ${right} across, ${top} to ${bottom} down`;
-
 // --- The drawer ---
 
+const words = ([left, top, right, bottom]) => `${left} to ${right} across, ${top} to ${bottom} down`;
 const KEYS = "arrow keys move the chosen box, with Shift they resize it; Enter adds one, N chooses the next, Delete takes it away; Page Up and Page Down turn to another picture";
 const SCALE = 8;
 

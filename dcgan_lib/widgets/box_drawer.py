@@ -1,13 +1,13 @@
-"""A widget to draw boxes around an object in a generator's pictures by hand, as the paper did for windows.
+"""A widget to draw boxes around an object by hand, as the paper did for windows.
 
-Axes: n pictures, c h w channels and grid; ``_u8`` pixels 0..255. Every trait is a setting of ``box_drawer.js``.
+Axes: n pictures, c h w channels and grid; ``_u8`` pixels 0..255. Every trait is a setting of
+``box_drawer.js``.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 from traitlets import Int, List, Unicode
@@ -15,15 +15,15 @@ from traitlets import Int, List, Unicode
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.boxes import HandBoxes, check_boxes, load_boxes, save_boxes
 from dcgan_lib.training.checkpoints import draw, find_run, load_config
-from dcgan_lib.widgets.page import FOLDER
+from dcgan_lib.widgets.page import PageWidget, script
 
 NOTE = (
-    "Here one draws boxes with the mouse or the keyboard, in JupyterLab: open this chapter as a notebook and run this "
-    "cell. Without a kernel there is nothing to draw in."
+    "Here one draws boxes with the mouse or the keyboard, in JupyterLab: open this chapter as a "
+    "notebook and run this cell. Without a kernel there is nothing to draw in."
 )
 
 
-class BoxDrawer(anywidget.AnyWidget):
+class BoxDrawer(PageWidget):
     """Draw boxes around an object, picture by picture; each change is saved.
 
     Parameters
@@ -44,17 +44,19 @@ class BoxDrawer(anywidget.AnyWidget):
     Attributes
     ----------
     boxes : list of list of int
-        Each the number of a picture, from 0, and left, top, right, bottom in pixels, right and bottom exclusive.
+        Each the number of a picture, from 0, and left, top, right, bottom in pixels, right and
+        bottom exclusive.
     index : int
         The picture that is shown.
 
     Raises
     ------
     UserError
-        If there is no such checkpoint, the file was made for other pictures, or a box lies outside its picture.
+        If there is no such checkpoint, the file was made for other pictures, or a box lies outside
+        its picture.
     """
 
-    _esm, _css = FOLDER / "box_drawer.js", FOLDER / "explorer.css"
+    _esm = script("box_drawer.js")
     generator, object = (Unicode().tag(sync=True) for _ in range(2))
     seed, num_images, width, height, index = (Int(0).tag(sync=True) for _ in range(5))
     boxes = List(List(Int())).tag(sync=True)
@@ -72,7 +74,7 @@ class BoxDrawer(anywidget.AnyWidget):
         config = load_config(generator_name)[0].model
         if config.num_classes:
             raise UserError(
-                "boxes are drawn on the pictures of a generator without classes: choose another checkpoint"
+                "boxes are drawn on pictures of a generator without classes: choose another one"
             )
         self._pictures_u8, self.path = draw(generator_name, num_images, seed=seed), Path(path)
         name, size = find_run(generator_name).name, config.image_size
@@ -101,7 +103,7 @@ class BoxDrawer(anywidget.AnyWidget):
     def _valid_index(self, proposal: dict[str, Any]) -> int:
         if not 0 <= proposal["value"] < self.num_images:
             raise UserError(
-                f"pictures are numbered 0 to {self.num_images - 1}, but {proposal['value']} was asked for"
+                f"pictures are numbered 0 to {self.num_images - 1}; got {proposal['value']}"
             )
         return proposal["value"]
 
@@ -124,23 +126,13 @@ class BoxDrawer(anywidget.AnyWidget):
     def _answer(self, _: Any, content: dict[str, Any], __: list[bytes]) -> None:
         """Answer a page that asks for a picture."""
         index = content.get("index")
-        if (
-            content.get("type") == "need picture"
-            and isinstance(index, int)
-            and 0 <= index < self.num_images
-        ):
+        if content.get("type") == "need picture" and index in range(self.num_images):
             self.send({"type": "picture", "index": index}, [self.picture(index).tobytes()])
 
     def __repr__(self) -> str:
         """Name the generator, the number of pictures and the seed; the same on every machine."""
         return f"BoxDrawer({self.generator!r}, num_images={self.num_images}, seed={self.seed})"
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """Show the widget where there is a kernel, and a note where there is none."""
-        shown = super()._repr_mimebundle_(**options)
-        data, about = shown if isinstance(shown, tuple) else (shown, {})
-        return {
-            **(data or {}),
-            "text/plain": repr(self),
-            "text/html": f'<p class="dcgan-boxes">{NOTE}</p>',
-        }, about
+    def page(self) -> str:
+        """Return a note, for pages without a kernel."""
+        return f'<p class="dcgan-boxes">{NOTE}</p>'

@@ -1,6 +1,6 @@
 // The live explorer: runs a generator in the page and lets a reader move through its latent space.
-// No framework, no build step. In a notebook anywidget imports this file as a module; the book loads it as a
-// classic script in which the last line is replaced by one that mounts every element of class dcgan-explorer.
+// No framework, no build step. In a notebook anywidget imports this file, after elements.js, as a module; the book loads
+// them as a classic script in which the last line is replaced by one that mounts every element of class dcgan-explorer.
 // Sections: numbers, network, where models come from, state and address, elements, drawing, modes, mounting.
 
 // --- Numbers: the same in Python, dcgan_lib/widgets/latents.py ---
@@ -388,20 +388,6 @@ function address(space, state, initial, extra = []) {
 
 // --- Elements ---
 
-/** Make an element; on… attributes become listeners, the rest attributes. */
-function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value != null) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-const button = (text, onclick, attributes = {}) => el("button", { type: "button", class: "dx-button", onclick, ...attributes }, ...(text ? [text] : []));
-
 function select(text, choices, onpick) {
   const box = el("select", { class: "dx-select", onchange: () => onpick(box.value) });
   box.append(...choices.map(([value, shown]) => el("option", { value }, shown)));
@@ -421,7 +407,6 @@ function slider(text, { min, max, step, say = short }, onmove) {
 }
 
 const signed = (x) => (x > 0 ? "+" : x < 0 ? "−" : "") + Math.abs(x).toFixed(2);
-const limit = (x, low, high) => Math.min(high, Math.max(low, x));
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const anySeed = () => Math.floor(Math.random() * 10000);
 const plain = (name) => name.replaceAll("_", " ");

@@ -1,14 +1,13 @@
 """The live explorer: one widget for notebooks and, as plain HTML, for the built book.
 
-Axes: d latent, h w grid, c channels. ``z`` is the current latent vector; every other trait is a setting of
-``explorer.js``, kept in step with the page both ways.
+Axes: d latent, h w grid, c channels. ``z`` is the current latent vector; every other trait is a
+setting of ``explorer.js``, kept in step with the page both ways.
 """
 
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import torch
 import traitlets
@@ -22,14 +21,12 @@ from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 from dcgan_lib.widgets import latents
 from dcgan_lib.widgets.export import ExportedModel, export_model
-from dcgan_lib.widgets.page import FOLDER, check_mode, classic_script, explorer_html
-
-__all__ = ["Explorer", "classic_script", "explorer_html"]
+from dcgan_lib.widgets.page import PageWidget, check_mode, explorer_html, script
 
 
 @lru_cache(maxsize=8)
 def _export(folder: Path, samples: bool) -> ExportedModel:
-    """Export for a page that a kernel serves: nothing is downloaded, so half precision costs nothing."""
+    """Export for a page that a kernel serves: nothing is downloaded, so half precision is free."""
     return export_model(folder, "half", samples=samples)
 
 
@@ -37,7 +34,7 @@ def _trait(kind: type[traitlets.TraitType], *arguments: Any) -> Any:
     return kind(*arguments).tag(sync=True)
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(PageWidget):
     """Move through a generator's latent space by hand, or from Python.
 
     Parameters
@@ -56,7 +53,8 @@ class Explorer(anywidget.AnyWidget):
     z : list of float
         The current latent vector. Set it to show one of your own.
     pad, axes, axis_seed : list of float, list of str, int
-        Mode free: position in [-1, 1]; what its axes are, each "random" or a direction's name; the random ones' seed.
+        Mode free: position in [-1, 1]; what its axes are, each "random" or a direction's name; the
+        random ones' seed.
     values : dict of str to float
         Mode free: the sliders of the named directions, each in [-1, 1].
     extra : dict of str to list of float
@@ -68,7 +66,8 @@ class Explorer(anywidget.AnyWidget):
     direction, far, rows, columns : str, float, int, int
         Mode turn: a direction's name or "random", and how far it goes.
     layer, off : int, list of int
-        Mode maps: which maps are switched off in front of which transposed convolution, counted from 0.
+        Mode maps: which maps are switched off in front of which transposed convolution, counted
+        from 0.
     step : int
         Mode steps: which stored picture, from 0; -1 is the last.
 
@@ -78,7 +77,7 @@ class Explorer(anywidget.AnyWidget):
         If there is no such checkpoint, mode or setting.
     """
 
-    _esm, _css = FOLDER / "explorer.js", FOLDER / "explorer.css"
+    _esm = script("explorer.js")
     model, mode, curve, direction = (_trait(Unicode, text) for text in ("", "free", "linear", ""))
     models, modes, axes = _trait(List), _trait(List), _trait(List, Unicode(), ["random", "random"])
     seed, label, axis_seed, noise, layer = (_trait(Int, 0) for _ in range(5))
@@ -86,20 +85,17 @@ class Explorer(anywidget.AnyWidget):
     t, far = _trait(Float, 0.0), _trait(Float, 1.0)
     z, base = _trait(List, Float()), _trait(List, Float())
     pad, anchors = _trait(List, Float(), [0.0, 0.0]), _trait(List, Int(), [1, 2, 3, 4, 5])
-    gallery, groups, off = (
-        _trait(List, Int()),
-        _trait(List, List(Int()), [[], [], []]),
-        _trait(List, Int()),
-    )
+    gallery, off = _trait(List, Int()), _trait(List, Int())
+    groups = _trait(List, List(Int()), [[], [], []])
     values, extra = _trait(Dict), _trait(Dict)
 
     def __init__(
         self, checkpoint: str = "faces", mode: str = "free", seed: int = 0, **settings: Any
     ) -> None:
-        self._ready, self._computing, self._generators = False, False, {}
+        self._ready, self._computing = False, False
         if unknown := set(settings) - set(self.class_trait_names(sync=True)):
             raise UserError(f"the explorer has no setting {sorted(unknown)}; see help(Explorer)")
-        self._config_of(checkpoint)
+        load_config(checkpoint)
         z = settings.pop("z", None)
         super().__init__(model=checkpoint, mode=mode, seed=seed, **settings)
         self._ready = True
@@ -116,7 +112,7 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("model")
     def _valid_model(self, proposal: dict[str, Any]) -> str:
-        self._config_of(proposal["value"])
+        load_config(proposal["value"])
         return proposal["value"]
 
     @traitlets.validate("seed", "axis_seed", "noise")
@@ -143,7 +139,21 @@ class Explorer(anywidget.AnyWidget):
     @property
     def config(self) -> ModelConfig:
         """The model's configuration."""
-        return self._config_of(self.model)
+        return load_config(self.model)[0].model
+
+    @traitlets.observe("z")
+    def _take(self, change: dict[str, Any]) -> None:
+        """Show a vector that Python has set: it becomes the base, with all sliders at 0."""
+        if not self._computing:
+            with self.hold_trait_notifications():
+                self.base, self.pad, self.values = change["new"], [0.0, 0.0], {}
+                if self.mode in ("walk", "arithmetic", "steps"):  # modes with vectors of their own
+                    self.mode = "free"
+
+    @traitlets.observe("seed")
+    def _forget_base(self, _: dict[str, Any]) -> None:
+        if self._ready:
+            self.base = []
 
     @traitlets.observe(
         "model",
@@ -157,29 +167,12 @@ class Explorer(anywidget.AnyWidget):
         "extra",
         "anchors",
         "t",
+        "curve",
+        "groups",
+        "gallery",
     )
-    def _follow_change(self, _: dict[str, Any]) -> None:
-        self._follow()
-
-    @traitlets.observe("curve", "groups", "gallery")
-    def _follow_more(self, _: dict[str, Any]) -> None:
-        self._follow()
-
-    @traitlets.observe("z")
-    def _take(self, change: dict[str, Any]) -> None:
-        """Show a vector that Python has set: it becomes the base, with pad and sliders in the middle."""
-        if not self._computing:
-            with self.hold_trait_notifications():
-                self.base, self.pad, self.values = change["new"], [0.0, 0.0], {}
-                if self.mode in ("walk", "arithmetic", "steps"):  # modes with vectors of their own
-                    self.mode = "free"
-
-    @traitlets.observe("seed")
-    def _forget_base(self, _: dict[str, Any]) -> None:
-        if self._ready:
-            self.base = []
-
-    def _follow(self) -> None:
+    def _follow(self, _: Any = None) -> None:
+        """Compute the latent vector of the settings."""
         if self._ready:
             self._computing = True
             try:
@@ -196,11 +189,9 @@ class Explorer(anywidget.AnyWidget):
             groups = self.groups if any(self.groups) else [shelf[i : i + 1] for i in range(3)]
             return latents.arithmetic(groups, config)
         has_base = len(self.base) == config.z_dim
-        base = (
-            np.asarray(self.base, np.float32)
-            if has_base
-            else latents.seed_latent(self.seed, config)
-        )
+        base = np.asarray(self.base, np.float32)
+        if not has_base:
+            base = latents.seed_latent(self.seed, config)
         if self.mode != "free":
             return base
         far, known = latents.reach(config), self._directions()
@@ -213,9 +204,8 @@ class Explorer(anywidget.AnyWidget):
         return latents.combine(config.z_dim, [(1, base), *moved, *slid])
 
     def _directions(self) -> dict[str, Any]:
-        return {found.name: found.direction_d for found in load_directions(self.model)} | dict(
-            self.extra
-        )
+        named = {found.name: found.direction_d for found in load_directions(self.model)}
+        return named | dict(self.extra)
 
     @property
     def z_bd(self) -> torch.Tensor:
@@ -225,21 +215,13 @@ class Explorer(anywidget.AnyWidget):
     @property
     def picture(self) -> np.ndarray:
         """PyTorch's picture of the current latent vector: uint8, h x w x 3, or h x w for grey."""
-        generator = self._generator()
+        generator = load_generator(self.model)
         num_maps = check_layer(generator, self.layer)
         off = [i for i in self.off if self.mode == "maps" and i < num_maps]
         labels = torch.tensor([self.label]) if self.config.num_classes else None
         with silenced(generator, off, self.layer):
             pixels = generate_u8(generator, self.z_bd, labels)[0]
         return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-
-    def _generator(self) -> torch.nn.Module:
-        if self.model not in self._generators:
-            self._generators[self.model] = load_generator(self.model)
-        return self._generators[self.model]
-
-    def _config_of(self, name: str) -> ModelConfig:
-        return load_config(name)[0].model
 
     # --- how it is shown ---
     def _answer(self, _: Any, content: dict[str, Any], __: list[bytes]) -> None:
@@ -260,19 +242,20 @@ class Explorer(anywidget.AnyWidget):
         """Name the model, mode and seed; the same on every machine."""
         return f"Explorer(checkpoint={self.model!r}, mode={self.mode!r}, seed={self.seed})"
 
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Return the settings that a page may give: all but model and latent vector."""
+        return sorted(set(Explorer.class_own_traits(sync=True)) - {"model", "z", "base"})
+
     def settings(self) -> dict[str, Any]:
-        """Return the settings that differ from the defaults, model, mode and latent vector left out."""
-        kept = set(self.class_trait_names(sync=True)) - {"model", "mode", "z", "base", "extra"}
-        kept -= set(anywidget.AnyWidget.class_trait_names())
+        """Return the settings that differ from the defaults; not mode and own directions."""
         return {
             name: getattr(self, name)
-            for name in sorted(kept)
-            if getattr(self, name) != self.class_traits()[name].default()
+            for name in self.setting_names()
+            if name not in ("mode", "extra")
+            and getattr(self, name) != self.class_traits()[name].default()
         }
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """Show the widget where there is a kernel, and the same explorer as HTML where there is none."""
-        shown = super()._repr_mimebundle_(**options)
-        data, about = shown if isinstance(shown, tuple) else (shown, {})
-        page = explorer_html(Path(self.model).name, self.mode, **self.settings())
-        return {**(data or {}), "text/plain": repr(self), "text/html": page}, about
+    def page(self) -> str:
+        """Return the same explorer as HTML, for pages without a kernel."""
+        return explorer_html(Path(self.model).name, self.mode, **self.settings())

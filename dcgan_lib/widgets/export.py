@@ -1,225 +1,66 @@
-"""Export a generator for the page: batch norm folded in, weights as int8 or half precision, the error measured.
+"""Export a generator for the live page (a script with folded weights) or as ONNX.
 
-Axes: n pictures, d latent, i inputs, o outputs, h w grid, k kernel. ``x_u8`` pixels 0..255. A network with labels
-has one more input per class, in every layer.
+Axes: n pictures, d latent, i inputs, o outputs, h w grid, k kernel. ``x_u8`` pixels 0..255. A
+network with labels has one more input per class, in every layer.
 """
 
 import base64
+import copy
 import importlib.util
 import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from PIL import Image
-from scipy.special import expit
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from tyro.conf import Positional
 
+from dcgan_lib.command import Command, local
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.directions import load_directions
-from dcgan_lib.models.dcgan import Generator
-from dcgan_lib.models.sampling import generate_u8
+from dcgan_lib.models.dcgan import Generator, one_hot, with_labels
+from dcgan_lib.models.sampling import generate_u8, in_batches, to_u8
 from dcgan_lib.paths import atomic_write, checkpoints_root
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 from dcgan_lib.widgets.latents import seed_latent
 
 Precision = Literal["int8", "half"]
-LIMITS = {"int8": (0.7, 4), "mixed": (0.7, 4), "half": (1.0, 1)}
-"""Largest mean and maximum difference from PyTorch's pixels, of 255 levels, over `NUM_CHECKED` pictures. For int8 it is
-below the 1 and 6 that the book promises, because some picture that is not checked will be worse."""
+LIMITS = {"int8": (0.7, 4), "mixed": (0.7, 4), "half": (np.inf, 255)}
+"""Largest mean and maximum difference from PyTorch's pixels, of 255 levels, over `NUM_CHECKED`
+pictures. For int8 it is below the 1 and 6 that the book promises, because some picture that is not
+checked will be worse; half precision is the last resort, and taken as it is."""
 NUM_CHECKED = 256
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer with its batch norm folded in: a projection (o, i) or a transposed convolution (i, o, k, k)."""
-
-    kind: Literal["linear", "conv"]
-    weight: np.ndarray
-    bias: np.ndarray
-    about: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class ExportedModel:
-    """A generator as the page gets it.
+    """A generator as the page gets it."""
 
-    Parameters
-    ----------
-    name : str
-        The checkpoint's.
-    config : ModelConfig
-        Of the generator.
-    precision : str
-        "int8" or "half"; "mixed" when int8 was asked for and some layers had to stay in half precision.
-    about : dict
-        What ``explorer.js`` reads: sizes, layers with the places of their weights, directions, measured error.
-    weights : bytes
-        All layers' weights, scales and biases.
-    """
-
-    name: str
     config: ModelConfig
-    precision: str
     about: dict[str, Any]
+    """What ``explorer.js`` reads: name, precision, sizes, layers with the places of their weights,
+    directions, measured error."""
     weights: bytes
+    """All layers' weights, scales and biases."""
+
+    @property
+    def precision(self) -> str:
+        """What the weights are kept as: int8, half, or mixed where int8 was too coarse for some."""
+        return self.about["precision"]
 
 
 def names_for_pages() -> list[str]:
     """Return the committed generators that a page can draw: the convolutional ones."""
-    folders = sorted(path.parent for path in checkpoints_root().glob("*/generator.safetensors"))
-    return [
-        folder.name
-        for folder in folders
-        if load_config(folder)[0].model.architecture == "convolutional"
-    ]
-
-
-def fold(generator: Generator) -> list[Layer]:
-    """Fold batch norm's running statistics, scale and bias into the layer before it.
-
-    Returns
-    -------
-    list of Layer
-        float32, in the order of the data; the last has no batch norm and a bias of zero.
-    """
-    layers, convs = [], list(generator.convs)
-    if generator.config.hidden_units:
-        layers.append(_fold_linear(generator.hidden, generator.hidden_norm, None))
-    layers.append(_fold_linear(generator.project, generator.project_norm, generator.base_shape))
-    size = generator.base_shape[1:]
-    for conv, norm in zip(convs, [*generator.norms, None], strict=True):
-        weight = conv.weight.detach().double().numpy()
-        scale, bias = _scale_and_bias(norm, weight.shape[1])
-        (stride, _), (k, _), (pad, _), extra = (
-            conv.stride,
-            conv.kernel_size,
-            conv.padding,
-            conv.output_padding,
-        )
-        out = tuple(
-            (side - 1) * stride - 2 * pad + k + more for side, more in zip(size, extra, strict=True)
-        )
-        about = {
-            "inputs": weight.shape[0] - generator.config.num_classes,
-            "outputs": weight.shape[1],
-            "kernel": k,
-            "stride": stride,
-            "in_size": list(size),
-            "out_size": list(out),
-            "relu": norm is not None,
-        }
-        layers.append(
-            Layer("conv", (weight * scale[:, None, None]).astype(np.float32), bias, about)
-        )
-        size = out
-    return layers
-
-
-def _fold_linear(linear: nn.Linear, norm: nn.Module, grid: tuple[int, int, int] | None) -> Layer:
-    weight = linear.weight.detach().double().numpy()
-    scale, bias = _scale_and_bias(norm, norm.num_features)
-    repeats = len(weight) // len(
-        scale
-    )  # above 1 when the norm is over channels and the layer gives units
-    scale, bias = np.repeat(scale, repeats), np.repeat(bias, repeats)
-    about: dict[str, Any] = {"outputs": len(weight)} | ({"grid": list(grid)} if grid else {})
-    return Layer("linear", (weight * scale[:, None]).astype(np.float32), bias, about)
-
-
-def _scale_and_bias(norm: nn.Module | None, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    if norm is None:
-        return np.ones(outputs), np.zeros(outputs, np.float32)
-    scale = 1 / np.sqrt(norm.running_var.double().numpy() + norm.eps)
-    if norm.affine:
-        scale = scale * norm.weight.detach().double().numpy()
-    shift = norm.bias.detach().double().numpy() if norm.affine else 0.0
-    return scale, (shift - scale * norm.running_mean.double().numpy()).astype(np.float32)
-
-
-def _quantise(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Return int8 weights and their float32 scales, the largest weight that shares a scale at 127.
-
-    A projection has one scale an output; a convolution one for each pair of input and output, since one an output
-    alone is up to twice as coarse.
-    """
-    shared = tuple(range(1, layer.weight.ndim)) if layer.kind == "linear" else (2, 3)
-    scale = np.maximum(np.abs(layer.weight).max(shared), 1e-12).astype(np.float32) / np.float32(127)
-    steps = layer.weight / np.expand_dims(scale, shared)
-    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scale
-
-
-def _pack(layers: list[Layer], kinds: list[str]) -> tuple[list[dict[str, Any]], bytes]:
-    """Lay the layers out in one block of bytes, each part at a multiple of four."""
-    block, described = bytearray(), []
-
-    def put(values: np.ndarray) -> int:
-        block.extend(b"\0" * (-len(block) % 4))
-        start = len(block)
-        block.extend(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
-        return start
-
-    for layer, kind in zip(layers, kinds, strict=True):
-        entry = {"kind": layer.kind, "type": kind, **layer.about}
-        if kind == "int8":
-            stored, scale = _quantise(layer)
-            entry |= {"weight": put(stored), "scale": put(scale)}
-        else:
-            entry["weight"] = put(layer.weight.astype(np.float16))
-        described.append(entry | {"bias": put(layer.bias.astype(np.float32))})
-    return described, bytes(block)
-
-
-def _describe(
-    generator: Generator, name: str, layers: list[Layer], kinds: list[str], precision: str
-) -> ExportedModel:
-    config = generator.config
-    described, weights = _pack(layers, kinds)
-    for entry, inputs in zip(described, [config.z_dim, config.hidden_units or 0], strict=False):
-        if entry["kind"] == "linear":
-            entry["inputs"] = inputs
-    fields = ("image_size", "num_channels", "z_dim", "z_distribution", "num_classes", "output")
-    about = {"name": name, "precision": precision} | {
-        field: getattr(config, field) for field in fields
-    }
-    about |= {"image_size": list(config.image_size), "layers": described, "directions": []}
-    return ExportedModel(name, config, precision, about, weights)
-
-
-def _candidates(num_layers: int, precision: Precision) -> list[tuple[str, list[str]]]:
-    """List ways to store the layers, smallest first: the last two are small, and coarse weights show most there."""
-    whole = ("half", ["half"] * num_layers)
-    if precision == "half":
-        return [whole]
-    fine = [0, 1, min(2, num_layers - 1)]
-    ways = [["int8"] * (num_layers - count) + ["half"] * count for count in fine]
-    return [("mixed" if "half" in way else "int8", way) for way in ways] + [whole]
-
-
-def export_generator(
-    generator: Generator, name: str, precision: Precision = "int8"
-) -> ExportedModel:
-    """Export a generator that is in memory; see `export_model`."""
-    if precision not in ("int8", "half"):
-        raise UserError(f"precision must be 'int8' or 'half', but it is {precision!r}")
-    if generator.config.architecture == "dense":
-        raise UserError(
-            f"the page draws convolutional generators, but {name} is a dense one: export it with --onnx"
-        )
-    layers, exact = fold(generator), None
-    for chosen, kinds in _candidates(len(layers), precision):
-        exported = _describe(generator, name, layers, kinds, chosen)
-        mean, most, exact = _difference(exported, generator, exact)
-        limits = LIMITS[chosen]
-        if (mean <= limits[0] and most <= limits[1]) or chosen == "half":
-            exported.about["error"] = {"mean": round(mean, 4), "max": most, "pictures": NUM_CHECKED}
-            return exported
-    raise AssertionError("half precision always ends the search")
+    found = sorted(path.parent for path in checkpoints_root().glob("*/generator.safetensors"))
+    kinds = {folder.name: load_config(folder)[0].model.architecture for folder in found}
+    return [name for name, kind in kinds.items() if kind == "convolutional"]
 
 
 def export_model(
@@ -236,8 +77,9 @@ def export_model(
     name_or_path : str or Path
         A committed checkpoint's name, or a run's folder.
     precision : {"int8", "half"}
-        int8: one byte a weight and one scale per output, 1.1 MB at 64x64 and width 32. Layers that would bring
-        the error above `LIMITS` stay in half precision; the result's ``precision`` then says "mixed", or "half".
+        int8: one byte a weight and one scale per output, 1.1 MB at 64x64 and width 32. Layers that
+        would bring the error above `LIMITS` stay in half precision; the result's ``precision`` then
+        says "mixed", or "half".
     samples : bool, default False
         Add the stored pictures of its training, for the explorer's mode "steps".
     directions : bool, default True
@@ -246,7 +88,8 @@ def export_model(
     Returns
     -------
     ExportedModel
-        Its ``about["error"]`` holds the mean and maximum difference from PyTorch's pixels, in levels of 255.
+        Its ``about["error"]`` holds the mean and maximum difference from PyTorch's pixels, in
+        levels of 255.
 
     Raises
     ------
@@ -270,8 +113,210 @@ def export_model(
     return exported
 
 
+def export_generator(
+    generator: Generator, name: str, precision: Precision = "int8"
+) -> ExportedModel:
+    """Export a generator that is in memory; see `export_model`."""
+    if precision not in get_args(Precision):
+        raise UserError(f"precision must be 'int8' or 'half', but it is {precision!r}")
+    config = generator.config
+    if config.architecture == "dense":
+        raise UserError(
+            f"the page draws convolutional generators, but {name} is a dense one: "
+            "export it with --onnx"
+        )
+    z_nd, labels_n = _latents(config, NUM_CHECKED)
+    exact_u8 = generate_u8(generator, z_nd, labels_n)
+    layers = fold(generator)
+    # Smallest first. The last two layers are small, and coarse weights show most there.
+    num = len(layers)
+    for num_fine in (0, 1, min(2, num - 1), num) if precision == "int8" else (num,):
+        types = ["int8"] * (num - num_fine) + ["half"] * num_fine
+        exported = _pack(config, name, layers, types)
+        drawn_u8 = run_exported(exported, z_nd.numpy(), labels_n)
+        apart = np.abs(drawn_u8.astype(np.int16) - exact_u8)
+        mean, most = float(apart.mean()), int(apart.max())
+        if mean <= LIMITS[exported.precision][0] and most <= LIMITS[exported.precision][1]:
+            break
+    exported.about["error"] = {"mean": round(mean, 4), "max": most, "pictures": NUM_CHECKED}
+    return exported
+
+
+# --- From PyTorch's layers to bytes ---
+
+
+class Layer(NamedTuple):
+    """One layer with its batch norm folded in."""
+
+    about: dict[str, Any]
+    weight: np.ndarray
+    """float32: a projection (o, i) or a transposed convolution (i, o, k, k)."""
+    bias: np.ndarray
+    """float32, (o,)."""
+
+
+def fold(generator: Generator) -> list[Layer]:
+    """Fold batch norm's running statistics, scale and bias into the layer before it.
+
+    The last layer has no batch norm, and a bias of zero.
+    """
+    double, config = copy.deepcopy(generator).double(), generator.config
+    layers, size = [], generator.base_shape[1:]
+    if config.hidden_units:
+        about = {"kind": "linear", "outputs": config.hidden_units}
+        layers.append(_fused(double.hidden, double.hidden_norm, about))
+    grid = generator.base_shape
+    about = {"kind": "linear", "outputs": int(np.prod(grid)), "grid": list(grid)}
+    layers.append(_fused(double.project, double.project_norm, about))
+    for conv, norm in zip(double.convs, [*double.norms, None], strict=True):
+        stride, k = conv.stride[0], conv.kernel_size[0]
+        out = [
+            (side - 1) * stride - 2 * conv.padding[0] + k + more
+            for side, more in zip(size, conv.output_padding, strict=True)
+        ]
+        about = {
+            "kind": "conv",
+            "inputs": conv.in_channels - config.num_classes,
+            "outputs": conv.out_channels,
+            "kernel": k,
+            "stride": stride,
+            "in_size": list(size),
+            "out_size": out,
+            "relu": norm is not None,
+        }
+        layers.append(_fused(conv, norm, about))
+        size = out
+    return layers
+
+
+def _fused(layer: nn.Module, norm: nn.Module | None, about: dict[str, Any]) -> Layer:
+    weight, bias = layer.weight, torch.zeros(about["outputs"])
+    if norm is not None:
+        # More than one where the norm is over channels and the layer gives a channel's units.
+        repeats = about["outputs"] // norm.num_features
+        given = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        mean, variance, scale, shift = (
+            None if each is None else each.repeat_interleave(repeats) for each in given
+        )
+        is_conv = about["kind"] == "conv"
+        weight, bias = fuse_conv_bn_weights(
+            weight, None, mean, variance, norm.eps, scale, shift, transpose=is_conv
+        )
+    return Layer(about, *(part.detach().float().numpy() for part in (weight, bias)))
+
+
+def _shared_axes(about: dict[str, Any]) -> tuple[int, ...]:
+    """Return the axes along which int8 weights share a scale.
+
+    A projection has one scale an output; a convolution one for each pair of input and output, since
+    one an output alone is up to twice as coarse.
+    """
+    return (1,) if about["kind"] == "linear" else (2, 3)
+
+
+def _pack(config: ModelConfig, name: str, layers: list[Layer], types: list[str]) -> ExportedModel:
+    """Lay the layers out in one block of bytes, each part at a multiple of four."""
+    block, described = bytearray(), []
+
+    def put(values: np.ndarray, dtype: str) -> int:
+        block.extend(b"\0" * (-len(block) % 4))
+        start = len(block)
+        block.extend(values.astype(dtype).tobytes())
+        return start
+
+    for (about, weight, bias), stored in zip(layers, types, strict=True):
+        entry = {"kind": about["kind"], "type": stored, **about}
+        if stored == "int8":
+            axes = _shared_axes(about)
+            largest = np.maximum(np.abs(weight).max(axes, keepdims=True), 1e-12)
+            scale = largest.astype(np.float32) / np.float32(127)
+            steps = np.clip(np.rint(weight / scale), -127, 127)
+            entry |= {"weight": put(steps, "i1"), "scale": put(scale, "<f4")}
+        else:
+            entry["weight"] = put(weight, "<f2")
+        entry["bias"] = put(bias, "<f4")
+        entry.setdefault("inputs", weight.shape[1] - config.num_classes)
+        described.append(entry)
+    precision = "mixed" if len(set(types)) > 1 else types[0]
+    about = {"name": name, "precision": precision, "image_size": list(config.image_size)}
+    for field in ("num_channels", "z_dim", "z_distribution", "num_classes", "output"):
+        about[field] = getattr(config, field)
+    about |= {"layers": described, "directions": []}
+    return ExportedModel(config, about, bytes(block))
+
+
+# --- From bytes to pictures, as the page does it ---
+
+
+def stored_weights(exported: ExportedModel, entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return one layer's weights, as the page reads them, and its biases; float32."""
+    columns, outputs = entry["inputs"] + exported.config.num_classes, entry["outputs"]
+    is_linear, k = entry["kind"] == "linear", entry.get("kernel")
+    shape = (outputs, columns) if is_linear else (columns, outputs, k, k)
+
+    def read(place: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        count = int(np.prod(shape))
+        return np.frombuffer(exported.weights, dtype, count, entry[place]).reshape(shape)
+
+    weight = read("weight", "i1" if entry["type"] == "int8" else "<f2", shape).astype(np.float32)
+    if entry["type"] == "int8":
+        axes = _shared_axes(entry)
+        weight *= read("scale", "<f4", tuple(1 if a in axes else n for a, n in enumerate(shape)))
+    return weight, read("bias", "<f4", (outputs,))
+
+
+def run_exported(
+    exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | Tensor | None = None
+) -> np.ndarray:
+    """Turn latent vectors into pictures with the exported weights.
+
+    Parameters
+    ----------
+    exported : ExportedModel
+        From `export_model`.
+    z_nd : ndarray
+        float32, shape (n, z_dim).
+    labels_n : ndarray or Tensor, optional
+        Class numbers, exactly when the network is conditional.
+
+    Returns
+    -------
+    ndarray
+        uint8, n x c x h x w.
+    """
+    config, entries = exported.config, exported.about["layers"]
+    parts = [tuple(map(torch.tensor, stored_weights(exported, entry))) for entry in entries]
+
+    def draw(z_bd: Tensor, labels_b: Tensor | None) -> Tensor:
+        y_bk, h = one_hot(labels_b, config.num_classes), z_bd
+        for entry, (weight, bias) in zip(entries, parts, strict=True):
+            h = with_labels(h, y_bk)
+            if entry["kind"] == "linear":
+                h = F.linear(h, weight, bias).relu()
+                h = h.unflatten(1, entry["grid"]) if "grid" in entry else h
+                continue
+            k, stride, pad = entry["kernel"], entry["stride"], (entry["kernel"] - 1) // 2
+            sizes = zip(entry["in_size"], entry["out_size"], strict=True)
+            extra = [out - ((side - 1) * stride - 2 * pad + k) for side, out in sizes]
+            h = F.conv_transpose2d(h, weight, bias, stride, pad, extra)
+            h = h.relu() if entry["relu"] else h
+        return to_u8(h.tanh() if config.output == "tanh" else h.sigmoid(), config)
+
+    labels = None if labels_n is None else torch.as_tensor(labels_n)
+    return in_batches(draw, torch.as_tensor(z_nd, dtype=torch.float32), labels)
+
+
+def _latents(config: ModelConfig, num: int) -> tuple[Tensor, Tensor | None]:
+    """Return the vectors of the first seeds, and labels in turn for a conditional network."""
+    z_nd = torch.tensor(np.stack([seed_latent(seed, config) for seed in range(num)]))
+    return z_nd, torch.arange(num) % config.num_classes if config.num_classes else None
+
+
+# --- Files ---
+
+
 def stored_samples(folder: Path) -> list[dict[str, Any]]:
-    """Return the grids of pictures that were stored while training, as WebP data addresses, in order."""
+    """Return the grids of pictures stored while training, as WebP data addresses, in order."""
     found = []
     for path in sorted([*folder.glob("samples/step-*.webp"), *folder.glob("samples/step-*.png")]):
         raw = path.read_bytes()
@@ -287,112 +332,21 @@ def stored_samples(folder: Path) -> list[dict[str, Any]]:
 def script_text(exported: ExportedModel) -> str:
     """Return the classic script that hands a model to ``explorer.js``."""
     about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
-    return f"(window.dcganModels ||= {{}})[{json.dumps(exported.name)}] = {json.dumps(about, separators=(',', ':'))};\n"
+    name, text = json.dumps(about["name"]), json.dumps(about, separators=(",", ":"))
+    return f"(window.dcganModels ||= {{}})[{name}] = {text};\n"
 
 
 def write_script(exported: ExportedModel, path: str | Path) -> Path:
     """Write the model as a script that a page loads, even from ``file://``, and return its path."""
-    atomic_write(Path(path), script_text(exported))
+    return _write(path, script_text(exported))
+
+
+def _write(path: str | Path, content: bytes | str) -> Path:
+    try:
+        atomic_write(Path(path), content)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error}): choose a place with room") from error
     return Path(path)
-
-
-def _difference(
-    exported: ExportedModel, generator: Generator, exact: np.ndarray | None
-) -> tuple[float, int, np.ndarray]:
-    """Return mean and maximum difference in pixels, and PyTorch's pictures for the next call."""
-    config = exported.config
-    z_nd = np.stack([seed_latent(seed, config) for seed in range(NUM_CHECKED)])
-    labels_n = np.arange(NUM_CHECKED) % config.num_classes if config.num_classes else None
-    if exact is None:
-        labels = None if labels_n is None else torch.from_numpy(labels_n)
-        exact = generate_u8(generator, torch.from_numpy(z_nd), labels)
-    apart = np.abs(run_exported(exported, z_nd, labels_n).astype(np.int16) - exact)
-    return float(apart.mean()), int(apart.max()), exact
-
-
-def stored_weights(exported: ExportedModel, entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return one layer's weights, as the page reads them, and its biases; float32."""
-    columns, outputs = entry["inputs"] + exported.config.num_classes, entry["outputs"]
-    shape = (
-        (outputs, columns)
-        if entry["kind"] == "linear"
-        else (columns, outputs, *2 * (entry.get("kernel"),))
-    )
-    count = int(np.prod(shape))
-
-    def read(place: str, kind: str, size: int) -> np.ndarray:
-        return np.frombuffer(exported.weights, kind, size, entry[place])
-
-    weight = (
-        read("weight", "i1" if entry["type"] == "int8" else "<f2", count)
-        .astype(np.float32)
-        .reshape(shape)
-    )
-    if entry["type"] == "int8":
-        shared = (
-            (1,) if entry["kind"] == "linear" else (2, 3)
-        )  # the axes along which weights share a scale
-        scales = tuple(size for axis, size in enumerate(shape) if axis not in shared)
-        weight = weight * np.expand_dims(
-            read("scale", "<f4", int(np.prod(scales))).reshape(scales), shared
-        )
-    return weight, read("bias", "<f4", outputs)
-
-
-def run_exported(
-    exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | None = None
-) -> np.ndarray:
-    """Turn latent vectors into pictures with the exported weights.
-
-    Parameters
-    ----------
-    exported : ExportedModel
-        From `export_model`.
-    z_nd : ndarray
-        float32, shape (n, z_dim).
-    labels_n : ndarray, optional
-        Class numbers, exactly when the network is conditional.
-
-    Returns
-    -------
-    ndarray
-        uint8, n x c x h x w.
-    """
-    num_classes, h = exported.config.num_classes, z_nd.astype(np.float32)
-    y_nk = (
-        np.eye(num_classes, dtype=np.float32)[labels_n]
-        if num_classes
-        else np.zeros((len(z_nd), 0), np.float32)
-    )
-    for entry in exported.about["layers"]:
-        weight, bias = stored_weights(exported, entry)
-        if entry["kind"] == "linear":
-            h = np.maximum(np.concatenate([h, y_nk], 1) @ weight.T + bias, 0)
-            h = h.reshape(-1, *entry["grid"]) if "grid" in entry else h
-        else:
-            spread = np.broadcast_to(y_nk[:, :, None, None], (*y_nk.shape, *h.shape[2:]))
-            h = (
-                _transposed_convolution(np.concatenate([h, spread], 1), weight, entry)
-                + bias[:, None, None]
-            )
-            h = np.maximum(h, 0) if entry["relu"] else h
-    x_01 = (np.tanh(h) + 1) / 2 if exported.config.output == "tanh" else expit(h)
-    return np.rint(x_01 * 255).astype(np.uint8)
-
-
-def _transposed_convolution(h: np.ndarray, weight: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
-    """Add each tap's contribution to a frame that is wide enough, then cut the frame off."""
-    k, stride, pad = entry["kernel"], entry["stride"], (entry["kernel"] - 1) // 2
-    (height, width), (tall, wide) = entry["in_size"], entry["out_size"]
-    n, inputs = h.shape[:2]
-    flat = h.transpose(0, 2, 3, 1).reshape(-1, inputs)
-    frame_size = (n, tall + 2 * k, wide + 2 * k, entry["outputs"])
-    frame = np.zeros(frame_size, np.float32)
-    for ky in range(k):
-        for kx in range(k):
-            tap = (flat @ weight[:, :, ky, kx]).reshape(n, height, width, -1)
-            frame[:, ky : ky + stride * height : stride, kx : kx + stride * width : stride] += tap
-    return frame[:, pad : pad + tall, pad : pad + wide].transpose(0, 3, 1, 2)
 
 
 def write_onnx(checkpoint: str | Path, path: str | Path) -> float | None:
@@ -403,67 +357,59 @@ def write_onnx(checkpoint: str | Path, path: str | Path) -> float | None:
     checkpoint : str or Path
         A committed checkpoint's name, or a run's folder.
     path : str or Path
-        The file; its input is ``z_bd`` (and ``labels_b``, int64, for a conditional generator), its output ``x_bchw``.
+        The file; its input is ``z_bd`` (and ``labels_b``, int64, for a conditional generator), its
+        output ``x_bchw``.
 
     Returns
     -------
     float or None
-        Largest difference from PyTorch on five vectors, in the network's own units; None without onnxruntime.
+        Largest difference from PyTorch on five vectors, in the network's own units; None without
+        onnxruntime.
 
     Raises
     ------
     UserError
-        If the packages of the extra ``onnx`` are missing.
+        If the packages of the extra ``onnx`` are missing, or the file cannot be written.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"ONNX needs {' and '.join(missing)}: pip install 'dcgan-lib[onnx]'")
+        wanted = " ".join([*missing, "onnxruntime"])
+        raise UserError(f"ONNX needs {' and '.join(missing)}: pip install {wanted}")
     generator = load_generator(checkpoint)
-    config, batch = generator.config, {0: torch.export.Dim("batch", min=1)}
-    given, names, axes = (_latents(config, 5),), ["z_bd"], {"z_bd": batch}
-    if config.num_classes:
-        given, names = (*given, torch.arange(5) % config.num_classes), [*names, "labels_b"]
-        axes["labels_b"] = batch
+    z_bd, labels_b = _latents(generator.config, 5)
+    given = {"z_bd": z_bd} if labels_b is None else {"z_bd": z_bd, "labels_b": labels_b}
+    # One axis has a name; PyTorch finds that the other is as long, and warns of a second name.
+    batch, as_long = torch.export.Dim("batch", min=1), torch.export.Dim.AUTO
     program = torch.onnx.export(
         generator,
-        given,
-        input_names=names,
+        tuple(given.values()),
+        input_names=list(given),
         output_names=["x_bchw"],
-        dynamic_shapes=axes,
+        dynamic_shapes={name: {0: batch if name == "z_bd" else as_long} for name in given},
         dynamo=True,
         verbose=False,
     )
-    atomic_write(Path(path), program.model_proto.SerializeToString())
-    return _onnx_difference(Path(path), generator, given, names)
-
-
-def _latents(config: object, num: int) -> torch.Tensor:
-    return torch.from_numpy(np.stack([seed_latent(seed, config) for seed in range(num)]))
-
-
-@torch.no_grad()
-def _onnx_difference(
-    path: Path, generator: torch.nn.Module, given: tuple, names: list[str]
-) -> float | None:
+    _write(path, program.model_proto.SerializeToString())
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    fed = {name: value.numpy() for name, value in zip(names, given, strict=True)}
-    return float(np.abs(session.run(None, fed)[0] - generator(*given).numpy()).max())
+    drawn = session.run(None, {name: value.numpy() for name, value in given.items()})[0]
+    with torch.no_grad():
+        return float(np.abs(drawn - generator(*given.values()).numpy()).max())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Command, verb="export"):
     """Write a trained generator for the web: a script that the live explorer loads, or ONNX."""
 
     checkpoint: Positional[str]
     """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
-    out: Path | None = None
-    """File to write; unset: NAME.js, or NAME.onnx with --onnx."""
-    precision: Literal["int8", "half"] = "int8"
-    """One byte a weight, layers that would suffer kept in half precision; or half precision throughout."""
+    out: Path | None = local(None)
+    """File to write, or folder to write it in; unset: NAME.js, or NAME.onnx with --onnx."""
+    precision: Precision = "int8"
+    """One byte a weight, layers that would suffer kept in half precision; or half throughout."""
     samples: bool = False
     """Add the stored pictures of its training."""
     onnx: bool = False
@@ -471,23 +417,20 @@ class Export:
 
     def run(self) -> None:
         """Export, then say how large the file is and how far its pictures are from PyTorch's."""
-        from dcgan_lib.training.checkpoints import find_run
-
-        name = find_run(self.checkpoint).name
-        out = self.out or Path(f"{name}.{'onnx' if self.onnx else 'js'}")
+        out = self.out or Path()
+        if out.is_dir():
+            out /= f"{find_run(self.checkpoint).name}.{'onnx' if self.onnx else 'js'}"
         if self.onnx:
             apart = write_onnx(self.checkpoint, out)
+            precision, checked = "float32, ", "not compared: onnxruntime is not installed"
+            if apart is not None:
+                checked = f"within {apart:.1g} of PyTorch"
+        else:
+            exported = export_model(self.checkpoint, self.precision, samples=self.samples)
+            write_script(exported, out)
+            precision, error = f"{exported.precision}; ", exported.about["error"]
             checked = (
-                "not compared: onnxruntime is not installed"
-                if apart is None
-                else f"within {apart:.1g} of PyTorch"
+                f"off PyTorch's pixels by {error['mean']:.2f} of 255 levels on average, "
+                f"{error['max']} at most (n {error['pictures']} pictures)"
             )
-            print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, float32, {checked}")
-            return
-
-        exported = export_model(self.checkpoint, self.precision, samples=self.samples)
-        size, error = write_script(exported, out).stat().st_size, exported.about["error"]
-        print(
-            f"{out}: {size / 1e6:.1f} MB, {exported.precision}; off PyTorch's pixels by {error['mean']:.2f} of 255 "
-            f"levels on average, {error['max']} at most (n {error['pictures']} pictures)"
-        )
+        print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {precision}{checked}")

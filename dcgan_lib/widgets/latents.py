@@ -1,6 +1,7 @@
-"""Latent vectors from a 32-bit seed, the same in Python and in the page, and the vectors made of them.
+"""Latent vectors from a 32-bit seed, the same in Python and in the page, and sums of them.
 
-Axes: n rows, d latent. ``z_d`` one latent vector, float32. The JavaScript twin is in ``explorer.js``, "Numbers".
+Axes: n rows, d latent. ``z_d`` one latent vector, float32. The JavaScript twin is in
+``explorer.js``, "Numbers".
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,17 +40,15 @@ def uniforms(seed: int, num: int) -> np.ndarray:
         raise UserError(
             f"an explorer's seed must be a whole number from 0 to {MAX_SEED32}, but it is {seed!r}"
         )
-    mask, shift = np.uint64(0xFFFFFFFF), [np.uint64(bits) for bits in (15, 7, 14)]
-    state = (
-        np.uint64(seed) + np.uint64(0x6D2B79F5) * np.arange(1, num + 1, dtype=np.uint64)
-    ) & mask
-    t = ((state ^ (state >> shift[0])) * (state | np.uint64(1))) & mask
-    t = t ^ ((t + (((t ^ (t >> shift[1])) * (t | np.uint64(61))) & mask)) & mask)
-    return (t ^ (t >> shift[2])).astype(np.float64) / 2**32
+    count = np.arange(1, num + 1, dtype=np.uint32)  # its arithmetic is modulo 2**32
+    state = np.uint32(seed) + np.uint32(0x6D2B79F5) * count
+    t = (state ^ (state >> 15)) * (state | 1)
+    t ^= t + (t ^ (t >> 7)) * (t | 61)
+    return (t ^ (t >> 14)) / 2**32
 
 
 def normals(seed: int, num: int) -> np.ndarray:
-    """Return standard normal numbers, two from each pair of uniform ones (Box and Muller); float64, shape (num,)."""
+    """Return ``num`` standard normal numbers, two from each pair of uniforms (Box and Muller)."""
     first, second = uniforms(seed, num + num % 2).reshape(-1, 2).T
     radius, angle = np.sqrt(-2 * np.log(1 - first)), 2 * np.pi * second
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()[:num]
@@ -76,7 +75,7 @@ def seed_latent(seed: int, config: ModelConfig) -> np.ndarray:
 
 
 def random_directions(seed: int, z_dim: int) -> np.ndarray:
-    """Return two random directions of length 1 at right angles, float64, shape (2, z_dim); zeros where none is left."""
+    """Return two random directions of length 1 at right angles (zeros where none is left)."""
     found: list[np.ndarray] = []
     for row in normals((seed ^ 0x9E3779B9) & MAX_SEED32, 2 * z_dim).reshape(2, z_dim):
         for other in found:
@@ -87,7 +86,7 @@ def random_directions(seed: int, z_dim: int) -> np.ndarray:
 
 
 def reach(config: ModelConfig) -> float:
-    """Return how far a pad or slider goes at 1: 0.6 of a latent vector's usual length (our choice, by eye)."""
+    """Return how far a slider goes at 1: 0.6 of a latent vector's usual length (our choice)."""
     return 0.6 * float(np.sqrt(config.z_dim * (1 if config.z_distribution == "normal" else 1 / 3)))
 
 
@@ -109,11 +108,9 @@ def walk(seeds: Sequence[int], t: float, curve: str, config: ModelConfig) -> np.
 
 
 def arithmetic(groups: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarray:
-    """Return mean(A) - mean(B) + mean(C) over the seeds of three groups; an empty group counts as zero."""
-    signs, pairs = (1, -1, 1), []
-    for sign, group in zip(signs, groups, strict=True):
-        mean = combine(
-            config.z_dim, [(1 / len(group), seed_latent(seed, config)) for seed in group]
-        )
-        pairs.append((sign, mean))
+    """Return mean(A) - mean(B) + mean(C) over groups of seeds; an empty one counts as zero."""
+    pairs = []
+    for sign, group in zip((1, -1, 1), groups, strict=True):
+        members = [(1 / len(group), seed_latent(seed, config)) for seed in group]
+        pairs.append((sign, combine(config.z_dim, members)))
     return combine(config.z_dim, pairs)

@@ -1,9 +1,11 @@
-"""The explorer in a static page: its script without modules, and the mount point with what readers see without it."""
+"""What the widgets' pages are made of: scripts, mount point, a form without a kernel."""
 
 import html
 import json
 from pathlib import Path
 from typing import Any
+
+import anywidget
 
 from dcgan_lib.errors import UserError
 
@@ -16,25 +18,30 @@ MODES = {
     "steps": "stored pictures show its training",
 }
 FOLDER = Path(__file__).parent
-MOUNT = 'for (const place of document.querySelectorAll(".dcgan-explorer")) mount(place);'
+STYLE = FOLDER / "explorer.css"
+EXPORT = "export default { render };\n"
+MOUNT = """\
+const start = () => document.querySelectorAll(".dcgan-explorer").forEach((place) => mount(place));
+document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", start) : start();
+"""
+
+
+def script(name: str) -> str:
+    """Return a widget's script, a module: the elements that all share, then its own lines."""
+    parts = [(FOLDER / part).read_text(encoding="utf-8") for part in ("elements.js", name)]
+    return "".join(parts)
 
 
 def classic_script() -> str:
-    """Return ``explorer.js`` as a classic script that brings every mount point of a page to life, even from a file."""
-    body, found, rest = (
-        (FOLDER / "explorer.js")
-        .read_text(encoding="utf-8")
-        .rpartition("export default { render };")
-    )
-    if not found or rest.strip():
-        raise AssertionError("the last line of explorer.js must be: export default { render };")
-    start = f"const start = () => {{ {MOUNT} }};\n"
-    when = 'document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", start) : start();\n'
-    return f"(() => {{\n{body}{start}{when}}})();\n"
+    """Return the explorer's script without modules; it mounts all explorers of a page."""
+    body, found, rest = script("explorer.js").rpartition(EXPORT)
+    if not found or rest:
+        raise AssertionError(f"the last line of explorer.js must be: {EXPORT}")
+    return f"(() => {{\n{body}{MOUNT}}})();\n"
 
 
 def explorer_html(model: str, mode: str = "free", **state: Any) -> str:
-    """Return the mount point of a static page: the explorer's settings, with a still picture and a sentence inside.
+    """Return a static page's mount point: the explorer's settings, with a still picture inside.
 
     Parameters
     ----------
@@ -44,16 +51,31 @@ def explorer_html(model: str, mode: str = "free", **state: Any) -> str:
         Further settings, such as ``seed=5``.
     """
     check_mode(mode)
-    settings = html.escape(
-        json.dumps({"model": model, "mode": mode, **state}, sort_keys=True), quote=True
-    )
-    name = html.escape(model, quote=True)
-    still = f'<img src="_static/models/{name}.png" alt="A picture that the generator {name} draws" width="256" />'
+    settings = json.dumps({"model": model, "mode": mode, **state}, sort_keys=True)
+    name = html.escape(model)
+    source, alt = f"_static/models/{name}.png", f"A picture that the generator {name} draws"
+    still = f'<img src="{source}" alt="{alt}" width="256" />'
     words = f"Here, with JavaScript, the generator {name} runs in this page: {MODES[mode]}."
-    return f'<div class="dcgan-explorer" data-explorer="{settings}">{still}<p>{words}</p></div>'
+    start = f'<div class="dcgan-explorer" data-explorer="{html.escape(settings)}">'
+    return f"{start}{still}<p>{words}</p></div>"
 
 
 def check_mode(mode: str) -> None:
     """Refuse a mode that does not exist."""
     if mode not in MODES:
         raise UserError(f"the explorer has no mode {mode!r}; choose one of: {', '.join(MODES)}")
+
+
+class PageWidget(anywidget.AnyWidget):
+    """A widget with a form that needs no kernel, whose name is the same on every machine."""
+
+    _css = STYLE
+
+    def page(self) -> str:
+        """Return the HTML that stands in the widget's place where there is no kernel."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        shown = super()._repr_mimebundle_(**options)
+        data, about = shown if isinstance(shown, tuple) else (shown, {})
+        return {**(data or {}), "text/plain": repr(self), "text/html": self.page()}, about

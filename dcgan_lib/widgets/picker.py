@@ -3,17 +3,16 @@
 Axes: n samples. On a page without a kernel the samples and ticks stay as they were stored.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-from PIL import Image
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.arithmetic import Exemplars, pictures_of
 from dcgan_lib.models.sampling import sample_latents, seeded
+from dcgan_lib.notebook import webp_bytes
 from dcgan_lib.training.checkpoints import load_generator
 
 
@@ -62,10 +61,8 @@ class ExemplarPicker(widgets.VBox):
         head = widgets.Box([self._concept, self._back, self._on], layout=widgets.Layout(**wrapped))
         super().__init__([head, self._grid, self._list])
         self._concept.observe(lambda _: self._tick(), "value")
-        self._back.on_click(lambda _: self.show(max(self.first - self.count, 0)))
-        self._on.on_click(
-            lambda _: self.first + self.count < self.pool and self.show(self.first + self.count)
-        )
+        self._back.on_click(lambda _: self.show(max(self.first - count, 0)))
+        self._on.on_click(lambda _: self.first + count < pool and self.show(self.first + count))
         self.show(first)
 
     def show(self, first: int) -> None:
@@ -79,15 +76,11 @@ class ExemplarPicker(widgets.VBox):
         if not 0 <= first < self.pool:
             raise UserError(f"samples are numbered 0 to {self.pool - 1}, but {first} was asked for")
         self.first = first
-        z_nd = self._z_nd[first : first + self.count]
-        cells = [
-            self._cell(first + i, pixels)
-            for i, pixels in enumerate(pictures_of(self._generator, z_nd))
-        ]
+        shown = pictures_of(self._generator, self._z_nd[first : first + self.count])
+        cells = [self._cell(number, pixels) for number, pixels in enumerate(shown, first)]
         left, self._grid.children = self._grid.children, cells
-        for cell in (
-            left
-        ):  # or each page that was seen stays in the kernel, and in the notebook when it is saved
+        # Or each page that was seen stays in the kernel, and in the notebook when it is saved.
+        for cell in left:
             for widget in (*cell.children, cell):
                 widget.layout.close()
                 widget.close()
@@ -105,15 +98,10 @@ class ExemplarPicker(widgets.VBox):
         return Exemplars(**place, concepts=self.picked, sums=sums or {})
 
     def _cell(self, number: int, pixels_chw: np.ndarray) -> widgets.VBox:
-        buffer = io.BytesIO()
         pixels = pixels_chw[0] if len(pixels_chw) == 1 else pixels_chw.transpose(1, 2, 0)
-        Image.fromarray(pixels).save(buffer, "WEBP", quality=80)
-        picture = widgets.Image(
-            value=buffer.getvalue(), format="webp", layout=widgets.Layout(width="72px")
-        )
-        box = widgets.Checkbox(
-            description=str(number), indent=False, layout=widgets.Layout(width="72px")
-        )
+        narrow = {"layout": widgets.Layout(width="72px")}
+        picture = widgets.Image(value=webp_bytes(pixels), format="webp", **narrow)
+        box = widgets.Checkbox(description=str(number), indent=False, **narrow)
         box.observe(self._take, "value")
         return widgets.VBox([picture, box])
 
@@ -128,18 +116,18 @@ class ExemplarPicker(widgets.VBox):
         self._say()
 
     def _take(self, change: dict[str, Any]) -> None:
+        """Keep what was ticked, and drop what was unticked."""
         numbers, number = self.picked[self._concept.value], int(change["owner"].description)
         if change["new"] and number not in numbers:
             numbers.append(number)
-        if not change["new"] and number in numbers:
+        elif not change["new"] and number in numbers:
             numbers.remove(number)
         self._say()
 
     def _say(self) -> None:
-        numbers = ", ".join(map(str, self.picked[self._concept.value])) or "none yet"
-        self._list.value = (
-            f"{self._concept.value}: {numbers} (seed {self.seed}, pool of {self.pool:,})"
-        )
+        concept = self._concept.value
+        numbers = ", ".join(map(str, self.picked[concept])) or "none yet"
+        self._list.value = f"{concept}: {numbers} (seed {self.seed}, pool of {self.pool:,})"
 
     def __repr__(self) -> str:
         """Name the checkpoint, the seed and the page; the same on every machine."""

@@ -1,4 +1,5 @@
-"""What the browser tests share: the built book on a server, under a folder's address, and Chromium."""
+"""What the browser tests share: the built book on a server, under a folder's address, and
+Chromium."""
 
 import functools
 import http.server
@@ -32,9 +33,7 @@ def html() -> Path:
     if not (HTML / "index.html").exists():
         pytest.skip("the book is not built: run `make book`")
     if not AXE.exists() and not os.environ.get("CI"):
-        pytest.skip(
-            "npm's scripts are missing, so the pages need public servers: install npm and run `make book`"
-        )
+        pytest.skip("npm's scripts are missing: install npm and run `make book`")
     return HTML
 
 
@@ -67,7 +66,8 @@ def browser() -> Iterator[object]:
 
 
 class Visit:
-    """One page in a fresh profile: what it asked for, what it weighed and what it complained about."""
+    """One page in a fresh profile: what it asked for, what it weighed and what it complained
+    about."""
 
     def __init__(
         self, browser: object, width: int = 1280, theme: str = "light", **options: object

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dcgan_lib.widgets.page import FOLDER
+from dcgan_lib.widgets.page import STYLE, script
 
 from .conftest import AXE, Visit
 
@@ -18,14 +18,17 @@ SHOW = """async ([source, css]) => {
   window.saved = () => JSON.stringify([state.index, state.boxes]);
   window.heard = [];
   document.addEventListener("keydown", (event) => window.heard.push(event.key));
-  const tell = (name, ...words) => (listeners[name] ?? []).forEach((listener) => listener(...words));
+  const tell = (name, ...words) => (listeners[name] ?? []).forEach((answer) => answer(...words));
   const model = {
     get: (key) => structuredClone(state[key]),
     set: (key, value) => { state[key] = value; },
     save_changes: () => {},
     on: (name, listener) => (listeners[name] ??= []).push(listener),
     off: () => {},
-    send: ({ index }) => setTimeout(() => tell("msg:custom", { type: "picture", index }, [new DataView(grey)])),
+    send: ({ index }) => {
+      const answer = [{ type: "picture", index }, [new DataView(grey)]];
+      setTimeout(() => tell("msg:custom", ...answer));
+    },
   };
   document.documentElement.lang = "en";
   document.title = "Boxes";
@@ -36,15 +39,14 @@ SHOW = """async ([source, css]) => {
   widget.render({ model, el: main });
 }"""
 SERIOUS = """async () => (await axe.run()).violations
-  .filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, help }) => `${id}: ${help}`)"""
+  .filter(({ impact }) => impact === "serious" || impact === "critical")
+  .map(({ id, help }) => `${id}: ${help}`)"""
 
 
 @pytest.fixture
 def page(browser):
     with Visit(browser) as visit:
-        visit.page.evaluate(
-            SHOW, [(FOLDER / name).read_text() for name in ("box_drawer.js", "explorer.css")]
-        )
+        visit.page.evaluate(SHOW, [script("box_drawer.js"), STYLE.read_text()])
         visit.page.locator(".dcgan-explorer[data-ready='0']").wait_for()
         yield visit.page
         assert visit.problems == []

@@ -1,4 +1,5 @@
-"""A chapter that came alone, as in Colab: torch and Jupyter are there, the library and the repository are not."""
+"""A chapter that came alone, as in Colab: torch and Jupyter are there, the library and the
+repository are not."""
 
 import os
 import shutil
@@ -25,15 +26,8 @@ nbclient.NotebookClient(chapter, timeout=300, kernel_name="python3").execute()
 
 
 def git(folder: Path, *arguments: str) -> str:
-    identity = [
-        "-c",
-        "user.name=test",
-        "-c",
-        "user.email=test@localhost",
-        "-c",
-        "commit.gpgsign=false",
-    ]
-    command = ["git", *identity, *arguments]
+    settings = ("user.name=test", "user.email=test@localhost", "commit.gpgsign=false")
+    command = ["git", *(word for each in settings for word in ("-c", each)), *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
@@ -55,7 +49,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def bare_python(tmp_path: Path) -> Path:
-    """Return a Python that has this one's packages, but not the library that is installed in editable mode."""
+    """Return a Python that has this one's packages, but not the library that is installed in
+    editable mode."""
     venv.create(tmp_path / "colab", with_pip=False)
     python = tmp_path / "colab" / "bin" / "python"
     own = subprocess.run(
@@ -64,7 +59,8 @@ def bare_python(tmp_path: Path) -> Path:
         text=True,
         check=True,
     ).stdout.strip()
-    # Folders named in a .pth file have their own .pth files left unread, and the library is there only by one.
+    # Folders named in a .pth file have their own .pth files left unread, and the library is there
+    # only by one.
     Path(own, "packages.pth").write_text(
         "\n".join({sysconfig.get_paths()[key] for key in ("purelib", "platlib")})
     )
@@ -72,7 +68,8 @@ def bare_python(tmp_path: Path) -> Path:
 
 
 def environment(repository: str) -> dict[str, str]:
-    """Return the environment of a reader without this project: no search path, no data, no network for pip."""
+    """Return the environment of a reader without this project: no search path, no data, no network
+    for pip."""
     kept = {
         key: value
         for key, value in os.environ.items()
@@ -109,3 +106,11 @@ def test_launch_cell_does_nothing_where_the_library_is(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it tried to install"))
     for address in ("", "https://github.com/someone/dcgan-book"):
         exec(launch_source(address), {})
+
+
+def test_launch_cell_says_what_is_missing_where_no_address_is_known(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it tried to install"))
+    monkeypatch.setitem(sys.modules, "dcgan_lib", None)
+    monkeypatch.delenv("DCGAN_REPOSITORY", raising=False)
+    with pytest.raises(ImportError, match=r"needs the package dcgan_lib: .* set DCGAN_REPOSITORY"):
+        exec(launch_source(""), {})

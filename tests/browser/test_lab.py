@@ -1,4 +1,5 @@
-"""The live explorer, the box drawer and the picker in a real JupyterLab: the page drives Python, and the other way."""
+"""The live explorer, the box drawer and the picker in a real JupyterLab: the page drives Python,
+and the other way."""
 
 import base64
 import json
@@ -19,18 +20,21 @@ from .conftest import ROOT, Visit
 pytestmark = pytest.mark.browser
 TOKEN = "trial"
 CELLS = [
-    "import base64\nfrom dcgan_lib.widgets.explorer import Explorer\n\nexplorer = Explorer('faces', seed=3)\nexplorer",
+    "import base64\nfrom dcgan_lib.widgets.explorer import Explorer\n\n"
+    "explorer = Explorer('faces', seed=3)\nexplorer",
     "print(explorer.pad, explorer.values, explorer.seed)",
     "explorer.values = {'age': 0.5}\nexplorer.seed = 12",
     "print(base64.b64encode(explorer.picture.tobytes()).decode())",
 ]
 BOX_CELLS = [
-    "from dcgan_lib.widgets.box_drawer import BoxDrawer\n\ndrawer = BoxDrawer('rooms', num_images=3)\ndrawer",
+    "from dcgan_lib.widgets.box_drawer import BoxDrawer\n\n"
+    "drawer = BoxDrawer('rooms', num_images=3)\ndrawer",
     "print([drawer.index, drawer.boxes])",
     "drawer.boxes = [[2, 0, 0, 9, 9]]\ndrawer.index = 2",
 ]
 PICK_CELLS = [
-    "from dcgan_lib.widgets.picker import ExemplarPicker\n\npicker = ExemplarPicker(count=6)\npicker",
+    "from dcgan_lib.widgets.picker import ExemplarPicker\n\n"
+    "picker = ExemplarPicker(count=6)\npicker",
     "import json\n\nprint(json.dumps(picker.picked))",
 ]
 # Run one cell by Lab's own command, and return the text it printed.
@@ -146,7 +150,8 @@ def test_explorer_drives_python_and_is_driven(lab, browser):
 
 
 def open_notebook(visit: Visit, lab: str, name: str) -> object:
-    """Open a notebook in a workspace of its own, where no other one is restored, and wait for its kernel."""
+    """Open a notebook in a workspace of its own, where no other one is restored, and wait for its
+    kernel."""
     page = visit.page
     page.set_default_timeout(120_000)
     page.goto(f"{lab}lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}")

@@ -1,4 +1,5 @@
-"""Every page of the built book in Chromium: complete by itself, light, readable on any screen and by everyone.
+"""Every page of the built book in Chromium: complete by itself, light, readable on any
+screen and by everyone.
 
 The pages are those of the last `make book`.
 """
@@ -18,7 +19,8 @@ MEGABYTE = 1_000_000
 SERIOUS = """async () => {
   const { violations } = await axe.run({ resultTypes: ["violations"] });
   const bad = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-  return bad.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`);
+  const lines = (nodes) => nodes.map(({ html }) => html.slice(0, 120)).join(" | ");
+  return bad.map(({ id, nodes }) => `${id}: ${lines(nodes)}`);
 }"""
 TOO_WIDE = """() => {
   const root = document.documentElement;
@@ -26,9 +28,11 @@ TOO_WIDE = """() => {
 }"""
 # Elements that the Tab key should reach, each marked with a number.
 MARK_STOPS = """() => {
-  const all = [...document.querySelectorAll("a[href], button, input, select, summary, textarea, [tabindex]")];
+  const kinds = "a[href], button, input, select, summary, textarea, [tabindex]";
+  const all = [...document.querySelectorAll(kinds)];
   const seen = { checkOpacity: true, checkVisibilityCSS: true };
-  const stops = all.filter((one) => one.tabIndex >= 0 && !one.disabled && one.checkVisibility(seen));
+  const reached = (one) => one.tabIndex >= 0 && !one.disabled && one.checkVisibility(seen);
+  const stops = all.filter(reached);
   stops.forEach((one, i) => (one.dataset.stop = i));
   return stops.length;
 }"""
@@ -182,7 +186,8 @@ def test_keyboard_reaches_everything(name, site, browser):
             page.keyboard.press("Tab")
         assert unseen == [], "no visible focus"
         missed = sorted(set(map(str, range(num_stops))) - reached, key=int)
-        told = "names => names.map((name) => document.querySelector(`[data-stop='${name}']`)?.outerHTML)"
+        one = "document.querySelector(`[data-stop='${name}']`)?.outerHTML"
+        told = f"names => names.map((name) => {one})"
         assert page.evaluate(told, missed) == [], "not reached"
 
 

@@ -1,12 +1,21 @@
-"""Where things lie on disk, and how files are read and replaced without anything half written being believed."""
+"""Where things lie on disk, and how files are read, replaced and held by one process."""
 
+import errno
 import json
 import os
-import tempfile
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, SoftFileLock, Timeout
+
 from dcgan_lib.errors import UserError
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def repository_root() -> Path:
@@ -15,7 +24,7 @@ def repository_root() -> Path:
 
 
 def data_root() -> Path:
-    """Return the folder of image sets: ``$DCGAN_DATA``; else a checkout's ``data/cache``, or the user's cache folder."""
+    """Return ``$DCGAN_DATA``, else a checkout's ``data/cache``, else the user's cache folder."""
     chosen = os.environ.get("DCGAN_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -25,7 +34,7 @@ def data_root() -> Path:
 
 
 def checkpoints_root() -> Path:
-    """Return the folder of the committed checkpoints: ``$DCGAN_CHECKPOINTS``, or ``data/checkpoints``."""
+    """Return the committed checkpoints' folder: ``$DCGAN_CHECKPOINTS`` or ``data/checkpoints``."""
     return Path(os.environ.get("DCGAN_CHECKPOINTS") or repository_root() / "data" / "checkpoints")
 
 
@@ -48,18 +57,10 @@ def read_json(path: Path, remedy: str) -> Any:
         raise UserError(f"{path} cannot be read ({error}): {remedy}") from error
 
 
-def default_mode(mode: int = 0o666) -> int:
-    """Return the permissions that a plainly made file (0o666) or folder (0o777) gets here.
-
-    `tempfile` makes private ones; what is renamed into place should look like any other file.
-    """
-    mask = os.umask(0o077)  # there is no way to read it but to set it
-    os.umask(mask)
-    return mode & ~mask
-
-
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write ``content`` so that a reader, or a crash, sees the old file or the new one, never a part.
+    """Write a file so that a reader, or a crash, sees the old one or the new one, never a part.
+
+    Nothing is asked of the file system but to create and to rename: some refuse chmod.
 
     Parameters
     ----------
@@ -71,14 +72,47 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = content.encode() if isinstance(content, str) else content
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(part, "xb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        Path(part).chmod(default_mode(0o666))
         os.replace(part, path)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file or folder against other processes; the lock beside it ends with its process.
+
+    Raises
+    ------
+    UserError
+        If another process holds it and ``wait`` is off; the sentence names that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder, place = (path.with_name(f".{path.name}.{end}") for end in ("holder", "lock"))
+    lock, timeout = FileLock(place), -1 if wait else 0
+    try:
+        try:
+            lock.acquire(timeout=timeout)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            lock = SoftFileLock(place)  # a file that exists, where the file system has no locks
+            lock.acquire(timeout=timeout)
+    except Timeout as error:
+        who = holder.read_text() if holder.is_file() else "another process"
+        raise UserError(
+            f"{path} is held by {who}: wait until it ends, or choose another folder"
+        ) from error
+    try:
+        now = datetime.now()
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now:%F %T}")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

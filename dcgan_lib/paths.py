@@ -102,7 +102,8 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            lock = SoftFileLock(place)  # a file that exists, where the file system has no locks
+            # where the file system has no locks, a file stands for one; never the one just made
+            lock = SoftFileLock(place.with_suffix(".held"))
             lock.acquire(timeout=timeout)
     except Timeout as error:
         who = holder.read_text() if holder.is_file() else "another process"

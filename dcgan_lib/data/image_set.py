@@ -3,13 +3,13 @@
 Legend: n images, c channels (1 or 3), h x w pixels; ``images_u8`` is n x c x h x w, uint8, 0..255.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -234,31 +234,28 @@ class ImageSet:
             When the card is missing or a file does not match it.
         """
         folder = Path(folder)
-        record = _read_card(folder)
-        try:
-            arrays = _read_arrays(folder, record, verify)
-        except UserError:
-            if _read_card(folder) == record:
-                raise
-        if _read_card(folder) != record:  # replaced meanwhile: never mix two states of a set
-            return cls.load(folder, verify=verify)
-        return cls(
-            name=record["name"],
-            images_u8=arrays.pop("images"),
-            labels=arrays.pop("labels", None),
-            class_names=tuple(record["class_names"]),
-            attributes={key.removeprefix("attributes/"): arrays[key] for key in arrays},
-            card=record["card"],
-        )
+        while True:  # once more where the set was replaced meanwhile: two states are never mixed
+            before = _state(folder)
+            try:
+                fields = _read(folder, verify)
+            except UserError:
+                if _state(folder) == before:
+                    raise
+            else:
+                if _state(folder) == before:
+                    return cls(**fields)
 
 
 def is_plain_name(name: str) -> bool:
-    """Say whether a name holds only letters, digits (of any script), ``_ - .``, not ``-`` or ``.`` first."""
+    """Say whether a name holds only letters and digits of any script, ``_``, ``-`` and ``.``.
+
+    The first is neither ``-`` nor ``.``: it is no option and no hidden file.
+    """
     plain = (letter in "_-." or unicodedata.category(letter)[0] in "LMN" for letter in name)
     return name[:1] not in ("", "-", ".") and all(plain)
 
 
-@contextmanager
+@contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes ``folder``'s place if a card lies in it in the end.
 
@@ -349,7 +346,15 @@ def array_digest(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def _state(folder: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        found = (folder / CARD_FILE).stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _read(folder: Path, verify: bool) -> dict[str, Any]:
+    """Return the fields of the set in ``folder``, after checking its files against its card."""
     record = read_json(
         folder / CARD_FILE,
         f"{folder} is not a prepared image set, or a damaged one; prepare it again",
@@ -357,24 +362,18 @@ def _read_card(folder: Path) -> dict[str, Any]:
     fields = {"name", "class_names", "arrays", "files", "card"}
     if not isinstance(record, dict) or record.get("format") != FORMAT or fields - record.keys():
         raise _damaged(folder, f"{CARD_FILE} is of another format than {FORMAT!r}")
-    return record
-
-
-def _read_arrays(folder: Path, record: dict[str, Any], verify: bool) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     try:
         for file_name, size in record["files"].items():
             came = (folder / file_name).stat().st_size
             if came != size:
-                raise _damaged(folder, f"{file_name} should be {size} bytes and is {came}")
+                raise ValueError(f"{file_name} should be {size} bytes and is {came}")
         arrays["images"] = np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)
-        if "labels" in record["arrays"]:
+        if LABELS_FILE in record["files"]:
             arrays["labels"] = np.load(folder / LABELS_FILE, allow_pickle=False)
         if ATTRIBUTES_FILE in record["files"]:
             with np.load(folder / ATTRIBUTES_FILE, allow_pickle=False) as stored:
                 arrays |= {f"attributes/{key}": values for key, values in stored.items()}
-    except UserError:
-        raise
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(folder, str(error)) from error
     if record["arrays"].keys() != arrays.keys():
@@ -387,10 +386,18 @@ def _read_arrays(folder: Path, record: dict[str, Any], verify: bool) -> dict[str
             raise _damaged(folder, f"{key} is {came}, not as on the card")
         if verify and array_digest(array) != entry["sha256"]:
             raise _damaged(folder, f"the bytes of {key} are not those the card was written for")
-    return arrays
+    return {
+        "name": record["name"],
+        "images_u8": arrays.pop("images"),
+        "labels": arrays.pop("labels", None),
+        "class_names": tuple(record["class_names"]),
+        "attributes": {key.removeprefix("attributes/"): arrays[key] for key in arrays},
+        "card": record["card"],
+    }
 
 
 def _damaged(folder: Path, why: str) -> UserError:
     return UserError(
-        f"the prepared image set {folder} is damaged: {why}; delete that folder and prepare it again"
+        f"the prepared image set {folder} is damaged: {why}; "
+        "delete that folder and prepare it again"
     )

@@ -199,7 +199,7 @@ class Prepare(Command, verb="prepare"):
     """
 
     source: Positional[Path]
-    """A folder of images, or of one folder per class; folders called train, val or test are splits."""
+    """A folder of images, or of one folder per class; folders named train, val, test are splits."""
     name: str | None = None
     """Name of the prepared set; unset: the folder's own, with - for what a name cannot hold."""
     image_size: tuple[int, int] = (64, 64)
@@ -207,7 +207,7 @@ class Prepare(Command, verb="prepare"):
     channels: Literal["auto", "1", "3"] = "auto"
     """1 for grey, 3 for RGB; auto: grey when every file is grey."""
     fit: Literal["crop", "stretch", "centre"] = "crop"
-    """crop: scale the shorter side, cut the centre. centre: cut without scaling, as the authors did for faces."""
+    """crop: scale the shorter side, cut the centre. centre: cut without scaling, as for faces [C]."""
     min_side: int | None = None
     """Refuse files with a shorter side; unset: half of the size asked for."""
     limit: int | None = None

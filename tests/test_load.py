@@ -1,4 +1,4 @@
-"""Every set through the one door; sets that cannot be had here are made, small, in their own formats."""
+"""Every set through the one door; what cannot be had here is made, small, in its own format."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def shorten(monkeypatch, name: str, **parts) -> None:
 
 
 def accept_any_sum(monkeypatch, module: str) -> None:
-    """Let a torchvision module accept files whose MD5 sum is not the published one, as our small ones.
+    """Let a torchvision module accept files with other MD5 sums than the published, as ours.
 
     Only the comparison is replaced, and only here: the library runs torchvision's own.
     """

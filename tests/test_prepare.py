@@ -1,4 +1,4 @@
-"""Preparing folders: every kind of good file is kept exactly, every kind of bad one is named, none crashes."""
+"""Preparing folders: every good file is kept exactly, every bad one is named, none crashes."""
 
 import importlib.util
 import io
@@ -139,6 +139,17 @@ def test_deep_grey_is_scaled_by_the_bits_that_it_holds(tmp_path, bits, kind):
     np.testing.assert_array_equal(decoded.image_u8[0], np.round(deep * (255 / (2**bits - 1))))
     assert (decoded.image_u8.min(), decoded.image_u8.max()) == (0, 255)
     assert f"scaled from 0..{2**bits - 1}" in decoded.notes[0]
+
+
+def test_deep_colour_is_noted(tmp_path):
+    """Pillow keeps the upper 8 of 16 bits, so that a camera's 12 come out nearly black."""
+    cv2 = pytest.importorskip("cv2")
+    deep = np.linspace(0, 4095, SIZE * SIZE * 3).reshape(SIZE, SIZE, 3).astype(np.uint16)
+    for ending in ("png", "tif"):
+        cv2.imwrite(str(tmp_path / f"deep.{ending}"), deep)
+        decoded = decode_file(tmp_path / f"deep.{ending}", PLAIN)
+        assert decoded.image_u8.max() <= 16
+        assert decoded.notes == ("16-bit colour cut to its upper 8 bits",)
 
 
 def test_deep_grey_has_one_scale_in_a_set(tmp_path, data_folder):

@@ -1,10 +1,9 @@
 """Turn one image file, whatever its kind, into one uint8 picture of the asked size, or say why not.
 
-Legend: image_u8 is c x h x w, uint8, 0..255, c = 1 where the file is grey and 3 where it has colour.
+Legend: image_u8 is c x h x w, uint8, 0..255, c = 1 where the file is grey, 3 where it has colour.
 """
 
 import contextlib
-import typing
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import check_choices, check_number, require
 
 Fit = Literal["crop", "stretch", "centre"]
 VERSION = 2  # of the pixels: raise it when the same file would decode to others
@@ -42,7 +41,7 @@ class Framing:
 
     image_size: tuple[int, int]
     """(height, width) of the result in pixels, 1..4096 each; a side alone makes a square."""
-    channels: str | int = "auto"
+    channels: Literal["auto", 1, 3] = "auto"
     """1 for grey, 3 for RGB; "auto" keeps grey when every image of the set is grey."""
     fit: Fit = "crop"
     """Scale the shorter side and crop the centre; scale both sides ("stretch"); or crop the centre
@@ -59,23 +58,15 @@ class Framing:
         """Check the fields, and fill in what follows from others."""
         size = self.image_size
         pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-        if len(pair) != 2 or not all(
-            isinstance(side, (int, np.integer)) and 1 <= side <= LARGEST_SIDE for side in pair
-        ):
-            raise UserError(
-                "image_size must be a side or (height, width), "
-                f"1..{LARGEST_SIDE} pixels; got {size!r}"
-            )
+        sides = (isinstance(side, (int, np.integer)) and 1 <= side <= LARGEST_SIDE for side in pair)
+        allowed = f"a side or (height, width), 1..{LARGEST_SIDE} pixels"
+        require(len(pair) == 2 and all(sides), "image_size", size, allowed)
         object.__setattr__(self, "image_size", (int(pair[0]), int(pair[1])))
         if self.min_side is None:
             object.__setattr__(self, "min_side", max(min(self.image_size) // 2, 1))
-        for name, allowed in (("channels", ("auto", 1, 3)), ("fit", typing.get_args(Fit))):
-            if getattr(self, name) not in allowed:
-                choices = ", ".join(map(str, allowed))
-                raise UserError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
+        check_choices(self)
         for name in ("min_side", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1 pixel; got {getattr(self, name)!r}")
+            check_number(self, name, 1)
 
     def as_card(self) -> dict[str, Any]:
         """Return what decides the pixels of a set, its files apart, as JSON holds it."""
@@ -129,12 +120,10 @@ def decode(load: Callable[[], Image.Image], framing: Framing, *, suffix: str = "
         return Decoded(reason=refusal.reason, detail=refusal.detail)
     except PermissionError as error:
         return Decoded(reason="no permission to read", detail=str(error.strerror))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return Decoded(reason="too many pixels", detail=str(error))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        return Decoded(reason="too many pixels", detail=str(error) or "out of memory")
     except UnidentifiedImageError:
         return Decoded(reason="not an image")
-    except MemoryError:
-        return Decoded(reason="too many pixels", detail="out of memory")
     # Decoders meet hostile bytes with a dozen kinds of exception, struct.error and AttributeError
     # among them; whatever it is, one bad file must cost one line of the report and not the run.
     except Exception as error:
@@ -262,6 +251,8 @@ def _turn_upright(image: Image.Image, framing: Framing, notes: list[str]) -> Non
     if framing.fit != "centre":
         # let the JPEG reader shrink by 2, 4 or 8, to no less than twice the asked size
         image.draft(None, (2 * max(framing.image_size), 2 * max(framing.image_size)))
+    if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
+        notes.append("16-bit colour cut to its upper 8 bits")  # Pillow keeps no more of it
     image.load()
     try:
         if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):

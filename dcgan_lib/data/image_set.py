@@ -119,11 +119,6 @@ class ImageSet:
         return f"ImageSet({self.name}: {shape} uint8{classes}{attributes})"
 
     @property
-    def num_images(self) -> int:
-        """Return n, the number of images."""
-        return len(self)
-
-    @property
     def num_channels(self) -> int:
         """Return c: 1 for grey, 3 for RGB."""
         return self.images_u8.shape[1]
@@ -207,9 +202,9 @@ class ImageSet:
     def save(self, folder: str | Path) -> "ImageSet":
         """Write the set as a folder, whole or not at all, and return it memory-mapped.
 
-        The folder holds images.npy, labels.npy, attributes.npz and, written last, card.json with the
-        shape, size and SHA-256 digest of each. It is replaced when it already holds an image set, and
-        refused when it holds anything else.
+        The folder holds images.npy, labels.npy, attributes.npz and, written last, card.json with
+        the shape, size and SHA-256 digest of each. It is replaced when it already holds an image
+        set, and refused when it holds anything else.
         """
         with new_folder(Path(folder)) as part:
             np.save(part / IMAGES_FILE, self.images_u8, allow_pickle=False)
@@ -319,7 +314,7 @@ def seal(
         for key, array in arrays.items()
     }
     digest = hashlib.sha256(json.dumps([class_names, entries], sort_keys=True).encode()).hexdigest()
-    files = {path.name: path.stat().st_size for path in sorted(part.iterdir()) if path.is_file()}
+    files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
     record = {
         "format": FORMAT,
         "name": name,
@@ -376,15 +371,12 @@ def _read(folder: Path, verify: bool) -> dict[str, Any]:
                 arrays |= {f"attributes/{key}": values for key, values in stored.items()}
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(folder, str(error)) from error
-    if record["arrays"].keys() != arrays.keys():
-        listed = sorted(record["arrays"])
-        raise _damaged(folder, f"the card lists {listed} and the files hold {sorted(arrays)}")
-    for key, entry in record["arrays"].items():
-        array = arrays[key]
-        came = f"{array.dtype.str} {list(array.shape)}"
-        if came != f"{entry['dtype']} {entry['shape']}":
-            raise _damaged(folder, f"{key} is {came}, not as on the card")
-        if verify and array_digest(array) != entry["sha256"]:
+    came = {key: [array.dtype.str, list(array.shape)] for key, array in arrays.items()}
+    listed = {key: [entry["dtype"], entry["shape"]] for key, entry in record["arrays"].items()}
+    if came != listed:
+        raise _damaged(folder, f"the card lists {listed}, and the files hold {came}")
+    for key, array in arrays.items():
+        if verify and array_digest(array) != record["arrays"][key]["sha256"]:
             raise _damaged(folder, f"the bytes of {key} are not those the card was written for")
     return {
         "name": record["name"],

@@ -79,9 +79,9 @@ def load_image_set(
     Parameters
     ----------
     name : str or Path
-        In any case of letters: mnist, fashionmnist, cifar10, svhn, celeba, lsun-bedrooms, imagenet; rooms, portraits,
-        street-digits (drawn); digits (scikit-learn's 8x8); the name of a folder in `data_root()` or
-        of a set made by `prepare`; or the path of either.
+        In any case of letters: mnist, fashionmnist, cifar10, svhn, celeba, lsun-bedrooms, imagenet;
+        rooms, portraits, street-digits (drawn); digits (scikit-learn's 8x8); the name of a folder
+        in `data_root()` or of a set made by `prepare`; or the path of either.
     split : str, optional
         "train" (default), "validation", "test" or "extra", where the set has it; several joined by
         "+", such as "train+validation"; or "all".
@@ -98,8 +98,8 @@ def load_image_set(
     fit : {"crop", "stretch", "centre"}, optional
         See `dcgan_lib.data.prepare.prepare`; for images that come in other sizes.
     drop_duplicates : bool, optional
-        Keep the first of images that look the same, over all splits; see `dcgan_lib.data.deduplicate`.
-        Default False.
+        Keep the first of images that look the same, over all splits; default False. See
+        `dcgan_lib.data.deduplicate`.
     download : bool, optional
         Let torchvision fetch a missing set; default False: nothing touches the network unasked.
     progress : bool, optional
@@ -119,8 +119,8 @@ def load_image_set(
     -----
     Validation sets, all [O] unless the set or the paper has one: MNIST the last 10,000 training
     images (the number is [P]), CIFAR-10 the last 5,000, SVHN the last 10,000 ([P]), folders the
-    tenth of the files that the hash of the path picks. A folder whose only subfolders are train
-    and val or test is taken at its word.
+    tenth of the files that the hash of the path picks, unless folders called train, val or test
+    say it.
     """
     if num_images is not None and num_images < 1:
         raise UserError(f"num_images must be at least 1; got {num_images}")
@@ -153,7 +153,8 @@ def choose_split(image_set: ImageSet, split: str, drop_duplicates: bool = False)
     rows = np.concatenate([np.arange(*spans[name]) for name in names])
     if not len(rows):
         raise UserError(
-            f"{image_set.name} is too small to have a {split} split: it holds {len(image_set)} images"
+            f"{image_set.name} is too small to have a {split} split: "
+            f"it holds {len(image_set)} images"
         )
     if not drop_duplicates:
         return _cut(image_set, rows, split=split)
@@ -176,7 +177,8 @@ def _draw(image_set: ImageSet, num_images: int | None, seed: int) -> ImageSet:
         return image_set
     if num_images > len(image_set):
         raise UserError(
-            f"{image_set.name}: {num_images} images were asked for, but this split has {len(image_set)}"
+            f"{image_set.name}: {num_images} images were asked for, "
+            f"but this split has {len(image_set)}"
         )
     rows = np.random.default_rng(seed).permutation(len(image_set))[:num_images]
     return _cut(image_set, np.sort(rows), subset_seed=seed)
@@ -246,10 +248,11 @@ def load_drawn(
     *,
     progress: bool = False,
 ) -> ImageSet:
-    """Draw a procedural set, or open the copy kept from the last time that the same was asked for."""
+    """Draw a procedural set, or open the copy kept from the last time that it was asked for."""
     if split not in NUM_DRAWN or not 0 <= seed < SEED_STEP or channels not in ("auto", 3):
         raise UserError(
-            f"{name} is drawn in RGB, for the splits {', '.join(NUM_DRAWN)} and seeds 0..{SEED_STEP - 1}; "
+            f"{name} is drawn in RGB, for the splits {', '.join(NUM_DRAWN)} "
+            f"and seeds 0..{SEED_STEP - 1}; "
             f"got {split!r}, seed {seed}, channels {channels!r}"
         )
     num = num_images or NUM_DRAWN[split]

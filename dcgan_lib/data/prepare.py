@@ -6,6 +6,7 @@ Legend: images_u8 is n x c x h x w, uint8, 0..255.
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -49,6 +50,7 @@ from dcgan_lib.paths import atomic_write, data_root
 REPORT_FILE = "report.json"
 HELD_OUT = 0.1
 AHEAD_BYTES = 2**27  # of pictures that are decoded before they are written
+BATCH = 8  # images that a thread takes at a time
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
@@ -86,8 +88,8 @@ def prepare(
         folders and no image beside them, the first folder of a path is the image's class. Folders
         called train, val or test (or training, valid, validation, testing, in any case) are splits.
     name : str, optional
-        Letters, digits, ``_ - .``. By default one is made of the folder's name, the settings and the
-        state of its files; what was kept of an earlier state is removed.
+        Letters, digits, ``_ - .``. By default one is made of the folder's name, the settings and
+        the state of its files; what was kept of an earlier state is removed.
     image_size, channels, fit, min_side, max_pixels
         See `dcgan_lib.data.decode.Framing`.
     limit : int, optional
@@ -96,7 +98,7 @@ def prepare(
         Share for validation, in [0, 1), default 0.1, of a folder without split folders. A file's
         side depends on its path alone, so it stays there when others come or go.
     num_workers : int, optional
-        Threads; default one per core. The result does not depend on it.
+        Threads; default some more than cores. The result does not depend on it.
     overwrite : bool, optional
         Replace a set of the same name that was prepared otherwise, instead of refusing.
     about : dict of str to str, optional
@@ -153,12 +155,14 @@ def prepare(
     with new_folder(folder) as part:
         found = _find(folder, wanted, overwrite)  # another process may have made it meanwhile
         if found is None:
-            whence = {
+            licence = "that of the folder's images"
+            card = {
                 "source": f"the folder {plain!r}",
-                "licence": "that of the folder's images",
+                "licence": licence,
+                **(about or {}),
+                **wanted,
             }
             files = _source_of_folder(source, listing, limit, held_out)
-            card = {**whence, **(about or {}), **wanted}
             fill(part, name or plain, files, framing, card, num_workers, progress)
     if stem:
         for earlier in prepared_root().glob(f"{glob.escape(stem)}.*"):
@@ -193,7 +197,7 @@ def _find(folder: Path, wanted: dict[str, Any], overwrite: bool) -> ImageSet | N
 
 
 def name_of_folder(folder: Path) -> str:
-    """Return the name that a prepared set gets from its folder; "" where no letter can stand in one."""
+    """Return the name that a set gets from its folder; "" where no letter can stand in one."""
     # a decomposed letter, as some systems store it, is typed as one
     name = unicodedata.normalize("NFC", folder.resolve().name)
     plain = "".join(letter if is_plain_name(f"_{letter}") else "-" for letter in name)
@@ -311,12 +315,9 @@ def _nothing_found(folder: Path, others: list[str]) -> str:
 
 def natural_key(name: str) -> tuple:
     """Return a sorting key that puts ``2.png`` before ``10.png``, folder by folder."""
-    parts = []
-    for part in name.split("/"):
-        pieces = re.split(r"([0-9]+)", part.casefold())
-        pieces[1::2] = [int(digits) for digits in pieces[1::2]]
-        parts.append(tuple(pieces))
-    return tuple(parts), name
+    pieces = (re.split("([0-9]+)", part.casefold()) for part in name.split("/"))
+    key = [[int(p) if at % 2 else p for at, p in enumerate(part)] for part in pieces]
+    return key, name
 
 
 def name_share(name: str, salt: str) -> float:
@@ -455,18 +456,6 @@ def _without_folder(name: str, depth: int) -> str:
     return "/".join(parts[:depth] + parts[depth + 1 :])
 
 
-@dataclass(kw_only=True)
-class _Tally:
-    """Count what became of each image."""
-
-    kept: list[int] = field(default_factory=list)
-    refused: list[tuple[int, str, str]] = field(default_factory=list)
-    """(position, reason, detail)."""
-    noted: dict[str, list[int]] = field(default_factory=dict)
-    grey_bits: set[int] = field(default_factory=set)
-    all_grey: bool = True
-
-
 def fill(
     part: Path,
     name: str,
@@ -483,110 +472,110 @@ def fill(
     UserError
         When no image could be used; the report that names each then lies beside the folder.
     """
-    how = {"num_workers": num_workers, "progress": progress, "title": name}
-    tally = _decode_all(part / IMAGES_FILE, source, framing, **how)
-    if len(tally.grey_bits) > 1:  # one scale for all, or a dark image would come out bright
-        framing = replace(framing, grey_bits=max(tally.grey_bits))
-        tally = _decode_all(part / IMAGES_FILE, source, framing, **how)
-    names = {
+    stored = _decode_all(part / IMAGES_FILE, name, source, framing, num_workers, progress)
+    if len(stored.grey_bits) > 1:  # one scale for all, or a dark image would come out bright
+        framing = replace(framing, grey_bits=max(stored.grey_bits))
+        stored = _decode_all(part / IMAGES_FILE, name, source, framing, num_workers, progress)
+    report = {
         **source.report,
-        "kept": [source.names[at] for at in tally.kept],
-        "refused": [
-            {"file": source.names[at], "reason": reason, "detail": detail}
-            for at, reason, detail in tally.refused
-        ],
-        "noted": {
-            note: [source.names[at] for at in positions]
-            for note, positions in sorted(tally.noted.items())
-        },
+        "kept": [source.names[at] for at in stored.kept],
+        "refused": stored.refused,
+        "noted": dict(sorted(stored.noted.items())),
         "ignored": source.ignored,
     }
-    refused = dict(sorted(Counter(reason for _, reason, _ in tally.refused).items()))
+    refused = dict(sorted(Counter(entry["reason"] for entry in stored.refused).items()))
     spare = part.parent / f"{name}.{REPORT_FILE}"
-    if not tally.kept:
-        atomic_write(spare, json.dumps(names, indent=0))
+    if not stored.kept:
+        atomic_write(spare, json.dumps(report, indent=0))
         reasons = "; ".join(f"{count:,} x {reason}" for reason, count in refused.items())
         raise UserError(
             f"none of the {len(source.names):,} images of {name} could be used: {reasons} "
             f"(every file by name: {spare})"
         )
     spare.unlink(missing_ok=True)
-    atomic_write(part / REPORT_FILE, json.dumps(names, indent=0))
-    if framing.channels == "auto" and tally.all_grey:
+    atomic_write(part / REPORT_FILE, json.dumps(report, indent=0))
+    if framing.channels == "auto" and stored.all_grey:
         _keep_first_channel(part / IMAGES_FILE)
-    kept, num = np.array(tally.kept), len(source.names)
+    kept, num = np.array(stored.kept), len(source.names)
     spans = {
         split: np.searchsorted(kept, [start, num if stop is None else stop]).tolist()
         for split, (start, stop) in source.splits.items()
     }
-    report = {
-        **source.report,
-        "found": num,
-        "kept": len(kept),
-        "refused": refused,
-        **{
-            kind: {reason: len(files) for reason, files in sorted(names[kind].items())}
-            for kind in ("noted", "ignored")
-        },
+    counts = {
+        kind: {reason: len(files) for reason, files in sorted(report[kind].items())}
+        for kind in ("noted", "ignored")
     }
-    counts = {split: stop - start for split, (start, stop) in spans.items()}
     card = {
         **card,
-        "counts": {"images": len(kept), **counts},
+        "counts": {"images": len(kept)} | {key: end - start for key, (start, end) in spans.items()},
         "splits": spans,
         "preparation": framing.as_card(),
-        "report": report,
+        "report": {**source.report, "found": num, "kept": len(kept), "refused": refused, **counts},
     }
     paths = [source.paths[at] for at in kept] if source.paths else []
     labels, class_names = classes_of(paths)
     if source.labels is not None:
-        labels, class_names = np.ascontiguousarray(source.labels[kept]), source.class_names
+        labels, class_names = source.labels[kept], source.class_names
     attributes = {key: values[kept] for key, values in source.attributes.items()}
     seal(part, name, class_names, labels, attributes or attributes_from_names(paths), card)
 
 
+@dataclass(kw_only=True)
+class _Stored:
+    """Say what became of each image of a source."""
+
+    kept: list[int] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    noted: dict[str, list[str]] = field(default_factory=dict)
+    grey_bits: set[int] = field(default_factory=set)
+    all_grey: bool = True
+
+
 def _decode_all(
     path: Path,
+    title: str,
     source: Source,
     framing: Framing,
-    *,
     num_workers: int | None,
     progress: bool,
-    title: str,
-) -> _Tally:
+) -> _Stored:
     """Write the images that can be used to the .npy file ``path``, in their order.
 
     Only so many are decoded ahead as fit into `AHEAD_BYTES`. Decoders release the interpreter's
     lock, so threads are enough. "auto" writes RGB, for the caller to narrow.
     """
-    tally, num = _Tally(), len(source.names)
+    stored, num = _Stored(), len(source.names)
     shape = (3 if framing.channels == "auto" else framing.channels, *framing.image_size)
-    workers = num_workers or _num_cores()
-    ahead = max(AHEAD_BYTES // int(np.prod(shape)), workers)
+    ahead = max(AHEAD_BYTES // (BATCH * math.prod(shape)), 1) * BATCH
+
+    def decode_batch(first: int) -> list[Decoded]:
+        return [source.decode_one(at, framing) for at in range(first, min(first + BATCH, num))]
+
     with (
         decoding(framing.max_pixels),
-        ThreadPoolExecutor(workers) as pool,
+        ThreadPoolExecutor(num_workers) as pool,
         open(path, "wb") as file,
         tqdm(total=num, desc=title, unit="image", disable=not progress) as bar,
     ):
         _write_header(file, (0, *shape))
         for start in range(0, num, ahead):
-            positions = range(start, min(start + ahead, num))
-            decode_one = partial(source.decode_one, framing=framing)
-            for at, decoded in zip(positions, pool.map(decode_one, positions), strict=True):
+            batches = pool.map(decode_batch, range(start, min(start + ahead, num), BATCH))
+            for at, decoded in enumerate(chain.from_iterable(batches), start):
                 bar.update()
+                name = source.names[at]
                 for note in decoded.notes:
-                    tally.noted.setdefault(note, []).append(at)
+                    stored.noted.setdefault(note, []).append(name)
                 if decoded.image_u8 is None:
-                    tally.refused.append((at, decoded.reason, decoded.detail))
+                    why = {"reason": decoded.reason, "detail": decoded.detail}
+                    stored.refused.append({"file": name, **why})
                     continue
-                tally.kept.append(at)
-                tally.all_grey &= len(decoded.image_u8) == 1
-                tally.grey_bits |= {decoded.grey_bits} - {0}
+                stored.kept.append(at)
+                stored.all_grey &= len(decoded.image_u8) == 1
+                stored.grey_bits |= {decoded.grey_bits} - {0}
                 file.write(np.ascontiguousarray(with_channels(decoded.image_u8, shape[0])).data)
         file.seek(0)
-        _write_header(file, (len(tally.kept), *shape))
-    return tally
+        _write_header(file, (len(stored.kept), *shape))
+    return stored
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -603,12 +592,6 @@ def _keep_first_channel(path: Path) -> None:
         for image_u8 in images_u8:
             file.write(image_u8[0].data)
     os.replace(narrow, path)
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def resized(image_set: ImageSet, image_size: tuple[int, int]) -> ImageSet:

@@ -202,7 +202,7 @@ def open_imagenet(part_name: str, download: bool) -> Source:
 
 
 def open_lsun_bedrooms(part_name: str, download: bool) -> Source:
-    """Read the LMDB as torchvision's LSUN does, without the keys it pickles into the working folder.
+    """Read the LMDB as torchvision's LSUN does, but pickle no keys into the working folder.
 
     That file is named by the letters of the path alone, so two sets can share one and read wrong
     keys.

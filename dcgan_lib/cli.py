@@ -11,8 +11,9 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from dcgan_lib import __version__
 from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import Recipe, TrainConfig, recipe, recipes
-from dcgan_lib.errors import UserError, answers_mistakes
+from dcgan_lib.errors import UserError, answers_mistakes, require
 from dcgan_lib.paths import results_root
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _recipe_in(arguments: Sequence[str]) -> Recipe:
-    """Find --recipe before the other options are read, because it is what their defaults come from."""
+    """Find --recipe before the other options are read: their defaults come from it."""
     name = "mnist"
     for word, after in zip(
         arguments, [*arguments[1:], ""], strict=True
@@ -162,7 +163,7 @@ def _recipe_in(arguments: Sequence[str]) -> Recipe:
 
 @answers_mistakes("dcgan", on_interrupt="stopped; nothing half-written is kept")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for the user's mistake, 130 for Ctrl-C."""
+    """Run the command line; return 0, 2 for the user's mistake, or 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not words or words[0] in ("-h", "--help", "help"):
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder of a run, or say at once, not after the first hour, that it cannot be written."""
+    """Make the folder of a run, or say at once, not after an hour, that it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -207,7 +208,7 @@ class Prepare(Command, verb="prepare"):
     channels: Literal["auto", "1", "3"] = "auto"
     """1 for grey, 3 for RGB; auto: grey when every file is grey."""
     fit: Literal["crop", "stretch", "centre"] = "crop"
-    """crop: scale the shorter side, cut the centre. centre: cut without scaling, as for faces [C]."""
+    """crop: scale the shorter side and cut; stretch; centre: cut without scaling ([C], faces)."""
     min_side: int | None = None
     """Refuse files with a shorter side; unset: half of the size asked for."""
     limit: int | None = None
@@ -275,9 +276,11 @@ class Train(Command, verb="train"):
     set: str | None = None
     """Image set, prepared set or folder; unset: the recipe's."""
     run_dir: Path | None = local(None)
-    """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for another set than the recipe's."""
+    """Folder of the run; unset: runs/RECIPE, or runs/RECIPE-SET for a set of your own choice."""
     start_from: str | None = None
-    """A committed checkpoint or a run's folder, whose networks are the initial weights; unset: random weights."""
+    """A committed checkpoint or a run whose networks the run begins with; unset: random ones."""
+    epochs: float | None = None
+    """Train for this many passes over the images, in place of --steps."""
     num_images: int | None = None
     """Train on this many images; unset: all of them."""
     drop_duplicates: bool = False
@@ -294,31 +297,36 @@ class Train(Command, verb="train"):
     """Settings of the run."""
 
     def _defaults(self) -> "Train":
-        chosen = recipe(self.recipe)
-        return Train(recipe="mnist", config=chosen.config)
+        return Train(recipe="mnist", config=recipe(self.recipe).config)
 
     def run(self) -> None:
         """Train, then say where everything lies."""
         from dcgan_lib.data.load import load_image_set
         from dcgan_lib.training.loop import fit
 
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads must be at least 1, but it is {self.threads}")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         if self.tensorboard and not importlib.util.find_spec("tensorboard"):
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
-        chosen, model = recipe(self.recipe), self.config.model
+        chosen, config = recipe(self.recipe), self.config
+        if self.epochs is not None:
+            require(self.epochs > 0, "epochs", self.epochs, "more than 0")
+            if config.steps != chosen.config.steps:
+                raise UserError("--epochs and --steps both say how long to train: give one of them")
         source = self.set or chosen.image_set
         how = {"num_images": self.num_images, "drop_duplicates": self.drop_duplicates}
-        how |= {"fit": chosen.fit, "channels": model.num_channels}
+        how |= {"fit": chosen.fit, "channels": config.model.num_channels}
+        size = config.model.image_size
         image_set = load_image_set(
-            source, image_size=model.image_size, download=self.download, progress=True, **how
+            source, image_size=size, download=self.download, progress=True, **how
         )
-        run_dir = self.run_dir or Path(
-            "runs", chosen.name + (f"-{image_set.name}" if self.set else "")
-        )
+        if self.epochs is not None:
+            per_epoch = len(image_set) // config.batch_size
+            config = replace(config, steps=max(1, round(self.epochs * per_epoch)))
+        suffix = f"-{image_set.name}" if self.set else ""
+        run_dir = self.run_dir or Path("runs", chosen.name + suffix)
         _make_folder(run_dir)
         result = fit(
-            self.config,
+            config,
             image_set,
             run_dir,
             device=self.device,
@@ -329,7 +337,7 @@ class Train(Command, verb="train"):
         )
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
-        done = f"{result.step:,} of {self.config.steps:,} steps, {result.seconds / 60:.1f} minutes"
+        done = f"{result.step:,} of {config.steps:,} steps, {result.seconds / 60:.1f} minutes"
         print(f"{done}; stopped by: {result.stopped_by}")
         print(f"weights, samples and metrics: {run_dir}")
 
@@ -339,11 +347,14 @@ class Sample(Command, verb="sample"):
     """Draw pictures with a trained generator: one grid, or one file each."""
 
     checkpoint: Positional[str]
-    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
+    """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits), a run's folder, or its
+    generator.safetensors."""
     out: Path | None = None
-    """The grid's file, samples.png if unset; with --separate, the folder of the pictures, samples if unset."""
+    """The grid's file, samples.png if unset; with --separate, the pictures' folder, or samples."""
     num_images: int = 64
     """How many pictures; any number makes a grid."""
+    pictures: tuple[int, ...] = ()
+    """Numbers of those to write, counted from 0 as the grid of all is read; unset: all of them."""
     separate: bool = False
     """Write one PNG a picture instead of a grid."""
     columns: int | None = None
@@ -353,15 +364,19 @@ class Sample(Command, verb="sample"):
     best_of: int = 1
     """Draw this many times as many, and keep those that the discriminator finds most real."""
     batch_stats: bool = False
-    """Normalise with the statistics of the batch, as the authors did, instead of the running ones."""
+    """Normalise with the statistics of the batch, as the authors did, not the running ones."""
     seed: int = 0
     """Of the latent vectors."""
 
     def run(self) -> None:
         """Draw and write the pictures."""
-        from dcgan_lib.training.samples import draw, write_grid, write_separately
+        from dcgan_lib.models.sampling import write_grid, write_separately
+        from dcgan_lib.training.checkpoints import draw
 
         out = self.out or Path("samples" if self.separate else "samples.png")
+        for number in self.pictures:
+            allowed = f"from 0 to {self.num_images - 1}, or --num-images larger"
+            require(0 <= number < self.num_images, "each of --pictures", number, allowed)
         pictures = draw(
             self.checkpoint,
             self.num_images,
@@ -370,6 +385,8 @@ class Sample(Command, verb="sample"):
             best_of=self.best_of,
             batch_stats=self.batch_stats,
         )
+        if self.pictures:
+            pictures = pictures[list(self.pictures)]
         if self.separate:
             write_separately(out, pictures)
         else:
@@ -386,7 +403,8 @@ class Evaluate(Command, verb="evaluate"):
     num_images: int = 5_000
     """Samples, and the most held-out images to compare with."""
     features: str | None = None
-    """Whose features to compare; unset: those of the probe made for the set. inception: needs its weights."""
+    """Whose features to compare; unset: those of the probe made for the set, which fit its size alone. pixels fit every
+    size, grey or RGB; so does inception, once its weights are there."""
     held_out: str | None = None
     """Split to compare with; unset: test, or validation where the set has no test split."""
     seed: int = 1
@@ -396,14 +414,11 @@ class Evaluate(Command, verb="evaluate"):
 
     def run(self) -> None:
         """Measure, print, and record if asked."""
-        from dcgan_lib.evaluation.generators import (
-            check_record,
-            evaluate_generator,
-            record_report,
-            report_text,
-        )
+        from dcgan_lib.evaluation.generators import evaluate_generator
 
         if self.record:
+            from dcgan_lib.experiments.generators import check_record, record_report
+
             check_record(self.record, self.command_line())
         report = evaluate_generator(
             self.checkpoint,
@@ -412,7 +427,7 @@ class Evaluate(Command, verb="evaluate"):
             held_out=self.held_out,
             seed=self.seed,
         )
-        print(report_text(report))
+        print(report.text())
         if self.record:
             record_report(report, self.record, self.command_line())
 
@@ -468,24 +483,22 @@ class Reproduce(Command, verb="reproduce"):
             self._compare(parse(shlex.split(row.command)[1:]))
 
     def _compare(self, command: Command) -> None:
-        from dcgan_lib.evaluation.ledger import format_measured, load_results
+        from dcgan_lib.evaluation.ledger import format_measured, load_results, load_row
 
         before = {row.id: row for row in load_results() if row.is_measured}
-        with tempfile.TemporaryDirectory() as scratch:
-            shutil.copytree(results_root(), Path(scratch, "results"))
-            os.environ["DCGAN_RESULTS"] = str(Path(scratch, "results"))
-            there = {entry.name for entry in dataclasses.fields(command)}
-            changed = {"again": True} if "again" in there else {}
-            changed |= {"out": Path(scratch, "out")} if "out" in there else {}
-            try:
-                dataclasses.replace(command, **changed).run()
-                after = {row.id: row for row in load_results() if row.is_measured}
-            finally:
-                del os.environ["DCGAN_RESULTS"]
-        for id, now in after.items():
-            then = before.get(id)
-            if now == then:
-                continue
+        options = {entry.name for entry in dataclasses.fields(command)}
+        with _scratch_ledger() as scratch:
+            changed = {"again": True, "out": scratch / "out"}
+            changed = {name: value for name, value in changed.items() if name in options}
+            written = {path.name: path.stat().st_mtime_ns for path in results_root().glob("*.json")}
+            dataclasses.replace(command, **changed).run()
+            after = [
+                load_row(path.stem.replace("--", ":"))
+                for path in sorted(results_root().glob("*.json"))
+                if path.stat().st_mtime_ns != written.get(path.name)
+            ]
+        for now in after:
+            id, then = now.id, before.get(now.id)
             print(f"\n{id}")
             if then is not None:
                 print(f"  recorded  {format_measured(then):28} {then.verdict_text}")
@@ -494,9 +507,26 @@ class Reproduce(Command, verb="reproduce"):
                 print(f"  {_agreement(then, now)}")
 
 
+@contextmanager
+def _scratch_ledger() -> Iterator[Path]:
+    """Let results be recorded into a copy of the ledger, in a folder that is removed at the end."""
+    usual = os.environ.get("DCGAN_RESULTS")
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(results_root(), Path(scratch, "results"))
+        os.environ["DCGAN_RESULTS"] = str(Path(scratch, "results"))
+        try:
+            yield Path(scratch)
+        finally:
+            del os.environ["DCGAN_RESULTS"]
+            if usual is not None:
+                os.environ["DCGAN_RESULTS"] = usual
+
+
 def _agreement(then: "Result", now: "Result") -> str:
     """Say how two measurements of one row compare."""
-    if (then.value, then.low, then.high) == (now.value, now.low, now.high):
+    from dcgan_lib.evaluation.ledger import format_measured
+
+    if format_measured(then) == format_measured(now):
         return "the same figure"
     if then.low <= now.value <= then.high and now.low <= then.value <= now.high:
         return "another figure, each inside the other's interval"
@@ -505,7 +535,7 @@ def _agreement(then: "Result", now: "Result") -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Command, verb="bench"):
-    """Time a training step on this CPU against the step that most tutorials show, in turns on the same work."""
+    """Time a training step on this CPU against that of most tutorials, in turns on equal work."""
 
     sizes: tuple[Literal[32, 64], ...] = (32, 64)
     """Sides of the images: 32 grey, 64 colour."""
@@ -519,35 +549,32 @@ class Bench(Command, verb="bench"):
     """CPU threads; unset: PyTorch's choice."""
 
     def run(self) -> None:
-        """Time and print the ratios."""
+        """Time and print the rates and their ratios."""
         from dcgan_lib.training.bench import bench, bench_text
 
-        if not self.sizes:
-            raise UserError("--sizes needs a size: 32, 64 or both")
+        require(bool(self.sizes), "--sizes", self.sizes, "32, 64 or both")
         load = {"base_width": self.base_width, "batch_size": self.batch_size}
         for size in self.sizes:
-            print(
-                bench_text(bench(size, rounds=self.rounds, threads=self.threads, **load)),
-                flush=True,
-            )
+            seconds = bench(size, rounds=self.rounds, threads=self.threads, **load)
+            print(bench_text(size, self.batch_size, seconds), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publish(Command, verb="publish"):
-    """Copy a finished run to data/checkpoints: half precision, settings, metrics, samples and a card."""
+    """Copy a finished run to data/checkpoints: half precision, metrics, samples and a card."""
 
     run_dir: Positional[Path]
     """A finished run."""
     name: Positional[str]
     """Name of the checkpoint."""
-    command: str
-    """What made the run, for the card."""
+    command: str | None = None
+    """What made the run, for the card; unset: the command that the run itself keeps."""
     keep: Literal["both", "generator", "discriminator"] = "both"
     """One network alone makes the checkpoint half as large."""
 
     def run(self) -> None:
         """Publish and say how large it is."""
-        from dcgan_lib.training.publish import publish
+        from dcgan_lib.training.checkpoints import publish
 
         folder = publish(self.run_dir, self.name, command=self.command, keep=self.keep)
         print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*')) / 1e6:.1f} MB")

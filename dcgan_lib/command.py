@@ -1,15 +1,16 @@
-"""What every command of ``dcgan`` is: a dataclass whose fields are its options, and its settings."""
+"""The base of every command of ``dcgan``: a dataclass whose fields are its options."""
 
 import dataclasses
 import shlex
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Annotated[str, arg(metavar="auto|cpu|cuda|cuda:1|mps")]
+"""What ``training.loop.choose_device`` takes."""
 
 
 def local(default: Any) -> Any:
@@ -24,8 +25,8 @@ def local(default: Any) -> Any:
 class Command:
     """Do one job of the command line; a subclass adds its options as fields.
 
-    Commands stand in the layers whose work they do; heavy imports wait until one runs, so that help and mistakes
-    are answered at once.
+    Commands stand in the layers whose work they do; heavy imports wait until one runs, so that help
+    and mistakes are answered at once.
     """
 
     verb: ClassVar[str]
@@ -40,7 +41,7 @@ class Command:
         raise NotImplementedError
 
     def command_line(self) -> str:
-        """Return the words that give this command again: options at their defaults, and local ones, are left out."""
+        """Return the words that give this command again, without defaults and local options."""
         return " ".join(["dcgan", self.verb, *_words(self, self._defaults())])
 
     def _defaults(self) -> Any:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from dcgan_lib.errors import UserError, check_choices, check_number, require
+from dcgan_lib.errors import UserError, check_choices, check_number, check_numbers, require
 
 MIN_SIDE, MAX_SIDE = 8, 128
 MAX_SEED = 2**63 - 1
@@ -26,7 +26,8 @@ class ModelConfig:
     """
 
     architecture: Literal["convolutional", "dense"] = "convolutional"
-    """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3 compares it with."""
+    """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3
+    compares it with."""
     image_size: tuple[int, int] = (64, 64)
     """[P] Height and width in pixels, each 8 to 128."""
     num_channels: Literal[1, 3] = 3
@@ -40,11 +41,14 @@ class ModelConfig:
     kernel_size: Literal[3, 4, 5] = 5
     """[P] Side of every convolution's kernel; 4 in most later code."""
     num_stages: int | None = None
-    """[O] How often the side is halved; unset: until the shorter side would fall below 4. If dense: hidden layers."""
+    """[O] How often the side is halved; unset: until the shorter side would fall below 4. If dense:
+    hidden layers."""
     convs_per_stage: Literal[1, 2] = 1
-    """[C] 1: each convolution has stride 2. 2: strides 1 and 2 in turn, the authors' ImageNet network."""
+    """[C] 1: each convolution has stride 2. 2: strides 1 and 2 in turn, the authors' ImageNet
+    network."""
     projection_bn: Literal["unit", "channel"] = "unit"
-    """[C] Batch norm after the projection of z: over each unit, or over each channel as most later code does."""
+    """[C] Batch norm after the projection of z: over each unit, or over each channel as most later
+    code does."""
     bn_affine: bool = True
     """[C] Whether batch norm has a learnt scale and bias; off in the authors' MNIST code."""
     bn_eps: float = 1e-5
@@ -54,43 +58,30 @@ class ModelConfig:
     num_classes: int = 0
     """[C] Classes to condition on by concatenating the label at every layer; 0: unconditional."""
     hidden_units: int = 0
-    """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST code; 0: none.
-    If dense: units of every hidden layer."""
+    """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST
+    code; 0: none. If dense: units of every hidden layer."""
     output: Literal["tanh", "sigmoid"] = "tanh"
-    """[P] The generator's last activation: images in [-1, 1], or in [0, 1] as in the authors' MNIST code."""
+    """[P] The generator's last activation: images in [-1, 1], or in [0, 1] as in the authors' MNIST
+    code."""
 
     def __post_init__(self) -> None:
         """Check every field."""
         size = self.image_size
-        valid = len(size) == 2 and all(
-            isinstance(side, int) and MIN_SIDE <= side <= MAX_SIDE for side in size
-        )
-        require(
-            valid,
-            "image_size",
-            size,
-            f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}",
-        )
+        whole = len(size) == 2 and all(isinstance(side, int) for side in size)
+        allowed = f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}"
+        fits = whole and min(size) >= MIN_SIDE and max(size) <= MAX_SIDE
+        require(fits, "image_size", size, allowed)
         object.__setattr__(self, "image_size", tuple(size))
         check_choices(self)
-        for name, low in (
-            ("z_dim", 1),
-            ("base_width", 1),
-            ("num_classes", 0),
-            ("hidden_units", 0),
-            ("leaky_slope", 0),
-        ):
-            check_number(self, name, low)
+        check_numbers(self, 1, "z_dim", "base_width")
+        check_numbers(self, 0, "num_classes", "hidden_units", "leaky_slope")
         check_number(self, "bn_eps", 1e-12, 1)
-        most = int(math.log2(min(size)))
         if self.architecture == "dense":
-            enough = self.hidden_units >= 1 and self.num_stages is not None and self.num_stages >= 1
             given = (self.hidden_units, self.num_stages)
-            require(
-                enough, "hidden_units and num_stages of a dense network", given, "at least 1 each"
-            )
+            what = "hidden_units and num_stages of a dense network"
+            require(min(given[0], given[1] or 0) >= 1, what, given, "at least 1 each")
         elif self.num_stages is not None:
-            check_number(self, "num_stages", 1, most)
+            check_number(self, "num_stages", 1, int(math.log2(min(size))))
         if self.convs_per_stage == 2 and self.kernel_size == 4:
             raise UserError(
                 "kernel_size 4 cannot keep the side at stride 1: use 3 or 5 with convs_per_stage 2"
@@ -125,13 +116,15 @@ class TrainConfig:
     weight_decay: float = 1e-5
     """[C] L2 penalty, added to the gradient of every parameter."""
     schedule: Literal["alternate", "same_batch"] = "alternate"
-    """[C] alternate: each minibatch updates one network, G first. same_batch: each updates D, then G."""
+    """[C] alternate: each minibatch updates one network, G first. same_batch: each updates D, then
+    G."""
     d_updates: int = 1
     """[C] Updates of the discriminator in one round."""
     g_updates: int = 1
     """[C] Updates of the generator in one round."""
     decay_fraction: float = 0.0
-    """[C] Last share of the steps over which the learning rate falls to 0; 0.5 in the authors' MNIST code."""
+    """[C] Last share of the steps over which the learning rate falls to 0; 0.5 in the authors'
+    MNIST code."""
     steps: int = 20_000
     """[O] Minibatches to train on."""
     minutes: float | None = None
@@ -139,15 +132,17 @@ class TrainConfig:
     mirror: bool = False
     """[O] Show each image left to right or right to left, by chance; the paper does not augment."""
     d_shift: int = 0
-    """[O] Shift each image that the discriminator sees, real or generated, at random by up to this many pixels in
-    each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
+    """[O] Shift each image that the discriminator sees, real or generated, at random by up to this
+    many pixels in each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
     ema_decay: float = 0.0
-    """[O] Also keep an exponential moving average of both networks' weights, in the run's ema/, with this decay a
-    step (0.999 is usual); 0, as in the paper: none."""
+    """[O] Also keep an exponential moving average of both networks' weights, in the run's ema/,
+    with this decay a step (0.999 is usual); 0, as in the paper: none."""
     seed: int = 42
     """[C] Fixes the initial weights, the order of the images and every latent vector."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """[O] Arithmetic of the convolutions; weights and losses stay in float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """[O] Arithmetic of the convolutions; weights and losses stay in float32. auto: both are timed
+    when a run begins, and the faster is kept for its whole life. With float32 a run is the same on
+    every machine of one kind."""
     channels_last: bool = True
     """[O] Keep channels innermost in memory; the same results, faster on CPUs and GPUs."""
     log_every: int = 50
@@ -157,24 +152,22 @@ class TrainConfig:
     num_samples: int = 64
     """[O] Images in a grid, always from the same latent vectors."""
     snapshot_every: int = 0
-    """[O] Steps between networks that are kept, the untrained ones included, in the run's snapshots/; 0: none."""
+    """[O] Steps between networks that are kept, the untrained ones included, in the run's
+    snapshots/; 0: none."""
     save_seconds: float = 60.0
     """[O] Seconds between saved states, from which a run resumes."""
 
     def __post_init__(self) -> None:
         """Check every field."""
         check_choices(self)
-        for name, low in (("batch_size", 2), ("d_updates", 1), ("g_updates", 1), ("steps", 1)):
-            check_number(self, name, low)
-        for name in ("log_every", "sample_every", "num_samples"):
-            check_number(self, name, 1)
-        for name in ("weight_decay", "snapshot_every", "save_seconds"):
-            check_number(self, name, 0)
-        for name in ("beta1", "beta2"):
+        check_numbers(self, 1, "d_updates", "g_updates", "steps")
+        check_numbers(self, 1, "log_every", "sample_every", "num_samples")
+        check_numbers(self, 0, "weight_decay", "snapshot_every", "save_seconds")
+        check_number(self, "batch_size", 2)
+        for name in ("beta1", "beta2", "ema_decay"):
             check_number(self, name, 0, 1 - 1e-9)
         check_number(self, "decay_fraction", 0, 1)
         check_number(self, "d_shift", 0, min(self.model.image_size) - 1)
-        check_number(self, "ema_decay", 0, 1 - 1e-9)
         check_number(self, "seed", 0, MAX_SEED)
         check_number(self, "learning_rate", 1e-12, 10)
         if self.minutes is not None:
@@ -202,8 +195,6 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
             raise UserError(
                 f"{kind.__name__} has no field {sorted(unknown)}: was it saved by another version?"
             )
-    if "image_size" in model:
-        model["image_size"] = tuple(model["image_size"])
     return TrainConfig(model=ModelConfig(**model), **values)
 
 
@@ -219,85 +210,132 @@ class Recipe:
     """How a folder's images are brought to size; see ``dcgan_lib.data.prepare``."""
 
 
-def _paper_64(num_images: int, epochs: int) -> TrainConfig:
-    return TrainConfig(model=ModelConfig(bn_eps=1e-8), steps=epochs * (num_images // 128))
+# To add a recipe, add an entry to RECIPES: a name, the image set, one line for `dcgan recipes`, the
+# networks' settings and the run's, each only where it differs from the defaults above.
+
+AUTHORS = {"bn_eps": 1e-8}
+AUTHORS_MNIST = {
+    "image_size": (28, 28),
+    "num_channels": 1,
+    "base_width": 64,
+    "num_classes": 10,
+    "hidden_units": 1024,
+    "bn_affine": False,
+    "bn_eps": 1e-8,
+    "output": "sigmoid",
+}
+AUTHORS_MNIST_RUN = {
+    "weight_decay": 2.5e-5,
+    "decay_fraction": 0.5,
+    "steps": 200 * (50_000 // 128),
+}
+
+# For two CPU cores: a quarter of the width, and batches of 64, which give twice the updates for the
+# same work. The learning rate falls to 0 over the second half, as in the authors' MNIST code: the
+# last samples are the best.
+SMALL = {"image_size": (64, 64), "base_width": 32}
+SMALL_RUN = {
+    "batch_size": 64,
+    "schedule": "same_batch",
+    "weight_decay": 0.0,
+    "decay_fraction": 0.5,
+    "steps": 10_000,
+}
 
 
-def _paper_imagenet32() -> TrainConfig:
-    model = ModelConfig(
-        image_size=(32, 32), z_dim=256, kernel_size=3, convs_per_stage=2, bn_eps=1e-8
-    )
-    return TrainConfig(model=model, steps=30 * (1_281_167 // 128))
+def _recipe(
+    name: str, image_set: str, summary: str, model: dict, run: dict, fit: str = "crop"
+) -> Recipe:
+    config = TrainConfig(model=ModelConfig(**model), **run)
+    return Recipe(name=name, image_set=image_set, summary=summary, config=config, fit=fit)
 
 
-def _paper_svhn() -> TrainConfig:
-    model = ModelConfig(image_size=(32, 32), z_distribution="normal", base_width=64, bn_eps=1e-8)
-    return TrainConfig(model=model, batch_size=64, learning_rate=5e-4, steps=200 * (73_257 // 64))
-
-
-def _paper_mnist() -> TrainConfig:
-    model = ModelConfig(
-        image_size=(28, 28), num_channels=1, base_width=64, num_classes=10, hidden_units=1024,
-        bn_affine=False, bn_eps=1e-8, output="sigmoid",
-    )  # fmt: skip
-    return TrainConfig(
-        model=model, weight_decay=2.5e-5, decay_fraction=0.5, steps=200 * (50_000 // 128)
-    )
-
-
-def _mnist_gan() -> TrainConfig:
-    config = _paper_mnist()
-    model = replace(config.model, architecture="dense", num_stages=2)
-    return replace(config, model=model)
-
-
-def _small(size: int, channels: Literal[1, 3], steps: int) -> TrainConfig:
-    """Return the paper's network at a quarter of its width, for two CPU cores.
-
-    Batches of 64 give twice the updates for the same work. The learning rate falls to 0 over the
-    second half, as in the authors' MNIST code: the last samples are the best.
-    """
-    model = ModelConfig(image_size=(size, size), num_channels=channels, base_width=32)
-    return TrainConfig(
-        model=model,
-        batch_size=64,
-        schedule="same_batch",
-        weight_decay=0.0,
-        decay_fraction=0.5,
-        steps=steps,
-    )
-
-
-def _recipes() -> tuple[Recipe, ...]:
-    return (
-        Recipe(name="paper-faces", image_set="celeba", fit="centre", config=_paper_64(350_000, 25),
-               summary="the authors' faces network, width 128; theirs were 350,000 detector crops"),
-        Recipe(name="paper-bedrooms", image_set="lsun-bedrooms", config=_paper_64(3_033_042, 5),
-               summary="the paper's LSUN bedrooms, width 128, five epochs of 3 million images"),
-        Recipe(name="paper-imagenet32", image_set="imagenet", config=_paper_imagenet32(),
-               summary="the authors' seven-layer 3x3 network with a z of 256"),
-        Recipe(name="paper-svhn", image_set="svhn", config=_paper_svhn(),
-               summary="the authors' SVHN network: Gaussian z, batch 64, learning rate 5e-4"),
-        Recipe(name="paper-mnist", image_set="mnist", config=_paper_mnist(),
-               summary="the authors' conditional MNIST network, sigmoid output, no scale and bias in batch norm"),
-        Recipe(name="mnist-gan", image_set="mnist", config=_mnist_gan(),
-               summary="the permutation-invariant GAN that Table 3 compares with; its layers are our choice"),
-        Recipe(name="mnist", image_set="mnist", config=_small(32, 1, 8_000),
-               summary="digits at 32x32, width 32: ten to twenty minutes on one CPU core"),
-        Recipe(name="faces", image_set="faces64", config=_small(64, 3, 6_000),
-               summary="faces at 64x64, width 32: half an hour in bfloat16 on one fast CPU core"),
-        Recipe(name="bedrooms", image_set="bedrooms64", config=replace(_small(64, 3, 10_000), mirror=True),
-               summary="bedrooms at 64x64, width 32, mirrored by chance: 4,000 photographs are few"),
-        Recipe(name="rooms", image_set="rooms", config=_small(64, 3, 10_000),
-               summary="drawn bedrooms at 64x64, width 32; no download"),
-        Recipe(name="portraits", image_set="portraits", config=_small(64, 3, 10_000),
-               summary="drawn portraits at 64x64, width 32; no download"),
-    )  # fmt: skip
+RECIPES = (
+    _recipe(
+        "paper-faces",
+        "celeba",
+        "the authors' faces network, width 128; theirs were 350,000 detector crops",
+        model=AUTHORS,
+        run={"steps": 25 * (350_000 // 128)},
+        fit="centre",
+    ),
+    _recipe(
+        "paper-bedrooms",
+        "lsun-bedrooms",
+        "the paper's LSUN bedrooms, width 128, five epochs of 3 million images",
+        model=AUTHORS,
+        run={"steps": 5 * (3_033_042 // 128)},
+    ),
+    _recipe(
+        "paper-imagenet32",
+        "imagenet",
+        "the authors' seven-layer 3x3 network with a z of 256",
+        model=AUTHORS
+        | {"image_size": (32, 32), "z_dim": 256, "kernel_size": 3, "convs_per_stage": 2},
+        run={"steps": 30 * (1_281_167 // 128)},
+    ),
+    _recipe(
+        "paper-svhn",
+        "svhn",
+        "the authors' SVHN network: Gaussian z, batch 64, learning rate 5e-4",
+        model=AUTHORS | {"image_size": (32, 32), "z_distribution": "normal", "base_width": 64},
+        run={"batch_size": 64, "learning_rate": 5e-4, "steps": 200 * (73_257 // 64)},
+    ),
+    _recipe(
+        "paper-mnist",
+        "mnist",
+        "the authors' conditional MNIST network, sigmoid output, no scale and bias in batch norm",
+        model=AUTHORS_MNIST,
+        run=AUTHORS_MNIST_RUN,
+    ),
+    _recipe(
+        "mnist-gan",
+        "mnist",
+        "the permutation-invariant GAN that Table 3 compares with; its layers are our choice",
+        model=AUTHORS_MNIST | {"architecture": "dense", "num_stages": 2},
+        run=AUTHORS_MNIST_RUN,
+    ),
+    _recipe(
+        "mnist",
+        "mnist",
+        "digits at 32x32, width 32: ten to twenty minutes on one CPU core",
+        model=SMALL | {"image_size": (32, 32), "num_channels": 1},
+        run=SMALL_RUN | {"steps": 8_000},
+    ),
+    _recipe(
+        "faces",
+        "faces64",
+        "faces at 64x64, width 32: half an hour in bfloat16 on one fast CPU core",
+        model=SMALL,
+        run=SMALL_RUN | {"steps": 6_000},
+    ),
+    _recipe(
+        "bedrooms",
+        "bedrooms64",
+        "bedrooms at 64x64, width 32, mirrored by chance: 4,000 photographs are few",
+        model=SMALL,
+        run=SMALL_RUN | {"mirror": True},
+    ),
+    _recipe(
+        "rooms",
+        "rooms",
+        "drawn bedrooms at 64x64, width 32; no download",
+        model=SMALL,
+        run=SMALL_RUN,
+    ),
+    _recipe(
+        "portraits",
+        "portraits",
+        "drawn portraits at 64x64, width 32; no download",
+        model=SMALL,
+        run=SMALL_RUN,
+    ),
+)
 
 
 def recipes() -> dict[str, Recipe]:
-    """Return every recipe by name; those that begin with ``paper-`` are the authors' own settings."""
-    return {recipe.name: recipe for recipe in _recipes()}
+    """Return every recipe by name; ``paper-`` marks the authors' own settings."""
+    return {recipe.name: recipe for recipe in RECIPES}
 
 
 def recipe(name: str) -> Recipe:

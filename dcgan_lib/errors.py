@@ -1,4 +1,4 @@
-"""Errors that a user can cause and can mend, the checks that find them, and how a program answers them."""
+"""Errors that a user can cause and mend, the checks that find them, and a program's answer."""
 
 import functools
 import math
@@ -28,25 +28,22 @@ def check_choices(config: Any) -> None:
     """Refuse a dataclass with a value outside the ``Literal`` that its field declares."""
     for name, hint in typing.get_type_hints(type(config)).items():
         if typing.get_origin(hint) is Literal:
-            allowed = typing.get_args(hint)
-            require(
-                getattr(config, name) in allowed,
-                name,
-                getattr(config, name),
-                f"one of {list(allowed)}",
-            )
+            value, allowed = getattr(config, name), typing.get_args(hint)
+            require(value in allowed, name, value, f"one of {list(allowed)}")
 
 
 def check_number(config: Any, name: str, low: float, high: float = math.inf) -> None:
     """Refuse a field that is no number, or one outside low to high."""
     value = getattr(config, name)
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    require(
-        valid,
-        name,
-        value,
-        f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}",
-    )
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    allowed = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+    require(is_number and low <= value <= high, name, value, allowed)
+
+
+def check_numbers(config: Any, low: float, *names: str) -> None:
+    """Refuse each field that is no number, or one below low."""
+    for name in names:
+        check_number(config, name, low)
 
 
 def answers_mistakes(program: str, *, on_interrupt: str = "stopped") -> Callable[[Main], Main]:

@@ -1,9 +1,9 @@
-"""Compare the neighbours that are found in float32 with those of a float64 brute force, at any size.
+"""Compare the neighbours that the search finds with those of a float64 brute force.
 
 usage: DCGAN_DATA=... python tests/brute_force_neighbours.py [--references 1000000] [--queries 1000]
 
-The references are deformed MNIST digits, with every tenth an exact copy of an earlier one: ties. The script ends with
-status 1 unless every neighbour agrees, ties by the earlier reference.
+The references are deformed MNIST digits, with every tenth an exact copy of an earlier one: ties.
+The script ends with status 1 unless every neighbour agrees, ties by the earlier reference.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from dcgan_lib.experiments.mnist_supplement import PORTION, DeformedStream
 
 
 def brute_force(queries_qd: np.ndarray, references_rd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return exact distances and rows: pixels are whole numbers, so every square and sum is exact in float64."""
+    """Return exact distances and rows: squares and sums of pixels are exact in float64."""
     products = queries_qd @ references_rd.T
     squares = (queries_qd**2).sum(1)[:, None] - 2 * products + (references_rd**2).sum(1)
     rows = squares.argmin(1)  # the first of equal ones
@@ -55,7 +55,8 @@ def main() -> int:
         float(np.abs(search.distances - best).max()),
     )
     print(
-        f"{chosen.references:,} references: {same} of {len(queries)} neighbours agree, distances within {error:.0e}"
+        f"{chosen.references:,} references: {same} of {len(queries)} neighbours agree, "
+        f"distances within {error:.0e}"
     )
     print(f"{seconds:.0f} s of search, without drawing the references")
     return 0 if same == len(queries) and error < 1e-9 else 1

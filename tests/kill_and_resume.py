@@ -1,4 +1,4 @@
-"""Kill one training run at random moments, resume it each time, and compare it with a run left alone.
+"""Kill a training run at random moments, resume it each time, and compare with one left alone.
 
 usage: python tests/kill_and_resume.py [--kills 20] [--seed 0] [-- OPTIONS OF dcgan train]
 
@@ -7,8 +7,8 @@ unless every weight, batch-norm statistic and line of metrics agrees bit for bit
 """
 
 import argparse
-import json
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,31 +19,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-TRAIN = [
-    sys.executable,
-    "-m",
-    "dcgan_lib.cli",
-    "train",
-    "--recipe",
-    "mnist",
-    "--set",
-    "street-digits",
-    "--num-channels",
-    "3",
-]
-TRAIN += [
-    "--num-images",
-    "2000",
-    "--base-width",
-    "8",
-    "--steps",
-    "1500",
-    "--log-every",
-    "10",
-    "--save-seconds",
-    "0.3",
-]
-TRAIN += ["--sample-every", "500", "--threads", "1"]
+from dcgan_lib.training.checkpoints import read_metrics
+
+OPTIONS = """
+    --recipe mnist --set street-digits --num-channels 3 --num-images 2000 --base-width 8 --steps 1500
+    --log-every 10 --save-seconds 0.3 --sample-every 500 --threads 1 --precision float32
+"""
+TRAIN = [sys.executable, "-m", "dcgan_lib.cli", "train", *shlex.split(OPTIONS)]
 
 
 def start(folder: Path, options: list[str]) -> subprocess.Popen:
@@ -57,9 +39,7 @@ def start(folder: Path, options: list[str]) -> subprocess.Popen:
 
 def saved_step(folder: Path) -> int:
     """Return the last step that metrics.jsonl knows of."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return json.loads(lines[-1])["step"] if lines else 0
+    return next((line["step"] for line in reversed(read_metrics(folder / "metrics.jsonl"))), 0)
 
 
 def last_save(folder: Path) -> int:
@@ -90,11 +70,9 @@ def kill_at_random(folder: Path, kills: int, rng: random.Random, options: list[s
 
 def timeless(folder: Path) -> list[dict]:
     """Return the metrics without what a clock wrote."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
-        for line in lines
-    ]
+    clock = {"seconds", "images_per_second"}
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [{name: line[name] for name in line.keys() - clock} for line in lines]
 
 
 def main() -> int:
@@ -122,7 +100,8 @@ def main() -> int:
             total += len(ours)
         same_metrics = timeless(whole) == timeless(killed)
     print(
-        f"{chosen.kills} kills; {total - len(differing)} of {total} tensors bit-equal; metrics equal: {same_metrics}"
+        f"{chosen.kills} kills; {total - len(differing)} of {total} tensors bit-equal; "
+        f"metrics equal: {same_metrics}"
     )
     return 1 if differing or not same_metrics else 0
 

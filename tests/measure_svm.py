@@ -1,11 +1,11 @@
-"""Compare the L2-SVM with scikit-learn's LinearSVC on real features: time, memory, objective and answers.
+"""Compare the L2-SVM with scikit-learn's LinearSVC on real features: time, memory, answers.
 
 usage: DCGAN_DATA=... python tests/measure_svm.py [--images 2500] [--c 1e-5 1e-4 1e-3] [--alone]
 
-The features are 28,672 numbers of each CIFAR-10 image, from the authors' ImageNet network with random weights. The
-script ends with status 1 unless, at every C, the objective is LinearSVC's within 1e-4 and 99.5 % of 2,500 held-out
-images get the same answer. With --alone only the L2-SVM runs: 50,000 images are too many for LinearSVC.
-"""
+The features are 28,672 numbers of each CIFAR-10 image, from the authors' ImageNet network with
+random weights. The script ends with status 1 unless, at every C, the objective is LinearSVC's
+within 1e-4 and 99.5 % of 2,500 held-out images get the same answer. With --alone only the L2-SVM
+runs: 50,000 images are too many for LinearSVC."""
 
 import argparse
 import re
@@ -34,7 +34,8 @@ NUM_HELD = 2_500
 
 
 def cifar10_features(num_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 features and labels of training images, and of validation images if those are not enough."""
+    """Return float32 features and labels of training images, and of validation images if those are
+    not enough."""
     splits, network = (
         load_splits("cifar10", image_size=(32, 32)),
         recipe("paper-imagenet32").config.model,
@@ -51,7 +52,8 @@ def cifar10_features(num_images: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def timed(fit: Callable[[], object]) -> tuple[float, float, float]:
-    """Run and return wall seconds, CPU seconds, and how far memory rose above what was held, in GB (Linux)."""
+    """Run and return wall seconds, CPU seconds, and how far memory rose above what was held, in GB
+    (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     held, wall, cpu = resident("VmRSS"), time.perf_counter(), time.process_time()
     fit()
@@ -70,7 +72,8 @@ def resident(field: str) -> float:
 def compare(
     c: float, x_nf: np.ndarray, labels: np.ndarray, held_nf: np.ndarray
 ) -> tuple[float, bool]:
-    """Fit both with one C; return LinearSVC's seconds, and whether they agree. Without held-out images fit ours."""
+    """Fit both with one C; return LinearSVC's seconds, and whether they agree. Without held-out
+    images fit ours."""
     ours = L2SVM(c)
     seconds, cpu, memory = timed(lambda: ours.fit(x_nf, labels))
     print(f"C {c:g}: L2SVM {seconds:.1f} s (CPU {cpu:.1f} s), {memory:+.2f} GB", flush=True)
@@ -79,12 +82,14 @@ def compare(
     theirs = LinearSVC(C=c, random_state=0, dual=True, max_iter=100_000)
     slow, cpu, memory = timed(lambda: theirs.fit(x_nf, labels))
     print(
-        f"  LinearSVC {slow:.1f} s (CPU {cpu:.1f} s), {memory:+.2f} GB: {slow / seconds:.1f} times as long"
+        f"  LinearSVC {slow:.1f} s (CPU {cpu:.1f} s), {memory:+.2f} GB: {slow / seconds:.1f} "
+        "times as long"
     )
     more = (objectives(ours, x_nf, labels, c) / objectives(theirs, x_nf, labels, c) - 1).max()
     same = float((ours.predict(held_nf) == theirs.predict(held_nf)).mean())
     print(
-        f"  objective {more:+.1e} of LinearSVC's; {100 * same:.2f} % of {len(held_nf):,} answers agree",
+        f"  objective {more:+.1e} of LinearSVC's; {100 * same:.2f} % of {len(held_nf):,} answers "
+        "agree",
         flush=True,
     )
     return slow, bool(more < 1e-4 and same >= 0.995)
@@ -104,7 +109,8 @@ def main() -> int:
     x_nf, labels = cifar10_features(chosen.images + (0 if chosen.alone else NUM_HELD))
     x_nf, held_nf, labels = x_nf[: chosen.images], x_nf[chosen.images :], labels[: chosen.images]
     print(
-        f"{len(x_nf):,} x {x_nf.shape[1]:,}, {x_nf.nbytes / 1e9:.1f} GB, {torch.get_num_threads()} threads"
+        f"{len(x_nf):,} x {x_nf.shape[1]:,}, {x_nf.nbytes / 1e9:.1f} GB, "
+        f"{torch.get_num_threads()} threads"
     )
     found = [compare(c, x_nf, labels, held_nf) for c in chosen.c]
     begun, svm, rows = time.perf_counter(), L2SVM(warm_start=True), prepare(x_nf)

@@ -16,7 +16,8 @@ needs_node = pytest.mark.skipif(not shutil.which("node"), reason="Node is not in
 def run_js(
     folder: Path, code: str, *, files: dict[str, Any] | None = None, script: str = "explorer.js"
 ) -> Any:
-    """Run code that sees every name of a script and reads JSON files; return what it gives to `answer`."""
+    """Run code that sees every name of a script and reads JSON files; return what it gives to
+    `answer`."""
     source = (
         (FOLDER / script).read_text(encoding="utf-8").removesuffix("export default { render };\n")
     )

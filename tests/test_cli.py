@@ -1,4 +1,4 @@
-"""The command line: every option explained, a mistake answered in one sentence, and the whole way from a folder."""
+"""The command line: options explained, mistakes answered in a sentence, the way from a folder."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from dcgan_lib import cli as commands
 from dcgan_lib.cli import COMMANDS
 from dcgan_lib.config import ModelConfig, TrainConfig, recipe, recipes
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation import generators
 from dcgan_lib.evaluation import ledger as results
+from dcgan_lib.experiments import generators as recording
 from dcgan_lib.training.checkpoints import load_config, read_metrics
 
 HEIGHT, WIDTH = 20, 12  # not square, so that a swapped pair shows
@@ -96,7 +97,8 @@ def prepared(place):
 
 @pytest.fixture(scope="module")
 def plain_run(prepared):
-    assert run("train", "--set", prepared, *TINY, "--steps", "3", "--run-dir", "plain") == 0
+    words = ["--steps", "3", "--precision", "float32", "--run-dir", "plain"]
+    assert run("train", "--set", prepared, *TINY, *words) == 0
     return Path("plain").resolve()
 
 
@@ -146,7 +148,8 @@ POSITIONAL = {
     "forget": {"--checkpoint"},
 }
 BARE = re.compile(  # an option and its values with no word of explanation before the default
-    r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"
+    r"(--[a-z0-9-]+)(?:, --no-[a-z0-9-]+)?"
+    r"(?: (?:\{[^ ]*\}[|A-Z]*|\[.*?\]\]|[A-Z]+))* \((?:default|required)"
 )
 
 
@@ -162,9 +165,10 @@ def help_of(kind, capsys) -> tuple[str, set[str]]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_every_option_and_explains_it(name, capsys):
-    text, shown = help_of(COMMANDS[name], capsys)
-    assert shown == options_of(COMMANDS[name]) - POSITIONAL.get(name, set())
-    assert COMMANDS[name].__doc__.splitlines()[0].split(":")[0] in text
+    kind = cli.find_command(name)
+    text, shown = help_of(kind, capsys)
+    assert shown == options_of(kind) - POSITIONAL.get(name, set())
+    assert kind.__doc__.splitlines()[0].split(":")[0] in text
     assert BARE.findall(text) == []
     with pytest.raises(SystemExit) as ended:
         run(name, "--help")
@@ -214,6 +218,9 @@ MISTAKES = [
     ("sample nowhere", "no checkpoint or run folder at 'nowhere'"),
     ("sample nowhere --num-images 0", "num_images must be at least 1 and below 2**63, but it is 0"),
     ("sample nowhere --best-of 0", "best_of must be at least 1"),
+    ("sample nowhere --num-images 4 --pictures 3 4", "each of --pictures must be from 0 to 3"),
+    ("train --epochs 5 --steps 7", "--epochs and --steps both say how long to train"),
+    ("train --epochs 0", "epochs must be more than 0"),
     ("evaluate nowhere", "no checkpoint or run folder at 'nowhere'"),
     (
         "evaluate nowhere --record nonsense",
@@ -224,7 +231,7 @@ MISTAKES = [
     ("bench --threads 0", "threads must be at least 1, but it is 0"),
     ("bench --base-width 0", "base_width must be at least 1"),
     ("bench --batch-size 1", "batch_size must be at least 2"),
-    ("bench --sizes", "--sizes needs a size"),
+    ("bench --sizes", "--sizes must be 32, 64 or both"),
     ("publish nowhere name --command x", "no checkpoint or run folder at 'nowhere'"),
 ]
 
@@ -398,7 +405,37 @@ def test_a_run_goes_on_where_it_stopped(prepared, capsys):
     assert capsys.readouterr().out.splitlines()[1] == "weights, samples and metrics: longer"
     assert [line["step"] for line in read_metrics(Path("longer/metrics.jsonl"))] == [1, 2, 3, 4, 5]
     assert run(*words, "--steps", 5, "--learning-rate", 0.01) == 2
-    assert "other settings of learning_rate" in capsys.readouterr().err
+    assert "a run with another learning_rate" in capsys.readouterr().err
+
+
+def test_a_finished_run_keeps_its_command_and_is_published_with_it(
+    prepared, plain_run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path))
+    assert run("publish", plain_run, "small") == 0
+    card = (tmp_path / "small" / "card.md").read_text()
+    command = re.search(r"\| made by \| `dcgan (.*)` \|", card)[1]
+    assert f"--set {prepared}" in command and "--run-dir" not in command
+    config, about = load_config(plain_run)
+    assert cli.parse(command.split()).config == config
+    assert about["command"] == f"dcgan {command}"
+
+
+def test_people_think_in_epochs(prepared, capsys):
+    words = ["train", "--set", prepared, *TINY, "--num-images", 18, "--run-dir", "epochs"]
+    assert run(*words, "--epochs", 2.5) == 0  # 18 images are two batches of 8
+    assert capsys.readouterr().out.startswith("5 of 5 steps")
+
+
+def test_what_was_found_for_a_run_is_said(prepared, capsys):
+    words = ["train", "--set", prepared, *TINY, "--steps", 1, "--run-dir", "found"]
+    assert run(*words) == 0
+    found = re.search(
+        r"training on cpu in (float32|bfloat16), CPU threads: 1", capsys.readouterr().err
+    )
+    assert load_config("found")[1]["precision"] == found[1]
+    assert run(*words, "--device", "cuda:99") == 2
+    assert "device 'cuda:99' is not available here" in capsys.readouterr().err
 
 
 def test_a_folder_can_be_named_in_place_of_a_set(place):
@@ -425,15 +462,12 @@ def test_a_run_is_refused_where_it_cannot_be_kept(prepared, place, capsys):
     assert (place / "file").read_text() == "in the way"
 
 
-def test_trouble_is_reported_as_such(prepared, monkeypatch, capsys):
-    from dcgan_lib.training import loop
-
-    troubled = loop.FitResult(None, 7, 1.0, "trouble", ("d_loss is no longer a finite number",))
-    monkeypatch.setattr(loop, "fit", lambda *_, **__: troubled)
-    assert run("train", "--set", prepared, *TINY, "--run-dir", "trouble") == 2
-    assert capsys.readouterr().err.endswith(
-        "dcgan: training stopped at step 7: d_loss is no longer a finite number\n"
-    )
+def test_trouble_is_reported_as_such(prepared, capsys):
+    words = ["--weight-decay", 1e40, "--steps", 5, "--run-dir", "trouble"]
+    assert run("train", "--set", prepared, *TINY, *words) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("dcgan: training stopped at step 1: ")
+    assert "is no longer a finite number" in last and "weight_decay (1e+40)" in last
 
 
 def test_tensorboard_that_is_not_installed_is_told_before_work(monkeypatch, capsys):
@@ -477,6 +511,17 @@ def test_sample_separately_and_repeatably(plain_run, place, capsys):
         capsys.readouterr().out.endswith("2 pictures: samples\n")
         and (place / "samples" / "000001.png").is_file()
     )
+
+
+def test_sample_draws_pictures_of_a_grid_again(plain_run, place):
+    words = ["--num-images", 9, "--separate", "--seed", 3]
+    assert run("sample", plain_run, *words, "--out", "nine") == 0
+    weights = plain_run / "generator.safetensors"
+    assert run("sample", weights, *words, "--pictures", 7, 2, "--out", "two") == 0
+    nine, two = (
+        [path.read_bytes() for path in sorted(Path(name).iterdir())] for name in ("nine", "two")
+    )
+    assert two == [nine[7], nine[2]]
 
 
 def test_sample_picks_the_best_of_many(plain_run):
@@ -578,26 +623,32 @@ def test_results_as_markdown(ledger, capsys):
 
 
 def test_evaluate_records_the_command_that_repeats_it(monkeypatch, capsys):
-    told = {}
-    monkeypatch.setattr(
-        generators, "evaluate_generator", lambda checkpoint, **options: (checkpoint, options)
-    )
-    monkeypatch.setattr(generators, "report_text", lambda report: f"measured {report[0]}")
+    from dcgan_lib.evaluation import generators
+
+    recorded = {}
     monkeypatch.setattr(
         generators,
-        "record_report",
-        lambda report, name, command: told.update({name: command}) or [],
+        "evaluate_generator",
+        lambda checkpoint, **options: SimpleNamespace(text=lambda: f"measured {checkpoint}"),
     )
-    words = "evaluate mnist --num-images 300 --seed 5 --features inception --held-out validation --record mnist"
+    monkeypatch.setattr(
+        recording,
+        "record_report",
+        lambda report, name, command: recorded.update({name: command}),
+    )
+    words = "evaluate mnist --num-images 300 --seed 5 --features inception"
+    words += " --held-out validation --record mnist"
     assert run(*words.split()) == 0
     assert capsys.readouterr().out == "measured mnist\n"
-    again = cli.parse(told["mnist"].removeprefix("dcgan ").split())
+    again = cli.parse(recorded["mnist"].removeprefix("dcgan ").split())
     assert again == cli.parse(words.split())
-    told.clear()
-    assert run("evaluate", "mnist") == 0 and not told, "nothing is recorded unasked"
+    recorded.clear()
+    assert run("evaluate", "mnist") == 0 and not recorded, "nothing is recorded unasked"
 
 
 def test_a_wrong_record_is_refused_before_the_measurement(monkeypatch, capsys):
+    from dcgan_lib.evaluation import generators
+
     monkeypatch.setattr(
         generators, "evaluate_generator", lambda *_, **__: pytest.fail("measured for nothing")
     )
@@ -605,16 +656,11 @@ def test_a_wrong_record_is_refused_before_the_measurement(monkeypatch, capsys):
         assert run(*words.split()) == 2
 
 
-def test_bench_prints_ratios(capsys):
+def test_bench_prints_rates(capsys):
     assert run("bench", "--sizes", 32, "--base-width", 2, "--batch-size", 2, "--rounds", 1) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "32 x 32 pixels" and [line.split()[0] for line in lines[2:]] == [
-        "plain",
-        "float32",
-        "bfloat16",
-    ]
-    assert "1.00 [1.00, 1.00]" in lines[2]
-    assert all(re.search(r"\d+\.\d+ \[\d+\.\d\d, \d+\.\d\d\]$", line) for line in lines[2:])
+    assert lines[0] == "32 x 32 pixels"
+    assert [line.split()[0] for line in lines[2:]] == ["plain", "float32", "bfloat16"]
 
 
 def start(words, *, buffered=True, **streams) -> subprocess.Popen:

@@ -1,16 +1,17 @@
-"""The permutation-invariant pair does not see where a pixel is, and trains, saves and samples as the DCGAN does."""
+"""The permutation-invariant pair does not see where a pixel is, and trains, saves and samples as
+the DCGAN does."""
 
 import dataclasses
 
 import pytest
 import torch
 from PIL import Image
+from trace_layers import trace_layers
 
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, to_dict
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.baselines import new_discriminator, new_generator
-from dcgan_lib.models.describe import layer_table
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator, publish
 from dcgan_lib.training.loop import fit
@@ -30,7 +31,7 @@ DIGITS = ModelConfig(
 def test_recipe_has_the_layers_that_the_chapter_names():
     model = recipe("mnist-gan").config.model
     shapes = [
-        [(row["input"], row["output"]) for row in layer_table(network) if row["kind"] == "Linear"]
+        [(given, made) for kind, given, made in trace_layers(network) if kind == "Linear"]
         for network in (new_generator(model), new_discriminator(model))
     ]
     assert shapes == [
@@ -44,7 +45,7 @@ def test_recipe_has_the_layers_that_the_chapter_names():
 
 
 def test_first_layer_of_the_discriminator_has_no_batch_norm():
-    kinds = [row["kind"] for row in layer_table(new_discriminator(DIGITS))]
+    kinds = [kind for kind, _, _ in trace_layers(new_discriminator(DIGITS))]
     assert kinds == ["Linear", "Linear", "BatchNorm1d", "Linear"]
 
 
@@ -89,12 +90,13 @@ def test_wrong_shapes_are_named():
 
 
 def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "dcgan_lib.training.checkpoints.checkpoints_root", lambda: tmp_path / "checkpoints"
-    )
+    monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path / "checkpoints"))
     config = TrainConfig(model=DIGITS, batch_size=32, steps=20, log_every=10, num_samples=10)
-    fit(config, load_image_set("digits"), tmp_path / "run", threads=1, progress=False)
-    folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="generator")
+    about = {"command": "dcgan train --recipe mnist-gan"}
+    digits = load_image_set("digits")
+    fit(config, digits, tmp_path / "run", threads=1, progress=False, about=about)
+    folder = publish(tmp_path / "run", "gan", keep="generator")
+    assert "| made by | `dcgan train --recipe mnist-gan` |" in (folder / "card.md").read_text()
     assert not (folder / "discriminator.safetensors").exists()
     assert "fully connected, 2 hidden layers of 32 units" in (folder / "card.md").read_text()
     z_bd, labels_b = sample_latents(10, DIGITS, seeded(0)), torch.arange(10)
@@ -108,22 +110,11 @@ def test_run_from_training_to_checkpoint(tmp_path, monkeypatch):
         export_model(folder)
     for step in range(1, 26):
         Image.new("L", (4, 4)).save(tmp_path / f"run/samples/step-{step:07d}.png")
-    folder = publish(tmp_path / "run", "gan", command="dcgan train", keep="discriminator")
-    assert [int(path.stem[5:]) for path in sorted((folder / "samples").iterdir())] == [
-        1,
-        4,
-        7,
-        10,
-        13,
-        16,
-        19,
-        22,
-        25,
-    ]
-    assert (
-        load_discriminator(folder).config == DIGITS
-        and not (folder / "generator.safetensors").exists()
-    )
+    folder = publish(tmp_path / "run", "gan", command="another", keep="discriminator")
+    assert "`another`" in (folder / "card.md").read_text()
+    kept = [int(path.stem[5:]) for path in sorted((folder / "samples").iterdir())]
+    assert kept == list(range(1, 26, 3))
+    assert not (folder / "generator.safetensors").exists()
     assert "dcgan evaluate" not in (folder / "card.md").read_text()
     (folder / "windows.json").write_text("{}")
     with pytest.raises(UserError, match=r"also holds windows\.json, made for its weights"):

@@ -137,6 +137,14 @@ def test_kid_interval_is_as_wide_as_repeats_scatter():
     assert 0.5 * scatter < (one.high - one.low) / 2 < 2.5 * scatter
 
 
+def test_fid_cannot_be_negative_and_kid_can(images):
+    """At 60 images a side the jackknife alone would reach below 0."""
+    a, b = images["a"][:60], images["a_again"][:60]
+    distance = fid(a, b, make_extractor())
+    assert 0 == distance.low < distance.value < distance.high
+    assert kid(a, b, make_extractor(), subset_size=30).low < 0
+
+
 def test_too_few_images_are_refused(images):
     with pytest.raises(UserError, match="at least 500 images on either side"):
         kid(images["a"], images["wider"][:499], make_extractor())

@@ -1,4 +1,5 @@
-"""Exemplars picked by eye: their file, the widget that makes it, and the probes that read real faces."""
+"""Exemplars picked by eye: their file, the widget that makes it, and the probes that read real
+faces."""
 
 import json
 
@@ -13,12 +14,12 @@ from dcgan_lib.evaluation.probes import Head, Panel, Probe, ProbeConfig, load_pa
 from dcgan_lib.experiments.probes import cut_out, with_attributes
 from dcgan_lib.experiments.vector_arithmetic import curve, load_shares, load_turn, yaw_curve
 from dcgan_lib.interpretation.arithmetic import (
-    DESCRIBED,
+    COUNTABLE,
     FACE_SUMS,
     SUMS,
     TURN,
     Exemplars,
-    described,
+    countable_sums,
     drawn_turn,
     load_exemplars,
     nine,
@@ -56,7 +57,7 @@ def test_committed_exemplars_are_three_a_concept_and_four_a_side(faces):
 
 
 def test_committed_exemplars_show_what_the_probes_can_read_of_their_concept(faces):
-    own, panel = load_exemplars("faces"), load_panel(described("faces").probe)
+    own, panel = load_exemplars("faces"), load_panel(countable_sums("faces").probe)
     for name, numbers in own.concepts.items():
         read = panel.predict(pictures_of(faces, own.pool_latents(faces.config)[list(numbers)]))
         words = name.split()
@@ -77,9 +78,6 @@ def test_a_file_comes_back_as_it_was_saved(tmp_path):
     ("changes", "message"),
     [
         ({"concepts": {"A": [10]}}, "numbered 0 to 9, but 10"),
-        ({"concepts": {"A": [-1]}}, "but -1"),
-        ({"concepts": {"A": [1.5]}}, "but 1.5"),
-        ({"concepts": {"A": ["1"]}}, "but '1'"),
         ({"concepts": {"A": [True]}}, "but True"),
         ({"concepts": {"A": [1, 1]}}, "comes twice"),
         ({"concepts": {}}, "at least one concept"),
@@ -87,10 +85,6 @@ def test_a_file_comes_back_as_it_was_saved(tmp_path):
         ({"sums": {"sum": ["A", "B", "D"]}}, "no exemplars of D"),
         (
             {"concepts": {"A": [1], "B": [2, 3], "C": [4]}, "sums": {"sum": ["A", "B", "C"]}},
-            "equally many",
-        ),
-        (
-            {"concepts": {"A": [], "B": [], "C": []}, "sums": {"sum": ["A", "B", "C"]}},
             "equally many",
         ),
     ],
@@ -101,22 +95,19 @@ def test_wrong_numbers_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1]", '{"seed": 1}', '{"concepts": 3}', "null", '{"checkpoint": "faces", "x": 1}']
+    ("text", "message"),
+    [("", "cannot be read"), ("[1]", "holds no exemplars"), ('{"seed": 1}', "holds no exemplars")],
 )
-def test_damaged_files_are_refused(tmp_path, text):
+def test_damaged_files_are_refused(tmp_path, text, message):
     (tmp_path / "bad.json").write_text(text)
-    with pytest.raises(UserError, match="holds no exemplars"):
+    with pytest.raises(UserError, match=message):
         load_exemplars(tmp_path / "bad.json")
 
 
-def test_a_file_that_is_not_there_is_no_checkpoint(tmp_path):
-    with pytest.raises(UserError, match="there is no file of exemplars at"):
-        load_exemplars(tmp_path / "nowhere.json")
-
-
-def test_a_checkpoint_without_exemplars_says_so():
-    with pytest.raises(UserError, match="has no exemplars"):
-        load_exemplars("portraits")
+def test_missing_exemplars_are_missed(tmp_path):
+    for name in (tmp_path / "nowhere.json", "portraits"):
+        with pytest.raises(UserError, match="there are no exemplars at"):
+            load_exemplars(name)
 
 
 # --- the commands ---
@@ -214,18 +205,18 @@ def choose(picker, name):
 
 # --- what the sums are about ---
 def test_each_checkpoint_has_its_own_concepts():
-    assert described("portraits").sums == SUMS and described("faces").sums == FACE_SUMS
+    assert countable_sums("portraits").sums == SUMS and countable_sums("faces").sums == FACE_SUMS
     assert FACE_SUMS["smile"].concepts[0] == {"smile": True, "female": True}
     assert FACE_SUMS["smile"].wanted == {"smile": True, "female": False}
-    for entry in DESCRIBED.values():
+    for entry in COUNTABLE.values():
         panel = load_panel(entry.probe)
         assert all(panel.reads(name) for asked in entry.sums.values() for name in asked.wanted)
-    with pytest.raises(UserError, match="no sums are described"):
-        described("mnist")
+    with pytest.raises(UserError, match="but not of mnist"):
+        countable_sums("mnist")
 
 
 def test_sums_by_eye_show_what_they_should(faces):
-    own, panel = load_exemplars("faces"), load_panel(described("faces").probe)
+    own, panel = load_exemplars("faces"), load_panel(countable_sums("faces").probe)
     for name, wanted in (
         ("smile", {"smile": True, "female": False}),
         ("glasses", {"female": True}),

@@ -15,14 +15,14 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation import boxes
 from dcgan_lib.evaluation.ledger import load_results
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, load_probe
-from dcgan_lib.experiments import forgetting_windows as forgetting_study
+from dcgan_lib.experiments import forgetting_windows
 from dcgan_lib.experiments.forgetting_windows import (
+    Forget,
     load_forgetting,
-    mean_fall,
+    measure,
     object_checks,
-    record_forgetting,
+    record_found,
     rest_checks,
-    run_forgetting,
 )
 from dcgan_lib.interpretation.forgetting import (
     Bench,
@@ -51,7 +51,8 @@ HEADS += [Head(name=f"window_{side}", kind="continuous") for side in boxes.SIDES
 class Painter(nn.Module):
     """A generator of 8 maps of 4 x 4, each position a block of 4 x 4 pixels.
 
-    Map 5 paints a red window in the upper half, map 2 a green bed in the lowest row, the rest a little blue all over.
+    Map 5 paints a red window in the upper half, map 2 a green bed in the lowest row, the rest a
+    little blue all over.
     """
 
     def __init__(self):
@@ -106,11 +107,8 @@ def bench(eyes):
     return Bench(generator=Painter().eval(), judge=eyes, finder=eyes)
 
 
-@pytest.fixture
-def painted(bench, monkeypatch):
-    """Let the study measure the painter instead of a checkpoint."""
-    monkeypatch.setattr(forgetting_study, "make_bench", lambda checkpoint, name="window": bench)
-    return {"layer": 0, "threshold": 1.0, "measured": 300, "draws": 4}
+def forget(**options) -> Forget:
+    return Forget(**{"layer": 0, "threshold": 1.0, "measured": 300, "draws": 4} | options)
 
 
 # --- the procedure ---
@@ -129,45 +127,33 @@ def test_effects_name_the_map_that_the_object_needs(bench):
     np.testing.assert_allclose(np.delete(effects, WINDOW), 0, atol=1e-6)
 
 
-def test_window_vanishes_and_the_bed_stays_and_chance_does_not_do_it(painted):
-    study = run_forgetting(**painted)
-    gone = study.outcomes["paper"].changes
-    assert gone["window"].after.value == gone["window"].kept.value == 0 and gone["window"].fall == (
-        1,
-        1,
-        1,
-    )
-    assert (
-        gone["bed"].fall == (0, 0, 0) and gone["bed"].kept.value == 1 and gone["bed"].new.value == 0
-    )
-    assert (
-        study.outcomes["paper"].maps == [WINDOW]
-        and [len(o.maps) for o in study.controls["random"]] == [1] * 4
-    )
-    assert mean_fall(study.controls["random"], "window").value < 0.5
-    assert all(rest_checks(study).values())
-    assert object_checks(study)["the rate of windows falls by 80% or more"]
-    scene = study.outcomes["paper"].scene
-    assert scene["pixels inside"].value > 0.9 and scene["pixels outside"].value == 0
+def test_window_vanishes_and_the_bed_stays_and_chance_does_not_do_it(bench):
+    found, _ = measure(forget(), bench)
+    outcome = found["outcomes"]["paper"]
+    window, bed = outcome["changes"]["window"], outcome["changes"]["bed"]
+    assert window["after"][0] == window["kept"][0] == 0 and window["fall"] == [1, 1, 1]
+    assert bed["fall"] == [0, 0, 0] and (bed["kept"][0], bed["new"][0]) == (1, 0)
+    assert outcome["maps"] == [WINDOW] and len(found["control_falls"]["random"]) == 4
+    random, matched = (found["controls"][kind]["window"] for kind in ("random", "matched"))
+    assert random[0] < 0.5 and all(rest_checks(found).values())
+    assert object_checks(window["fall"], random, matched, "it")["it falls by 80% or more"]
+    assert outcome["scene"]["pixels inside"][0] > 0.9
+    assert outcome["scene"]["pixels outside"][0] == 0
 
 
-def test_the_same_seed_finds_and_measures_the_same(painted):
-    one, same, other = (run_forgetting(**painted, seed=seed) for seed in (3, 3, 4))
-    assert (
-        one.outcomes == same.outcomes
-        and one.controls == same.controls
-        and one.outcomes != other.outcomes
-    )
-    np.testing.assert_array_equal(one.fit.weights_c, same.fit.weights_c)
+def test_the_same_seed_finds_and_measures_the_same(bench):
+    one, same, other = (measure(forget(seed=seed), bench)[0] for seed in (3, 3, 4))
+    assert one == same and one["outcomes"] != other["outcomes"]
 
 
-def test_tuning_finds_the_map_on_pictures_of_another_seed(painted, monkeypatch):
-    monkeypatch.setattr(forgetting_study, "VALIDATED", 100)
-    study = run_forgetting(**painted, compare=True)
-    assert study.outcomes["effect"].maps == [WINDOW] and WINDOW in study.outcomes["tuned"].maps
-    assert study.outcomes["tuned"].changes["window"].after.value == 0
-    assert [row["count"] for row in study.sweep["effect"]] == [1]
-    assert set(study.shown) == {"before", "paper", "tuned", "effect", "random"}
+def test_tuning_finds_the_map_on_pictures_of_another_seed(bench, monkeypatch):
+    monkeypatch.setattr(forgetting_windows, "VALIDATED", 100)
+    found, shown = measure(forget(compare=True), bench)
+    outcomes = found["outcomes"]
+    assert outcomes["effect"]["maps"] == [WINDOW] and WINDOW in outcomes["tuned"]["maps"]
+    assert outcomes["tuned"]["changes"]["window"]["after"][0] == 0
+    assert [row["count"] for row in found["sweep"]["effect"]] == [1]
+    assert set(shown) == {"before", "paper", "tuned", "effect", "random"}
 
 
 # --- boxes and positions ---
@@ -184,7 +170,7 @@ def test_positions_inside_are_those_whose_centre_is_in_the_box():
 
 
 def test_positions_fall_where_the_generator_paints(bench):
-    """The box found in the picture, moved to the grid, is the position at which the window's map is on."""
+    """The box found in the picture, moved to the grid, is where the window's map is on."""
     originals = bench.draw(50, 2)
     on = activations(bench.generator, originals.z_nd, 0)[:, WINDOW] > 0
     np.testing.assert_array_equal(positions_inside(originals.boxes_n4, (16, 16), (4, 4)), on)
@@ -350,19 +336,8 @@ def test_command_says_what_is_wrong(words, problem, tmp_path, capsys):
 
 # --- the command and the ledger ---
 def test_command_writes_what_it_promises(tmp_path, capsys):
-    words = [
-        "forget",
-        "rooms",
-        "--samples",
-        "40",
-        "--measured",
-        "60",
-        "--draws",
-        "2",
-        "--out",
-        str(tmp_path),
-    ]
-    assert cli.main(words) == 0
+    words = "forget rooms --samples 40 --measured 60 --draws 2 --out"
+    assert cli.main([*words.split(), str(tmp_path)]) == 0
     about, found = (
         json.loads((tmp_path / name).read_text()) for name in ("maps.json", "numbers.json")
     )
@@ -384,17 +359,14 @@ def test_command_writes_what_it_promises(tmp_path, capsys):
     }
 
 
-def test_recorded_numbers_can_be_read_back(painted, tmp_path):
-    study = run_forgetting(**painted)
-    rows = record_forgetting(
-        study, "rooms", command="dcgan forget rooms --record rooms", root=tmp_path
-    )
+def test_recorded_rows_follow_from_the_numbers(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path))
+    monkeypatch.setattr(forgetting_windows, "VALIDATED", 100)
+    how = forget(record="rooms")
+    rows = record_found(how, measure(how, bench)[0], seconds=1.0)
     assert [row.id for row in rows] == ["forget.object:rooms", "forget.rest:rooms"]
-    assert rows[0].value == 100 and rows[1].value == 0 and rows[1].verdict == "reproduced"
-    assert {row.id for row in load_results(tmp_path)} >= {row.id for row in rows}
-    kept = load_forgetting("rooms", root=tmp_path)
-    assert (
-        kept["outcomes"]["paper"]["maps"] == [WINDOW] and kept["settings"]["num_maps"] == NUM_MAPS
-    )
+    assert (rows[0].value, rows[1].value, rows[1].verdict) == (100, 0, "transfers")
+    assert rows[0].command == how.command_line() and "--record rooms" in rows[0].command
+    assert {row.id for row in load_results()} >= {row.id for row in rows}
     with pytest.raises(UserError, match="not measured yet"):
-        load_forgetting("rooms", "lamp", root=tmp_path)
+        load_forgetting("rooms", "lamp")

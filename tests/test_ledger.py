@@ -30,13 +30,15 @@ from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.paths import results_root
 
 PAPER_IDS = """
-arch.stable arch.strided arch.gap arch.fc arch.bn arch.bn-everywhere arch.tanh arch.leaky train.beta1 train.lr
-train.filter-collapse bedrooms.one-epoch bedrooms.five-epochs bedrooms.memorisation dedup.false-positives dedup.recall
-faces.crops faces.samples imagenet.samples table1.kmeans1.full table1.kmeans1.400 table1.dcgan.full table1.dcgan.400
-table1.kmeans3 table1.viewinvariant table1.exemplar table1.random table1.random-stored table1.pixels
-table1.dcgan-cifar table2.dcgan table2.supervised table2.quoted walk.smooth walk.semantic neighbours.fooled
-saliency.trained-vs-random forget.object forget.rest arithmetic.smile arithmetic.glasses arithmetic.three-vs-one
-arithmetic.pixels turn.linear table3.real.50k table3.infimnist.50k table3.infimnist.10m table3.gan.50k table3.gan.10m
+arch.stable arch.strided arch.gap arch.fc arch.bn arch.bn-everywhere arch.tanh arch.leaky
+train.beta1 train.lr train.filter-collapse bedrooms.one-epoch bedrooms.five-epochs
+bedrooms.memorisation dedup.false-positives dedup.recall faces.crops faces.samples
+imagenet.samples table1.kmeans1.full table1.kmeans1.400 table1.dcgan.full table1.dcgan.400
+table1.kmeans3 table1.viewinvariant table1.exemplar table1.random table1.random-stored
+table1.pixels table1.dcgan-cifar table2.dcgan table2.supervised table2.quoted walk.smooth
+walk.semantic neighbours.fooled saliency.trained-vs-random forget.object forget.rest
+arithmetic.smile arithmetic.glasses arithmetic.three-vs-one arithmetic.pixels turn.linear
+table3.real.50k table3.infimnist.50k table3.infimnist.10m table3.gan.50k table3.gan.10m
 table3.dcgan.50k table3.dcgan.10m table3.align table3.bn-affine residual.plain
 """
 QUOTED = {
@@ -127,7 +129,8 @@ def test_numeric_verdict_needs_the_whole_interval(value, low, high, verdict):
     ],
 )
 def test_checks_decide_where_no_number_does_in_words_that_fit_the_data(id, words):
-    """Only a statement of the paper on its own kind of data is reproduced; a control is met or missed."""
+    """Only a statement of the paper on its own kind of data is reproduced; a control is met or
+    missed."""
     outcomes = (
         {"first": True, "second": True},
         {"first": True, "second": False},

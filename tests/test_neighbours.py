@@ -1,4 +1,4 @@
-"""Nearest neighbours are exact, and the memorisation check tells a copier from an honest generator."""
+"""Nearest neighbours are exact, and the memorisation check tells copies from honest samples."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,6 @@ def test_honest_generator_is_not_flagged(sets, seed):
     report = memorisation(sets["fresh"], sets["train"], sets["held_out"], seed=seed)
     assert not report.is_flagged
     assert report.closer_to_train.low < 0.5 < report.closer_to_train.high
-    assert report.distance_ratio.value == pytest.approx(1, abs=0.05)
     assert report.copies.value < 0.05
     assert (report.n, report.n_references, report.n_train, report.space) == (
         400,
@@ -111,7 +110,6 @@ def test_copying_generator_is_flagged(sets, noise):
     report = memorisation(copies, sets["train"], sets["held_out"])
     assert report.is_flagged
     assert report.closer_to_train.low > 0.7
-    assert report.distance_ratio.high < 0.7
     assert report.copies.value == (1 if noise == 0 else pytest.approx(report.copies.value))
 
 

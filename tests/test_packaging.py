@@ -1,6 +1,7 @@
-"""The project's files agree with each other: one version, one list of packages, commands that exist."""
+"""The project's files agree: one version, one list of packages, commands that exist."""
 
 import ast
+import os
 import re
 import shlex
 import shutil
@@ -50,6 +51,7 @@ TREE = {
 LAYERS = [
     "errors",
     "paths",
+    "command",
     "config",
     "models",
     "data",
@@ -59,7 +61,7 @@ LAYERS = [
     "plotting",
     "widgets",
     "notebook",
-    "commands",
+    "experiments",
     "cli",
 ]
 IMPORT_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
@@ -233,33 +235,66 @@ def test_imports_run_downwards():
     assert upward_imports("models", ast.parse("from dcgan_lib import config, cli")) == {"cli"}
 
 
-def num_code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return a function's length in lines, its docstring left out."""
-    docstring = function.body[0] if ast.get_docstring(function) is not None else None
-    return (
-        function.end_lineno
-        - function.lineno
-        + 1
-        - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
-    )
+WITHOUT_EXPERIMENTS = """
+import pkgutil, sys
+sys.modules["dcgan_lib.experiments"] = None  # as if the folder were deleted
+import dcgan_lib
+for module in pkgutil.walk_packages(dcgan_lib.__path__, "dcgan_lib."):
+    if not module.name.startswith("dcgan_lib.experiments"):
+        __import__(module.name)
+from dcgan_lib.cli import main
+size = "--image-size 16 16 --base-width 2 --z-dim 4 --batch-size 8 --num-samples 4 --threads 1"
+for words in (
+    f"train --recipe rooms --num-images 32 --steps 2 --run-dir run {size}",
+    "sample run --num-images 4",
+    "export run --out run.js",
+    "evaluate run --num-images 16 --features pixels",
+    "results",
+):
+    assert main(words.split()) == 0, words
+"""
 
 
-def test_modules_and_functions_are_short():
-    long = {}
-    for path in library_modules():
-        text = path.read_text()
-        if len(text.splitlines()) > 300:
-            long[path.name] = len(text.splitlines())
-        for node in ast.walk(ast.parse(text)):
-            if (
-                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-                and num_code_lines(node) > 45
-            ):
-                long[f"{path.name}:{node.name}"] = num_code_lines(node)
-    assert long == {}
-    assert (
-        num_code_lines(ast.parse('def f():\n    """Two\n    lines."""\n    return 1').body[0]) == 2
+def test_the_core_works_without_the_experiments(tmp_path):
+    """It trains, samples, evaluates and exports: experiments are built on it, not into it."""
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXPERIMENTS],
+        cwd=tmp_path,
+        env=os.environ | {"DCGAN_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return the modules of the library that a fresh interpreter holds after a statement."""
+    program = (
+        f"{statement}; import sys; print(*(n for n in sys.modules if n.startswith('dcgan_lib')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return {name for name in ran.stdout.split() if name.startswith("dcgan_lib")}
+
+
+def test_help_and_a_command_import_no_more_than_they_need():
+    """Help needs neither torch nor any command's module; a command needs its own only."""
+    help_alone = modules_after("from dcgan_lib.cli import usage; usage()")
+    assert help_alone == {
+        "dcgan_lib",
+        *(f"dcgan_lib.{n}" for n in ("cli", "command", "config", "errors", "paths")),
+    }
+    found = modules_after("from dcgan_lib.cli import find_command; find_command('walk')")
+    experiments = {name for name in found if name.startswith("dcgan_lib.experiments.")}
+    assert experiments == {"dcgan_lib.experiments.latent_walk"}
+
+
+def test_the_names_a_newcomer_needs_are_at_the_top():
+    for name in dcgan_lib.__all__:
+        assert getattr(dcgan_lib, name).__doc__
+    assert "dcgan_lib.evaluation" not in modules_after("from dcgan_lib import fit, load_image_set")
+    with pytest.raises(AttributeError, match="no attribute 'gan'"):
+        dcgan_lib.gan  # noqa: B018
 
 
 def test_package_data_covers_every_file():
@@ -293,7 +328,8 @@ def make_targets() -> set[str]:
 
 
 def test_commands_are_found_in_text():
-    page = "Run `make book`, then:\n```bash\n.venv/bin/dcgan train --recipe x\ncd a && make test\n```\nWe make friends."
+    block = "```bash\n.venv/bin/dcgan train --recipe x\ncd a && make test\n```"
+    page = f"Run `make book`, then:\n{block}\nWe make friends."
     assert commands(page, "make") == {("book",), ("test",)}
     assert commands(page, "dcgan") == {("train", "--recipe", "x")}
 

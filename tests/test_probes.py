@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from dcgan_lib import cli
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.generators import digit_report
+from dcgan_lib.evaluation.generators import digit_rows, name_digits
+from dcgan_lib.evaluation.ledger import load_row
 from dcgan_lib.evaluation.probes import (
     CARD,
     CONFIG,
@@ -25,12 +27,12 @@ from dcgan_lib.evaluation.probes import (
     train_probe,
     truth,
 )
-from dcgan_lib.experiments.probes import RECIPES, main, make_probe
+from dcgan_lib.experiments.probes import RECIPES, ProbeRecipe, TrainProbe
 from dcgan_lib.paths import checkpoints_root
 
 
 def squares(num, seed, size=16):
-    """Grey pictures with one square: its quadrant is the class, its brightness and frame are attributes."""
+    """Grey pictures with one square: its quadrant is the class; brightness, frame: attributes."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 40, (num, 1, size, size), dtype=np.uint8)
     labels, framed = rng.integers(0, 4, num), rng.random(num) < 0.5
@@ -156,8 +158,8 @@ def test_validation_images_are_not_learnt_from():
         (["boxes"], {}, "has no 'boxes' with one value"),
         (["framed"], {"steps": 3}, "steps >= 8"),
         (["framed"], {"batch_size": 1}, "batch_size >= 2"),
-        ([], {}, "at least one head"),
-        (["framed", "framed"], {}, "names that differ"),
+        ([], {}, "at least one, but would read none"),
+        (["framed", "framed"], {}, "different things"),
     ],
 )
 def test_training_refuses(targets, options, message):
@@ -222,12 +224,13 @@ def test_augment_moves_whole_images_and_repeats_the_edge():
     assert set(kinds) == {1, 2} and 60 < kinds.count(2) < 140
 
 
-def test_saved_probe_answers_as_before_and_fits_in_a_megabyte(trained, tmp_path):
+def test_saved_probe_answers_as_before_and_fits_in_a_megabyte(trained, tmp_path, monkeypatch):
     report = probe_report(trained, squares(100, 1))
-    folder = save_probe(trained, "probe-squares", report=report, command="make it", root=tmp_path)
+    folder = save_probe(trained, tmp_path / "probe-squares", report=report, command="make it")
     assert {path.name for path in folder.iterdir()} == {WEIGHTS, CONFIG, CARD}
     assert (folder / WEIGHTS).stat().st_size < 1_000_000
-    loaded, images = load_probe("probe-squares", root=tmp_path), squares(100, 3).images_u8
+    monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path))
+    loaded, images = load_probe("probe-squares"), squares(100, 3).images_u8
     assert load_probe(folder).config == loaded.config == trained.config
     assert loaded.facts == {**trained.facts, "report": report}
     before, after = trained.predict(images), loaded.predict(images)
@@ -235,27 +238,23 @@ def test_saved_probe_answers_as_before_and_fits_in_a_megabyte(trained, tmp_path)
     np.testing.assert_allclose(after["brightness"], before["brightness"], atol=1)
     card = (folder / CARD).read_text(encoding="utf-8")
     assert f"{report['label']['score']:.4f}" in card and "    make it" in card
-    again = save_probe(loaded, "again", report=report, command="make it", root=tmp_path)
+    again = save_probe(loaded, "again", report=report, command="make it")
     for name, values in load_probe(again).predict(images).items():
         np.testing.assert_array_equal(values, after[name])
 
 
 @pytest.mark.parametrize(
-    ("file", "content"),
-    [(CONFIG, b"{"), (CONFIG, b"{}"), (WEIGHTS, b"not weights"), (WEIGHTS, None)],
+    ("file", "content"), [(CONFIG, b"{"), (CONFIG, b"{}"), (WEIGHTS, b"not weights")]
 )
 def test_damaged_probe_is_refused(trained, tmp_path, file, content):
-    folder = save_probe(trained, "probe-squares", report={}, command="make it", root=tmp_path)
-    if content is None:
-        (folder / file).unlink()
-    else:
-        (folder / file).write_bytes(content)
-    with pytest.raises(UserError, match="damaged"):
-        load_probe("probe-squares", root=tmp_path)
+    folder = save_probe(trained, tmp_path / "probe-squares", report={}, command="make it")
+    (folder / file).write_bytes(content)
+    with pytest.raises(UserError, match=r"(damaged|cannot be read) .*: train (it|the probe) again"):
+        load_probe(folder)
 
 
 def test_weights_of_another_probe_are_refused(trained, tmp_path):
-    folder = save_probe(trained, "probe-squares", report={}, command="make it", root=tmp_path)
+    folder = save_probe(trained, tmp_path / "probe-squares", report={}, command="make it")
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config["config"]["num_features"] = 64
     (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
@@ -263,43 +262,56 @@ def test_weights_of_another_probe_are_refused(trained, tmp_path):
         load_probe(folder)
 
 
-def test_missing_probe_lists_the_others(trained, tmp_path):
-    save_probe(trained, "probe-squares", report={}, command="make it", root=tmp_path)
+def test_missing_probe_lists_the_others(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path))
+    save_probe(trained, "probe-squares", report={}, command="make it")
     with pytest.raises(UserError, match="choose from probe-squares"):
-        load_probe("probe-circles", root=tmp_path)
+        load_probe("probe-circles")
     with pytest.raises(UserError, match="no head 'colour'"):
         trained.head("colour")
 
 
 def test_unknown_recipe_is_refused(capsys):
-    with pytest.raises(UserError, match="no recipe"):
-        make_probe("probe-squares")
-    with pytest.raises(SystemExit):
-        main(["probe-squares"])
-    assert "invalid choice" in capsys.readouterr().err
+    assert cli.main(["probe", "probe-squares"]) == 2
+    assert "choose from probe-mnist" in capsys.readouterr().err
 
 
-def test_digit_report_counts_and_frames(trained):
+def test_the_command_trains_scores_keeps_and_records(tmp_path, monkeypatch, capsys):
+    """With another --out and another ledger, nothing of the repository is touched."""
+    for name in ("RESULTS", "CHECKPOINTS", "DATA"):
+        monkeypatch.setenv(f"DCGAN_{name}", str(tmp_path / name))
+    recipe = ProbeRecipe(
+        image_set="digits",
+        image_size=16,
+        training={"steps": 60},
+        splits=("train", None, "test"),
+        ledger={"mnist": "label"},
+    )
+    monkeypatch.setitem(RECIPES, "probe-digits", recipe)
+    TrainProbe(name="probe-digits", seed=3, out=tmp_path / "out").run()
+    assert not (tmp_path / "CHECKPOINTS").exists()
+    report = load_probe(tmp_path / "out" / "probe-digits").facts["report"]["label"]
+    row = load_row("ours.probe.mnist")
+    assert row.value == pytest.approx(100 * report["score"]) and row.value > 50
+    assert (row.n, row.command) == (report["n"], "dcgan probe probe-digits --seed 3")
+    assert "recorded ours.probe.mnist" in capsys.readouterr().out
+
+
+def test_digits_are_named_framed_and_counted(trained):
     even = squares(400, 8)
     even.images_u8.setflags(write=False)
-    report = digit_report(even.images_u8, trained, labels=even.labels)
-    assert sum(report.counts) == report.n == 400
-    assert (
-        report.evenness.value > 0.98
-        and report.agreement.value > 0.95
-        and report.recognised.value > 0.9
-    )
+    named, confidence = name_digits(even.images_u8, trained)
+    rows = digit_rows(named, confidence, 4, even.labels)
+    assert {row.n for row in rows.values()} == {400}
+    assert rows["entropy"].estimate.value > 0.98 and rows["agreement"].estimate.value > 0.95
+    assert rows["recognised"].estimate.value > 0.9
     collapsed = even.subset(even.labels == 2)
-    report = digit_report(collapsed.images_u8, trained)
-    assert (
-        report.agreement is None
-        and report.evenness.value < 0.3
-        and report.counts[2] > 0.9 * len(collapsed)
-    )
+    rows = digit_rows(*name_digits(collapsed.images_u8, trained), 4)
+    assert "agreement" not in rows and rows["entropy"].estimate.value < 0.3
     small = even.images_u8[:, :, 2:-2, 2:-2]
     framed = frame(torch.from_numpy(small.copy()), (16, 16)).numpy()
     np.testing.assert_array_equal(framed[:, :, 2:-2, 2:-2], small)
-    assert framed[:, :, :2].max() == 0 and digit_report(small, trained).n == 400
+    assert framed[:, :, :2].max() == 0 and len(name_digits(small, trained)[0]) == 400
 
 
 def test_untrained_classifier_recognises_nothing():
@@ -307,21 +319,14 @@ def test_untrained_classifier_recognises_nothing():
     untrained = Probe(
         ProbeConfig(image_size=(16, 16), num_channels=1, heads=heads, widths=(8, 8, 8))
     )
-    assert digit_report(squares(100, 0).images_u8, untrained).recognised.value < 0.1
+    _, confidence = name_digits(squares(100, 0).images_u8, untrained)
+    assert (confidence > 0.9).mean() < 0.1
 
 
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (np.zeros((5, 1, 11, 11), np.uint8), None, "up to 4 pixels a side smaller"),
-        (np.zeros((5, 1, 20, 20), np.uint8), None, "up to 4 pixels a side smaller"),
-        (np.zeros((1, 1, 16, 16), np.uint8), None, "needs 2 images"),
-        (np.zeros((5, 1, 16, 16), np.uint8), np.zeros(4, np.int64), "as many labels"),
-    ],
-)
-def test_digit_report_refuses(trained, images, labels, message):
-    with pytest.raises(UserError, match=message):
-        digit_report(images, trained, labels=labels)
+@pytest.mark.parametrize("side", [11, 20])
+def test_digits_of_another_size_are_refused(trained, side):
+    with pytest.raises(UserError, match="up to 4 pixels a side smaller"):
+        name_digits(np.zeros((5, 1, side, side), np.uint8), trained)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -337,7 +342,7 @@ def test_committed_probe_is_small_scored_and_documented(name):
     card = (folder / CARD).read_text(encoding="utf-8")
     assert (
         all(f"| {head.name} |" in card for head in probe.config.heads)
-        and f"probe_recipes {name}" in card
+        and f"dcgan probe {name}" in card
     )
 
 

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -148,21 +146,11 @@ def test_attributes_are_independent_and_all_combinations_occur(truths):
     assert abs(table[:, 7].std() - 1 / np.sqrt(3)) < 0.02
 
 
-def test_speed_on_one_core():
-    draw_rooms(20)
-    rates = []
-    for _ in range(5):
-        start = time.process_time()
-        draw_rooms(60)
-        rates.append(60 / (time.process_time() - start))
-    assert np.median(rates) >= 300
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: draw_rooms(0), "num_images must be at least 1; got 0"),
-        (lambda: draw_rooms(3, seed=-1), "got seed -1"),
+        (lambda: draw_rooms(0), "num_images must be at least 1"),
+        (lambda: draw_rooms(3, seed=-1), "seed must be at least 0"),
         (lambda: draw_room(0, chair=True), "got chair"),
         (lambda: draw_room(0, camera_yaw=1.5), "camera_yaw must lie in"),
         (lambda: draw_room(0, wall_hue=0.9), "wall_hue must lie in"),

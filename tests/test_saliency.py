@@ -1,7 +1,8 @@
-"""Saliency: the gradient it claims to be, on the pixels it claims to see, against networks that know nothing."""
+"""Saliency: the gradient it claims to be, on the pixels it claims to see, against controls."""
 
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,14 +15,8 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import load_results
-from dcgan_lib.experiments import guided_backprop as saliency_settings
-from dcgan_lib.experiments import guided_backprop as saliency_study
-from dcgan_lib.experiments.guided_backprop import (
-    SaliencySettings,
-    load_saliency,
-    record_saliency,
-    run_saliency,
-)
+from dcgan_lib.experiments import guided_backprop
+from dcgan_lib.experiments.guided_backprop import load_pictures, load_saliency, measure
 from dcgan_lib.interpretation import saliency as boxes
 from dcgan_lib.interpretation.saliency import (
     METHODS,
@@ -186,7 +181,7 @@ def test_four_layers_see_61_pixels():
 )
 @pytest.mark.parametrize("layer", [0, -1])
 def test_receptive_field_is_where_the_gradient_is(options, layer):
-    """No weight is zero, so the plain gradient reaches every pixel that a unit sees, and no other."""
+    """No weight is zero, so the plain gradient reaches every pixel that a unit sees, no other."""
     model = ModelConfig(image_size=(32, 32), num_channels=1, base_width=2, **options)
     network = new_discriminator(model).eval()
     for weights in network.parameters():
@@ -305,9 +300,9 @@ def test_boxes_cover_their_pixels():
 
 
 def test_even_saliency_has_a_lift_of_one_and_absent_objects_none(network, monkeypatch):
-    even = lambda net, images, peaks, method, layer: Maps(
-        np.ones((len(peaks), 3, 16, 16), np.float32), tuple(peaks)
-    )  # noqa: E731
+    def even(net, images, peaks, method, layer):
+        return Maps(np.ones((len(peaks), 3, 16, 16), np.float32), tuple(peaks))
+
     monkeypatch.setattr(boxes, "saliency_maps", even)
     monkeypatch.setattr(boxes, "receptive_field", lambda config, layer: Field(16, 1, 0))
     peaks = [Peak(0, k, 0, 0, 1.0) for k in range(4)]
@@ -359,76 +354,57 @@ def squares(num: int, seed: int, *, boxed: bool = True) -> ImageSet:
 @pytest.fixture
 def made_up(monkeypatch, tmp_path):
     """Let a network whose weights are fresh pass for a trained one, on squares."""
-    (tmp_path / "run").mkdir()
     network = fresh_network(MODEL, IMAGES, seed=7)
     about = {"image_set": "rooms"}
     monkeypatch.setattr(
-        saliency_settings, "load_config", lambda name: (type("C", (), {"model": MODEL}), about)
+        guided_backprop, "load_config", lambda name: (SimpleNamespace(model=MODEL), about)
     )
-    monkeypatch.setattr(saliency_study, "load_discriminator", lambda name: network)
+    monkeypatch.setattr(guided_backprop, "load_discriminator", lambda name: network)
     monkeypatch.setattr(
-        saliency_settings,
+        guided_backprop,
         "load_image_set",
         lambda name, split, **options: squares(60, len(split), boxed=name != "plain"),
     )
-    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path / "results")
-    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path / "results")
+    monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path / "results"))
     monkeypatch.chdir(tmp_path)
 
 
-SMALL = {
-    "objects": ("square",),
-    "images": 60,
-    "top": 20,
-    "fresh": 2,
-    "features": 2,
-    "columns": 3,
-    "tried": 10,
-}
+SMALL = "--images 60 --top 20 --fresh 2 --features 2 --columns 3 --tried 10"
+
+
+def saliency(words: str) -> int:
+    return cli.main(f"saliency x {SMALL} {words}".split())
 
 
 def test_a_network_that_learnt_nothing_is_not_called_trained(made_up, tmp_path):
-    study = run_saliency(SaliencySettings(**SMALL))
-    row = record_saliency(study, command="dcgan saliency", root=tmp_path)
-    assert (
-        row.verdict in ("partly", "not reproduced")
-        and row.id == "saliency.trained-vs-random:squares"
-    )
-    assert {found.id for found in load_results(tmp_path) if found.is_measured} == {row.id}
-    kept = load_saliency("squares", tmp_path)
+    assert saliency("--objects square --record") == 0
+    (row,) = [row for row in load_results() if row.is_measured]
+    assert row.id == "saliency.trained-vs-random:squares"
+    assert row.verdict in ("partly transfers", "does not transfer")
+    assert row.caveat.kind == "exploratory"
+    assert row.command.startswith("dcgan saliency x --objects square --features 2")
+    kept = load_saliency("squares")
     assert len(kept["objects"]["square"]) == 3 and len(kept["cascade"]["guided"]) == 3
     assert kept["cascade"]["gradient"][0][0] == 1
-    assert json.dumps(kept) == json.dumps(json.loads(json.dumps(saliency_study.numbers(study))))
+    assert kept == json.loads((tmp_path / "saliency" / "numbers.json").read_text())
 
 
-def test_studies_repeat_and_choose_on_other_images(made_up):
-    one, two = (saliency_study.numbers(run_saliency(SaliencySettings(**SMALL))) for _ in range(2))
-    assert one == two
-    report, chosen_on, split = saliency_settings.load_pictures(SaliencySettings(**SMALL))
+def test_measurements_repeat_and_choose_on_other_images(made_up):
+    how = guided_backprop.Saliency(
+        checkpoint="x", objects=("square",), images=60, top=20, fresh=2, tried=10
+    )
+    network, (report, chosen_on, split) = fresh_network(MODEL, IMAGES, 7), load_pictures(how)
     assert split == "test" and not np.array_equal(report.images_u8, chosen_on.images_u8)
+    fresh = [fresh_network(MODEL, IMAGES, 0)]
+    one, two = (measure(how, network, fresh, report, chosen_on, split) for _ in range(2))
+    assert one == two
 
 
-def test_command_writes_what_it_promises(made_up, tmp_path, capsys):
-    words = [
-        "saliency",
-        "x",
-        "--image-set",
-        "plain",
-        "--images",
-        "60",
-        "--top",
-        "20",
-        "--fresh",
-        "1",
-    ]
-    assert cli.main([*words, "--features", "2", "--columns", "3", "--method", "deconvnet"]) == 0
+def test_command_writes_what_it_promises(made_up, tmp_path):
+    assert saliency("--image-set plain --method deconvnet") == 0
     out = tmp_path / "saliency"
-    assert {path.name for path in out.iterdir()} == {
-        "saliency.png",
-        "images.png",
-        "peaks.json",
-        "numbers.json",
-    }
+    written = {"saliency.png", "images.png", "peaks.json", "numbers.json"}
+    assert {path.name for path in out.iterdir()} == written
     side = receptive_field(MODEL).size
     with Image.open(out / "saliency.png") as image:
         assert image.size == (6 * (side + 2) + 2, 2 * (side + 2) + 2)
@@ -439,63 +415,26 @@ def test_command_writes_what_it_promises(made_up, tmp_path, capsys):
     assert np.array_equal(trained[5], pixels[:, -side - 2 : -2, -side - 2 : -2])
     with pytest.raises(UserError, match="no two halves of tiles"):
         read_sheet(out / "saliency.png", side + 1)
-    told = json.loads((out / "peaks.json").read_text())
-    assert len(told["trained"]) == len(told["fresh"]) == 6
-    assert set(told["trained"][0]) == {"feature", "image", "row", "column", "response", "window"}
-    assert json.loads((out / "numbers.json").read_text())["objects"] == {}, (
-        "no boxes: only the figure and the cascade"
-    )
+    peaks = json.loads((out / "peaks.json").read_text())
+    assert len(peaks["trained"]) == len(peaks["fresh"]) == 6
+    assert set(peaks["trained"][0]) == {"feature", "image", "row", "column", "response", "window"}
+    found = json.loads((out / "numbers.json").read_text())
+    assert found["objects"] == {}, "no boxes: only the figure and the cascade"
 
 
-def test_numbers_of_a_set_without_boxes_are_kept_without_a_row(made_up, tmp_path, capsys):
-    words = [
-        "saliency",
-        "x",
-        "--image-set",
-        "plain",
-        "--images",
-        "60",
-        "--top",
-        "20",
-        "--fresh",
-        "1",
-    ]
-    assert cli.main([*words, "--record"]) == 0
-    assert "there is no row to record" in capsys.readouterr().out
+def test_numbers_of_a_set_without_boxes_are_kept_without_a_row(made_up, capsys):
+    assert saliency("--image-set plain --record") == 0
+    assert "there is no row" in capsys.readouterr().out
     kept = load_saliency("squares")
     assert kept["objects"] == {} and len(kept["cascade"]["guided"]) == 3
-    study = run_saliency(SaliencySettings(**SMALL | {"image_set": "plain"}))
-    with pytest.raises(UserError, match="no true boxes"):
-        record_saliency(study, command="dcgan saliency", root=tmp_path)
+    assert not [row for row in load_results() if row.is_measured]
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ["--layer", "2"],
-        ["--features", "99"],
-        ["--features", "0"],
-        ["--images", "5"],
-        ["--top", "61", "--images", "70"],
-        ["--top", "500", "--images", "60"],
-        ["--fresh", "0"],
-        ["--seed", "-1"],
-    ],
+    "words", ["--layer 2", "--features 99", "--images 5", "--top 61 --images 70", "--seed -1"]
 )
 def test_mistakes_get_one_sentence(made_up, words, capsys, tmp_path):
-    base = [
-        "saliency",
-        "x",
-        "--image-set",
-        "plain",
-        "--images",
-        "60",
-        "--top",
-        "20",
-        "--fresh",
-        "1",
-    ]
-    assert cli.main([*base, *words]) == 2
+    assert saliency(f"--image-set plain {words}") == 2
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "saliency").exists()
 
 
@@ -515,6 +454,6 @@ def test_other_networks_and_objects_are_refused(capsys, tmp_path, monkeypatch):
         boxes.boxes_in(squares(20, 0), ("bed",))
     assert boxes.boxes_in(squares(20, 0, boxed=False), ("bed",)) == {}
     with pytest.raises(UserError, match="was not measured yet"):
-        load_saliency("nothing", tmp_path)
-    with pytest.raises(UserError, match="a method is one of"):
-        SaliencySettings(method="grad-cam")
+        load_saliency("nothing")
+    with pytest.raises(UserError, match="method must be one of"):
+        guided_backprop.Saliency(method="grad-cam").check()

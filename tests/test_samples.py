@@ -26,7 +26,8 @@ MODEL = ModelConfig(image_size=(12, 8), num_channels=3, base_width=2, z_dim=4)
 
 
 def save_run(folder, model, *, discriminator=True):
-    """Save a pair with untrained but wide-awake weights, so that pictures and logits differ clearly."""
+    """Save a pair with untrained but wide-awake weights, so that pictures and logits differ
+    clearly."""
     gan = make_gan(TrainConfig(model=model, batch_size=8))
     with torch.no_grad():
         for parameter in [*gan.generator.parameters(), *gan.discriminator.parameters()]:
@@ -72,6 +73,28 @@ def test_drawing_repeats_and_the_seed_decides(plain_run):
     np.testing.assert_array_equal(pictures, draw(plain_run, 5, seed=3))
     np.testing.assert_array_equal(pictures[:2], draw(plain_run, 2, seed=3))
     assert (pictures != draw(plain_run, 5, seed=4)).any()
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+def test_a_picture_is_the_same_however_many_are_drawn(tmp_path, distribution):
+    """Normal numbers are made in blocks of 16: drawn one row short, the last ones would be
+    others."""
+    run = save_run(tmp_path, dataclasses.replace(MODEL, z_dim=10, z_distribution=distribution))
+    everything = draw(run, 70, seed=5)
+    for num in (1, 2, 3, 7, 10, 65):
+        np.testing.assert_array_equal(draw(run, num, seed=5), everything[:num])
+
+
+def test_a_file_of_weights_stands_for_its_run(plain_run, tmp_path):
+    expected = draw(plain_run, 3)
+    np.testing.assert_array_equal(draw(plain_run / "generator.safetensors", 3), expected)
+    foreign = tmp_path / "netG_epoch_24.pth"
+    foreign.write_bytes(b"PK")
+    lone = tmp_path / "generator.safetensors"
+    lone.write_bytes((plain_run / "generator.safetensors").read_bytes())
+    for path in (foreign, lone):
+        with pytest.raises(UserError, match=r"with the config\.json of its run beside it"):
+            draw(path, 3)
 
 
 def test_best_of_keeps_the_highest_logits_best_first(plain_run):

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import sample_latents, seeded
+from dcgan_lib.paths import exclusive
 from dcgan_lib.training import checkpoints, loop
 from dcgan_lib.training.checkpoints import read_metrics
 from dcgan_lib.training.loop import (
@@ -30,6 +34,7 @@ from dcgan_lib.training.loop import (
     find_trouble,
     fit,
     identity,
+    probe_speed,
 )
 from dcgan_lib.training.step import (
     discriminator_loss,
@@ -44,7 +49,14 @@ from dcgan_lib.training.step import (
 
 MODEL = ModelConfig(image_size=(8, 8), num_channels=1, base_width=4, z_dim=6)
 CONFIG = TrainConfig(
-    model=MODEL, batch_size=8, steps=12, log_every=4, sample_every=6, num_samples=9, save_seconds=0
+    model=MODEL,
+    batch_size=8,
+    steps=12,
+    precision="float32",
+    log_every=4,
+    sample_every=6,
+    num_samples=9,
+    save_seconds=0,
 )
 
 
@@ -60,10 +72,9 @@ def run(config: TrainConfig, folder: Path, **options) -> loop.FitResult:
 
 def all_tensors(folder: Path) -> dict[str, torch.Tensor]:
     found = {}
-    for file in ("generator.safetensors", "discriminator.safetensors"):
-        from safetensors.torch import load_file
-
-        found |= {f"{file}:{k}": v for k, v in load_file(folder / file).items()}
+    for kind in ("generator", "discriminator"):
+        weights = load_file(folder / f"{kind}.safetensors")
+        found |= {f"{kind}.{name}": value for name, value in weights.items()}
     return found
 
 
@@ -109,7 +120,8 @@ def test_same_batch_trains_both_and_leaves_the_discriminator_trainable():
 
 
 def test_discriminator_update_matches_plain_autograd():
-    """The optimised step follows the textbook gradient; doubled learning rate, its wrong twin, does not."""
+    """The optimised step follows the textbook gradient; doubled learning rate, its wrong twin, does
+    not."""
     ours, plain = make_gan(CONFIG), make_gan(dataclasses.replace(CONFIG, channels_last=False))
     wrong = make_gan(dataclasses.replace(CONFIG, learning_rate=2 * CONFIG.learning_rate))
     x_bchw, _ = Batches(tiny_set(), CONFIG, ours.device)(0)
@@ -206,7 +218,7 @@ def test_a_restored_state_lies_in_memory_as_it_did(tmp_path):
     assert layouts(restored) == layouts(gan)
     step(gan, 4)
     step(restored, 4)
-    assert same_bits(checkpoints._tensors(gan), checkpoints._tensors(restored))
+    assert same_bits(checkpoints.state_tensors(gan), checkpoints.state_tensors(restored))
 
 
 CHILD = """
@@ -246,7 +258,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kind):
 
 
 def test_snapshots_are_the_discriminator_on_its_way(tmp_path):
-    """A snapshot equals the end of a run of so many steps; a run that is stopped and resumed keeps the same ones."""
+    """A snapshot equals the end of a run of so many steps; a run that is stopped and resumed keeps
+    the same ones."""
     config = dataclasses.replace(CONFIG, snapshot_every=5)
     run(config, tmp_path / "whole")
     for steps, every in (
@@ -318,7 +331,8 @@ def test_images_are_shifted_by_whole_pixels_and_their_edges_repeated():
 
 
 def test_both_networks_learn_through_shifted_images():
-    """Real and generated images move, by fresh amounts, within the limit; a repeated step moves them the same way."""
+    """Real and generated images move, by fresh amounts, within the limit; a repeated step moves
+    them the same way."""
     config = dataclasses.replace(CONFIG, d_shift=3, schedule="same_batch", g_updates=2)
     batches, seen = Batches(tiny_set(), config, torch.device("cpu")), []
     for repeat in range(2):
@@ -380,7 +394,7 @@ def test_a_run_is_not_resumed_with_other_settings_or_images(tmp_path):
         run(dataclasses.replace(CONFIG, learning_rate=1e-3), tmp_path)
     decaying = dataclasses.replace(CONFIG, decay_fraction=0.5)
     run(decaying, tmp_path / "decaying")
-    with pytest.raises(UserError, match="falls to 0"):
+    with pytest.raises(UserError, match=r"falls to 0 .*--start-from"):
         run(dataclasses.replace(decaying, steps=24), tmp_path / "decaying")
     with pytest.raises(UserError, match="another image set"):
         fit(CONFIG, tiny_set(seed=1), tmp_path, device="cpu", threads=1, progress=False)
@@ -409,26 +423,128 @@ def test_a_damaged_state_is_reported(tmp_path):
         run(CONFIG, tmp_path)
 
 
-def test_nan_stops_the_run_and_keeps_the_last_good_state(tmp_path):
-    config = dataclasses.replace(
-        CONFIG, learning_rate=10, log_every=1, steps=200, save_seconds=100, beta1=0.0
-    )
-    run(dataclasses.replace(config, steps=2), tmp_path)
-    gan = make_gan(config)
+@pytest.mark.parametrize("steps", [6, 200])
+def test_numbers_that_are_not_finite_stop_a_run_and_are_never_saved(tmp_path, steps):
+    """Whether they come before a line of metrics, a grid, a saved state or the end."""
+    config = dataclasses.replace(CONFIG, weight_decay=1e40, log_every=50, sample_every=3)
+    for _ in range(2):  # the same command again meets the same end, from a state that is sound
+        result = run(dataclasses.replace(config, steps=steps), tmp_path)
+        assert result.stopped_by == "trouble"
+        assert re.search(
+            r"weight is no longer a finite number: .*weight_decay \(1e\+40\)", result.warnings[-1]
+        )
+        assert checkpoints.load_state(tmp_path, make_gan(config))["step"] < steps
+        saved = load_file(tmp_path / checkpoints.STATE)
+        assert all(value.isfinite().all() for value in saved.values())
+    assert not (tmp_path / "generator.safetensors").exists()
+
+
+def test_a_state_that_is_not_finite_is_refused(tmp_path):
+    gan = make_gan(CONFIG)
+    checkpoints.save_state(tmp_path, gan, {})
+    before = (tmp_path / checkpoints.STATE).read_bytes()
     with torch.no_grad():
-        next(gan.discriminator.parameters()).fill_(float("nan"))
-    checkpoints.save_state(tmp_path, gan, {"step": 2, "seconds": 0.0, "threads": 1, "means": {}})
-    result = run(config, tmp_path)
-    assert result.stopped_by == "trouble"
-    assert "finite" in result.warnings[0]
+        next(gan.discriminator.parameters())[0] = float("inf")
+    with pytest.raises(UserError, match=r"discriminator\.convs\.0\.weight is no longer finite"):
+        checkpoints.save_state(tmp_path, gan, {})
+    assert (tmp_path / checkpoints.STATE).read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", ["everything but the networks", "the state"])
+def test_networks_without_a_state_are_not_trained_over(tmp_path, lost):
+    run(CONFIG, tmp_path / "first")
+    copied = tmp_path / "copied"
+    shutil.copytree(tmp_path / "first", copied)
+    (copied / checkpoints.STATE).unlink()
+    if lost == "everything but the networks":
+        shutil.rmtree(copied / "samples")
+        (copied / "metrics.jsonl").unlink()
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=f"--start-from {copied}"):
+        run(CONFIG, copied)
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+    assert run(CONFIG, tmp_path / "next", start_from=copied).step == 12
+
+
+def test_a_grid_that_cannot_be_written_is_a_warning(tmp_path):
+    (tmp_path / "samples").write_text("in the way")
+    result = run(CONFIG, tmp_path)
+    assert (result.stopped_by, result.step) == ("steps", 12)
+    assert "cannot write" in result.warnings[0] and "samples" in result.warnings[0]
+    assert checkpoints.load_generator(tmp_path)
+
+
+def test_a_full_disk_stops_a_run_and_keeps_its_last_state(tmp_path):
+    """No file may grow beyond a few bytes, as on a full disk: the state does not fit, the line of
+    metrics does."""
+    resource = pytest.importorskip("resource")
+    run(CONFIG, tmp_path / "whole")
+    run(dataclasses.replace(CONFIG, steps=5), tmp_path / "run")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="the last saved state is kept") as stopped:
+            run(CONFIG, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(stopped.value)
+    assert checkpoints.load_state(tmp_path / "run", make_gan(CONFIG))["step"] == 5
+    run(CONFIG, tmp_path / "run")
+    assert same_bits(all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "run"))
+
+
+def test_a_second_run_in_a_folder_is_told_who_trains_there(tmp_path):
+    with (
+        exclusive(tmp_path / checkpoints.STATE),
+        pytest.raises(UserError, match=rf"is held by process {os.getpid()} on .* since"),
+    ):
+        run(CONFIG, tmp_path)
+    assert run(CONFIG, tmp_path).stopped_by == "steps"
+
+
+def test_precision_is_found_once_and_kept(tmp_path):
+    """Whichever is faster here, a resumed run goes on with it; config.json says that it was left
+    open."""
+    config = dataclasses.replace(CONFIG, precision="auto")
+    first = run(dataclasses.replace(config, steps=5), tmp_path)
+    chosen = first.gan.precision
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[chosen]
+    saved, about = checkpoints.load_config(tmp_path)
+    assert (saved.precision, about["precision"]) == ("auto", chosen)
+    with pytest.raises(UserError, match="another precision"):
+        run(dataclasses.replace(config, precision=other), tmp_path)
+    assert run(dataclasses.replace(config, precision=chosen), tmp_path).gan.precision == chosen
+    run(dataclasses.replace(CONFIG, precision=other), tmp_path / "fixed")
+    longer = dataclasses.replace(config, steps=15)
+    assert run(longer, tmp_path / "fixed").gan.precision == other
+
+
+def test_a_probe_times_only_what_is_left_open_and_changes_nothing():
+    gan, batches = make_gan(CONFIG), Batches(tiny_set(), CONFIG, torch.device("cpu"))
+    before = {name: value.clone() for name, value in checkpoints.state_tensors(gan).items()}
+    threads = torch.get_num_threads()
+    never = pytest.fail
+    assert probe_speed(gan, never, 1, "bfloat16") == (1, "bfloat16")
+    assert probe_speed(gan, batches, 3, "auto")[0] == 3
+    assert probe_speed(gan, batches, None, "float32")[1] == "float32"
+    assert probe_speed(gan, batches, None, "auto")[1] in ("float32", "bfloat16")
+    assert torch.get_num_threads() == threads
+    assert same_bits(before, checkpoints.state_tensors(gan))
 
 
 def test_trouble_is_named_and_health_is_not():
     healthy = {"d_loss": 0.9, "g_loss": 1.2, "d_real": 0.7, "d_fake": 0.3}
     assert find_trouble(healthy) is None
-    assert "won" in find_trouble(healthy | {"d_loss": 0.001})
+    assert "won" in find_trouble(healthy | {"d_loss": 0.001, "g_loss": 100.0})
     assert "fake" in find_trouble(healthy | {"d_real": 0.001, "d_fake": 0.001})
-    assert "finite" in find_trouble(healthy | {"g_loss": float("nan")})
+    for early in ({"d_loss": 5.1}, {"g_loss": 20.5}):
+        assert "swing" in find_trouble(healthy | early)
+
+
+def test_too_high_a_learning_rate_is_named_before_the_first_step(tmp_path):
+    result = run(dataclasses.replace(CONFIG, learning_rate=0.05, steps=1), tmp_path)
+    assert result.warnings[0].startswith("learning_rate 0.05 is high")
+    assert run(dataclasses.replace(CONFIG, steps=1), tmp_path / "paper").warnings == ()
 
 
 def test_budget_in_minutes_stops_the_run(tmp_path):
@@ -456,8 +572,10 @@ def test_wrong_sets_are_refused_with_what_to_do():
             dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, num_classes=10)),
             cpu,
         )
-    with pytest.raises(UserError, match="not available"):
-        choose_device("abacus")
+    for name in ("abacus", "cuda:99", "cuda:x"):
+        with pytest.raises(UserError, match=f"{name}' is not available here; there is: .*cpu"):
+            choose_device(name)
+    assert choose_device("cpu").type == "cpu"
 
 
 def test_a_run_writes_what_the_readme_says(tmp_path):

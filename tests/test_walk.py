@@ -1,6 +1,5 @@
-"""Walks: even where the generator is a straight line, caught where it jumps, and written as files that open."""
+"""Walks: even where the generator is a straight line, caught where it jumps, and written."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -16,15 +15,26 @@ from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.ledger import load_results
 from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig
-from dcgan_lib.experiments import latent_walk as fooled
-from dcgan_lib.experiments import latent_walk as walk_study
-from dcgan_lib.experiments.latent_walk import train_memoriser
-from dcgan_lib.interpretation import walk
+from dcgan_lib.evaluation.statistics import wilson_interval
+from dcgan_lib.experiments.latent_walk import (
+    TRANSFORMS,
+    Walk,
+    find_judges,
+    fooled_neighbours,
+    measure_walks,
+    record_fooled,
+    record_walks,
+    semantic_checks,
+    smooth_checks,
+    train_memoriser,
+)
 from dcgan_lib.interpretation.walk import (
+    State,
     count_changes,
     cross_fade,
     draw_paths,
     far_from_real,
+    find_states,
     measure_steps,
     refinement,
     walk_latents,
@@ -34,7 +44,7 @@ MODEL = ModelConfig(image_size=(16, 16), z_dim=3, base_width=4)
 
 
 class Painted(nn.Module):
-    """A generator that paints each colour evenly: brightness ``paint(z)`` of the three numbers of z."""
+    """A generator that paints each colour evenly: ``paint(z)`` of the three numbers of z."""
 
     def __init__(self, paint):
         super().__init__()
@@ -61,14 +71,8 @@ def lamp_probe(kind="boolean"):
     return Bright(ProbeConfig(image_size=(16, 16), num_channels=3, heads=heads, widths=(2,)))
 
 
-def halved(images_u8):
-    """Return features that are pixels in half size."""
-    return FeatureExtractor(
-        "halves", 3, nn.Identity(), lambda x_u8: x_u8.float().mean((2, 3)) / 2
-    ).extract(images_u8)
-
-
 HALVES = FeatureExtractor("halves", 3, nn.Identity(), lambda x_u8: x_u8.float().mean((2, 3)) / 2)
+"""Features that are pixels in half size."""
 
 
 # --- the curve ---
@@ -206,6 +210,18 @@ def test_a_lamp_that_comes_and_goes_again_does_not_last():
     )
 
 
+def test_states_come_in_order_and_doubt_is_none():
+    doubt, gone = 0.5, 0.02
+    found = find_states(np.array([doubt, 0.92, 0.99, doubt, 0.95, gone, doubt, 0.91]))
+    assert found == [
+        State(True, 1, 4, 2, 0.99),
+        State(False, 5, 5, 5, gone),
+        State(True, 7, 7, 7, 0.91),
+    ]
+    assert find_states(np.array([doubt, 0.9, 0.1])) == [], "at the threshold is not beyond it"
+    assert len(find_states(np.array([0.92, gone, 0.99]), sure=0.95)) == 2, "0.92 is not sure enough"
+
+
 def test_paths_of_another_shape_are_refused():
     paths = draw_paths(LINEAR, 4, 5)
     for wrong in (paths[:1], paths[:, :2], paths[0], paths.astype(np.float32)):
@@ -237,179 +253,139 @@ def test_a_memoriser_shows_its_images():
 # --- small changes ---
 def test_changes_are_what_they_say():
     image = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
-    assert fooled.shift(image, 1)[0, 0, 1].tolist() == [0, 0, 1, 2]
-    assert fooled.brighten(np.array([[[[250, 3]]]], np.uint8), 20).ravel().tolist() == [255, 23]
-    assert fooled.contrast(np.array([[[[0, 100]]]], np.uint8), 0.8).ravel().tolist() == [10, 90]
+    assert TRANSFORMS["shift by 1 pixel"](image)[0, 0].tolist()[1] == [0, 0, 1, 2]
+    assert TRANSFORMS["shift by 2 pixels"](image)[0, 0].tolist()[3] == [4, 4, 4, 5]
+    assert TRANSFORMS["mirrored"](image)[0, 0].tolist()[0] == [3, 2, 1, 0]
+    two = np.array([[[[250, 3]]], [[[0, 100]]]], np.uint8)
+    assert TRANSFORMS["brighter by 20 of 255"](two)[0].ravel().tolist() == [255, 23]
+    assert TRANSFORMS["contrast x 0.8"](two)[1].ravel().tolist() == [10, 90]
 
 
 def test_stripes_are_fooled_by_a_shift_and_features_that_ignore_it_are_not():
-    """Stripes one pixel apart: shifted, each image is another one of the set; its mean colour stays its own."""
+    """Shifted, each image is another one of the set; its mean colour stays its own."""
     rng = np.random.default_rng(0)
     base = rng.integers(0, 200, (40, 3, 1, 1), np.uint8)
     stripes = np.where(np.arange(16) % 8 < 4, 0, 40).astype(np.uint8)
     images = np.concatenate(
         [base + np.roll(stripes, k) + np.zeros((16, 1), np.uint8) for k in range(8)]
     )
-    found = fooled.fooled_neighbours(images, HALVES, n=100, seed=1)
-    assert (
-        found.pixels["shift by 2 pixels"].low > 0.8
-        and found.n == 100
-        and found.num_references == 320
-    )
+    found = fooled_neighbours(images, HALVES, n=100, seed=1)
+    assert found["pixels"]["shift by 2 pixels"].low > 0.8
     unlike = rng.integers(0, 256, (300, 3, 16, 16), np.uint8)
-    found = fooled.fooled_neighbours(unlike, HALVES, n=100, seed=1)
-    assert found.pixels["brighter by 20 of 255"].high < 0.05, "nothing else is near"
+    found = fooled_neighbours(unlike, HALVES, n=100, seed=1)
+    assert found["pixels"]["brighter by 20 of 255"].high < 0.05, "nothing else is near"
     with pytest.raises(UserError, match="less than the 300 images"):
-        fooled.fooled_neighbours(unlike, HALVES, n=300)
-
-
-def test_fooled_row_follows_from_the_shares(tmp_path, monkeypatch):
-    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path)
-    share = fooled.wilson_interval
-    for missed, verdict in ((90, "reproduced"), (20, "partly"), (0, "not reproduced")):
-        shares = {name: share(missed, 100) for name in fooled.TRANSFORMS}
-        found = fooled.Fooled(
-            pixels=shares, features=shares, n=100, num_references=500, features_name="halves"
-        )
-        row = fooled.record_fooled(found, "rooms", "python -m x", 0, 1.0)
-        assert (row.verdict, row.value, row.id) == (verdict, missed, "neighbours.fooled:rooms")
-    assert fooled.main_fooled(["nothing"]) == 2
-
-
-# --- the study and the command ---
-def report_of(generator, curve="linear"):
-    paths = draw_paths(generator, 40, 24, seed=1)
-    real, coarse = np.ascontiguousarray(paths[:, 0]), np.ascontiguousarray(paths[:, ::2])
-    faded = cross_fade(coarse)
-    return walk_study.WalkReport(
-        checkpoint="made-up",
-        image_set="rooms",
-        held_out="test",
-        curve=curve,
-        steps=measure_steps(coarse, HALVES),
-        pixel_steps=measure_steps(coarse),
-        refined=refinement(measure_steps(coarse), measure_steps(paths)),
-        middles=far_from_real(coarse, real[::2])[0],
-        faded_middles=far_from_real(faded, real[::2])[0],
-        changes=count_changes(coarse, lamp_probe()),
-        faded_changes=count_changes(faded, lamp_probe()),
-        n=40,
-        n_real=20,
-        seed=1,
-        seconds=1.0,
-    )
-
-
-def test_checks_tell_a_line_from_a_jump():
-    smooth, jump = (
-        list(walk_study.smooth_checks(report_of(generator)).values())
-        for generator in (LINEAR, JUMP)
-    )
-    assert smooth[:2] == [True, True] and jump[:2] == [False, False]
-
-
-def test_rows_are_recorded_under_the_set(tmp_path, monkeypatch):
-    monkeypatch.setattr("dcgan_lib.evaluation.ledger.results_root", lambda: tmp_path)
-    report = report_of(LINEAR)
-    rows = walk_study.record_walks(report, "dcgan walk made-up --seed 1 --record")
-    assert [row.id for row in rows] == ["walk.smooth:rooms", "walk.semantic:rooms"]
-    assert {row.id for row in load_results(tmp_path) if row.is_measured} == {row.id for row in rows}
-    assert rows[0].value == pytest.approx(report.steps.largest.value) and rows[0].n == 40
-    json.dumps(walk_study.numbers(report))
-    borrowed = walk_study.record_walks(
-        dataclasses.replace(report, image_set="bedrooms64"), "dcgan walk x --record"
-    )
-    assert [row.id for row in borrowed] == ["walk.smooth:bedrooms64"], (
-        "a probe of drawn rooms reads no photographs"
-    )
+        fooled_neighbours(unlike, HALVES, n=300)
 
 
 @pytest.fixture
-def painted(monkeypatch):
-    monkeypatch.setattr("dcgan_lib.training.checkpoints.load_generator", lambda name: LINEAR)
+def ledger(tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["w.gif", "w.webp", "w.png"])
-def test_command_writes_the_walk(painted, tmp_path, name):
+def test_fooled_row_follows_from_the_shares(ledger):
+    about = {"n": 100, "data": "made up", "seed": 0, "command": "dcgan fooled x", "seconds": 1.0}
+    for missed, outcome in ((90, "reproduced"), (20, "partly"), (0, "not reproduced")):
+        shares = {name: wilson_interval(missed, 100) for name in TRANSFORMS}
+        found = {"pixels": shares, "features": shares}
+        row = record_fooled(found, "faces64", "halves", **about)
+        assert (row.verdict, row.value, row.id) == (outcome, missed, "neighbours.fooled:faces64")
+    assert record_fooled(found, "rooms", "halves", **about).verdict == "does not transfer"
+
+
+def test_fooled_command_prints_and_records(ledger, capsys):
+    words = ["fooled", "portraits", "--n", "20", "--num-images", "60", "--record"]
+    assert cli.main(words) == 0
+    assert "recorded neighbours.fooled:portraits" in capsys.readouterr().out
+    row = {row.id: row for row in load_results()}["neighbours.fooled:portraits"]
+    assert row.command == " ".join(["dcgan", *words]) and row.n == 20
+    assert cli.main(["fooled", "nothing"]) == 2
+
+
+# --- the measurement and the command ---
+def measured(generator):
+    real = draw_paths(generator, 20, 24, seed=1)[:, 0]
+    return measure_walks(generator, HALVES, lamp_probe(), real, segments=40, seed=1)
+
+
+def test_checks_separate_a_line_from_a_jump():
+    smooth, jump = (list(smooth_checks(measured(g)).values()) for g in (LINEAR, JUMP))
+    assert smooth[:2] == [True, True] and jump[:2] == [False, False]
+    come_and_go, lasting, *_ = semantic_checks(measured(LINEAR)).values()
+    assert lasting and not come_and_go, "the lamp lasts, but 40 segments show it too rarely"
+
+
+def test_rows_are_recorded_under_the_set(ledger):
+    found = measured(LINEAR)
+    about = {"data": "made up", "checkpoint": "x", "command": "dcgan walk x", "seconds": 1.0}
+    rows = record_walks(found, "rooms", **about)
+    assert [row.id for row in rows] == ["walk.smooth:rooms", "walk.semantic:rooms"]
+    assert {row.id for row in load_results() if row.is_measured} == {row.id for row in rows}
+    assert rows[0].value == pytest.approx(found["largest_step"].value) and rows[0].n == 40
+    assert [row.id for row in record_walks(found, "bedrooms64", **about)] == [
+        "walk.smooth:bedrooms64"
+    ], "a probe of drawn rooms reads no photographs"
+
+
+@pytest.mark.parametrize("name", ["w.gif", "w.webp", "w.png", "w"])
+def test_command_writes_the_walk(tmp_path, name):
     out = tmp_path / "new" / name
-    words = [
-        "walk",
-        "x",
-        "--anchors",
-        "1",
-        "2",
-        "3",
-        "--frames",
-        "5",
-        "--out",
-        str(out),
-        "--curve",
-        "spherical",
-    ]
-    assert cli.main([*words, "--columns", "3", "--scale", "3"]) == 0
+    words = "walk mnist --anchors 1 2 3 --frames 5 --curve spherical --columns 3 --scale 3 --out"
+    assert cli.main([*words.split(), str(out)]) == 0
     about = json.loads(out.with_suffix(".json").read_text())
     assert about == {
-        "checkpoint": "x",
+        "checkpoint": "mnist",
         "frames": 5,
         "curve": "spherical",
         "anchors": [1, 2, 3],
-        "size": [3, 16, 16],
+        "size": [1, 32, 32],
     }
-    with Image.open(out) as image:
+    with Image.open(out if out.suffix else out.with_suffix(".gif")) as image:
         if name.endswith("png"):
-            assert image.size == (3 * (3 * 18 + 2), 3 * (2 * 18 + 2))
+            assert image.size == (3 * (3 * 34 + 2), 3 * (2 * 34 + 2))
         else:
-            assert image.n_frames == 8 and image.size == (48, 48), "five pictures there, three back"
+            assert image.n_frames == 8 and image.size == (96, 96), "five pictures there, three back"
 
 
-def test_sprites_have_no_space_between_them(painted, tmp_path):
+def test_sprites_have_no_space_between_them(tmp_path):
     out = tmp_path / "sheet.png"
-    assert (
-        cli.main(
-            [
-                "walk",
-                "x",
-                "--frames",
-                "4",
-                "--columns",
-                "4",
-                "--scale",
-                "1",
-                "--sprites",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
+    words = "walk mnist --frames 4 --columns 4 --scale 1 --sprites --out"
+    assert cli.main([*words.split(), str(out)]) == 0
     with Image.open(out) as image:
-        assert image.size == (64, 16)
+        assert image.size == (128, 32)
+
+
+def test_a_walk_is_measured_beside_its_picture(tmp_path, capsys):
+    words = "walk rooms --frames 2 --measure --segments 3 --out"
+    assert cli.main([*words.split(), str(tmp_path / "w.png")]) == 0
+    about = json.loads((tmp_path / "w.json").read_text())
+    assert about["measured"]["segments"] == 3 and len(about["measured"]["largest_step"]) == 3
+    assert "middles_from_real" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["--out", "w.mp4"],
-        ["--anchors", "1"],
-        ["--frames", "1"],
-        ["--scale", "0"],
-        ["--milliseconds", "1"],
-        ["--segments", "1"],
-        ["--anchors", "-1", "2"],
+        ["rooms", "--out", "w.mp4"],
+        ["rooms", "--anchors", "1"],
+        ["rooms", "--frames", "1"],
+        ["rooms", "--anchors", "-1", "2"],
+        ["nothing"],
+        ["mnist-conditional"],
     ],
 )
-def test_mistakes_get_one_sentence(painted, tmp_path, monkeypatch, capsys, words):
+def test_mistakes_get_one_sentence(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["walk", "x", *words]) == 2
+    assert cli.main(["walk", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-def test_walks_of_unknown_checkpoints_and_sets_are_refused(capsys, tmp_path):
-    out = ["--out", str(tmp_path / "w.gif")]
-    assert cli.main(["walk", "nothing", *out]) == 2
-    assert cli.main(["walk", "mnist-conditional", *out]) == 2
-    assert "classes" in capsys.readouterr().err
-    with pytest.raises(UserError, match="classes"):
-        walk_study.check_measurable("mnist-conditional")
-    assert walk_study.check_measurable("rooms") == "rooms-probe"
-    assert walk.SURE == 0.9
+def test_what_a_row_keeps_is_not_about_the_picture():
+    assert Walk(checkpoint="rooms", out="a.png", record=True).command_line() == (
+        "dcgan walk rooms --record"
+    )
+
+
+def test_borrowed_features_are_found():
+    image_set, features, probe = find_judges("bedrooms")
+    assert (image_set, features.name) == ("bedrooms64", "rooms-probe") and probe.head("window")

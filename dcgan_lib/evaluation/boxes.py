@@ -1,10 +1,11 @@
-"""Where an object stands: boxes as numbers that a probe can learn, and boxes read off pictures by such a probe.
+"""Where an object stands: boxes that a probe reads off pictures, and boxes drawn by hand.
 
-Axes: n images, 4 a box (left, top, right, bottom) in pixels, right and bottom exclusive; NaN where there is none.
+Axes: n images, 4 a box (left, top, right, bottom) in pixels, right and bottom exclusive; NaN where
+there is none.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -15,23 +16,19 @@ import numpy as np
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe
-from dcgan_lib.paths import atomic_write
+from dcgan_lib.paths import atomic_write, read_json
 
 SIDES = ("left", "top", "right", "bottom")
 
 
 def with_box_sides(image_set: ImageSet) -> ImageSet:
-    """Return an image set whose attributes are each object's presence and the four sides of its box.
-
-    Parameters
-    ----------
-    image_set : ImageSet
-        With a yes-or-no attribute for each object, and its box as ``OBJECT_box``, n x 4.
+    """Return an image set whose attributes are each object's presence and its box's four sides.
 
     Returns
     -------
     ImageSet
-        With ``OBJECT`` (bool), ``OBJECT_left`` ... ``OBJECT_bottom`` (float32) and ``OBJECT_box`` for each.
+        With ``OBJECT`` (bool), ``OBJECT_left`` ... ``OBJECT_bottom`` (float32) and ``OBJECT_box``
+        for each.
 
     Raises
     ------
@@ -64,16 +61,7 @@ def read_boxes(
 ) -> np.ndarray:
     """Read one object's boxes off pictures.
 
-    Parameters
-    ----------
-    probe : Probe
-        Trained on the attributes of `with_box_sides`.
-    images_u8 : ndarray
-        uint8, n x c x h x w.
-    name : str
-        The object, such as "window".
-    confidence : float, default 0.5
-        Where the probe is less sure that there is one, there is no box.
+    Where the probe is less sure than ``confidence`` that there is one, there is no box.
 
     Returns
     -------
@@ -112,17 +100,7 @@ def overlap(one_n4: np.ndarray, other_n4: np.ndarray) -> np.ndarray:
 def overlap_report(
     probe: Probe, held_out: ImageSet, names: Iterable[str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Return, for each object, the mean overlap of read and true boxes, the share over one half, and their number.
-
-    Parameters
-    ----------
-    probe : Probe
-        See `read_boxes`.
-    held_out : ImageSet
-        With the true boxes.
-    names : iterable of str, optional
-        By default all objects that the probe reads.
-    """
+    """Return each object's mean overlap of read and true boxes, the share over one half, and n."""
     found = {}
     for name in boxed_objects(probe) if names is None else names:
         shares = overlap(
@@ -140,12 +118,8 @@ def overlap_report(
 def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
     """Return a copy of pictures with each box drawn in: a yellow frame with a black one around it.
 
-    Parameters
-    ----------
-    images_u8 : ndarray
-        uint8, n x c x h x w; grey ones become RGB.
-    boxes_n4 : ndarray
-        One box a picture; NaN for none. Or several, n x k x 4.
+    ``boxes_n4`` holds one box a picture, NaN for none, or several: n x k x 4. Grey pictures become
+    RGB.
     """
     shown = np.repeat(images_u8, 3, 1) if images_u8.shape[1] == 1 else images_u8.copy()
     high = [shown.shape[3] - 1, shown.shape[2] - 1]
@@ -171,25 +145,18 @@ def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnBoxes:
-    """Hold boxes and what they were drawn on.
-
-    Parameters
-    ----------
-    checkpoint : str
-        Name of the generator, or of its run's folder.
-    seed : int
-        Of its latent vectors.
-    object : str, default "window"
-        What is in the boxes.
-    boxes : tuple of tuple of int
-        Each the number of a picture, from 0, and left, top, right, bottom. A picture may have several, or none.
-    """
+class HandBoxes:
+    """Boxes drawn by hand on the pictures of a generator."""
 
     checkpoint: str
+    """Name of the generator, or of its run's folder."""
     seed: int
+    """Of its latent vectors."""
     object: str = "window"
+    """What is in the boxes."""
     boxes: tuple[tuple[int, ...], ...] = ()
+    """Each the number of a picture, from 0, and left, top, right, bottom; a picture may have
+    several, or none."""
 
     @property
     def pictures(self) -> list[int]:
@@ -197,7 +164,7 @@ class DrawnBoxes:
         return sorted({box[0] for box in self.boxes})
 
     def padded(self, num_images: int) -> np.ndarray:
-        """Return the boxes of each picture: float32, n x k x 4, NaN where a picture has fewer than k.
+        """Return each picture's boxes: float32, n x k x 4, NaN where it has fewer than k.
 
         Raises
         ------
@@ -206,7 +173,8 @@ class DrawnBoxes:
         """
         if self.pictures and self.pictures[-1] >= num_images:
             raise UserError(
-                f"there is a box in picture {self.pictures[-1]}, but only 0 to {num_images - 1} are drawn: ask for more"
+                f"there is a box in picture {self.pictures[-1]}, "
+                f"but only 0 to {num_images - 1} are drawn: ask for more"
             )
         rows: list[list[tuple[int, ...]]] = [[] for _ in range(num_images)]
         for index, *sides in self.boxes:
@@ -222,19 +190,11 @@ def check_boxes(
 ) -> tuple[tuple[int, ...], ...]:
     """Return boxes as plain numbers, in order of their pictures; refuse what lies outside.
 
-    Parameters
-    ----------
-    boxes : sequence
-        See `DrawnBoxes`.
-    num_images : int, optional
-        How many pictures there are; unset: not checked.
-    image_size : tuple of int
-        Height and width.
-
     Raises
     ------
     UserError
-        If a box is not five whole numbers, is empty, or reaches out of its picture or past the last one.
+        If a box is not five whole numbers, is empty, or reaches out of its picture or past the last
+        one.
     """
     (height, width), checked = image_size, []
     for box in boxes:
@@ -242,7 +202,8 @@ def check_boxes(
             isinstance(x, Integral) and not isinstance(x, bool) for x in box
         ):
             raise UserError(
-                f"a box is five whole numbers (picture, left, top, right, bottom), but one is {list(box)}"
+                "a box is five whole numbers (picture, left, top, right, bottom), "
+                f"but one is {list(box)}"
             )
         index, left, top, right, bottom = (int(x) for x in box)
         if index < 0 or (num_images is not None and index >= num_images):
@@ -252,57 +213,47 @@ def check_boxes(
             )
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise UserError(
-                f"the box {[left, top, right, bottom]} of picture {index} is empty or outside its {width} x {height} "
-                "pixels: left < right and top < bottom are needed"
+                f"the box {[left, top, right, bottom]} of picture {index} is empty or outside its "
+                f"{width} x {height} pixels: left < right and top < bottom are needed"
             )
         checked.append((index, left, top, right, bottom))
     return tuple(sorted(checked, key=lambda box: box[0]))
 
 
-def save_boxes(path: str | Path, drawn: DrawnBoxes) -> None:
+def save_boxes(path: str | Path, hand: HandBoxes) -> None:
     """Write boxes to a JSON file, one a line."""
-    about = {key: value for key, value in asdict(drawn).items() if key != "boxes"}
-    lines = ",\n  ".join(json.dumps(list(box)) for box in drawn.boxes)
+    about = {key: value for key, value in asdict(hand).items() if key != "boxes"}
+    lines = ",\n  ".join(json.dumps(list(box)) for box in hand.boxes)
     head = json.dumps(about, indent=1).removesuffix("\n}")
     atomic_write(Path(path), f'{head},\n "boxes": [\n  {lines}\n ]\n}}\n')
 
 
-def load_boxes(path: str | Path, image_size: tuple[int, int], **wanted: Any) -> DrawnBoxes:
+def load_boxes(path: str | Path, image_size: tuple[int, int], **wanted: Any) -> HandBoxes:
     """Read boxes from a JSON file.
 
-    Parameters
-    ----------
-    path : str or Path
-        As written by `save_boxes`.
-    image_size : tuple of int
-        Height and width of the pictures.
-    **wanted
-        The checkpoint, seed or object that they must have been drawn for.
+    ``wanted`` names the checkpoint, seed or object that they must have been drawn for.
 
     Raises
     ------
     UserError
-        If there is no such file, it is damaged or holds an impossible box, or it was drawn for something else.
+        If there is no such file, it is damaged or holds an impossible box, or it was drawn for
+        something else.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no file of boxes at {path.as_posix()}: draw them first")
+    saved = read_json(path, "draw them again")
     try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        drawn = DrawnBoxes(**{key: saved[key] for key in ("checkpoint", "seed", "object", "boxes")})
-        boxes: Sequence[Sequence[int]] = [list(box) for box in drawn.boxes]
-    except FileNotFoundError as error:
+        hand = HandBoxes(**{key: saved[key] for key in ("checkpoint", "seed", "object", "boxes")})
+        boxes = check_boxes([list(box) for box in hand.boxes], None, image_size)
+    except (KeyError, TypeError) as error:
         raise UserError(
-            f"there is no file of boxes at {Path(path).as_posix()}: draw them first"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{Path(path).name} is not a file of boxes: {type(error).__name__} {error}"
+            f"{path.name} is not a file of boxes: {type(error).__name__} {error}"
         ) from error
     for key, value in wanted.items():
-        if getattr(drawn, key) != value:
+        if getattr(hand, key) != value:
             raise UserError(
-                f"{Path(path).name} holds boxes for {key} {getattr(drawn, key)!r}, but {value!r} was asked for: "
-                "choose another file"
+                f"{path.name} holds boxes for {key} {getattr(hand, key)!r}, but {value!r} was "
+                "asked for: choose another file"
             )
-    checked = check_boxes(boxes, None, image_size)
-    return DrawnBoxes(
-        checkpoint=drawn.checkpoint, seed=drawn.seed, object=drawn.object, boxes=checked
-    )
+    return replace(hand, boxes=boxes)

@@ -1,12 +1,10 @@
 """Distances between real and generated images: KID and FID on a named feature extractor.
 
-Both are torchmetrics' own; we add the interval, the guard against too few samples, and a record that
-says what was measured. Axes: n images, c channels, h x w pixels, d features.
+Both are torchmetrics' own; we add the interval, the guard against too few samples, and a record
+that says what was measured. Axes: n images, d features; ``*_u8`` images n x c x h x w, 0..255.
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,24 +20,26 @@ from dcgan_lib.evaluation.statistics import Estimate
 
 _NUM_GROUPS = 10
 
+BELOW_ZERO = (
+    "KID estimates a squared distance without bias, so near 0 it and its interval may fall below; "
+    "FID is a distance, which cannot"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distance:
-    """Hold a distance and the protocol it was measured under.
+    """Hold a distance, its 95 % interval, and the protocol it was measured under.
 
-    ``std`` is the spread over KID's subsets, or FID's standard error; ``low`` and ``high`` bound the
-    95 % interval. Numbers compare only when ``metric``, ``features`` and the sample sizes agree.
+    Numbers compare only when ``metric``, ``features`` and the sample sizes agree.
     """
 
     metric: str
     value: float
-    std: float
     low: float
     high: float
     n_real: int
     n_fake: int
     features: str
-    seed: int | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -60,10 +60,6 @@ def kid(
 
     Parameters
     ----------
-    real_u8, fake_u8 : ndarray
-        uint8, n x c x h x w.
-    features : FeatureExtractor
-        From `get_features`.
     subsets : int, default 100
         Random subsets that the value is a mean over.
     subset_size : int, default 500
@@ -74,9 +70,10 @@ def kid(
     Returns
     -------
     Distance
-        ``value`` near 0 for two halves of one set (slightly negative is possible). The interval is
-        1.96 * std / sqrt(k), where k = n / subset_size counts subsets that share no image: random
-        subsets overlap, so 1 / sqrt(subsets) would promise too much.
+        ``value`` is near 0 for two halves of one set. An unbiased estimate of a squared distance,
+        it scatters about the truth, so near 0 the value and the interval may fall below 0. The
+        interval is 1.96 * std / sqrt(k), where k = n / subset_size counts subsets that share no
+        image: random subsets overlap, so 1 / sqrt(subsets) would promise too much.
 
     Raises
     ------
@@ -86,29 +83,29 @@ def kid(
     smaller = min(len(real_u8), len(fake_u8))
     if subset_size < 2 or subsets < 2 or smaller < subset_size:
         raise UserError(
-            f"KID needs at least {subset_size} images on either side (subset_size) and 2 subsets of 2 or more, "
-            f"but got {len(real_u8)} real, {len(fake_u8)} fake, {subsets} subsets: add images or lower subset_size"
+            f"KID on subsets of {subset_size} needs at least {subset_size} images on either side "
+            f"and 2 subsets of 2 or more, but got {len(real_u8)} real, {len(fake_u8)} fake, "
+            f"{subsets} subsets: add images or take smaller subsets"
         )
-    with _quiet_about_memory():
+    with warnings.catch_warnings():  # it keeps all features: a few MB here, and meant to be
+        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
         metric = KernelInceptionDistance(
             feature=nn.Identity(), subsets=subsets, subset_size=subset_size
         )
-    metric.update(torch.from_numpy(features.extract(real_u8)).double(), real=True)
-    metric.update(torch.from_numpy(features.extract(fake_u8)).double(), real=False)
+    metric.update(_features(features, real_u8), real=True)
+    metric.update(_features(features, fake_u8), real=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         value, std = (float(x) for x in metric.compute())
-    half = 1.96 * std / np.sqrt(smaller / subset_size)
+    half = float(1.96 * std / np.sqrt(smaller / subset_size))
     return Distance(
         metric=f"KID ({subsets} subsets of {subset_size})",
         value=value,
-        std=std,
-        low=float(value - half),
-        high=float(value + half),
+        low=value - half,
+        high=value + half,
         n_real=len(real_u8),
         n_fake=len(fake_u8),
         features=features.name,
-        seed=seed,
     )
 
 
@@ -117,17 +114,11 @@ def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) ->
 
     It is biased upwards by an amount that shrinks with n: compare only at equal n.
 
-    Parameters
-    ----------
-    real_u8, fake_u8 : ndarray
-        uint8, n x c x h x w.
-    features : FeatureExtractor
-        From `get_features`.
-
     Returns
     -------
     Distance
-        ``std`` and the interval come from a jackknife that leaves out a tenth of both sides at a time.
+        The interval comes from a jackknife that leaves out a tenth of both sides at a time, and
+        ends at 0: a distance cannot be negative.
 
     Raises
     ------
@@ -138,31 +129,31 @@ def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) ->
     least = int(features.num_features * _NUM_GROUPS / (_NUM_GROUPS - 1)) + 2
     if min(len(real_u8), len(fake_u8)) < least:
         raise UserError(
-            f"FID on {features.num_features} features needs at least {least} images on either side, "
-            f"but got {len(real_u8)} real and {len(fake_u8)} fake: add images or use kid()"
+            f"FID on {features.num_features} features needs at least {least} images on either "
+            f"side, but got {len(real_u8)} real and {len(fake_u8)} fake: add images, or use KID"
         )
-    real_nd, fake_nd = (
-        torch.from_numpy(features.extract(side)).double() for side in (real_u8, fake_u8)
-    )
-    value = _frechet(real_nd, fake_nd)
-    without = []
+    real_nd, fake_nd = _features(features, real_u8), _features(features, fake_u8)
+    value, without = _frechet(real_nd, fake_nd), []
     for group in range(_NUM_GROUPS):
-        real_part, fake_part = (
+        sides = (
             side[torch.arange(len(side)) % _NUM_GROUPS != group] for side in (real_nd, fake_nd)
         )
-        without.append(_frechet(real_part, fake_part))
-    std = float(np.sqrt((_NUM_GROUPS - 1) * np.var(without)))
-    half = float(stats.t.ppf(0.975, _NUM_GROUPS - 1)) * std
+        without.append(_frechet(*sides))
+    std = np.sqrt((_NUM_GROUPS - 1) * np.var(without))
+    half = float(stats.t.ppf(0.975, _NUM_GROUPS - 1) * std)
     return Distance(
         metric="FID",
         value=value,
-        std=std,
-        low=value - half,
+        low=max(0.0, value - half),
         high=value + half,
         n_real=len(real_u8),
         n_fake=len(fake_u8),
         features=features.name,
     )
+
+
+def _features(features: FeatureExtractor, images_u8: np.ndarray) -> Tensor:
+    return torch.from_numpy(features.extract(images_u8)).double()
 
 
 def _frechet(real_nd: Tensor, fake_nd: Tensor) -> float:
@@ -171,14 +162,4 @@ def _frechet(real_nd: Tensor, fake_nd: Tensor) -> float:
     metric = FrechetInceptionDistance(feature=identity)
     metric.update(real_nd, real=True)
     metric.update(fake_nd, real=False)
-    return float(metric.compute())
-
-
-@contextmanager
-def _quiet_about_memory() -> Iterator[None]:
-    """Hide torchmetrics' note that KID keeps all features: they are a few MB here, and meant to be."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Metric `Kernel Inception Distance`", category=UserWarning
-        )
-        yield
+    return max(0.0, float(metric.compute()))  # rounding may fall a little below

@@ -1,8 +1,9 @@
 """The claims ledger: what the paper says, what was measured here, and the verdict that follows.
 
-``claims.toml`` beside this file is the table of claims. Each measurement is one JSON file in ``data/results``, written by
-`record` alone: ``ID.json`` for the paper's own image set, ``ID--SET.json`` for another (inside, the id reads ``ID:SET``).
-A verdict is never typed in: it follows from the claim's rule and the numbers, and is computed again when a file is read.
+``claims.toml`` beside this file is the table of claims. Each measurement is one JSON file in
+``data/results``, written by `record` alone: ``ID.json`` for the paper's own image set,
+``ID--SET.json`` for another (inside, the id reads ``ID:SET``). A verdict is never typed in: it
+follows from the claim's rule and the numbers, and is computed again when a file is read.
 """
 
 import dataclasses
@@ -36,8 +37,9 @@ Verdict = Literal[
     "met", "missed", "own figure",
     "not tested at scale", "not measured", "quoted",
 ]  # fmt: skip
-"""The first three: a statement of the paper, tested on the kind of data that it is about. The next three: the same
-statement, asked of other data. Then our own: a target or a control, met or missed, or a figure that is not judged."""
+"""The first three: a statement of the paper, tested on the kind of data that it is about. The next
+three: the same statement, asked of other data. Then our own: a target or a control, met or missed,
+or a figure that is not judged."""
 
 VERDICTS: dict[Verdict, str] = {
     "reproduced": "●", "partly": "◐", "not reproduced": "○",
@@ -62,7 +64,8 @@ class Rule:
     """Turn a value and its 95 % interval, or named checks, into an outcome."""
 
     kind: Literal["at_least", "at_most", "within", "checks", "none", "quoted"] = "checks"
-    """The first three read the number. checks: yes-or-no checks that the measuring code passes. none: not judged."""
+    """The first three read the number. checks: yes-or-no checks that the measuring code passes.
+    none: not judged."""
     target: float = math.nan
     """The number aimed at, the paper's where there is one, in ``unit``."""
     slack: float = 0.0
@@ -85,7 +88,7 @@ class Rule:
         ]
 
     def outcome(self, value: float, low: float, high: float) -> int:
-        """Judge a number: HELD when its whole interval meets the target, PARTLY when the value nearly does."""
+        """Return HELD where the whole interval meets the target, PARTLY where the value is near."""
         if max(map(self.miss, (value, low, high))) <= 0:
             return HELD
         return PARTLY if self.miss(value) <= self.margin else FAILED
@@ -130,11 +133,11 @@ class Claim:
         return self.id.startswith("ours.")
 
     def is_about(self, set_name: str | None) -> bool:
-        """Tell whether an image set is of the kind that the statement is about; None is the paper's own."""
+        """Tell whether a set is of the statement's own kind; None is the paper's own set."""
         return set_name in (None, self.home, *self.sets)
 
     def rule_on(self, set_name: str | None) -> Rule:
-        """Return the rule for a measurement on an image set: the paper's number does not apply to other data."""
+        """Return the rule on an image set: the paper's number does not apply to other data."""
         return Rule() if self.rule.is_numeric and not self.is_about(set_name) else self.rule
 
     def words_on(self, set_name: str | None) -> tuple[Verdict, Verdict, Verdict]:
@@ -186,7 +189,7 @@ def claim_of(id: str) -> tuple[Claim, str | None]:
 
 
 def full_id(id: str) -> str:
-    """Return the id as the ledger writes it: without the set's name when that is the paper's own."""
+    """Return the id as the ledger writes it: without the name of the paper's own set."""
     claim, set_name = claim_of(id)
     return claim.id if set_name is None else f"{claim.id}:{set_name}"
 
@@ -208,7 +211,7 @@ class Caveat:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One row of the ledger; a claim that is not measured has no value, nor anything that a measurement fills."""
+    """One row of the ledger; a claim that is not measured has no value, n, data and so on."""
 
     id: str
     claim: str
@@ -290,7 +293,7 @@ def record(
     seed: int | None = None,
     notes: str = "",
 ) -> Result:
-    """Judge a measurement, write it to the ledger in place of an earlier one, and print what was recorded.
+    """Judge a measurement, write it in place of an earlier one, and print what was recorded.
 
     Parameters
     ----------
@@ -308,8 +311,8 @@ def record(
     Raises
     ------
     UserError
-        If the id is unknown or only quoted, a number is missing, not finite or out of order, the command is empty or
-        names an absolute path, or the checks do not fit the claim's rule.
+        If the id is unknown or only quoted, a number is missing, not finite or out of order, the
+        command is empty or names an absolute path, or the checks do not fit the claim's rule.
     """
     claim, set_name = claim_of(id)
     value, low, high = value if isinstance(value, Estimate) else (value,) * 3
@@ -345,11 +348,11 @@ def record(
 
 
 def check_command(id: str, command: str, data: str) -> None:
-    """Refuse, before anything is computed, a row that has no claim or that a reader could not repeat."""
+    """Refuse, before anything is computed, a row without a claim, or that nobody could repeat."""
     claim_of(id)
     if not command.strip() or not data.strip():
         raise UserError(
-            f"{id} needs the command that repeats it and the data it ran on, but one of them is empty"
+            f"{id} needs the command that repeats it and the data it ran on, but one is empty"
         )
     if re.search(r"(^|[\s='\"])(~|/|[A-Za-z]:\\)", command):
         raise UserError(
@@ -371,12 +374,11 @@ def _check_evidence(row: Result, rule: Rule) -> None:
     if row.seconds < 0:
         raise UserError(f"{row.id} needs seconds of 0 or more, but got {row.seconds!r}")
     if rule.kind == "quoted":
-        raise UserError(
-            f"{row.id} is quoted from the paper: nothing is measured for it, so nothing can be recorded"
-        )
+        raise UserError(f"{row.id} is quoted from the paper: nothing can be recorded for it")
     if rule.is_numeric and row.unit != rule.unit:
         raise UserError(
-            f"{row.id} is judged in the unit {rule.unit!r}, but the value came in {row.unit!r}: convert it"
+            f"{row.id} is judged in the unit {rule.unit!r}, but the value came in {row.unit!r}: "
+            "convert it"
         )
     if rule.is_numeric and row.checks:
         raise UserError(
@@ -434,8 +436,8 @@ def _rounded(x: float) -> float:
 def load_results() -> tuple[Result, ...]:
     """Return the whole ledger, in the order of the table of claims.
 
-    Every claim appears: with its measurements, or as "not measured" or "quoted". Claim texts come from the table, so a
-    file never shows an old wording.
+    Every claim appears: with its measurements, or as "not measured" or "quoted". Claim texts come
+    from the table, so a file never shows an old wording.
 
     Raises
     ------
@@ -498,12 +500,14 @@ def _read(path: Path) -> Result:
     claim, set_name = claim_of(row.id)
     if path.name != _path(row.id).name:
         raise UserError(
-            f"{path.name} holds the row {row.id!r}: a file is named after its id, with -- for the colon"
+            f"{path.name} holds the row {row.id!r}: a file is named after its id, "
+            "with -- for the colon"
         )
     _check_evidence(row, claim.rule_on(set_name))
     if row.verdict != _judge(row):
         raise UserError(
-            f"{path.name}: the verdict {row.verdict!r} does not follow from its numbers: record it again"
+            f"{path.name}: the verdict {row.verdict!r} does not follow from its numbers: "
+            "record it again"
         )
     words = {name: getattr(claim, name) for name in ("claim", "section", "paper", "paper_flag")}
     return dataclasses.replace(row, **words)
@@ -513,12 +517,12 @@ def _read(path: Path) -> Result:
 
 
 def save_details(name: str, content: Any) -> None:
-    """Keep plain values for figures under ``data/results/FOLDER/NAME.json``; ``name`` is ``FOLDER/NAME``."""
+    """Keep plain values for figures in ``data/results``, under the name ``FOLDER/NAME``."""
     atomic_write(results_root() / f"{name}.json", json.dumps(content, indent=1) + "\n")
 
 
 def load_details(name: str, command: str) -> Any:
-    """Return what `save_details` kept; ``command`` is what measures it, for the message where it is missing.
+    """Return what `save_details` kept; ``command`` is what measures it, for the message.
 
     Raises
     ------
@@ -602,7 +606,7 @@ def count_verdicts(results: Iterable[Result]) -> dict[str, int]:
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """Lay rows out as plain text, one line each, with a line of totals and the commands for what is not measured."""
+    """Lay rows out as text, one line each, with totals and the commands for what is missing."""
     cells = [_cells(row) | {"measured": format_measured(row)} for row in results]
     rows = [_TEXT_COLUMNS, *(tuple(row[name] for name in _TEXT_COLUMNS) for row in cells)]
     rows = [

@@ -12,23 +12,25 @@ from torch import Tensor
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
-from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
+from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 
-_PAIRS_AT_ONCE = 8_192
+_EXACT_COLUMNS = 1_024
+"""Products of pixels less 128 are 2^14 at most; so many sum to 2^24, exact in float32."""
 
 
 class NearestSearch:
     """Find each query's nearest reference while references arrive in any number of portions.
 
-    A float32 matrix product rules references out; what its rounding error leaves open is compared in
-    float64. So the answer is exact for any values that float32 holds, and a copy has distance 0.
+    Between pixels the answer is exact, and earlier references win ties; between other values, it is
+    exact to the rounding of float64. A copy has distance 0.
 
     Parameters
     ----------
     queries : ndarray
-        q x anything, any real type.
+        q x anything: pixels (uint8), or any other real type.
     chunk_size : int, default 1024
-        Queries and references compared at a time; it bounds the memory and does not change the answer.
+        Queries and references compared at a time; it bounds the memory and does not change the
+        answer.
 
     Attributes
     ----------
@@ -41,82 +43,56 @@ class NearestSearch:
     """
 
     def __init__(self, queries: np.ndarray, *, chunk_size: int = 1024) -> None:
-        self._queries_qd = _rows(queries)
-        self._centre_d = self._queries_qd.mean(0)  # small norms keep the product sharp
-        self._centred_qd = self._queries_qd - self._centre_d
-        self._half_norms_q = self._centred_qd.double().square().sum(1) / 2
-        self._chunk_size = chunk_size
+        self._queries_qd, self._chunk_size = _rows(queries), chunk_size
+        self._squares_q = self._queries_qd.double().square().sum(1)
         self.distances = np.full(len(queries), np.inf)
         self.indices = np.full(len(queries), -1, dtype=np.int64)
         self.num_references = 0
 
     def add(self, references: np.ndarray) -> None:
-        """Compare all queries with more references, shape r x the same; earlier ones win ties.
+        """Compare all queries with more references, shape r x the same.
 
         Raises
         ------
         UserError
-            If the references have another number of values per row.
+            If the references have another number of values per row, or only one side is uint8.
         """
         for start in range(0, len(references), self._chunk_size):
             part_rd = _rows(references[start : start + self._chunk_size])
-            if part_rd.shape[1] != self._queries_qd.shape[1]:
-                sizes = self._queries_qd.shape[1], part_rd.shape[1]
+            sizes = self._queries_qd.shape[1], part_rd.shape[1]
+            if sizes[0] != sizes[1] or self._queries_qd.dtype != part_rd.dtype:
                 raise UserError(
-                    f"queries and references differ in size, {sizes[0]} and {sizes[1]} numbers a row"
+                    f"queries and references differ in size, {sizes[0]} and {sizes[1]} numbers a "
+                    "row, or only one of them is uint8"
                 )
-            part_c = part_rd - self._centre_d
-            half_norms_r = part_c.square().sum(1) / 2
+            squares_r = part_rd.double().square().sum(1)
             for first in range(0, len(self._queries_qd), self._chunk_size):
-                self._compare(slice(first, first + self._chunk_size), part_rd, part_c, half_norms_r)
+                self._compare(slice(first, first + self._chunk_size), part_rd, squares_r)
             self.num_references += len(part_rd)
 
-    def _compare(self, rows: slice, part_rd: Tensor, part_c: Tensor, half_norms_r: Tensor) -> None:
+    def _compare(self, rows: slice, part_rd: Tensor, squares_r: Tensor) -> None:
         # |q - r|^2 = |q|^2 - 2 (q.r - |r|^2 / 2): the larger the bracket, the nearer.
-        nearness_qr = torch.addmm(-half_norms_r, self._centred_qd[rows], part_c.T)
-        most_q = nearness_qr.amax(1).double()
-        half_norms_q = self._half_norms_q[rows]
-        # Bound of the product's rounding error, whatever the order of its sums (Higham, 2002, section 3.1).
-        longest = half_norms_r.max().double()
-        slack_q = (
-            (part_c.shape[1] + 8)
-            * 2**-23
-            * (2 * (half_norms_q * longest).sqrt() + longest + half_norms_q)
+        queries_qd, distances, indices = (
+            each[rows] for each in (self._queries_qd, self.distances, self.indices)
         )
-        known_q = half_norms_q - torch.from_numpy(self.distances[rows]).square() / 2
-        hopeful = (most_q + slack_q >= known_q).nonzero()[:, 0]
-        if not len(hopeful):
-            return
-        bar_q = torch.maximum(most_q - 2 * slack_q, known_q - slack_q)[hopeful, None]
-        pairs = (nearness_qr[hopeful] >= bar_q).nonzero()
-        row, column = hopeful[pairs[:, 0]] + rows.start, pairs[:, 1]
-        exact = torch.cat(
-            [
-                (self._queries_qd[r].double() - part_rd[c].double()).square().sum(1).sqrt()
-                for r, c in zip(
-                    row.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True
-                )
-            ]
+        blocks = zip(
+            queries_qd.split(_EXACT_COLUMNS, 1), part_rd.split(_EXACT_COLUMNS, 1), strict=True
         )
-        order = np.lexsort((column, exact, row))
-        row, first = np.unique(row.numpy()[order], return_index=True)
-        found = order[first]
-        closer = exact.numpy()[found] < self.distances[row]
-        self.distances[row[closer]] = exact.numpy()[found][closer]
-        self.indices[row[closer]] = column.numpy()[found][closer] + self.num_references
+        nearness_qr = sum(((q @ r.T).double() for q, r in blocks), start=-squares_r / 2)
+        most_q, columns_q = nearness_qr.max(1)
+        squares_q = self._squares_q[rows] - 2 * most_q
+        near = (squares_q < torch.from_numpy(distances).square()).nonzero()[:, 0]
+        columns = columns_q[near]
+        exact = (queries_qd[near].double() - part_rd[columns].double()).square().sum(1).sqrt()
+        closer = (exact < torch.from_numpy(distances)[near]).numpy()
+        distances[near[closer]] = exact[closer]
+        indices[near[closer]] = columns[closer] + self.num_references
 
 
 def nearest(
     queries: np.ndarray, references: np.ndarray, *, chunk_size: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find each query's nearest reference.
-
-    Parameters
-    ----------
-    queries, references : ndarray
-        q x anything and r x the same, any real type; memory maps are read in portions.
-    chunk_size : int, default 1024
-        Queries and references compared at a time.
+    """Find each query's nearest reference; see `NearestSearch`.
 
     Returns
     -------
@@ -128,47 +104,42 @@ def nearest(
     Raises
     ------
     UserError
-        If there is no reference, or the rows differ in size.
+        If there is no reference, or the rows differ in size or type.
     """
     if len(references) == 0:
         raise UserError("a nearest neighbour needs at least one reference, but there is none")
+    return _nearest_image(queries, [references], chunk_size)
+
+
+def _nearest_image(
+    queries: np.ndarray, views: list[np.ndarray], chunk_size: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance to the nearest image in any view, and which image it is."""
     search = NearestSearch(queries, chunk_size=chunk_size)
-    search.add(references)
-    return search.distances, search.indices
+    for view in views:
+        search.add(view)
+    return search.distances, search.indices % len(views[0])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation:
-    """Hold how close samples lie to what the generator saw, against equally many images it did not.
-
-    Parameters
-    ----------
-    closer_to_train : Estimate
-        Share of samples whose nearest training image is nearer than the nearest held-out one; a tie
-        counts one half. 0.5 when nothing is memorised, 1 when everything is. Samples that share their
-        nearest image are not independent, and the interval allows for it.
-    distance_ratio : Estimate
-        Median over samples of (distance to train) / (distance to held-out); 1 when nothing is memorised.
-    copies : Estimate
-        Share of samples nearer to some image of the whole training set than 99 % of held-out images
-        are; near 0.01, or below, when nothing is memorised. Blurred samples raise it too.
-    n : int
-        Samples.
-    n_references : int
-        Images on each side of the first two numbers.
-    n_train : int
-        Images in the whole training set.
-    space : str
-        "pixels", or the name of the features.
-    """
+    """Hold how close samples lie to images that the generator saw, against as many unseen ones."""
 
     closer_to_train: Estimate
-    distance_ratio: Estimate
+    """Share of samples whose nearest training image is nearer than the nearest held-out one; a tie
+    counts one half. 0.5 when nothing is memorised, 1 when everything is. Samples that share their
+    nearest image are not independent, and the interval allows for it."""
     copies: Estimate
+    """Share of samples nearer to some image of the whole training set than 99 % of held-out images
+    are; near 0.01, or below, when nothing is memorised. Blurred samples raise it too."""
     n: int
+    """Samples."""
     n_references: int
+    """Images on each side of ``closer_to_train``."""
     n_train: int
+    """Images in the whole training set."""
     space: str
+    """"pixels", or the name of the features."""
 
     @property
     def is_flagged(self) -> bool:
@@ -190,14 +161,15 @@ def memorisation(
     Parameters
     ----------
     generated_u8, train_u8, held_out_u8 : ndarray
-        uint8, n x c x h x w, of one size. The held-out images must come from the same source and must
-        not have been trained on. From the larger of the two sets, as many as the smaller has are drawn.
+        uint8, n x c x h x w, of one size. The held-out images must come from the same source and
+        must not have been trained on. From the larger of the two sets, as many as the smaller has
+        are drawn.
     features : FeatureExtractor, optional
         Where to measure distance; by default in pixels, which small shifts fool (paper, section 6).
         Features that were themselves learnt from the training images may tell the two sets apart.
     mirrored : bool, default False
-        Let each training and held-out image stand for its mirror image too, whichever is nearer: for a generator that
-        was shown both.
+        Let each training and held-out image stand for its mirror image too, whichever is nearer:
+        for a generator that was shown both.
     seed : int, default 0
         Of the draw.
 
@@ -207,30 +179,30 @@ def memorisation(
         If there are fewer than 20 samples or 100 images on either side.
     """
     if len(generated_u8) < 20 or min(len(train_u8), len(held_out_u8)) < 100:
-        sizes = f"{len(generated_u8)} samples, {len(train_u8)} training and {len(held_out_u8)} held-out images"
         raise UserError(
-            f"the memorisation check needs 20 samples and 100 images on either side, but got {sizes}"
+            "the memorisation check needs 20 samples and 100 images on either side, but got "
+            f"{len(generated_u8)} samples, {len(train_u8)} training and {len(held_out_u8)} "
+            "held-out images"
         )
-    generated, held_out = (_embed(images, features) for images in (generated_u8, held_out_u8))
-    train_views, held_views = (
-        _views(images, features, mirrored) for images in (train_u8, held_out_u8)
-    )
-    num, rng = min(len(train_u8), len(held_out)), np.random.default_rng(seed)
-    train_part, held_part = (
-        [view[rows] for view in views]
-        for views in (train_views, held_views)
-        for rows in [np.sort(rng.choice(len(views[0]), num, replace=False))]
-    )
-    to_train, train_rows = _nearest_view(generated, train_part)
-    to_held, held_rows = _nearest_view(generated, held_part)
-    ratios = (to_train + 1e-9) / (to_held + 1e-9)
-    threshold = np.quantile(_nearest_view(held_out, train_views)[0], 0.01)
-    copies = int((_nearest_view(generated, train_views)[0] < threshold).sum())
+
+    def embed(images_u8: np.ndarray) -> np.ndarray:
+        return images_u8 if features is None else features.extract(images_u8)
+
+    def views(images_u8: np.ndarray) -> list[np.ndarray]:
+        plain = embed(images_u8)
+        return [plain, embed(np.ascontiguousarray(images_u8[..., ::-1]))] if mirrored else [plain]
+
+    generated, train, held_out = embed(generated_u8), views(train_u8), views(held_out_u8)
+    num, rng, sides = min(len(train_u8), len(held_out_u8)), np.random.default_rng(seed), []
+    for side in (train, held_out):
+        rows = np.sort(rng.choice(len(side[0]), num, replace=False))
+        sides.append(_nearest_image(generated, [view[rows] for view in side]))
+    (to_train, train_rows), (to_held, held_rows) = sides
+    threshold = np.quantile(_nearest_image(held_out[0], train)[0], 0.01)
+    copies = int((_nearest_image(generated, train)[0] < threshold).sum())
+    nearest_rows = np.where(to_train <= to_held, train_rows, num + held_rows)
     return Memorisation(
-        closer_to_train=_share_closer(
-            to_train, to_held, np.where(to_train <= to_held, train_rows, num + held_rows)
-        ),
-        distance_ratio=bootstrap_interval(np.median, ratios, seed=seed),
+        closer_to_train=_share_closer(to_train, to_held, nearest_rows),
         copies=wilson_interval(copies, len(generated)),
         n=len(generated),
         n_references=num,
@@ -239,35 +211,20 @@ def memorisation(
     )
 
 
-def _share_closer(to_train: np.ndarray, to_held: np.ndarray, nearest_row: np.ndarray) -> Estimate:
+def _share_closer(to_train: np.ndarray, to_held: np.ndarray, nearest_rows: np.ndarray) -> Estimate:
     """Estimate the share whose nearest image is a training image.
 
-    If training and held-out images were dealt at random, the share's variance would be that of
-    n^2 / sum(h^2) independent samples, where h counts the samples that share a nearest image.
+    If training and held-out images were dealt at random, the share's variance would be that of n^2
+    / sum(h^2) independent samples, where h counts the samples that share a nearest image.
     """
     share = float((to_train < to_held).mean() + 0.5 * (to_train == to_held).mean())
-    num_independent = len(to_train) ** 2 / float(np.square(np.bincount(nearest_row)).sum())
+    num_independent = len(to_train) ** 2 / float(np.square(np.bincount(nearest_rows)).sum())
     return wilson_interval(share * num_independent, num_independent)
 
 
-def _embed(images_u8: np.ndarray, features: FeatureExtractor | None) -> np.ndarray:
-    return images_u8 if features is None else features.extract(images_u8)
-
-
 def _rows(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(values).reshape(len(values), -1).astype(np.float32))
-
-
-def _views(
-    images_u8: np.ndarray, features: FeatureExtractor | None, mirrored: bool
-) -> list[np.ndarray]:
-    """Return the images' points, and, if asked, those of their mirror images."""
-    sides = [images_u8, np.ascontiguousarray(images_u8[..., ::-1])] if mirrored else [images_u8]
-    return [_embed(side, features) for side in sides]
-
-
-def _nearest_view(queries: np.ndarray, views: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distance to the nearest image in any view, and which image it is."""
-    distances, rows = map(np.stack, zip(*(nearest(queries, view) for view in views), strict=True))
-    best = distances.argmin(0)[None]
-    return np.take_along_axis(distances, best, 0)[0], np.take_along_axis(rows, best, 0)[0]
+    """Return one row each: pixels less 128 in float32, all else in float64."""
+    flat = np.asarray(values).reshape(len(values), -1)
+    if flat.dtype == np.uint8:
+        return torch.from_numpy(flat.astype(np.float32)) - 128
+    return torch.from_numpy(flat.astype(np.float64))

@@ -1,13 +1,12 @@
-"""The protocols by which Tables 1 and 2 judge features: which labels an SVM gets, and how its C is chosen.
+"""The protocols by which Tables 1 and 2 judge features: draw labels, choose C on validation, score.
 
-Axes: n images, f features. C is chosen on validation images alone; the test images come last, from
-`dcgan_lib.evaluation.protocols`.
+Test images are given out by `LabelledSplits.test_for` alone, once for each result of the ledger.
+
+Axes: n images, f features; accuracies and errors are in per cent.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +14,41 @@ import numpy as np
 from tqdm import tqdm
 
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.load import PROCEDURAL, load_image_set, set_names
+from dcgan_lib.data.load import PROCEDURAL, load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.features import Features, compute_features
+from dcgan_lib.evaluation.features import FeatureFunction, compute_features
 from dcgan_lib.evaluation.ledger import full_id, is_measured
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 from dcgan_lib.evaluation.svm import L2SVM, prepare
-from dcgan_lib.paths import results_root
 
 NUM_DRAWN_TO_JUDGE = 10_000
-"""Validation and test images of a drawn set: as many as the published sets have."""
+"""Validation and test images of a procedural set: as many as the published sets have."""
+MOST_EXTENSIONS = 12
+"""Steps of the ladder that a grid of C may grow: four decades."""
 
-_given_out: set[tuple[str, Path]] = set()
+
+# ---------------------------------------------------------------- images
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSplits:
-    """Hold the training and validation images of a set, and guard its test images.
-
-    Parameters
-    ----------
-    train, validation : ImageSet
-        With labels of the same classes.
-    source : str, optional
-        Where the test images are loaded from; by default the set's name.
-    """
+    """Hold the training and validation images of a set, with labels, and guard its test images."""
 
     train: ImageSet
     validation: ImageSet
     source: str | None = None
+    """Where the test images are loaded from; by default the set's name."""
 
     def __post_init__(self) -> None:
         """Refuse sets without labels, and sets that differ."""
+        kinds = set()
         for part in (self.train, self.validation):
             _check_labels(part)
-        kinds = {
-            (part.name, part.class_names, part.images_u8.shape[1:])
-            for part in (self.train, self.validation)
-        }
+            kinds.add((part.name, part.class_names, part.images_u8.shape[1:]))
         if len(kinds) > 1:
             raise UserError(
-                f"training and validation images must be of one set and size, but are {sorted(kinds)}"
+                "training and validation images must be of one set and size, but are "
+                f"{sorted(kinds)}"
             )
 
     @property
@@ -63,60 +56,34 @@ class LabelledSplits:
         """Return the set's name."""
         return self.train.name
 
-    @contextmanager
-    def test_for(self, id: str, *, again: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give out the test images and labels for one result of the ledger.
-
-        Parameters
-        ----------
-        id : str
-            The result that they are for, such as ``table1.dcgan.full``.
-        again : bool, default False
-            Measure a result that was measured before, on purpose.
-
-        Yields
-        ------
-        images_u8, labels : ndarray
-            uint8, n x c x h x w, and int64, n.
+    def test_for(self, id: str, *, again: bool = False) -> ImageSet:
+        """Give out the test images for one result of the ledger, such as ``table1.dcgan.full``.
 
         Raises
         ------
         UserError
-            If there is no such claim, or the result was measured before.
-
-        Notes
-        -----
-        Ctrl-C while they are given out takes the look back: no result came of it, and the work may go on.
+            If there is no such claim, or the result was measured before and not ``again`` says that
+            this is on purpose.
         """
         check_unused(id, again=again)
         like = {"image_size": self.train.image_size, "channels": self.train.num_channels}
-        test = _load(self.source or self.name, "test", **like)
-        _given_out.add((full_id(id), results_root()))
-        try:
-            yield test.images_u8, test.labels
-        except KeyboardInterrupt:
-            _given_out.discard((full_id(id), results_root()))
-            raise
+        return _load(self.source or self.name, "test", **like)
 
 
 def check_unused(id: str, *, again: bool = False) -> None:
     """Refuse, before anything is computed, what `LabelledSplits.test_for` would refuse."""
-    key = full_id(id)
-    if (is_measured(key) or (key, results_root()) in _given_out) and not again:
+    if is_measured(id) and not again:
         raise UserError(
-            f"the test images were used for {key} before, and a second look would make them training data: "
-            "choose on validation, or say by --again (in Python again=True) that it is measured again on purpose"
+            f"the test images were used for {full_id(id)} before, and a second look would make "
+            "them training data: "
+            "choose on validation, or say by --again (in Python again=True) that it is measured "
+            "again on purpose"
         )
 
 
 def plain_name(name: str) -> str:
     """Return a set's name as the ledger writes it: in small letters, with dashes."""
     return str(name).casefold().replace("_", "-")
-
-
-def one_name(name: str) -> str:
-    """Return a known set's plain name; a folder's is left alone, as the case of its letters matters."""
-    return plain_name(name) if plain_name(name) in set_names() else str(name)
 
 
 def load_splits(
@@ -126,19 +93,12 @@ def load_splits(
     channels: int | str = "auto",
     download: bool = False,
 ) -> LabelledSplits:
-    """Load the training and validation images of a set.
-
-    Parameters
-    ----------
-    name, image_size, channels, download
-        See `dcgan_lib.data.load.load_image_set`.
-    """
+    """Load a set's training and validation images; see `load_image_set`."""
     how = {"image_size": image_size, "channels": channels, "download": download}
     train = _load(name, "train", **how)
     _check_labels(train)  # before as many more are drawn
-    return LabelledSplits(
-        train=train, validation=_load(name, "validation", **how), source=str(name)
-    )
+    validation = _load(name, "validation", **how)
+    return LabelledSplits(train=train, validation=validation, source=str(name))
 
 
 def _check_labels(part: ImageSet) -> None:
@@ -149,38 +109,46 @@ def _check_labels(part: ImageSet) -> None:
 
 
 def _load(name: str, split: str, **how: Any) -> ImageSet:
-    drawn = plain_name(name) in PROCEDURAL
-    return load_image_set(
-        name, split, num_images=NUM_DRAWN_TO_JUDGE if drawn and split != "train" else None, **how
-    )
+    judged = plain_name(name) in PROCEDURAL and split != "train"
+    return load_image_set(name, split, num_images=NUM_DRAWN_TO_JUDGE if judged else None, **how)
 
 
-MOST_EXTENSIONS = 12  # steps of the ladder that a grid may grow: four decades
+# ---------------------------------------------------------------- protocols
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Describe how labels are drawn and C is chosen.
-
-    Parameters
-    ----------
-    num_labels : callable or None
-        From the number of classes to labels a class; None: all labels.
-    choosing_draws, draws : int
-        Draws of labels that C is chosen on, and that the accuracy is reported over.
-    grid : range
-        First values of C, as positions on the ladder of `c_at`. Where the best lies at an end, the grid grows there;
-        where the steps are wide, the best one's neighbours are tried too.
-    """
+    """Describe how labels are drawn and C is chosen."""
 
     num_labels: Callable[[int], int] | None
+    """From the number of classes to labels a class; None: all labels."""
     choosing_draws: int
     draws: int
+    """Draws of labels that C is chosen on, and that the accuracy is reported over."""
     grid: range
+    """First values of C, as positions on the ladder of `c_at`. Where the best lies at an end, the
+    grid grows there; where the steps are wide, the best one's neighbours are tried too."""
+
+    def draw(self, train: ImageSet, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the rows of each draw of labels to choose C on, and of each to report over.
+
+        Raises
+        ------
+        UserError
+            If a class has too few.
+        """
+        if self.num_labels is None:
+            return [np.arange(len(train))], [np.arange(len(train))]
+        per_class = self.num_labels(train.num_classes)
+        return (
+            draw_labels(train.labels, per_class, self.choosing_draws, [seed, 0]),
+            draw_labels(train.labels, per_class, self.draws, [seed, 1]),
+        )
 
 
 PROTOCOLS = {
-    # [O] CIFAR-10's grid was not published: decades from 1e-6, since a large C takes long, then the steps between.
+    # [O] CIFAR-10's grid was not published: decades from 1e-6, since a large C takes long, then
+    # the steps between.
     "full": Protocol(num_labels=None, choosing_draws=1, draws=1, grid=range(-18, -8, 3)),
     "400": Protocol(
         num_labels=lambda num_classes: 400, choosing_draws=5, draws=10, grid=range(-18, -8, 3)
@@ -193,6 +161,50 @@ PROTOCOLS = {
         grid=range(-12, -5),
     ),
 }
+
+
+def find_protocol(name: str, draws: int | None = None) -> Protocol:
+    """Return a protocol by name, with another number of draws to report over if one is given.
+
+    Raises
+    ------
+    UserError
+        If there is no such protocol, or it cannot have so many draws.
+    """
+    if name not in PROTOCOLS:
+        raise UserError(f"there is no protocol {name!r}: choose from {', '.join(PROTOCOLS)}")
+    plan = PROTOCOLS[name]
+    draws = plan.draws if draws is None else draws
+    if draws < 1 or (plan.num_labels is None and draws != 1):
+        raise UserError(f"protocol {name!r} cannot have {draws} draws of labels")
+    return replace(plan, draws=draws)
+
+
+def draw_rows(labels: np.ndarray, per_class: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Draw rows at random, equally many of each class, and return them in order.
+
+    Raises
+    ------
+    UserError
+        If a class has too few.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if per_class < 1 or counts.min() < per_class:
+        raise UserError(
+            f"{per_class} labels of each class were asked for, but one class has {counts.min()}"
+        )
+    rng = np.random.default_rng(seed)
+    picks = [
+        rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in classes
+    ]
+    return np.sort(np.concatenate(picks))
+
+
+def draw_labels(
+    labels: np.ndarray, per_class: int, num_draws: int, seed: Sequence[int]
+) -> list[np.ndarray]:
+    """Return as many draws of `draw_rows`, the n-th with n at the end of its seed."""
+    return [draw_rows(labels, per_class, [*seed, draw]) for draw in range(num_draws)]
 
 
 def c_at(position: int) -> float:
@@ -233,68 +245,49 @@ def choose_c(score: Callable[[float], float], grid: range) -> tuple[float, dict[
     return c_at(best()), {c_at(position): tried[position] for position in sorted(tried)}
 
 
-def draw_rows(labels: np.ndarray, per_class: int, seed: int | Sequence[int]) -> np.ndarray:
-    """Draw rows at random, equally many of each class, and return them in order.
-
-    Raises
-    ------
-    UserError
-        If a class has too few.
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    if per_class < 1 or counts.min() < per_class:
-        raise UserError(
-            f"{per_class} labels of each class were asked for, but one class has {counts.min()}"
-        )
-    rng = np.random.default_rng(seed)
-    picks = [
-        rng.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in classes
-    ]
-    return np.sort(np.concatenate(picks))
+# ---------------------------------------------------------------- draw labels, choose C, score
 
 
-def draw_labels(
-    labels: np.ndarray, per_class: int, num_draws: int, seed: Sequence[int]
-) -> list[np.ndarray]:
-    """Return as many draws of `draw_rows`, the n-th with n at the end of its seed."""
-    return [draw_rows(labels, per_class, [*seed, draw]) for draw in range(num_draws)]
+class DrawnSVM:
+    """The SVM of one draw of labels, fitted again for each C from where the last one ended."""
+
+    def __init__(
+        self, x_nf: np.ndarray, labels: np.ndarray, rows: np.ndarray | None = None
+    ) -> None:
+        """Take features and labels; ``rows`` is the draw, by default all."""
+        if rows is not None and len(rows) < len(x_nf):
+            x_nf, labels = x_nf[rows], labels[rows]
+        self.labels, self._x, self._model = labels, prepare(x_nf), L2SVM(warm_start=True)
+
+    def fit(self, c: float) -> L2SVM:
+        """Return the SVM for this C."""
+        return self._model.set_params(C=c).fit(self._x, self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Hold how well an SVM did.
-
-    Parameters
-    ----------
-    split : str
-        "validation" or "test".
-    accuracies : tuple of float
-        One a draw of labels, in per cent.
-    c : float
-        The chosen C.
-    curve : dict of float to float
-        Mean validation accuracy of every C that was tried, in per cent.
-    n, num_labels, num_features : int
-        Images judged, labels learnt from, features.
-    seconds : float
-        Wall time, features included.
-    """
+    """Hold how well an SVM did."""
 
     split: str
+    """validation or test."""
     accuracies: tuple[float, ...]
+    """One a draw of labels."""
     c: float
+    """Chosen."""
     curve: dict[float, float]
+    """Mean validation accuracy of every C that was tried."""
     n: int
+    """Images judged."""
     num_labels: int
+    """Learnt from."""
     num_features: int
-    seconds: float
 
     @property
     def accuracy(self) -> Estimate:
-        """Return the accuracy in per cent with its interval.
+        """Return the accuracy with its interval.
 
-        Over several draws of labels it is the mean, and 1.96 standard deviations of a draw either side, as the
-        authors print it; of one, Wilson's interval over images.
+        Over several draws of labels it is the mean, and 1.96 standard deviations of a draw either
+        side, as the authors print it; of one, Wilson's interval over images.
         """
         value = float(np.mean(self.accuracies))
         if len(self.accuracies) == 1:
@@ -304,247 +297,157 @@ class Outcome:
 
     @property
     def error(self) -> Estimate:
-        """Return the error in per cent with its interval."""
+        """Return the error with its interval."""
         value, low, high = self.accuracy
         return Estimate(100 - value, 100 - high, 100 - low)
 
 
-class DrawnSVM:
-    """The SVM of one draw of labels, fitted again for each C from where the last one ended.
+@dataclass(frozen=True, kw_only=True)
+class FittedSVMs:
+    """SVMs, one a draw of labels, whose C was chosen on validation images; made by `fit_draws`."""
 
-    Parameters
-    ----------
-    x_nf, labels : ndarray
-        float32 features, n x f, and n labels.
-    rows : ndarray
-        The draw.
-    """
+    models: list[L2SVM]
+    c: float
+    curve: dict[float, float]
+    num_labels: int
 
-    def __init__(self, x_nf: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
-        x_nf, self._labels = x_nf if len(rows) == len(x_nf) else x_nf[rows], labels[rows]
-        self._x, self._model = prepare(x_nf), L2SVM(warm_start=True)
-
-    def fit(self, c: float) -> L2SVM:
-        """Return the SVM for this C."""
-        return self._model.set_params(C=c).fit(self._x, self._labels)
-
-
-def choose_on(
-    draws: Sequence[DrawnSVM], held_nf: np.ndarray, held: np.ndarray, grid: range
-) -> tuple[float, dict[float, float]]:
-    """Choose C by the mean accuracy of draws on validation images; see `choose_c`."""
-    return choose_c(
-        lambda c: float(np.mean([100 * draw.fit(c).score(held_nf, held) for draw in draws])), grid
-    )
-
-
-class FittedProtocol:
-    """SVMs whose C is chosen, ready to be judged; made by `fit_protocol`."""
-
-    def __init__(
-        self, features: Features, models: list[L2SVM], num_labels: int, on_validation: Outcome
-    ) -> None:
-        self._features, self._models, self._num_labels = features, models, num_labels
-        self.on_validation = on_validation
-
-    def on_test(
-        self, images_u8: np.ndarray, labels: np.ndarray, *, progress: bool = False
-    ) -> Outcome:
-        """Judge on the test images, which `LabelledSplits.test_for` gives out."""
-        begun, before = time.monotonic(), self.on_validation
-        if not self._models:
-            raise UserError(
-                "this protocol was fitted for validation only: fit it with for_test=True"
-            )
-        x_nf = compute_features(self._features, images_u8, progress=progress)
-        accuracies = tuple(100 * model.score(x_nf, labels) for model in self._models)
+    def judge(self, split: str, x_nf: np.ndarray, labels: np.ndarray) -> Outcome:
+        """Score every SVM on these images."""
+        if not self.models:
+            raise UserError("these SVMs were fitted to choose C only: fit them with for_test=True")
         return Outcome(
-            split="test",
-            accuracies=accuracies,
-            c=before.c,
-            curve=before.curve,
+            split=split,
+            accuracies=tuple(100 * model.score(x_nf, labels) for model in self.models),
+            c=self.c,
+            curve=self.curve,
             n=len(labels),
-            num_labels=self._num_labels,
-            num_features=before.num_features,
-            seconds=before.seconds + time.monotonic() - begun,
+            num_labels=self.num_labels,
+            num_features=x_nf.shape[1],
         )
 
 
+def fit_draws(
+    choosing: Sequence[DrawnSVM],
+    reporting: Iterable[DrawnSVM],
+    held_nf: np.ndarray,
+    held: np.ndarray,
+    grid: range,
+) -> FittedSVMs:
+    """Choose C by the mean accuracy of some draws, and fit those that are reported.
+
+    Parameters
+    ----------
+    choosing, reporting : iterables of DrawnSVM
+        May share members. ``reporting`` is read once: a generator needs the memory of one draw.
+    held_nf, held : ndarray
+        Features and labels of the validation images.
+    grid : range
+        See `Protocol`.
+    """
+
+    def score(c: float) -> float:
+        return float(np.mean([100 * svm.fit(c).score(held_nf, held) for svm in choosing]))
+
+    c, curve = choose_c(score, grid)
+    models = [svm.fit(c) for svm in reporting]
+    return FittedSVMs(models=models, c=c, curve=curve, num_labels=len(choosing[0].labels))
+
+
 def fit_protocol(
-    name: str,
+    plan: Protocol,
     splits: LabelledSplits,
-    features: Features,
+    features: FeatureFunction,
     *,
-    draws: int | None = None,
     seed: int = 0,
     for_test: bool = False,
     path: Path | None = None,
     progress: bool = False,
-) -> FittedProtocol:
-    """Choose C on the validation images, then fit the SVMs that are reported.
+) -> tuple[FittedSVMs, Outcome]:
+    """Choose C on the validation images, fit the SVMs that are reported, and judge them there.
 
     Parameters
     ----------
-    name : str
-        "full": all labels. "400": 400 of each class. "1000": 1,000 in all, equally many of each class.
-    splits : LabelledSplits
-        The images.
+    plan : Protocol
+        From `find_protocol`.
     features : callable
         From uint8 images, n x c x h x w, to float32 features, n x f.
-    draws : int, optional
-        Draws of labels to report over; by default the protocol's.
-    seed : int, default 0
-        Of the draws.
     for_test : bool, default False
-        With all labels, learn from those of the validation images too once C is chosen.
+        With all labels, fit a last SVM, which also learns from those of the validation images.
     path : Path, optional
-        A .npy file for the features of the training and validation images; by default they stay in memory.
-    progress : bool, default False
-        Show bars.
+        A .npy file for the features of the training and validation images; by default they stay in
+        memory.
 
     Raises
     ------
     UserError
-        If there is no such protocol, or a class has too few labels.
+        If a class has too few labels.
 
     Notes
     -----
-    Validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at a C chosen on
-    them, is a little too good.
+    Validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at a C
+    chosen on them, is a little too good.
     """
-    begun, plan = time.monotonic(), _plan(name, draws)
-    train, held = splits.train.labels, splits.validation.labels
-    choosing, reporting = _draws(plan, splits, seed)
+    choosing, reporting = plan.draw(splits.train, seed)
     used = np.unique(np.concatenate(choosing + reporting))
     images_u8 = np.concatenate([splits.train.images_u8[used], splits.validation.images_u8])
     table_nf = compute_features(features, images_u8, path=path, progress=progress)
-    x_nf, held_nf, labels = table_nf[: len(used)], table_nf[len(used) :], train[used]
-    choosing, reporting = (
-        [np.searchsorted(used, rows) for rows in draws] for draws in (choosing, reporting)
-    )
-    best, curve = choose_on(
-        [DrawnSVM(x_nf, labels, rows) for rows in choosing], held_nf, held, plan.grid
-    )
-    if plan.num_labels is None:
-        accuracies, both = (curve[best],), np.concatenate([labels, held])
-        models = [DrawnSVM(table_nf, both, np.arange(len(both))).fit(best)] if for_test else []
-    else:
+    x_nf, held_nf = table_nf[: len(used)], table_nf[len(used) :]
+    labels, held = splits.train.labels[used], splits.validation.labels
+
+    def svms(drawn: Iterable[np.ndarray]) -> Iterator[DrawnSVM]:
+        return (DrawnSVM(x_nf, labels, np.searchsorted(used, rows)) for rows in drawn)
+
+    chosen = list(svms(choosing))
+    if plan.num_labels is not None:
         bar = tqdm(reporting, "draws", disable=not progress)
-        models = [DrawnSVM(x_nf, labels, rows).fit(best) for rows in bar]
-        accuracies = tuple(100 * model.score(held_nf, held) for model in models)
-    outcome = Outcome(
-        split="validation",
-        accuracies=accuracies,
-        c=best,
-        curve=curve,
-        n=len(held),
-        num_labels=len(choosing[0]),
-        num_features=table_nf.shape[1],
-        seconds=time.monotonic() - begun,
+        fitted = fit_draws(chosen, svms(bar), held_nf, held, plan.grid)
+        return fitted, fitted.judge("validation", held_nf, held)
+    fitted = fit_draws(chosen, chosen, held_nf, held, plan.grid)
+    judged = replace(
+        fitted.judge("validation", held_nf, held), accuracies=(fitted.curve[fitted.c],)
     )
-    return FittedProtocol(
-        features, models, len(table_nf if plan.num_labels is None else choosing[0]), outcome
-    )
-
-
-def check_protocol(name: str, splits: LabelledSplits, draws: int | None = None) -> None:
-    """Refuse, before any feature is computed, what `fit_protocol` would refuse."""
-    _draws(_plan(name, draws), splits, 0)
-
-
-def _draws(
-    plan: Protocol, splits: LabelledSplits, seed: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the rows of each draw to choose C on, and of each to report over."""
-    labels = splits.train.labels
-    if plan.num_labels is None:
-        return [np.arange(len(labels))], [np.arange(len(labels))]
-    per_class = plan.num_labels(splits.train.num_classes)
-    return (
-        draw_labels(labels, per_class, plan.choosing_draws, [seed, 0]),
-        draw_labels(labels, per_class, plan.draws, [seed, 1]),
-    )
-
-
-def _plan(name: str, draws: int | None) -> Protocol:
-    if name not in PROTOCOLS:
-        raise UserError(f"there is no protocol {name!r}: choose from {', '.join(PROTOCOLS)}")
-    plan = PROTOCOLS[name]
-    if draws is None:
-        return plan
-    if (plan.num_labels is None and draws != 1) or draws < 1:
-        raise UserError(f"protocol {name!r} cannot have {draws} draws of labels")
-    return Protocol(
-        num_labels=plan.num_labels, choosing_draws=plan.choosing_draws, draws=draws, grid=plan.grid
-    )
+    final = [DrawnSVM(table_nf, np.concatenate([labels, held])).fit(fitted.c)] if for_test else []
+    return replace(fitted, models=final, num_labels=len(table_nf)), judged
 
 
 def label_curve(
     splits: LabelledSplits,
     test: ImageSet,
-    features: Features,
+    features: FeatureFunction,
     per_class: Sequence[int],
     *,
     draws: int = 10,
     choosing_draws: int = 3,
     grid: range = PROTOCOLS["1000"].grid,
-    seed: int = 0,
 ) -> dict[int, Outcome]:
-    """Judge features by the protocol of Table 2, with several numbers of labels.
+    """Judge features by the protocol of Table 2, with several numbers of labels a class.
 
-    Parameters
-    ----------
-    splits : LabelledSplits
-        Labels are drawn from the training images; C is chosen on the validation images, anew for each number.
-    test : ImageSet
-        What is classified in the end; not the images of a result in the ledger, which are given out once.
-    features : callable
-        From uint8 images, n x c x h x w, to float32 features, n x f; computed once for each image.
-    per_class : sequence of int
-        Labels a class.
-    draws, choosing_draws : int
-        Draws of labels to report over, 10 by default, and to choose C on, 3 by default: fewer than the authors'.
-    grid : range, optional
-        First values of C, as positions on the ladder of `dcgan_lib.evaluation.protocols.c_at`; by default the
-        authors'.
-    seed : int, default 0
-        Of the draws; every kind of features gets the same ones.
-
-    Returns
-    -------
-    dict of int to Outcome
-        Labels a class to the outcome on ``test``.
+    Labels are drawn from the training images, the same ones for every kind of features; C is chosen
+    on the validation images, anew for each number; by default with fewer draws than the authors'.
+    ``test`` is what is classified in the end: not the images of a result in the ledger, which are
+    given out once.
 
     Raises
     ------
     UserError
         If a class has too few labels.
     """
-    labels, held = splits.train.labels, splits.validation.labels
-    drawn = {
-        each: [
-            draw_labels(labels, each, *stage)
-            for stage in ((choosing_draws, [seed, 0]), (draws, [seed, 1]))
-        ]
-        for each in per_class
-    }
-    begun, found = time.monotonic(), {}
+    labels, held, found = splits.train.labels, splits.validation.labels, {}
     train_nf, held_nf, test_nf = (
         compute_features(features, part.images_u8)
         for part in (splits.train, splits.validation, test)
     )
-    for each, (choosing, reporting) in drawn.items():
-        trials = [DrawnSVM(train_nf, labels, rows) for rows in choosing]
-        best, curve = choose_on(trials, held_nf, held, grid)
-        models = [DrawnSVM(train_nf, labels, rows).fit(best) for rows in reporting]
-        found[each] = Outcome(
-            split="test",
-            accuracies=tuple(100 * model.score(test_nf, test.labels) for model in models),
-            c=best,
-            curve=curve,
-            n=len(test),
-            num_labels=len(reporting[0]),
-            num_features=train_nf.shape[1],
-            seconds=time.monotonic() - begun,
+    for each in per_class:
+        plan = Protocol(
+            num_labels=lambda _, each=each: each,
+            choosing_draws=choosing_draws,
+            draws=draws,
+            grid=grid,
         )
+        choosing, reporting = (
+            [DrawnSVM(train_nf, labels, rows) for rows in drawn]
+            for drawn in plan.draw(splits.train)
+        )
+        fitted = fit_draws(choosing, reporting, held_nf, held, grid)
+        found[each] = fitted.judge("test", test_nf, test.labels)
     return found

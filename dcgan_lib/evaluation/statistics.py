@@ -1,6 +1,6 @@
-"""Intervals for the numbers we report: shares, means, and anything a resample can recompute.
+"""Intervals for what is reported: shares, means, resampled statistics, extrapolations.
 
-Every interval is at 95 % unless said otherwise.
+Every interval is at 95 %.
 """
 
 import math
@@ -22,81 +22,46 @@ class Estimate(NamedTuple):
     high: float
 
     def scaled(self, factor: float) -> "Estimate":
-        """Return the estimate in another unit, e.g. times 100 for per cent; ``factor`` must be positive."""
+        """Return the estimate in another unit, e.g. times 100 for per cent."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise UserError(
-            f"confidence must lie between 0 and 1, but it is {confidence!r}: use 0.95 for 95 %"
-        )
+def wilson_interval(successes: float, n: float) -> Estimate:
+    """Estimate a share in [0, 1] from counts, by Wilson's score interval.
 
-
-def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Estimate:
-    """Estimate a share from counts, by Wilson's score interval.
-
-    It keeps its coverage for shares near 0 and 1, where the usual plus-or-minus does not.
-
-    Parameters
-    ----------
-    successes : float
-        How many of the ``n`` trials succeeded; a tie may count one half.
-    n : float
-        Number of trials, at least 1; of independent ones, where trials depend on each other.
-    confidence : float, default 0.95
-        Coverage.
-
-    Returns
-    -------
-    Estimate
-        The share and its interval, each in [0, 1].
+    It keeps its coverage for shares near 0 and 1, where the usual plus-or-minus does not. SciPy's
+    refuses fractional counts; here a tie may count one half, and ``n`` may be the number of
+    independent trials where trials depend on each other.
 
     Raises
     ------
     UserError
         If ``n`` is below 1 or ``successes`` is outside 0..n.
     """
-    _check_confidence(confidence)
     if n < 1 or not 0 <= successes <= n * (1 + 1e-9):
         raise UserError(f"a share needs 0 <= successes <= n and n >= 1, but got {successes} of {n}")
-    z = stats.norm.ppf(0.5 + confidence / 2)
+    z = stats.norm.ppf(0.975)
     share = min(1.0, successes / n)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Estimate(
-        share,
-        float(max(0.0, min(share, centre - half))),
-        float(min(1.0, max(share, centre + half))),
-    )
+    low, high = min(share, centre - half), max(share, centre + half)
+    return Estimate(share, float(max(0.0, low)), float(min(1.0, high)))
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Estimate:
+def mean_interval(values: np.ndarray) -> Estimate:
     """Estimate a mean from independent repeats, such as seeds, by Student's t.
-
-    Parameters
-    ----------
-    values : ndarray
-        One number per repeat, at least 2.
-    confidence : float, default 0.95
-        Coverage.
 
     Raises
     ------
     UserError
         If there are fewer than 2 values, or one is not finite.
     """
-    _check_confidence(confidence)
     values = np.asarray(values, dtype=np.float64).ravel()
     if len(values) < 2 or not np.isfinite(values).all():
         raise UserError(
             f"a mean's interval needs at least 2 finite values, but got {len(values)}: add repeats"
         )
-    half = (
-        stats.t.ppf(0.5 + confidence / 2, len(values) - 1)
-        * values.std(ddof=1)
-        / np.sqrt(len(values))
-    )
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
@@ -104,7 +69,6 @@ def bootstrap_interval(
     statistic: Callable[..., float],
     *samples: np.ndarray,
     num_resamples: int = 1000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
     """Estimate any statistic by the percentile bootstrap.
@@ -114,20 +78,13 @@ def bootstrap_interval(
     statistic : callable
         Takes as many arrays as there are ``samples``; returns a number.
     *samples : ndarray
-        Arrays of one length N, resampled together along the first axis (pairs stay pairs).
-    num_resamples : int, default 1000
-        Resamples.
-    confidence : float, default 0.95
-        Coverage.
-    seed : int, default 0
-        Of the resampling.
+        Arrays of one length, resampled together along the first axis (pairs stay pairs).
 
     Raises
     ------
     UserError
         If there are fewer than 2 rows, or the arrays differ in length.
     """
-    _check_confidence(confidence)
     arrays = [np.asarray(sample) for sample in samples]
     lengths = {len(array) for array in arrays}
     if len(lengths) != 1 or min(lengths) < 2:
@@ -135,13 +92,19 @@ def bootstrap_interval(
             f"a bootstrap needs arrays of one length, at least 2, but got lengths {sorted(lengths)}"
         )
     n, rng = lengths.pop(), np.random.default_rng(seed)
-    value = float(statistic(*arrays))
     draws = []
     for _ in range(num_resamples):
         rows = rng.integers(0, n, n)
         draws.append(float(statistic(*(array[rows] for array in arrays))))
-    low, high = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return _around(float(statistic(*arrays)), np.quantile(draws, [0.025, 0.975]))
+
+
+def _around(value: float, interval: np.ndarray) -> Estimate:
+    low, high = interval
     return Estimate(value, min(value, float(low)), max(value, float(high)))
+
+
+# ---------------------------------------------------------------- extrapolation
 
 
 MIN_POINTS = 6
@@ -152,37 +115,21 @@ FLATTEST, STEEPEST, NUM_TRIED = 1e-3, 3.0, 200  # of the exponent c
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Hold what it would take to reach a target, by the curve error(n) = a + b n^-c.
-
-    Parameters
-    ----------
-    target : float
-        Accuracy in per cent.
-    curve : tuple of float
-        a, b and c.
-    needed : Estimate
-        n at which the curve meets the target; infinite where it never does.
-    ceiling : Estimate
-        The accuracy that the curve tends to, 100 - a.
-    never : float
-        Share of the resamples whose curve never meets the target.
-    """
+    """Hold what it would take to reach a target, by the curve error(n) = a + b n^-c."""
 
     target: float
+    """Accuracy in per cent."""
     curve: tuple[float, float, float]
+    """a, b and c."""
     needed: Estimate
+    """n at which the curve meets the target; infinite where it never does."""
     ceiling: Estimate
-    never: float
-
-    def accuracy(self, n: np.ndarray) -> np.ndarray:
-        """Return the curve's accuracy, in per cent, at any n above 0."""
-        a, b, c = self.curve
-        return 100 - a - b * np.asarray(n, float) ** -c
+    """The accuracy that the curve tends to, 100 - a."""
 
     def text(self, unit: str) -> str:
         """Say it in a sentence; ``unit`` is what n counts."""
         value, low, high = (_number(x) for x in self.needed)
-        ceiling = f"its ceiling is {self.ceiling.value:.1f} % [{self.ceiling.low:.1f}, {self.ceiling.high:.1f}]"
+        ceiling = "its ceiling is {:.1f} % [{:.1f}, {:.1f}]".format(*self.ceiling)
         if math.isinf(self.needed.value):
             soonest = "" if math.isinf(self.needed.low) else f" (at the soonest after {low} {unit})"
             return f"{self.target:g} %: never, by this curve{soonest}; {ceiling}"
@@ -215,11 +162,6 @@ def predict(
     num_resamples, seed : int
         Of the bootstrap that gives the intervals.
 
-    Returns
-    -------
-    Reach
-        Intervals at 95 %.
-
     Raises
     ------
     UserError
@@ -227,43 +169,37 @@ def predict(
 
     Notes
     -----
-    A resample draws points, and of each point as many draws of labels, with replacement; those of fewer than four
-    different points are drawn again. A fit far outside the measured range is a guess: say so where it is shown.
+    A resample draws points, and of each point as many draws of labels, with replacement; those of
+    fewer than four different points are drawn again. A fit far outside the measured range is a
+    guess: say so where it is shown.
     """
     n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
-    if (
-        len(n) < MIN_POINTS
-        or len(draws) != len(n)
-        or n.min() <= 0
-        or len(np.unique(n)) < MIN_POINTS
-    ):
+    if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:
         raise UserError(
             f"a curve needs at least {MIN_POINTS} different points above 0, but got {n.tolist()}"
         )
-    if (
-        any(len(point) < 1 or point.min() < 0 or point.max() > 100 for point in draws)
-        or not 0 < target < 100
-    ):
-        raise UserError(
-            "accuracies and the target must be per cent, and each point needs one at least"
-        )
-    curve, rng = (
-        _fit(n, np.array([100 - point.mean() for point in draws])),
-        np.random.default_rng(seed),
-    )
-    found = []
+    all_draws = np.concatenate(draws)
+    if min(map(len, draws)) < 1 or not 0 <= all_draws.min() <= all_draws.max() <= 100:
+        raise UserError("each point needs at least one accuracy, in per cent")
+    if not 0 < target < 100:
+        raise UserError(f"the target must lie between 0 and 100 %, but it is {target}")
+    curve = _fit(n, np.array([100 - point.mean() for point in draws]))
+    rng, found = np.random.default_rng(seed), []
     while len(found) < num_resamples:
         rows = rng.integers(0, len(n), len(n))
         if len(np.unique(n[rows])) >= MIN_RESAMPLED:
             errors = [100 - rng.choice(draws[row], len(draws[row])).mean() for row in rows]
             found.append(_fit(n[rows], np.array(errors)))
-    meets = np.array([_meets(each, target) for each in found])
+
+    def interval(value: float, values: list[float]) -> Estimate:
+        # "nearest", because infinities cannot be averaged
+        return _around(value, np.quantile(values, [0.025, 0.975], method="nearest"))
+
     return Reach(
         target=target,
         curve=curve,
-        needed=_interval(_meets(curve, target), meets),
-        ceiling=_interval(100 - curve[0], np.array([100 - each[0] for each in found])),
-        never=float(np.isinf(meets).mean()),
+        needed=interval(_meets(curve, target), [_meets(each, target) for each in found]),
+        ceiling=interval(100 - curve[0], [100 - a for a, _, _ in found]),
     )
 
 
@@ -277,18 +213,16 @@ def outlook(
 
 
 def _fit(n: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
-    """Return the a, b and c, none below 0, that leave the least squares; n is scaled, so that b is an error as a is."""
-    scale, lowest, highest = n.max(), FLATTEST, STEEPEST
-    for _ in range(
-        2
-    ):  # for a given c, a and b are a line's: only c is searched, and then once more around the best
+    """Return the a, b and c, none below 0, that leave the least squares."""
+    scale = n.max()  # so that b is an error as a is
+    lowest, highest = FLATTEST, STEEPEST
+    for _ in range(2):  # for a given c, a and b are a line's: only c is searched, then finer
         c_t = np.geomspace(lowest, highest, NUM_TRIED)
         x_tp = (n / scale) ** -c_t[:, None]
         x_t1 = x_tp.mean(1, keepdims=True)
         b_t = ((x_tp - x_t1) @ errors) / ((x_tp - x_t1) ** 2).sum(1)
-        b_t = np.where(
-            b_t * x_t1[:, 0] > errors.mean(), x_tp @ errors / (x_tp**2).sum(1), b_t.clip(0)
-        )
+        through_zero_t = x_tp @ errors / (x_tp**2).sum(1)  # where a would be below 0
+        b_t = np.where(b_t * x_t1[:, 0] > errors.mean(), through_zero_t, b_t.clip(0))
         a_t = (errors.mean() - b_t * x_t1[:, 0]).clip(0)
         best = int(((a_t[:, None] + b_t[:, None] * x_tp - errors) ** 2).sum(1).argmin())
         lowest, highest = c_t[max(best - 1, 0)], c_t[min(best + 1, NUM_TRIED - 1)]
@@ -302,10 +236,3 @@ def _meets(curve: tuple[float, float, float], target: float) -> float:
         return math.inf
     log = math.log(b / left) / c if b > 0 else -math.inf
     return math.exp(log) if log < 80 else math.inf  # more than there are atoms in a star is never
-
-
-def _interval(value: float, found: np.ndarray) -> Estimate:
-    low, high = np.quantile(
-        found, [0.025, 0.975], method="nearest"
-    )  # infinities cannot be averaged
-    return Estimate(value, min(value, float(low)), max(value, float(high)))

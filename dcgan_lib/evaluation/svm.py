@@ -1,11 +1,12 @@
 """The linear L2-SVM of section 5, for features too many for scikit-learn's own solver.
 
-Axes: n images, f features (one more with the intercept), k classifiers, one a class. ``x_nf`` features,
-``y_kn`` +1 or -1, ``w_kf`` weights, ``m_kn`` what the classifiers say.
+Axes: n images, f features (one more with the intercept), r directions, k classifiers, one a class.
+``x_nf`` features, ``y_kn`` +1 or -1, ``w_kf`` weights, ``m_kn`` what the classifiers say.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import Self
 
@@ -20,195 +21,15 @@ from dcgan_lib.errors import UserError
 CHUNK_BYTES = 32 * 2**20
 MOST_COMPACT = 4_096
 MOST_DIRECTIONS = 256
-
-
-def prepare(x_nf: "np.ndarray | Tensor | Compact | Sketched") -> "Compact | Sketched":
-    """Return rows as `Compact` if they are few and as `Sketched` if they are many, ready to be fitted several times.
-
-    Parameters
-    ----------
-    x_nf : ndarray or Tensor
-        float32, n x f; what is prepared already is returned as it is.
-    """
-    if isinstance(x_nf, Compact | Sketched):
-        return x_nf
-    return (
-        Sketched(x_nf)
-        if len(check_features(x_nf)) > min(x_nf.shape[1], MOST_COMPACT)
-        else Compact(x_nf)
-    )
-
-
-class Sketched:
-    """Rows of features, and the few directions along which they vary most: what makes many rows slow to fit.
-
-    Parameters
-    ----------
-    x_nf : ndarray or Tensor
-        float32, n x f.
-
-    Attributes
-    ----------
-    rows_nf : ndarray or Tensor
-        The rows, as they came.
-    num_weights : int
-        f + 1.
-    squares_f : Tensor
-        float64, (f + 1,): the sum of each feature's squares.
-    sketch_fr : Tensor
-        float64, (f + 1, r), r at most 256: its product with its transpose is about x' x.
-
-    Raises
-    ------
-    UserError
-        If a feature is not finite.
-
-    Notes
-    -----
-    The directions are those of a randomised range finder for x' x (Halko, Martinsson and Tropp, 2011): two passes
-    over the features, and the eigenvectors of a small matrix.
-    """
-
-    def __init__(self, x_nf: np.ndarray | Tensor) -> None:
-        self.rows_nf, self.num_weights = check_features(x_nf), x_nf.shape[1] + 1
-        self.squares_f = sums_of_squares(x_nf, self.num_weights)
-        start_fr = torch.randn(
-            self.num_weights,
-            min(MOST_DIRECTIONS, self.num_weights),
-            generator=torch.Generator().manual_seed(0),
-        ).to(device_of(x_nf))
-        found_rf = sum(
-            times_back(times(start_fr.T, chunk), chunk, 1) for _, chunk in chunks_of(x_nf)
-        )
-        basis_fr = torch.linalg.qr(found_rf.T)[0]
-        products = (times(basis_fr.T.float(), chunk) for _, chunk in chunks_of(x_nf))
-        values_r, turn_rr = torch.linalg.eigh(sum((m_rn @ m_rn.T).double() for m_rn in products))
-        self.sketch_fr = basis_fr @ (turn_rr * values_r.clamp_min(0).sqrt())
-
-    def expand(self, w_kf: Tensor) -> Tensor:
-        """Return the weights of the features, which these are."""
-        return w_kf
-
-
-class Compact:
-    """Rows of features turned until as few columns as rows hold them: quicker to fit again and again.
-
-    A linear SVM sees its data only through inner products, which turning does not change. It pays where rows are
-    few and features many, most of all when several values of C are tried.
-
-    Parameters
-    ----------
-    x_nf : ndarray or Tensor
-        float32, n x f, more features than rows.
-
-    Attributes
-    ----------
-    rows_nf : Tensor
-        float64, n x n: the turned rows, the intercept's constant feature among them.
-    num_weights, squares_f, sketch_fr
-        See `Sketched`; the columns have no correlations, so that the sketch is empty.
-
-    Raises
-    ------
-    UserError
-        If a feature is not finite.
-
-    Notes
-    -----
-    The columns are the eigenvectors of the matrix of inner products, each times the root of its eigenvalue.
-    """
-
-    def __init__(self, x_nf: np.ndarray | Tensor) -> None:
-        self._x_nf = check_features(x_nf)
-        n, f = x_nf.shape
-        gram_nn = torch.ones(n, n, dtype=torch.float64, device=device_of(x_nf))
-        for start in range(0, f, 1024):
-            part = x_nf[:, start : start + 1024]
-            part = (part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))).double()
-            for row in range(0, n, 512):  # eigh reads the lower triangle only
-                gram_nn[row : row + 512, : row + 512] += part[row : row + 512] @ part[: row + 512].T
-        if not gram_nn.isfinite().all():
-            raise UserError("a feature is not a finite number: look at what it was computed from")
-        values_r, self._vectors_nr = torch.linalg.eigh(gram_nn)
-        self._roots_r = torch.where(values_r > 1e-13 * values_r[-1], values_r, 0).sqrt()
-        self.rows_nf, self.num_weights = self._vectors_nr * self._roots_r, n
-        self.squares_f = sums_of_squares(self.rows_nf, n)
-        self.sketch_fr = self.rows_nf.new_zeros(n, 0)
-
-    def expand(self, w_kr: Tensor) -> Tensor:
-        """Return the weights of the features themselves, k x (f + 1), from those of the turned rows."""
-        alpha_kn = (
-            torch.where(self._roots_r > 0, w_kr / self._roots_r.clamp_min(1e-300), 0)
-            @ self._vectors_nr.T
-        )
-        w_kf = alpha_kn.new_zeros(len(w_kr), self._x_nf.shape[1] + 1)
-        for rows, chunk in chunks_of(self._x_nf):
-            w_kf += times_back(alpha_kn[:, rows], chunk, 1)
-        return w_kf
-
-
-def check_features(x_nf: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    """Return float32 features, n x f, as they came; refuse anything else."""
-    if (
-        getattr(x_nf, "ndim", 0) != 2
-        or x_nf.dtype not in (np.float32, torch.float32)
-        or not len(x_nf)
-    ):
-        came = getattr(x_nf, "dtype", type(x_nf).__name__), tuple(getattr(x_nf, "shape", ()))
-        raise UserError(
-            f"an SVM reads float32 features, n x f, but got {came[0]} of shape {came[1]}"
-        )
-    return x_nf
-
-
-def sums_of_squares(x_nf: np.ndarray | Tensor, num_weights: int) -> Tensor:
-    """Return the sum of each feature's squares, float64; a weight more than there are features is an intercept."""
-    squares_f = torch.full(
-        (num_weights,), float(len(x_nf)), dtype=torch.float64, device=device_of(x_nf)
-    )
-    squares_f[: x_nf.shape[1]] = sum(chunk.square().sum(0).double() for _, chunk in chunks_of(x_nf))
-    if not squares_f.isfinite().all():
-        raise UserError("a feature is not a finite number: look at what it was computed from")
-    return squares_f
-
-
-def device_of(x_nf: np.ndarray | Tensor) -> torch.device:
-    """Return where features lie."""
-    return x_nf.device if isinstance(x_nf, Tensor) else torch.device("cpu")
-
-
-def chunks_of(x_nf: np.ndarray | Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield rows and their features, as many at a time as fit in a piece of memory."""
-    size = max(1, CHUNK_BYTES // (x_nf.itemsize * x_nf.shape[1]))
-    for start in range(0, len(x_nf), size):
-        rows = slice(start, start + size)
-        chunk = x_nf[rows]
-        if not isinstance(chunk, Tensor):
-            # PyTorch warns about arrays that must not be written to: those are copied, piece by piece.
-            chunk = torch.from_numpy(chunk if chunk.flags.writeable else np.array(chunk))
-        yield rows, chunk
-
-
-def times(w_kf: Tensor, chunk: Tensor) -> Tensor:
-    """Return w x' of some rows; a weight more than there are features is an intercept."""
-    f = chunk.shape[1]
-    return w_kf[:, :f] @ chunk.T + w_kf[:, f:].sum(1, keepdim=True)
-
-
-def times_back(u_kn: Tensor, chunk: Tensor, num_intercepts: int) -> Tensor:
-    """Return u x of some rows, float64, with the sum of u for the intercept."""
-    sums_kf = (u_kn.to(chunk.dtype) @ chunk).double()
-    return torch.cat([sums_kf, u_kn.double().sum(1, keepdim=True)[:, :num_intercepts]], 1)
-
-
 MOST_CG_STEPS = 250
 
 
 class L2SVM(ClassifierMixin, BaseEstimator):
     """Separate each class from the rest by a hyperplane, with squared hinge loss.
 
-    It minimises 0.5 |w|^2 + C sum max(0, 1 - y (x w + b))^2 for each class, b being regularised like w: the
-    objective of scikit-learn's ``LinearSVC``, whose place it takes where features are many.
+    It minimises 0.5 |w|^2 + C sum max(0, 1 - y (x w + b))^2 for each class, b being regularised
+    like w: the objective of scikit-learn's ``LinearSVC``, whose place it takes where features are
+    many.
 
     Parameters
     ----------
@@ -219,7 +40,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     max_iter : int, default 100
         Most Newton steps.
     warm_start : bool, default False
-        Begin at the last fit's weights, if the features and the classes are as many: quicker along a grid of C.
+        Begin at the last fit's weights, if the features and the classes are as many: quicker along
+        a grid of C.
 
     Attributes
     ----------
@@ -234,14 +56,15 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    The authors used ``LinearSVC``. Here all classes are solved together by Newton's method in the primal, each
-    step by conjugate gradients: every pass over the features serves all classes. Features of networks vary along a
-    few directions far more than along the rest, which costs plain conjugate gradients hundreds of passes; those
-    directions are found first (`Sketched`) and dealt with exactly. Products are in float32; weights, and sums over
-    pieces of the data, in float64. The features are never copied whole: besides them, memory for a piece of 32 MB
-    and a few arrays of k x n, k x f and 256 x f is used. Rows that are fewer than the features, and at most 4,096,
-    are made `Compact` instead, whose products are in float64. Few rows with a C far above what validation would choose
-    need more steps than the default: mind the warning.
+    The authors used ``LinearSVC``. Here all classes are solved together by Newton's method in the
+    primal, each step by conjugate gradients: every pass over the features serves all classes.
+    Features of networks vary along a few directions far more than along the rest, which costs plain
+    conjugate gradients hundreds of passes; `prepare` finds those directions first. Products are in
+    float32; weights, and sums over pieces of the data, in float64. The features are never copied
+    whole: besides them, memory for a piece of 32 MB and a few arrays of k x n, k x f and 256 x
+    (n + f) is used. Rows that are fewer than the features, and at most 4,096, are turned until as
+    few columns hold them; their products are in float64. Few rows with a C far above what
+    validation would choose need more steps than the default: mind the warning.
     """
 
     def __init__(
@@ -249,36 +72,45 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.C, self.tol, self.max_iter, self.warm_start = C, tol, max_iter, warm_start
 
-    def fit(self, x_nf: "np.ndarray | Tensor | Compact | Sketched", y: np.ndarray) -> Self:
+    def fit(self, x_nf: "np.ndarray | Tensor | Prepared", y: np.ndarray) -> Self:
         """Find the weights.
 
         Parameters
         ----------
-        x_nf : ndarray, Tensor, Compact or Sketched
-            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Rows that are
-            fitted several times are best prepared once, by `dcgan_lib.evaluation.svm.prepare`.
+        x_nf : ndarray, Tensor or Prepared
+            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Rows
+            that are fitted several times are best made ready once, by `prepare`.
         y : ndarray
             n labels of at least two classes.
 
         Raises
         ------
         UserError
-            If the shapes do not match, there is one class only, C is not positive, or a feature is not finite.
+            If the shapes do not match, there is one class only, C is not positive, or a feature is
+            not finite.
         """
-        prepared = prepare(x_nf)
+        prepared = x_nf if isinstance(x_nf, Prepared) else prepare(x_nf)
         rows = prepared.rows_nf
         classes, codes = np.unique(np.asarray(y), return_inverse=True)
         if codes.shape != (len(rows),) or len(classes) < 2 or not self.C > 0:
             raise UserError(
-                f"an SVM needs one label a row, two classes and C above 0, but got {len(rows)} rows, labels of shape "
-                f"{codes.shape}, {len(classes)} classes and C {self.C}"
+                f"an SVM needs one label a row, two classes and C above 0, but got {len(rows)} "
+                "rows, "
+                f"labels of shape {codes.shape}, {len(classes)} classes and C {self.C}"
             )
         is_kn = torch.arange(len(classes))[:, None] == torch.from_numpy(codes)
-        y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).float() * 2 - 1
-        problem = _Problem(prepared, y_kn.to(device_of(rows)), float(self.C))
-        start_kf = self._start(problem, classes)
-        found_kf, self.objective_, self.n_iter_, enough = _newton(
-            problem, start_kf, self.tol, self.max_iter
+        y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).to(rows.device, rows.dtype) * 2 - 1
+        shape, last_kf = (len(y_kn), len(prepared.energy_f)), getattr(self, "_found_kf", None)
+        if not (
+            self.warm_start
+            and last_kf is not None
+            and last_kf.shape == shape
+            and np.array_equal(classes, self.classes_)
+        ):
+            last_kf = torch.zeros(shape, dtype=torch.float64)
+        problem = _Problem(prepared, y_kn, float(self.C))
+        self._found_kf, self.objective_, self.n_iter_, enough = _newton(
+            problem, last_kf.to(rows.device), self.tol, self.max_iter
         )
         if not enough:
             warnings.warn(
@@ -286,36 +118,21 @@ class L2SVM(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 2,
             )
-        self._found_kf, self.classes_ = found_kf, classes
-        w_kf = prepared.expand(found_kf).cpu().numpy()
-        self.coef_, self.intercept_ = w_kf[:, :-1], w_kf[:, -1]
+        w_kf = prepared.expand(self._found_kf).cpu().numpy()
+        self.classes_, self.coef_, self.intercept_ = classes, w_kf[:, :-1], w_kf[:, -1]
         self.n_features_in_ = self.coef_.shape[1]
         return self
 
-    def _start(self, problem: "_Problem", classes: np.ndarray) -> Tensor:
-        zeros_kf = torch.zeros(
-            len(problem.y_kn), problem.num_weights, dtype=torch.float64, device=problem.y_kn.device
-        )
-        last_kf = getattr(self, "_found_kf", None)
-        fits = (
-            last_kf is not None
-            and last_kf.shape == zeros_kf.shape
-            and np.array_equal(classes, self.classes_)
-        )
-        return last_kf.to(zeros_kf.device) if self.warm_start and fits else zeros_kf
-
     def decision_function(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
-        """Return what each classifier says, above 0 for its own class: n x k, or n for two classes."""
-        if check_features(x_nf).shape[1] != self.n_features_in_:
+        """Return what each classifier says, above 0 for its class: n x k, or n for two classes."""
+        x_nf = _checked(x_nf)
+        if x_nf.shape[1] != self.n_features_in_:
             raise UserError(
                 f"this SVM reads {self.n_features_in_} features, but got {x_nf.shape[1]}"
             )
-        w_kf = (
-            torch.from_numpy(np.column_stack([self.coef_, self.intercept_]))
-            .to(device_of(x_nf))
-            .float()
-        )
-        m_nk = torch.cat([times(w_kf, chunk) for _, chunk in chunks_of(x_nf)], 1).T.cpu().numpy()
+        w_kf = torch.from_numpy(np.column_stack([self.coef_, self.intercept_]))
+        w_kf = w_kf.to(x_nf.device, torch.float32)
+        m_nk = torch.cat([_times(w_kf, chunk) for _, chunk in _chunks(x_nf)], 1).T.cpu().numpy()
         return m_nk[:, 0] if len(self.classes_) == 2 else m_nk
 
     def predict(self, x_nf: np.ndarray | Tensor) -> np.ndarray:
@@ -324,30 +141,145 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         return self.classes_[found.argmax(1) if found.ndim == 2 else (found > 0).astype(int)]
 
 
+# ---------------------------------------------------------------- rows made ready
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Rows of features ready to be fitted several times; made by `prepare`."""
+
+    rows_nf: Tensor
+    """The features, or float64 rows turned until their columns have no correlations."""
+    energy_f: Tensor
+    """float64: about the sum of squares along each axis of the weights, the directions aside."""
+    expand: Callable[[Tensor], Tensor]
+    """From weights of these rows to those of the features and the intercept, k x (f + 1)."""
+    directions_fr: Tensor | None = None
+    energy_r: Tensor | None = None
+    """Orthonormal directions along which the rows vary most, and the sum of squares along each;
+    None where the columns have no correlations."""
+
+
+def prepare(x_nf: np.ndarray | Tensor) -> Prepared:
+    """Make float32 features, n x f, ready to be fitted.
+
+    A linear SVM sees its data only through inner products, which turning does not change. Where
+    rows are few, they are turned onto the eigenvectors of the matrix of inner products. Where they
+    are many, a randomised singular value decomposition (Halko, Martinsson and Tropp, 2011) finds
+    the 256 directions along which they vary most.
+
+    Raises
+    ------
+    UserError
+        If a feature is not finite.
+    """
+    x_nf = _checked(x_nf)
+    n, f = x_nf.shape
+    return _turned(x_nf) if n <= min(f, MOST_COMPACT) else _with_directions(x_nf)
+
+
+def _turned(x_nf: Tensor) -> Prepared:
+    n, f = x_nf.shape
+    gram_nn = torch.ones(n, n, dtype=torch.float64, device=x_nf.device)
+    for part in x_nf.split(1024, 1):
+        part = part.double()
+        for row in range(0, n, 512):  # eigh reads the lower triangle only
+            gram_nn[row : row + 512, : row + 512] += part[row : row + 512] @ part[: row + 512].T
+    _check_finite(gram_nn)
+    values_r, vectors_nr = torch.linalg.eigh(gram_nn)
+    roots_r = torch.where(values_r > 1e-13 * values_r[-1], values_r, 0).sqrt()
+
+    def expand(w_kr: Tensor) -> Tensor:
+        alpha_kn = torch.where(roots_r > 0, w_kr / roots_r.clamp_min(1e-300), 0) @ vectors_nr.T
+        return sum(_times_back(alpha_kn[:, rows], chunk, f + 1) for rows, chunk in _chunks(x_nf))
+
+    rows_nf = vectors_nr * roots_r
+    return Prepared(rows_nf=rows_nf, energy_f=rows_nf.square().sum(0), expand=expand)
+
+
+def _with_directions(x_nf: Tensor) -> Prepared:
+    n, f = x_nf.shape
+    total = _check_finite(
+        sum(chunk.square().sum(dtype=torch.float64) for _, chunk in _chunks(x_nf))
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, values_r, directions_fr = torch.svd_lowrank(x_nf, min(MOST_DIRECTIONS, n, f), niter=1)
+    directions_fr = torch.linalg.qr(directions_fr.double())[0]  # orthonormal beyond float32
+    energy_r = values_r.double().square()
+    energy_f = torch.full((f + 1,), float(n), dtype=torch.float64, device=x_nf.device)  # intercept
+    energy_f[:f] = (total - energy_r.sum()).clamp_min(0) / max(1, f - len(energy_r))
+    no_intercept_1r = torch.zeros_like(directions_fr[:1])
+    return Prepared(
+        rows_nf=x_nf,
+        energy_f=energy_f,
+        expand=lambda w_kf: w_kf,
+        directions_fr=torch.cat([directions_fr, no_intercept_1r]),
+        energy_r=energy_r,
+    )
+
+
+def _checked(x_nf: np.ndarray | Tensor) -> Tensor:
+    """Return float32 features, n x f, as a tensor over the same memory; refuse anything else."""
+    if (
+        getattr(x_nf, "ndim", 0) != 2
+        or x_nf.dtype not in (np.float32, torch.float32)
+        or not len(x_nf)
+    ):
+        came = getattr(x_nf, "dtype", type(x_nf).__name__), tuple(getattr(x_nf, "shape", ()))
+        raise UserError(
+            f"an SVM reads float32 features, n x f, but got {came[0]} of shape {came[1]}"
+        )
+    if isinstance(x_nf, Tensor):
+        return x_nf
+    with warnings.catch_warnings():  # a read-only memory map: nothing here writes to it
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(x_nf)
+
+
+def _check_finite(found: Tensor) -> Tensor:
+    if not found.isfinite().all():
+        raise UserError("a feature is not a finite number: look at what it was computed from")
+    return found
+
+
+# ---------------------------------------------------------------- passes over the features
+
+
+def _chunks(x_nf: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows and their features, as many at a time as fit in a piece of memory."""
+    size = max(1, CHUNK_BYTES // (x_nf.itemsize * x_nf.shape[1]))
+    for start in range(0, len(x_nf), size):
+        yield slice(start, start + size), x_nf[start : start + size]
+
+
+def _times(w_kf: Tensor, chunk: Tensor) -> Tensor:
+    """Return w x' of some rows; a weight more than there are features is an intercept."""
+    f = chunk.shape[1]
+    return w_kf[:, :f] @ chunk.T + w_kf[:, f:].sum(1, keepdim=True)
+
+
+def _times_back(u_kn: Tensor, chunk: Tensor, num_weights: int) -> Tensor:
+    """Return u x of some rows, float64, with the sum of u for an intercept."""
+    sums_kf = (u_kn.to(chunk.dtype) @ chunk).double()
+    return torch.cat([sums_kf, u_kn.double().sum(1, keepdim=True)], 1)[:, :num_weights]
+
+
 class _Problem:
     """The objective of all classes, and the passes over the features that it takes."""
 
-    def __init__(self, prepared: Compact | Sketched, y_kn: Tensor, c: float) -> None:
-        self.prepared, self.x_nf, self.num_weights, self.c = (
-            prepared,
-            prepared.rows_nf,
-            prepared.num_weights,
-            c,
-        )
-        self.dtype = torch.float64 if self.x_nf.dtype == torch.float64 else torch.float32
-        self.y_kn = y_kn.to(self.dtype)
+    def __init__(self, prepared: Prepared, y_kn: Tensor, c: float) -> None:
+        self.prepared, self.y_kn, self.c = prepared, y_kn, c
 
     def _pass(
         self, w_kf: Tensor, weigh: Callable[[slice, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return m = w x' and weigh(m) x, reading the features once."""
+        """Return m = w x' and w + 2 C weigh(m) x, reading the features once."""
         products, sums_kf = [], torch.zeros_like(w_kf)
-        for rows, chunk in chunks_of(self.x_nf):
-            products.append(times(w_kf.to(self.dtype), chunk))
-            sums_kf += times_back(
-                weigh(rows, products[-1]), chunk, self.num_weights - chunk.shape[1]
-            )
-        return torch.cat(products, 1), sums_kf
+        for rows, chunk in _chunks(self.prepared.rows_nf):
+            products.append(_times(w_kf.to(chunk.dtype), chunk))
+            sums_kf += _times_back(weigh(rows, products[-1]), chunk, w_kf.shape[1])
+        return torch.cat(products, 1), w_kf + 2 * self.c * sums_kf
 
     def gradient(self, w_kf: Tensor) -> tuple[Tensor, Tensor]:
         """Return m and the gradient at w."""
@@ -356,42 +288,33 @@ class _Problem:
             y_kn = self.y_kn[:, rows]
             return torch.where(y_kn * m_kn < 1, m_kn - y_kn, 0)
 
-        m_kn, sums_kf = self._pass(w_kf, slack)
-        return m_kn, w_kf + 2 * self.c * sums_kf
+        return self._pass(w_kf, slack)
 
     def curvature(self, v_kf: Tensor, active_kn: Tensor) -> tuple[Tensor, Tensor]:
-        """Return v x' and the Hessian times v, where ``active_kn`` is 1 for the points that the loss counts."""
-        d_kn, sums_kf = self._pass(v_kf, lambda rows, d: active_kn[:, rows] * d)
-        return d_kn, v_kf + 2 * self.c * sums_kf
+        """Return v x' and the Hessian times v; ``active_kn`` is 1 where the loss counts."""
+        return self._pass(v_kf, lambda rows, d: active_kn[:, rows] * d)
 
     def objective(self, w_kf: Tensor, m_kn: Tensor) -> Tensor:
         """Return the objective of each class."""
-        return (w_kf**2).sum(1) / 2 + self.c * (
-            (1 - self.y_kn * m_kn).clamp_min(0).double() ** 2
-        ).sum(1)
+        losses_kn = (1 - self.y_kn * m_kn).clamp_min(0).double() ** 2
+        return (w_kf**2).sum(1) / 2 + self.c * losses_kn.sum(1)
+
+    def nearly_inverse(self, active_kn: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what multiplies by about the inverse of each class's Hessian.
+
+        The Hessian 1 + 2 C x' x, over the points that the loss counts, is taken to be diagonal in
+        the basis of the directions, and its curvature to be those points' share of all points'.
+        """
+        share_k1 = 2 * self.c * active_kn.mean(1, keepdim=True, dtype=torch.float64)
+        inverse_kf = 1 / (1 + share_k1 * self.prepared.energy_f)
+        directions_fr = self.prepared.directions_fr
+        if directions_fr is None:
+            return lambda r_kf: r_kf * inverse_kf
+        more_kr = 1 / (1 + share_k1 * self.prepared.energy_r) - inverse_kf[:, :1]
+        return lambda r_kf: r_kf * inverse_kf + (r_kf @ directions_fr * more_kr) @ directions_fr.T
 
 
-class _NearlyInverse:
-    """Multiply by about the inverse of each class's Hessian, to need few conjugate gradients.
-
-    The Hessian 1 + 2 C x' x, over the points that the loss counts, is taken to be a diagonal plus the sketch's low
-    rank, scaled by their share; such a matrix is inverted by Woodbury's formula.
-    """
-
-    def __init__(self, problem: _Problem, active_kn: Tensor) -> None:
-        self._v_fr, squares_f = problem.prepared.sketch_fr, problem.prepared.squares_f
-        share_k1 = 2 * problem.c * active_kn.mean(1, keepdim=True, dtype=torch.float64)
-        self._scale_kf = 1 + share_k1 * (squares_f - self._v_fr.square().sum(1)).clamp_min(0)
-        inner_krr = torch.stack(
-            [(self._v_fr / scale_f[:, None]).T @ self._v_fr for scale_f in self._scale_kf]
-        )
-        self._share_k1, eye_rr = share_k1, torch.eye(self._v_fr.shape[1]).to(inner_krr)
-        self._root_krr = torch.linalg.cholesky(eye_rr + share_k1[..., None] * inner_krr)
-
-    def __call__(self, r_kf: Tensor) -> Tensor:
-        z_kf = r_kf / self._scale_kf
-        along_kr1 = torch.cholesky_solve((z_kf @ self._v_fr)[..., None], self._root_krr)
-        return z_kf - self._share_k1 * (along_kr1[..., 0] @ self._v_fr.T) / self._scale_kf
+# ---------------------------------------------------------------- Newton's method
 
 
 def _newton(
@@ -401,7 +324,7 @@ def _newton(
     for num_steps in count():
         m_kn, g_kf = problem.gradient(w_kf)
         objective = problem.objective(w_kf, m_kn)
-        # The objective is at least as curved as |w|^2 / 2, so that it cannot be lowered by more than |g|^2 / 2.
+        # The objective is at least as curved as |w|^2 / 2: it cannot fall by more than |g|^2 / 2.
         enough = bool((g_kf.square().sum(1) / 2 <= tol * objective).all())
         if enough or num_steps == max_iter:
             return w_kf, objective.cpu().numpy(), num_steps, enough
@@ -414,11 +337,17 @@ def _newton(
 
 
 def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve H v = -g by conjugate gradients, all classes at once; return v, v x' and the drop that v promises."""
+    """Solve H v = -g by conjugate gradients, all classes at once.
+
+    Returns
+    -------
+    Tensor, Tensor, Tensor
+        v, v x' and the drop of the objective that v promises.
+    """
     active_kn = (problem.y_kn * m_kn < 1).to(m_kn.dtype)
-    nearly = _NearlyInverse(problem, active_kn)
+    nearly_inverse = problem.nearly_inverse(active_kn)
     v_kf, d_kn, r_kf = torch.zeros_like(g_kf), torch.zeros_like(m_kn), -g_kf
-    p_kf = nearly(r_kf)
+    p_kf = nearly_inverse(r_kf)
     rz_k1 = (r_kf * p_kf).sum(1, keepdim=True)
     goal_k1 = 0.01 * rz_k1
     for _ in range(MOST_CG_STEPS):
@@ -427,12 +356,9 @@ def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor
             break
         dp_kn, hp_kf = problem.curvature(p_kf, active_kn)
         a_k1 = torch.where(open_k1, rz_k1 / (p_kf * hp_kf).sum(1, keepdim=True), 0.0)
-        v_kf, d_kn, r_kf = (
-            v_kf + a_k1 * p_kf,
-            d_kn + a_k1.to(d_kn.dtype) * dp_kn,
-            r_kf - a_k1 * hp_kf,
-        )
-        z_kf = nearly(r_kf)
+        v_kf, r_kf = v_kf + a_k1 * p_kf, r_kf - a_k1 * hp_kf
+        d_kn = d_kn + a_k1.to(d_kn.dtype) * dp_kn
+        z_kf = nearly_inverse(r_kf)
         new_k1 = torch.where(open_k1, (r_kf * z_kf).sum(1, keepdim=True), rz_k1)
         p_kf, rz_k1 = z_kf + new_k1 / rz_k1.clamp_min(1e-300) * p_kf, new_k1
     return v_kf, d_kn, -(g_kf * v_kf).sum(1) / 2
@@ -441,22 +367,19 @@ def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor
 def _line_search(
     problem: _Problem, w_kf: Tensor, m_kn: Tensor, v_kf: Tensor, d_kn: Tensor
 ) -> Tensor:
-    """Return how far to go along v for each class: the exact minimum, by Newton on a parabola with kinks."""
+    """Return how far to go along v for each class: the minimum of a kinked parabola."""
     sums = {"dim": 1, "keepdim": True, "dtype": torch.float64}
     wv_k1, vv_k1 = (w_kf * v_kf).sum(**sums), v_kf.square().sum(**sums)
     t_k1, low_k1 = torch.ones_like(vv_k1), torch.zeros_like(vv_k1)
-    high_k1 = torch.full_like(vv_k1, torch.inf)
+    high_k1, twice_c = torch.full_like(vv_k1, torch.inf), 2 * problem.c
     for _ in range(30):
         slack_kn = (1 - problem.y_kn * (m_kn + t_k1.to(d_kn.dtype) * d_kn)).clamp_min(0)
         along_kn = torch.where(slack_kn > 0, d_kn, 0)
-        slope_k1 = (
-            wv_k1 + t_k1 * vv_k1 - 2 * problem.c * (slack_kn * problem.y_kn * along_kn).sum(**sums)
-        )
-        bend_k1 = vv_k1 + 2 * problem.c * along_kn.square().sum(**sums)
-        low_k1, high_k1 = (
-            torch.where(slope_k1 < 0, t_k1, low_k1),
-            torch.where(slope_k1 >= 0, t_k1, high_k1),
-        )
+        loss_k1 = (slack_kn * problem.y_kn * along_kn).sum(**sums)
+        slope_k1 = wv_k1 + t_k1 * vv_k1 - twice_c * loss_k1
+        bend_k1 = vv_k1 + twice_c * along_kn.square().sum(**sums)
+        low_k1 = torch.where(slope_k1 < 0, t_k1, low_k1)
+        high_k1 = torch.where(slope_k1 >= 0, t_k1, high_k1)
         next_k1 = t_k1 - slope_k1 / bend_k1.clamp_min(1e-300)
         middle_k1 = torch.where(high_k1.isinf(), 2 * t_k1, (low_k1 + high_k1) / 2)
         next_k1 = torch.where((next_k1 > low_k1) & (next_k1 < high_k1), next_k1, middle_k1)

@@ -1,4 +1,8 @@
-"""The command ``dcgan forget``: find the maps that draw an object, switch them off, and see what is left."""
+"""Switch off the maps that draw windows, and measure what is lost (section 6.3.1, Fig. 6).
+
+Where a probe finds and judges objects (drawn rooms), rates are read by it. Where none was made,
+boxes are drawn by hand (`dcgan_lib.widgets.box_drawer`), and windows are counted by eye.
+"""
 
 import json
 import time
@@ -12,14 +16,21 @@ import numpy as np
 import torch
 from tyro.conf import Positional
 
+from dcgan_lib.command import Command, local
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.boxes import DrawnBoxes, load_boxes
-from dcgan_lib.evaluation.ledger import Result, load_details, record, save_details
+from dcgan_lib.evaluation.boxes import HandBoxes, load_boxes
+from dcgan_lib.evaluation.ledger import (
+    Caveat,
+    Result,
+    check_command,
+    load_details,
+    record,
+    save_details,
+)
 from dcgan_lib.evaluation.probes import load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval
 from dcgan_lib.interpretation.forgetting import (
     Bench,
-    Change,
     Fit,
     Originals,
     Outcome,
@@ -38,48 +49,151 @@ from dcgan_lib.interpretation.forgetting import (
     silenced,
 )
 from dcgan_lib.models.dcgan import Discriminator, Generator
-from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded
+from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded, write_grid
+from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.training.checkpoints import find_run, load_config, load_discriminator, load_generator
 
 FINDERS = {"rooms": ("probe-rooms", "probe-room-boxes")}
 """For each image set, who judges its pictures and who finds boxes in them."""
 LEAST_FALL, MOST_FALL, MOST_MOVED = 0.8, 0.15, 0.5
 """What counts as forgotten, and as the rest staying; set before the measurement."""
-SHOWN, VALIDATED = 10, 500
+SHOWN, VALIDATED, FOLDS = 10, 500, 5
+CONDITIONS = ("before", "paper", "random", "matched")
+"""All maps on; those off that the regression picks; as many by chance, and as many that are about
+as active."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForgetStudy:
-    """Hold what was measured.
+class Forget(Command, verb="forget"):
+    """Find the maps of a generator that draw windows, as in Fig. 6, switch them off, measure."""
 
-    Parameters
-    ----------
-    settings : dict
-        As given.
-    fit : Fit
-        The regression.
-    outcomes : dict of str to Outcome
-        "paper": all maps with a weight over the threshold. If asked for, also "tuned", the layer and number of maps
-        that serve best by weight, and "effect", maps chosen by what happens without them.
-    controls : dict of str to list of Outcome
-        "random" and "matched": as many maps as in "paper", by chance.
-    sweep : dict of str to list
-        Rates on the third seed against the number of maps, by "weight" and by "effect".
-    shown : dict of str to ndarray
-        Pictures for a figure.
-    seconds : float
-        Wall time.
-    """
+    checkpoint: Positional[str] = "rooms"
+    """A committed checkpoint of drawn bedrooms or a run's folder; with --boxes, any without
+    classes."""
+    object: str = "window"
+    """What to forget: window, bed, lamp, door or picture."""
+    layer: int | None = None
+    """Whose maps, by the transposed convolution that reads them, from 0; unset: the
+    second-highest."""
+    threshold: float = 0.0
+    """Maps whose weight in the regression is greater are switched off."""
+    c: float = 1.0
+    """Inverse strength of the regression's penalty."""
+    samples: int = 150
+    """Pictures to choose maps on."""
+    measured: int = 1_000
+    """Other pictures to measure on; with --boxes, those that have boxes are measured."""
+    draws: int = 10
+    """How often to switch off as many maps by chance."""
+    seed: int = 0
+    """Of the pictures to choose on; the next two are those to measure and to tune on."""
+    compare: bool = False
+    """Also choose layer and number of maps by weight, and maps by what happens without them."""
+    boxes: Path | None = None
+    """File of boxes drawn by hand with BoxDrawer on the pictures of this seed: no probe is
+    asked."""
+    counts: Path | None = None
+    """With --boxes: file of what was seen by eye with maps off."""
+    out: Path = local(Path("forget"))
+    """Folder of forget.png, maps.json and numbers.json."""
+    record: str | None = None
+    """Compare, and enter forget.object and forget.rest into the ledger for this set, such as
+    rooms."""
 
-    settings: dict[str, Any]
-    fit: Fit
-    outcomes: dict[str, Outcome]
-    controls: dict[str, list[Outcome]]
-    sweep: dict[str, list[dict[str, Any]]]
-    shown: dict[str, np.ndarray]
-    seconds: float
+    def check(self) -> None:
+        """Refuse, before anything is computed, what cannot be measured."""
+        if min(self.samples, self.measured) < 10 or self.draws < 2 or self.c <= 0:
+            raise UserError(
+                "forgetting needs 10 samples, 10 measured, 2 draws and c > 0, but got "
+                f"{self.samples}, {self.measured}, {self.draws}, {self.c}"
+            )
+        if self.record:
+            check_command(f"forget.object:{self.record}", self.command_line(), self.record)
+            if self.boxes and not self.counts:
+                raise UserError(
+                    "without a probe, windows must be counted by eye before a record: "
+                    "add --counts FILE"
+                )
+
+    def run(self) -> None:
+        """Forget, measure, write, and record if asked."""
+        self.check()
+        begun = time.monotonic()
+        if self.boxes:
+            bench = make_hand_bench(self.checkpoint, self.boxes, self.seed, self.object)
+            found, shown = measure_by_hand(self, bench)
+            print_by_hand(found)
+        else:
+            found, shown = measure(self, make_bench(self.checkpoint, self.object))
+            print_found(found)
+        self._write(found, shown)
+        if self.record:
+            save_details(f"curves/forget.{self.record}.{self.object}", found)
+            if self.object == "window":  # the paper's claim is about windows
+                entries = record_by_hand if self.boxes else record_found
+                entries(self, found, time.monotonic() - begun)
+
+    def _write(self, found: dict[str, Any], shown: dict[str, np.ndarray]) -> None:
+        """Write the figure, the maps and the numbers."""
+        pictures = np.concatenate(list(shown.values()))
+        write_grid(self.out / "forget.png", pictures, len(shown["before"]))
+        layer, off = found["settings"]["layer"], found["outcomes"]
+        if self.boxes:
+            maps = {"paper": {"layer": layer, "maps": off["paper"][0]["maps"]}}
+        else:
+            maps = {way: {"layer": o["layer"], "maps": o["maps"]} for way, o in off.items()}
+        about = {"checkpoint": self.checkpoint, "seed": self.seed}
+        about |= {"rows": list(shown), "switched off": maps}
+        atomic_write(self.out / "maps.json", json.dumps(about, indent=1) + "\n")
+        atomic_write(self.out / "numbers.json", json.dumps(found, indent=1) + "\n")
+        print(f"figure, maps and numbers: {self.out}")
 
 
+def load_forgetting(set_name: str, name: str = "window") -> dict[str, Any]:
+    """Return what was recorded of a set and an object; see `measure` and `measure_by_hand`."""
+    command = f"dcgan forget ... --object {name} --record {set_name}"
+    return load_details(f"curves/forget.{set_name}.{name}", command)
+
+
+def _rounded(estimate: Estimate) -> list[float]:
+    return [round(float(x), 4) for x in estimate]
+
+
+def _settings(how: Forget, *left_out: str, **found: Any) -> dict[str, Any]:
+    names = (
+        "checkpoint",
+        "object",
+        "layer",
+        "threshold",
+        "c",
+        "samples",
+        "measured",
+        "draws",
+        "seed",
+    )
+    return {name: getattr(how, name) for name in names if name not in left_out} | found
+
+
+def _maps_off(fit: Fit, threshold: float, num_maps: int) -> np.ndarray:
+    maps = fit.maps(threshold)
+    if not 0 < len(maps) < num_maps:
+        raise UserError(
+            f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: "
+            "choose another threshold"
+        )
+    return maps
+
+
+def _by_chance(how: Forget, maps: np.ndarray, maps_nchw: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Choose as many maps by chance, and as many that are about as active, once a draw."""
+    energy_c, seeds = np.square(maps_nchw).mean((0, 2, 3)), range(how.seed, how.seed + how.draws)
+    return {
+        "random": [random_maps(len(energy_c), len(maps), seed) for seed in seeds],
+        "matched": [matched_maps(energy_c, maps, seed) for seed in seeds],
+    }
+
+
+# --- pictures that a probe reads ---
 def make_bench(checkpoint: str, name: str = "window") -> Bench:
     """Put a generator, its judge and its finder together.
 
@@ -90,130 +204,107 @@ def make_bench(checkpoint: str, name: str = "window") -> Bench:
     """
     image_set = load_config(checkpoint)[1]["image_set"]
     if image_set not in FINDERS:
-        known = ", ".join(FINDERS)
         raise UserError(
-            f"no probe finds objects in pictures of {image_set!r}: choose a generator of {known}, or give boxes drawn "
-            "by hand with --boxes"
+            f"no probe finds objects in pictures of {image_set!r}: choose a generator of "
+            f"{', '.join(FINDERS)}, or give boxes drawn by hand with --boxes"
         )
     judge, finder = (load_probe(probe) for probe in FINDERS[image_set])
     other = "window" if name == "bed" else "bed"
-    return Bench(
-        generator=load_generator(checkpoint), judge=judge, finder=finder, name=name, other=other
-    )
+    generator = load_generator(checkpoint)
+    return Bench(generator=generator, judge=judge, finder=finder, name=name, other=other)
 
 
-def run_forgetting(
-    checkpoint: str = "rooms",
-    name: str = "window",
-    *,
-    layer: int | None = None,
-    threshold: float = 0.0,
-    c: float = 1.0,
-    samples: int = 150,
-    measured: int = 1_000,
-    draws: int = 10,
-    seed: int = 0,
-    compare: bool = False,
-) -> ForgetStudy:
-    """Forget an object and measure what is lost; the parameters are those of ``dcgan forget``.
+def measure(how: Forget, bench: Bench) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Forget an object and measure what is lost; with --compare or --record, in other ways too.
 
-    Raises
-    ------
-    UserError
-        If a number is out of range, or no map is left to switch off.
+    Returns
+    -------
+    found : dict
+        Plain values; an estimate is value, low, high. ``outcomes``: "paper", all maps with a weight
+        over the threshold; if compared, "tuned", the layer and number of maps that serve best by
+        weight, and "effect", maps chosen by what happens without them. ``controls``: mean fall by
+        object, of "random" and "matched" maps. ``sweep``: rates on the third seed against the
+        number of maps, by "weight" and by "effect".
+    shown : dict of str to ndarray
+        The first pictures that show the object, before and after.
     """
-    if min(samples, measured) < 10 or draws < 2 or c <= 0:
-        raise UserError(
-            f"forgetting needs 10 samples, 10 measured, 2 draws and c > 0, but got {samples}, {measured}, {draws}, {c}"
-        )
-    begun, bench = time.monotonic(), make_bench(checkpoint, name)
-    layer = second_highest(bench.generator.config) if layer is None else layer
+    layer = second_highest(bench.generator.config) if how.layer is None else how.layer
     num_maps = check_layer(bench.generator, layer)
-    chosen_on = bench.draw(samples, seed)
-    fit = bench.fit(chosen_on, layer, c=c, seed=seed)
-    maps = fit.maps(threshold)
-    if not 0 < len(maps) < num_maps:
-        raise UserError(
-            f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: choose another threshold"
-        )
-    originals = bench.draw(measured, seed + 1)
+    chosen_on = bench.draw(how.samples, how.seed)
+    fit = bench.fit(chosen_on, layer, c=how.c, seed=how.seed)
+    maps = _maps_off(fit, how.threshold, num_maps)
+    originals = bench.draw(how.measured, how.seed + 1)
     outcomes, sweep = {"paper": bench.measure(originals, maps, layer)}, {}
-    if compare:
-        found, sweep = _tune(bench, chosen_on, layer, c, seed)
-        outcomes |= {way: bench.measure(originals, *picked) for way, picked in found.items()}
-    energy_c = np.square(activations(bench.generator, chosen_on.z_nd, layer)).mean((0, 2, 3))
-    by_chance = {
-        "random": [random_maps(num_maps, len(maps), seed + i) for i in range(draws)],
-        "matched": [matched_maps(energy_c, maps, seed + i) for i in range(draws)],
-    }
+    if how.compare or how.record:
+        picked, sweep = _tune(how, bench, chosen_on, layer)
+        outcomes |= {way: bench.measure(originals, *choice) for way, choice in picked.items()}
+    by_chance = _by_chance(how, maps, activations(bench.generator, chosen_on.z_nd, layer))
     controls = {
         kind: [bench.measure(originals, off, layer) for off in sets]
         for kind, sets in by_chance.items()
     }
-    settings = {
-        "checkpoint": checkpoint,
-        "object": name,
-        "other": bench.other,
-        "layer": layer,
-        "threshold": threshold,
+    rows = np.flatnonzero(originals.read[bench.name] > 0.5)[:SHOWN]
+    shown = {"before": originals.pictures_u8[rows]}
+    for way, o in {**outcomes, "random": controls["random"][0]}.items():
+        shown[way] = bench.without(originals, o.maps, o.layer)[rows]
+    found = {
+        "settings": _settings(how, layer=layer, other=bench.other, num_maps=num_maps),
+        "fit": {
+            "boxes": fit.num_boxes,
+            "positions": fit.num_positions,
+            "accuracy": round(fit.accuracy, 4),
+            "weights": [round(float(w), 4) for w in fit.weights_c],
+        },
+        "outcomes": {way: _plain(outcome) for way, outcome in outcomes.items()},
+        "controls": {
+            kind: {name: _rounded(mean_fall(some, name)) for name in bench.objects}
+            for kind, some in controls.items()
+        },
+        "control_falls": {
+            kind: [round(o.changes[bench.name].fall.value, 4) for o in some]
+            for kind, some in controls.items()
+        },
+        "sweep": sweep,
     }
-    settings |= {
-        "c": c,
-        "samples": samples,
-        "measured": measured,
-        "draws": draws,
-        "seed": seed,
-        "num_maps": num_maps,
+    return found, shown
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    changes = {
+        name: {part: _rounded(x) for part, x in vars(change).items()}
+        for name, change in outcome.changes.items()
     }
-    return ForgetStudy(
-        settings=settings,
-        fit=fit,
-        outcomes=outcomes,
-        controls=controls,
-        sweep=sweep,
-        shown=_shown(bench, originals, {**outcomes, "random": controls["random"][0]}),
-        seconds=time.monotonic() - begun,
-    )
+    scene = {name: _rounded(x) for name, x in outcome.scene.items()}
+    return {"maps": outcome.maps, "layer": outcome.layer, "changes": changes, "scene": scene}
 
 
 def _tune(
-    bench: Bench, chosen_on: Originals, layer: int, c: float, seed: int
+    how: Forget, bench: Bench, chosen_on: Originals, layer: int
 ) -> tuple[dict[str, tuple[np.ndarray, int]], dict[str, list[dict[str, Any]]]]:
     """Choose layer and number of maps, by weight and by effect, on pictures of the third seed.
 
-    By effect, only this layer and the one below it are tried: each map costs as many pictures as there are samples.
+    By effect, only this layer and the one below are tried: each map costs as many pictures as there
+    are samples.
     """
-    validation, layers = bench.draw(VALIDATED, seed + 2), range(len(bench.generator.convs))
+    validation = bench.draw(VALIDATED, how.seed + 2)
     orders: dict[str, dict[int, np.ndarray]] = {"weight": {}, "effect": {}}
-    for other in layers:
+    for other in range(len(bench.generator.convs)):
         try:
-            orders["weight"][other] = bench.fit(chosen_on, other, c=c, seed=seed).maps()
+            orders["weight"][other] = bench.fit(chosen_on, other, c=how.c, seed=how.seed).maps()
         except UserError:  # the object is smaller than a position of this layer's grid
             continue
     for at in {max(layer - 1, 0), layer}:
         effects_c = measure_effects(bench.generator, bench.finder, chosen_on.z_nd, at, bench.name)
         orders["effect"][at] = np.argsort(effects_c, kind="stable")[: int((effects_c < 0).sum())]
     sweep = {
-        way: [row for at, order in found.items() for row in bench.sweep(validation, order, at)]
-        for way, found in orders.items()
+        way: [row for at, order in by_layer.items() for row in bench.sweep(validation, order, at)]
+        for way, by_layer in orders.items()
     }
     picked = {}
-    for way, rows in (("tuned", sweep["weight"]), ("effect", sweep["effect"])):
-        row = bench.best(validation, rows)
-        order = orders["weight" if way == "tuned" else way][row["layer"]]
-        picked[way] = order[: row["count"]], row["layer"]
+    for way, by in (("tuned", "weight"), ("effect", "effect")):
+        row = bench.best(validation, sweep[by])
+        picked[way] = orders[by][row["layer"]][: row["count"]], row["layer"]
     return picked, sweep
-
-
-def _shown(
-    bench: Bench, originals: Originals, outcomes: dict[str, Outcome]
-) -> dict[str, np.ndarray]:
-    """Return the first pictures that show the object, before and after."""
-    rows = np.flatnonzero(originals.read[bench.name] > 0.5)[:SHOWN]
-    shown = {"before": originals.pictures_u8[rows]}
-    return shown | {
-        way: bench.without(originals, o.maps, o.layer)[rows] for way, o in outcomes.items()
-    }
 
 
 def mean_fall(outcomes: list[Outcome], name: str) -> Estimate:
@@ -221,256 +312,147 @@ def mean_fall(outcomes: list[Outcome], name: str) -> Estimate:
     return mean_interval(np.array([outcome.changes[name].fall.value for outcome in outcomes]))
 
 
-def object_checks(study: ForgetStudy) -> dict[str, bool]:
-    """Judge ``forget.object``: most are gone, and others at random do not do it."""
-    name = study.settings["object"]
-    fall = study.outcomes["paper"].changes[name].fall
-    random, matched = (mean_fall(study.controls[kind], name).high for kind in ("random", "matched"))
+def print_found(found: dict[str, Any]) -> None:
+    """Print what each choice of maps did to each object."""
+    for way, outcome in found["outcomes"].items():
+        print(f"{way}: {len(outcome['maps'])} maps of layer {outcome['layer']} off")
+        for name, change in outcome["changes"].items():
+            before, after = change["before"][0], change["after"][0]
+            print(f"  {name:8} {before:6.1%} -> {after:6.1%}, falls by {_share(change['fall'])}")
+    name = found["settings"]["object"]
+    for kind, falls in found["controls"].items():
+        print(f"as many, {kind}: {name} falls by {_share(falls[name])}")
+
+
+def _share(estimate: list[float]) -> str:
+    value, low, high = estimate
+    return f"{value:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def object_checks(
+    fall: list[float], random: list[float], matched: list[float], rate: str
+) -> dict[str, bool]:
+    """Judge ``forget.object``: most are gone, and as many maps by chance do not do it."""
+    as_many = "it falls, and by more than with as many random maps off"
     return {
-        f"the rate of {name}s falls by {LEAST_FALL:.0%} or more": fall.low >= LEAST_FALL,
-        "it falls, and by more than with as many random maps off": fall.low > max(0, random),
-        "it falls, and by more than with as many random maps off that are about as active": fall.low
-        > max(0, matched),
+        f"{rate} falls by {LEAST_FALL:.0%} or more": fall[1] >= LEAST_FALL,
+        as_many: fall[1] > max(0, random[2]),
+        f"{as_many} that are about as active": fall[1] > max(0, matched[2]),
     }
 
 
-def rest_checks(study: ForgetStudy) -> dict[str, bool]:
-    """Judge ``forget.rest``: other objects are still there, and the scene is still the same."""
-    name, other = study.settings["object"], study.settings["other"]
-    outcome = study.outcomes["paper"]
-    others = [abs(change.fall.value) for key, change in outcome.changes.items() if key != name]
-    scene = outcome.scene
+def scene_checks(scene: dict[str, list[float]], features: str) -> dict[str, bool]:
+    """Judge ``forget.rest``: the scene is still the same."""
+    unrelated = "less than half as far as to an unrelated picture"
+    outside, inside = scene["pixels outside"], scene["pixels inside"]
     return {
-        f"the rate of {other}s falls by {MOST_FALL:.0%} at most": outcome.changes[other].fall.high
-        <= MOST_FALL,
-        f"the rate of no other object changes by more than {MOST_FALL:.0%}": max(others)
-        <= MOST_FALL,
-        "outside the boxes, pixels move less than half as far as to an unrelated picture": (
-            scene["pixels outside"].high < MOST_MOVED
-        ),
-        "features move less than half as far as to an unrelated picture": scene["features"].high
-        < MOST_MOVED,
-        "pixels move farther inside the boxes than outside": scene["pixels inside"].low
-        > scene["pixels outside"].high,
+        f"outside the boxes, pixels move {unrelated}": outside[2] < MOST_MOVED,
+        f"{features} move {unrelated}": scene["features"][2] < MOST_MOVED,
+        "pixels move farther inside the boxes than outside": inside[1] > outside[2],
     }
 
 
-def numbers(study: ForgetStudy) -> dict[str, Any]:
-    """Return what was measured as plain values; each estimate is value, low, high."""
-
-    def plain(outcome: Outcome) -> dict[str, Any]:
-        changes = {
-            key: {part: rounded(x) for part, x in vars(c).items()}
-            for key, c in outcome.changes.items()
-        }
-        scene = {key: rounded(x) for key, x in outcome.scene.items()}
-        return {"maps": outcome.maps, "layer": outcome.layer, "changes": changes, "scene": scene}
-
-    controls = {
-        kind: {key: rounded(mean_fall(found, key)) for key in found[0].changes}
-        for kind, found in study.controls.items()
-    }
-    falls = {
-        kind: [round(o.changes[study.settings["object"]].fall.value, 4) for o in found]
-        for kind, found in study.controls.items()
-    }
-    fit = {
-        "boxes": study.fit.num_boxes,
-        "positions": study.fit.num_positions,
-        "accuracy": round(study.fit.accuracy, 4),
-    }
+def rest_checks(found: dict[str, Any]) -> dict[str, bool]:
+    """Judge ``forget.rest`` by a probe too: other objects are still there."""
+    outcome, other = found["outcomes"]["paper"], found["settings"]["other"]
+    falls = {name: change["fall"] for name, change in outcome["changes"].items()}
+    most = max(abs(fall[0]) for name, fall in falls.items() if name != found["settings"]["object"])
     return {
-        "settings": study.settings,
-        "fit": fit | {"weights": [round(float(w), 4) for w in study.fit.weights_c]},
-        "outcomes": {way: plain(outcome) for way, outcome in study.outcomes.items()},
-        "controls": controls,
-        "control_falls": falls,
-        "sweep": study.sweep,
+        f"the rate of {other}s falls by {MOST_FALL:.0%} at most": falls[other][2] <= MOST_FALL,
+        f"the rate of no other object changes by more than {MOST_FALL:.0%}": most <= MOST_FALL,
+        **scene_checks(outcome["scene"], "features"),
     }
 
 
-def rounded(estimate: Estimate) -> list[float]:
-    """Return an estimate as value, low, high."""
-    return [round(float(x), 4) for x in estimate]
-
-
-def record_forgetting(
-    study: ForgetStudy, set_name: str, *, command: str, root: Path | None = None
-) -> list[Result]:
-    """Enter ``forget.object:SET`` and ``forget.rest:SET`` into the ledger when windows were forgotten; keep details."""
-    save_details(details_name(set_name, study.settings["object"]), numbers(study), root)
-    if study.settings["object"] != "window":
-        return []  # the paper's claim is about windows
-    outcome, other = study.outcomes["paper"], study.settings["other"]
-    shared: dict[str, Any] = {
-        "command": command,
-        "seconds": study.seconds,
-        "seed": study.settings["seed"],
-        "unit": "%",
-    }
-    shared |= {
-        "n": study.settings["measured"],
-        "checkpoint": study.settings["checkpoint"],
-        "root": root,
-    }
-    shared |= {"data": f"{set_name}, generated"}
-    gone, scene = outcome.changes["window"], outcome.scene
-    random, matched = (
-        mean_fall(study.controls[kind], "window").value for kind in ("random", "matched")
-    )
-    told = (
-        f"Relative fall (below 0: a rise) of the rate of windows when {len(outcome.maps)} of "
-        f"{study.settings['num_maps']} maps of layer {outcome.layer} are off, "
-        f"all with a weight over {study.settings['threshold']:g}; from "
-        f"{gone.before.value:.1%} to {gone.after.value:.1%} of samples; {gone.kept.value:.1%} of those with a window "
-        f"keep it. {study.fit.num_boxes} boxes; the regression is right on {study.fit.accuracy:.1%} of positions kept "
-        f"out of it. Mean fall with random maps {random:.1%}, with as active ones {matched:.1%}. {_other_ways(study)}"
+def record_found(how: Forget, found: dict[str, Any], seconds: float) -> list[Result]:
+    """Enter ``forget.object:SET`` and ``forget.rest:SET`` into the ledger."""
+    outcome, settings, fit = found["outcomes"]["paper"], found["settings"], found["fit"]
+    gone, other = outcome["changes"]["window"], settings["other"]
+    random, matched = (found["controls"][kind]["window"] for kind in ("random", "matched"))
+    notes = (
+        f"Relative fall (below 0: a rise) of the rate of windows when {len(outcome['maps'])} of "
+        f"{settings['num_maps']} maps of layer {outcome['layer']} are off, all with a weight over "
+        f"{how.threshold:g}; from {gone['before'][0]:.1%} to {gone['after'][0]:.1%} of samples; "
+        f"{gone['kept'][0]:.1%} of those with a window keep it. {fit['boxes']} boxes; the "
+        f"regression is right on {fit['accuracy']:.1%} of positions kept out of it. Mean fall with "
+        f"random maps {random[0]:.1%}, with as active ones {matched[0]:.1%}. {_other_ways(found)}"
     )
     stayed = "; ".join(
-        f"{key} {change.fall.value:+.1%}"
-        for key, change in outcome.changes.items()
-        if key != "window"
+        f"{name} {change['fall'][0]:+.1%}"
+        for name, change in outcome["changes"].items()
+        if name != "window"
     )
+    moved = ", ".join(f"{name} {value[0]:.2f}" for name, value in outcome["scene"].items())
     rest = (
         f"Relative fall (below 0: a rise) of the rate of {other}s. All falls: {stayed}. "
-        "Distance moved over that of unrelated pictures: "
-        + ", ".join(f"{key} {value.value:.2f}" for key, value in scene.items())
-        + "."
+        f"Distance moved over that of unrelated pictures: {moved}."
     )
+    checks = object_checks(gone["fall"], random, matched, "the rate of windows")
+    falls = {"object": gone["fall"], "rest": outcome["changes"][other]["fall"]}
+    shared = _shared(how, seconds) | {"n": how.measured}
     return [
         record(
-            f"forget.object:{set_name}",
-            value=gone.fall.scaled(100),
-            checks=object_checks(study),
-            notes=told,
-            **shared,
-        ),
-        record(
-            f"forget.rest:{set_name}",
-            value=outcome.changes[other].fall.scaled(100),
-            checks=rest_checks(study),
-            notes=rest,
-            **shared,
-        ),
+            f"forget.{part}:{how.record}", _percent(falls[part]), checks=held, notes=told, **shared
+        )
+        for part, held, told in (("object", checks, notes), ("rest", rest_checks(found), rest))
     ]
 
 
-def _other_ways(study: ForgetStudy) -> str:
-    told = []
+def _shared(how: Forget, seconds: float) -> dict[str, Any]:
+    return {
+        "command": how.command_line(),
+        "seconds": seconds,
+        "seed": how.seed,
+        "unit": "%",
+        "checkpoint": how.checkpoint,
+        "data": f"{how.record}, generated",
+    }
+
+
+def _percent(estimate: list[float]) -> Estimate:
+    return Estimate(*estimate).scaled(100)
+
+
+def _other_ways(found: dict[str, Any]) -> str:
+    sentences, settings = [], found["settings"]
     for way, label in (
         ("tuned", "best layer and number by weight"),
         ("effect", "chosen by effect"),
     ):
-        if way in study.outcomes:
-            outcome = study.outcomes[way]
-            falls = {
-                key: outcome.changes[key].fall
-                for key in (study.settings["object"], study.settings["other"])
-            }
+        if outcome := found["outcomes"].get(way):
             shares = ", ".join(
-                f"{key} {x.value:.1%} [{x.low:.1%}, {x.high:.1%}]" for key, x in falls.items()
+                f"{name} {_share(outcome['changes'][name]['fall'])}"
+                for name in (settings["object"], settings["other"])
             )
-            told.append(
-                f"Falls with maps {label} ({len(outcome.maps)} of layer {outcome.layer}): {shares}."
-            )
-    return " ".join(told)
+            maps = f"{len(outcome['maps'])} of layer {outcome['layer']}"
+            sentences.append(f"Falls with maps {label} ({maps}): {shares}.")
+    return " ".join(sentences)
 
 
-def load_forgetting(
-    set_name: str, name: str = "window", root: Path | None = None
-) -> dict[str, Any]:
-    """Return what `record_forgetting` kept; see `numbers`.
-
-    Raises
-    ------
-    UserError
-        If it was not measured.
-    """
-    return load_details(
-        details_name(set_name, name), f"dcgan forget ... --object {name} --record {set_name}", root
-    )
-
-
-def details_name(set_name: str, name: str) -> str:
-    """Return where the numbers of a set and an object are kept; see `dcgan_lib.evaluation.ledger`."""
-    return f"curves/forget.{set_name}.{name}"
-
-
-FOLDS = 5
-
-
+# --- boxes drawn by hand, windows counted by eye ---
 @dataclass(frozen=True, kw_only=True)
-class DrawnOutcome:
-    """Hold what switching maps off did to pictures with boxes.
-
-    Parameters
-    ----------
-    maps : list of int
-        Which.
-    scene : dict of str to Estimate
-        How far pixels inside and outside the boxes moved, and the discriminator's features; see
-        `dcgan_lib.interpretation.forgetting.Outcome`.
-    light : dict of str to Estimate
-        Brightness over that with all maps on, "inside" and "outside" the boxes.
-    more_real : Estimate
-        The discriminator's log-odds of "real" less those with all maps on; mean over pictures.
-    """
-
-    maps: list[int]
-    scene: dict[str, Estimate]
-    light: dict[str, Estimate]
-    more_real: Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnStudy:
-    """Hold what was measured.
-
-    Parameters
-    ----------
-    settings : dict
-        As given.
-    fit : Fit
-        The regression on all boxes.
-    accuracy : dict of str to Estimate
-        Share of positions told right in pictures that were kept out, mean over pictures: from the "activations", and
-        from the "place" in the picture alone.
-    outcomes : dict of str to list of DrawnOutcome
-        "paper": all maps with a weight over the threshold. "random" and "matched": as many by chance.
-    shown : dict of str to ndarray
-        Pictures for a figure.
-    seconds : float
-        Wall time.
-    """
-
-    settings: dict[str, Any]
-    fit: Fit
-    accuracy: dict[str, Estimate]
-    outcomes: dict[str, list[DrawnOutcome]]
-    shown: dict[str, np.ndarray]
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnBench:
-    """Hold a generator, its discriminator, and the boxes drawn on the generator's pictures."""
+class HandBench:
+    """A generator, its discriminator, and the boxes drawn by hand on the generator's pictures."""
 
     generator: Generator
     discriminator: Discriminator
-    drawn: DrawnBoxes
+    boxes: HandBoxes
 
     def draw(self, num: int) -> Originals:
         """Draw the pictures that have the boxes, with all maps on."""
-        z_nd = sample_latents(num, self.generator.config, seeded(self.drawn.seed))
+        z_nd = sample_latents(num, self.generator.config, seeded(self.boxes.seed))
         pictures = generate_u8(self.generator, z_nd)
-        boxes, features = self.drawn.padded(num), self.look(pictures)[0]
         return Originals(
-            z_nd=z_nd, pictures_u8=pictures, read={}, boxes_n4=boxes, features_nf=features
+            z_nd=z_nd,
+            pictures_u8=pictures,
+            read={},
+            boxes_n4=self.boxes.padded(num),
+            features_nf=self.look(pictures)[0],
         )
 
     @torch.no_grad()
     def look(self, pictures_u8: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the discriminator makes of pictures: its last layer's activations, n x f, and log-odds, n."""
+        """Return the discriminator's last layer, n x f, and its log-odds of "real", n."""
         x_bchw = from_u8(torch.from_numpy(pictures_u8), self.discriminator.config)
         features = self.discriminator.features(x_bchw)[-1].flatten(1)
         return features.numpy(), self.discriminator(x_bchw).numpy()
@@ -480,22 +462,58 @@ class DrawnBench:
         with silenced(self.generator, maps, layer):
             return generate_u8(self.generator, z_nd)
 
-    def measure(
-        self, originals: Originals, maps: np.ndarray | list[int], layer: int
-    ) -> DrawnOutcome:
-        """Switch maps off and compare with all maps on."""
+    def measure(self, originals: Originals, maps: np.ndarray, layer: int) -> dict[str, Any]:
+        """Switch maps off and compare with all maps on.
+
+        ``scene``: see `Outcome`, features are the discriminator's. ``light``: brightness inside and
+        outside the boxes over that before. ``more_real``: the discriminator's log-odds of "real"
+        less those before.
+        """
         pictures = self.without(originals.z_nd, maps, layer)
         features, logits_n = self.look(pictures)
-        return DrawnOutcome(
-            maps=[int(i) for i in maps],
-            scene=compare_scenes(originals, pictures, {}, features),
-            light=compare_light(originals, pictures),
-            more_real=bootstrap_interval(np.mean, logits_n - self.look(originals.pictures_u8)[1]),
-        )
+        scene = compare_scenes(originals, pictures, {}, features)
+        light = compare_light(originals, pictures)
+        gain_n = logits_n - self.look(originals.pictures_u8)[1]
+        return {
+            "maps": [int(i) for i in maps],
+            "scene": {name: _rounded(x) for name, x in scene.items()},
+            "light": {name: _rounded(x) for name, x in light.items()},
+            "more_real": _rounded(bootstrap_interval(np.mean, gain_n)),
+        }
+
+
+def make_hand_bench(
+    checkpoint: str, boxes: Path | None = None, seed: int = 0, name: str = "window"
+) -> HandBench:
+    """Put a generator and the boxes drawn on its pictures together.
+
+    Parameters
+    ----------
+    boxes : Path, optional
+        Their file; by default ``windows.json`` in the checkpoint's folder.
+    seed, name : int, str
+        Which pictures they were drawn on, and around what.
+
+    Raises
+    ------
+    UserError
+        If the boxes were drawn on other pictures or around another object, or the generator draws
+        classes.
+    """
+    config = load_config(checkpoint)[0].model
+    if config.num_classes:
+        raise UserError("forgetting needs a generator without classes: choose another checkpoint")
+    folder = find_run(checkpoint)
+    path = folder / "windows.json" if boxes is None else boxes
+    return HandBench(
+        generator=load_generator(checkpoint),
+        discriminator=load_discriminator(checkpoint),
+        boxes=load_boxes(path, config.image_size, checkpoint=folder.name, seed=seed, object=name),
+    )
 
 
 def compare_light(originals: Originals, pictures_u8: np.ndarray) -> dict[str, Estimate]:
-    """Return the mean brightness inside and outside the boxes over that before; see `DrawnOutcome`."""
+    """Return the mean brightness inside and outside the boxes over that before."""
     size = pictures_u8.shape[2:]
     inside_nhw = positions_inside(originals.boxes_n4, size, size)
     boxed, found = inside_nhw.any((1, 2)), {}
@@ -510,52 +528,13 @@ def compare_light(originals: Originals, pictures_u8: np.ndarray) -> dict[str, Es
     return found
 
 
-def make_drawn_bench(
-    checkpoint: str, boxes: Path | None = None, seed: int = 0, name: str = "window"
-) -> DrawnBench:
-    """Put a generator and the boxes drawn on its pictures together.
-
-    Parameters
-    ----------
-    checkpoint : str
-        A committed checkpoint's name or a run's folder.
-    boxes : Path, optional
-        Their file; by default ``windows.json`` in the checkpoint's folder.
-    seed, name : int, str
-        Which pictures they were drawn on, and around what.
-
-    Raises
-    ------
-    UserError
-        If the boxes were drawn on other pictures or around another object, or the generator draws classes.
-    """
-    config = load_config(checkpoint)[0].model
-    if config.num_classes:
-        raise UserError("forgetting needs a generator without classes: choose another checkpoint")
-    folder = find_run(checkpoint)
-    path = folder / "windows.json" if boxes is None else boxes
-    drawn = load_boxes(path, config.image_size, checkpoint=folder.name, seed=seed, object=name)
-    return DrawnBench(
-        generator=load_generator(checkpoint),
-        discriminator=load_discriminator(checkpoint),
-        drawn=drawn,
-    )
-
-
 def held_out_accuracy(
-    maps_nchw: np.ndarray,
-    boxes_nk4: np.ndarray,
-    image_size: tuple[int, int],
-    *,
-    c: float,
-    seed: int,
+    maps_nchw: np.ndarray, boxes_nk4: np.ndarray, image_size: tuple[int, int], c: float, seed: int
 ) -> Estimate:
-    """Return the share of positions told right in pictures that the regression had not seen, by folds of pictures.
+    """Return the share of positions told right in held-out pictures, by folds of pictures.
 
-    Notes
-    -----
-    Inside and outside are balanced in each picture, so that guessing is right about half of them. The interval is over
-    pictures, because positions of one picture are not independent.
+    Inside and outside are balanced in each picture, so that guessing is right about half of them.
+    The interval is over pictures, because positions of one picture are not independent.
     """
     parts = labelled_positions(maps_nchw, boxes_nk4, image_size, seed)
     folds, right = np.random.default_rng(seed).permutation(len(parts)) % FOLDS, []
@@ -566,435 +545,182 @@ def held_out_accuracy(
 
 
 def places(num: int, grid: tuple[int, int]) -> np.ndarray:
-    """Return maps that know nothing but where a position is: down, across, their squares and product; n x 5 x h x w."""
+    """Return maps of the place alone: down, across, their squares and product, n x 5 x h x w."""
     y_hw, x_hw = np.meshgrid(*(np.linspace(-1, 1, side) for side in grid), indexing="ij")
-    return np.tile(
-        np.stack([y_hw, x_hw, y_hw**2, x_hw**2, y_hw * x_hw])[None], (num, 1, 1, 1)
-    ).astype(np.float32)
+    maps_chw = np.stack([y_hw, x_hw, y_hw**2, x_hw**2, y_hw * x_hw]).astype(np.float32)
+    return np.tile(maps_chw, (num, 1, 1, 1))
 
 
-def run_drawn_forgetting(
-    checkpoint: str,
-    boxes: Path,
-    name: str = "window",
-    *,
-    layer: int | None = None,
-    threshold: float = 0.0,
-    c: float = 1.0,
-    samples: int = 150,
-    draws: int = 10,
-    seed: int = 0,
-) -> DrawnStudy:
-    """Forget an object by boxes drawn by hand; the parameters are those of ``dcgan forget``.
+def measure_by_hand(how: Forget, bench: HandBench) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Forget an object by boxes drawn by hand.
 
-    Raises
-    ------
-    UserError
-        If the boxes belong to something else, a number is out of range, or no map is left to switch off.
+    Returns
+    -------
+    found : dict
+        Plain values; an estimate is value, low, high. ``fit.accuracy``: positions told right in
+        pictures that were kept out, from the "activations", and from the "place" alone.
+        ``outcomes``: see `HandBench.measure`, one a choice of maps. ``counted``: what was seen by
+        eye, where --counts names it.
+    shown : dict of str to ndarray
+        Pictures with boxes, before and after.
     """
-    if samples < 10 or draws < 2 or c <= 0:
-        raise UserError(
-            f"forgetting needs 10 samples, 2 draws and c > 0, but got {samples}, {draws}, {c}"
-        )
-    begun, bench = time.monotonic(), make_drawn_bench(checkpoint, boxes, seed, name)
     config = bench.generator.config
-    layer = second_highest(config) if layer is None else layer
+    layer = second_highest(config) if how.layer is None else how.layer
     num_maps = check_layer(bench.generator, layer)
-    originals = bench.draw(samples)
+    originals = bench.draw(how.samples)
     maps_nchw = activations(bench.generator, originals.z_nd, layer)
-    fit = fit_maps(maps_nchw, originals.boxes_n4, config.image_size, c=c, seed=seed)
-    maps = fit.maps(threshold)
-    if not 0 < len(maps) < num_maps:
-        raise UserError(
-            f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: choose another threshold"
-        )
-    energy_c = np.square(maps_nchw).mean((0, 2, 3))
-    ways = {
-        "paper": [maps],
-        "random": [random_maps(num_maps, len(maps), seed + i) for i in range(draws)],
-        "matched": [matched_maps(energy_c, maps, seed + i) for i in range(draws)],
+    boxes_nk4, size = originals.boxes_n4, config.image_size
+    fit = fit_maps(maps_nchw, boxes_nk4, size, c=how.c, seed=how.seed)
+    maps = _maps_off(fit, how.threshold, num_maps)
+    choices = {"paper": [maps], **_by_chance(how, maps, maps_nchw)}
+    known = {"activations": maps_nchw, "place": places(how.samples, maps_nchw.shape[2:])}
+    accuracy = {
+        by: _rounded(held_out_accuracy(seen, boxes_nk4, size, how.c, how.seed))
+        for by, seen in known.items()
     }
-    known = {"activations": maps_nchw, "place": places(samples, maps_nchw.shape[2:])}
-    settings = {
-        "checkpoint": checkpoint,
-        "object": name,
-        "layer": layer,
-        "threshold": threshold,
-        "c": c,
-    }
-    settings |= {"samples": samples, "draws": draws, "seed": seed, "num_maps": num_maps}
-    settings |= {"boxes": len(bench.drawn.boxes)}
-    rows = bench.drawn.pictures[:10]
-    shown = {"before": originals.pictures_u8[rows]}
-    shown |= {
-        way: bench.without(originals.z_nd[rows], ways[way][0], layer) for way in ("paper", "random")
-    }
-    return DrawnStudy(
-        settings=settings,
-        fit=fit,
-        shown=shown,
-        accuracy={
-            way: held_out_accuracy(seen, originals.boxes_n4, config.image_size, c=c, seed=seed)
-            for way, seen in known.items()
-        },
-        outcomes={
-            way: [bench.measure(originals, off, layer) for off in sets]
-            for way, sets in ways.items()
-        },
-        seconds=time.monotonic() - begun,
+    settings = _settings(
+        how, "measured", layer=layer, num_maps=num_maps, boxes=len(bench.boxes.boxes)
     )
+    found = {
+        "settings": settings,
+        "fit": {
+            "boxes": fit.num_boxes,
+            "positions": fit.num_positions,
+            "accuracy": accuracy,
+            "weights": [round(float(w), 4) for w in fit.weights_c],
+        },
+        "outcomes": {
+            way: [bench.measure(originals, off, layer) for off in sets]
+            for way, sets in choices.items()
+        },
+        "counted": read_counts(how.counts, settings) if how.counts else {},
+    }
+    rows = bench.boxes.pictures[:SHOWN]
+    shown = {"before": originals.pictures_u8[rows]}
+    for way in ("paper", "random"):
+        shown[way] = bench.without(originals.z_nd[rows], choices[way][0], layer)
+    return found, shown
 
 
-CONDITIONS = ("before", "paper", "random", "matched")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counted:
-    """Hold how many pictures were looked at, and how often the object was seen before and after, by way."""
-
-    num: int
-    changes: dict[str, Change]
-
-
-def trial_pictures(bench: DrawnBench, study: DrawnStudy, num: int) -> dict[str, np.ndarray]:
+def trial_pictures(bench: HandBench, found: dict[str, Any], num: int) -> dict[str, np.ndarray]:
     """Return pictures of the next seed in the conditions that are counted by eye.
 
-    Parameters
-    ----------
-    bench : DrawnBench
-        See `make_drawn_bench`.
-    study : DrawnStudy
-        Tells which maps are off: in "random" and "matched", picture i has those of draw i, and then the first again.
-    num : int
-        How many latent vectors.
+    In "random" and "matched", picture i has the maps of draw i off, and then the first again.
     """
-    layer = study.settings["layer"]
-    z_nd = sample_latents(num, bench.generator.config, seeded(study.settings["seed"] + 1))
+    layer, seed = found["settings"]["layer"], found["settings"]["seed"]
+    z_nd = sample_latents(num, bench.generator.config, seeded(seed + 1))
     pictures = {"before": bench.without(z_nd, [], layer)}
     for way in CONDITIONS[1:]:
-        found = study.outcomes[way]
-        turns = [
-            bench.without(z_nd[i : i + 1], found[i % len(found)].maps, layer) for i in range(num)
-        ]
+        maps = [outcome["maps"] for outcome in found["outcomes"][way]]
+        turns = [bench.without(z_nd[i : i + 1], maps[i % len(maps)], layer) for i in range(num)]
         pictures[way] = np.concatenate(turns)
     return pictures
 
 
-def read_counts(path: Path, settings: Mapping[str, Any]) -> Counted:
-    """Read what was seen by eye in `trial_pictures`, a string of 0 and 1 for each condition, and compare.
+def read_counts(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what was seen by eye in `trial_pictures`, a 0 or 1 a picture, and compare.
+
+    Returns
+    -------
+    dict
+        ``pictures``: how many were looked at; then by condition what `Change` holds.
 
     Raises
     ------
     UserError
         If the file is damaged, or its pictures were other ones.
     """
+    saved = read_json(path, "count again")
     try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        digits = {way: saved["seen"][way] for way in CONDITIONS}
         seen = {
-            way: np.array([{"0": False, "1": True}[digit] for digit in saved["seen"][way]])
-            for way in CONDITIONS
+            way: np.array([{"0": False, "1": True}[d] for d in row]) for way, row in digits.items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(
-            f"{Path(path).name} is not a file of counts: {type(error).__name__} {error}"
+            f"{path.name} is not a file of counts: {type(error).__name__} {error}"
         ) from error
     same = ("checkpoint", "object", "layer", "threshold", "c", "samples", "boxes", "draws", "seed")
     if differing := [key for key in same if saved.get("settings", {}).get(key) != settings[key]]:
         raise UserError(
-            f"{Path(path).name} was counted with other settings of {', '.join(differing)}: count again"
+            f"{path.name} was counted with other settings of {', '.join(differing)}: count again"
         )
     if len({len(row) for row in seen.values()}) != 1:
-        raise UserError(f"{Path(path).name} must have as many digits in each condition")
-    changes = {way: compare(seen["before"], seen[way]) for way in CONDITIONS[1:]}
-    return Counted(num=len(seen["before"]), changes=changes)
+        raise UserError(f"{path.name} must have as many digits in each condition")
+    found: dict[str, Any] = {"pictures": len(seen["before"])}
+    for way in CONDITIONS[1:]:
+        change = compare(seen["before"], seen[way])
+        found[way] = {part: _rounded(x) for part, x in vars(change).items()}
+    return found
 
 
-def drawn_object_checks(counted: Counted, name: str) -> dict[str, bool]:
-    """Judge ``forget.object``: most are gone, and others at random do not do it."""
-    fall, random, matched = (counted.changes[way].fall for way in CONDITIONS[1:])
-    return {
-        f"the rate of {name}s, counted by eye, falls by {LEAST_FALL:.0%} or more": fall.low
-        >= LEAST_FALL,
-        "it falls, and by more than with as many random maps off": fall.low > max(0, random.high),
-        "it falls, and by more than with as many random maps off that are about as active": (
-            fall.low > max(0, matched.high)
-        ),
-    }
+def print_by_hand(found: dict[str, Any]) -> None:
+    """Print how well positions are told, how far pictures move, and what was counted."""
+    for by, share in found["fit"]["accuracy"].items():
+        print(f"positions told right by {by}: {_share(share)}")
+    for way, some in found["outcomes"].items():
+        print(f"{way}, {len(some[0]['maps'])} maps off, moved: {_means(some, 'scene')}")
+    for way in CONDITIONS[1:] if found["counted"] else ():
+        before, after = (found["counted"][way][part][0] for part in ("before", "after"))
+        print(f"{way}, counted by eye: {before:.1%} -> {after:.1%}")
 
 
-def drawn_rest_checks(outcome: DrawnOutcome) -> dict[str, bool]:
-    """Judge ``forget.rest``: the scene is still the same."""
-    scene = outcome.scene
-    return {
-        "outside the boxes, pixels move less than half as far as to an unrelated picture": (
-            scene["pixels outside"].high < MOST_MOVED
-        ),
-        "the discriminator's features move less than half as far as to an unrelated picture": (
-            scene["features"].high < MOST_MOVED
-        ),
-        "pixels move farther inside the boxes than outside": scene["pixels inside"].low
-        > scene["pixels outside"].high,
-    }
+def _means(outcomes: list[dict[str, Any]], part: str) -> str:
+    """Return the means over choices of maps, as words."""
+    names = outcomes[0][part]
+    return ", ".join(f"{name} {fmean(o[part][name][0] for o in outcomes):.2f}" for name in names)
 
 
-def drawn_numbers(study: DrawnStudy, counted: Counted | None) -> dict[str, Any]:
-    """Return what was measured as plain values; each estimate is value, low, high."""
-
-    def plain(outcome: DrawnOutcome) -> dict[str, Any]:
-        scene = {key: rounded(x) for key, x in outcome.scene.items()}
-        light = {key: rounded(x) for key, x in outcome.light.items()}
-        return {
-            "maps": outcome.maps,
-            "scene": scene,
-            "light": light,
-            "more_real": rounded(outcome.more_real),
-        }
-
-    fit = {"boxes": study.fit.num_boxes, "positions": study.fit.num_positions}
-    fit |= {"accuracy": {way: rounded(x) for way, x in study.accuracy.items()}}
-    seen: dict[str, Any] = {"pictures": counted.num} if counted else {}
-    for way, change in counted.changes.items() if counted else ():
-        seen[way] = {key: rounded(x) for key, x in vars(change).items()}
-    return {
-        "settings": study.settings,
-        "fit": fit | {"weights": [round(float(w), 4) for w in study.fit.weights_c]},
-        "outcomes": {
-            way: [plain(outcome) for outcome in found] for way, found in study.outcomes.items()
-        },
-        "counted": seen,
-    }
-
-
-def record_drawn(
-    study: DrawnStudy, counted: Counted, set_name: str, *, command: str, root: Path | None = None
-) -> list[Result]:
-    """Enter ``forget.object:SET`` and ``forget.rest:SET`` into the ledger; keep details.
-
-    Parameters
-    ----------
-    study, counted : DrawnStudy, Counted
-        What was measured, and what `read_counts` returned.
-    set_name, command, root : optional
-        See `dcgan_lib.evaluation.ledger.record`.
-    """
-    name, (outcome,) = study.settings["object"], study.outcomes["paper"]
-    save_details(details_name(set_name, name), drawn_numbers(study, counted), root)
-    shared: dict[str, Any] = {
-        "command": command,
-        "seconds": study.seconds,
-        "seed": study.settings["seed"],
-        "unit": "%",
-    }
-    shared |= {
-        "checkpoint": study.settings["checkpoint"],
-        "data": f"{set_name}, generated",
-        "root": root,
-    }
-    (gone, random, matched), accuracy = (
-        (counted.changes[way] for way in CONDITIONS[1:]),
-        study.accuracy,
+def record_by_hand(how: Forget, found: dict[str, Any], seconds: float) -> list[Result]:
+    """Enter ``forget.object:SET`` and ``forget.rest:SET`` into the ledger, as counted by eye."""
+    settings, fit, counted = found["settings"], found["fit"], found["counted"]
+    (outcome,) = found["outcomes"]["paper"]
+    gone, random, matched = (counted[way] for way in CONDITIONS[1:])
+    notes = (
+        f"Relative fall (below 0: a rise) of the rate of windows, counted by eye, when "
+        f"{len(outcome['maps'])} of {settings['num_maps']} maps of layer {settings['layer']} are "
+        f"off, all with a weight over {how.threshold:g}; from {gone['before'][0]:.1%} to "
+        f"{gone['after'][0]:.1%} of pictures, with random maps to {random['after'][0]:.1%}, with "
+        f"as active ones to {matched['after'][0]:.1%}. {settings['boxes']} boxes drawn by hand in "
+        f"{fit['boxes']} pictures; of pictures kept out, the regression tells "
+        f"{fit['accuracy']['activations'][0]:.1%} of positions right, one that knows only the "
+        f"place {fit['accuracy']['place'][0]:.1%}."
     )
-    told = (
-        f"Relative fall (below 0: a rise) of the rate of {name}s, counted by eye in shuffled pictures, when "
-        f"{len(outcome.maps)} of {study.settings['num_maps']} maps of layer {study.settings['layer']} are off, all "
-        f"with a weight over {study.settings['threshold']:g}; from {gone.before.value:.1%} to {gone.after.value:.1%} "
-        f"of pictures, with random maps to {random.after.value:.1%}, with as active ones to {matched.after.value:.1%}. "
-        f"{study.settings['boxes']} boxes drawn by hand "
-        f"in {study.fit.num_boxes} pictures; of pictures kept out, the regression tells "
-        f"{accuracy['activations'].value:.1%} of positions right, one that knows only the place "
-        f"{accuracy['place'].value:.1%}."
-    )
-    rest = (
-        "Distance that pixels outside the boxes moved, in % of that between unrelated pictures. "
-        + " ".join(
-            f"{label}: {_told(study.outcomes[way])}."
-            for way, label in (("paper", "Picked"), ("random", "Random maps"))
-        )
+    labels = {"paper": "Picked", "random": "Random maps"}
+    moved = " ".join(f"{label}: {_moved(found['outcomes'][way])}." for way, label in labels.items())
+    falls = (gone["fall"], random["fall"], matched["fall"])
+    shared = _shared(how, seconds)
+    few = Caveat(
+        kind="at most partly",
+        why=f"{counted['pictures']} pictures, judged by one observer who had drawn the boxes; "
+        "random maps take most windows away too, and every picture darkens",
     )
     return [
         record(
-            f"forget.object:{set_name}",
-            value=gone.fall.scaled(100),
-            n=counted.num,
-            notes=told,
-            checks=drawn_object_checks(counted, name),
+            f"forget.object:{how.record}",
+            _percent(gone["fall"]),
+            n=counted["pictures"],
+            checks=object_checks(*falls, "the rate of windows, counted by eye,"),
+            caveat=few,
+            notes=notes,
             **shared,
         ),
         record(
-            f"forget.rest:{set_name}",
-            value=outcome.scene["pixels outside"].scaled(100),
-            n=study.fit.num_boxes,
-            checks=drawn_rest_checks(outcome),
-            notes=rest,
+            f"forget.rest:{how.record}",
+            _percent(outcome["scene"]["pixels outside"]),
+            n=fit["boxes"],
+            checks=scene_checks(outcome["scene"], "the discriminator's features"),
+            notes="Distance that pixels outside the boxes moved, in % of that between unrelated "
+            f"pictures. {moved}",
             **shared,
         ),
     ]
 
 
-def _told(found: list[DrawnOutcome]) -> str:
-    """Return how far the pictures moved in a sentence's middle, as a mean over choices of maps."""
-    moved = ", ".join(
-        f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in found[0].scene
+def _moved(outcomes: list[dict[str, Any]]) -> str:
+    """Say how far the pictures moved, as a mean over choices of maps."""
+    more = fmean(o["more_real"][0] for o in outcomes)
+    return (
+        f"as shares, {_means(outcomes, 'scene')}; brightness over that before, "
+        f"{_means(outcomes, 'light')}; the discriminator's log-odds of real change by {more:+.1f}"
     )
-    light = ", ".join(
-        f"{key} {fmean(o.light[key].value for o in found):.2f}" for key in found[0].light
-    )
-    more = fmean(o.more_real.value for o in found)
-    told = f"as shares, {moved}; brightness over that before, {light}"
-    return f"{told}; the discriminator's log-odds of real change by {more:+.1f}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forget:
-    """Make a generator forget windows, as in Fig. 6: find the maps that draw them, switch them off, and measure."""
-
-    checkpoint: Positional[str] = "rooms"
-    """A committed checkpoint of drawn bedrooms or a run's folder; with --boxes, any without classes."""
-    object: str = "window"
-    """What to forget: window, bed, lamp, door or picture."""
-    layer: int | None = None
-    """Whose maps, by the transposed convolution that reads them, from 0; unset: the second-highest, 2 at 64 pixels."""
-    threshold: float = 0.0
-    """Maps whose weight in the regression is greater are switched off."""
-    c: float = 1.0
-    """Inverse strength of the regression's penalty."""
-    samples: int = 150
-    """Pictures to choose maps on."""
-    measured: int = 1_000
-    """Other pictures to measure on."""
-    draws: int = 10
-    """How often to switch off as many maps by chance."""
-    seed: int = 0
-    """Of the pictures to choose on; the next two are those of the pictures to measure and to tune on."""
-    compare: bool = False
-    """Also choose layer and number of maps by weight, and maps by what happens without them; two minutes."""
-    boxes: Path | None = None
-    """File of boxes drawn by hand with BoxDrawer on the pictures of this seed; then no probe is needed or asked."""
-    counts: Path | None = None
-    """With --boxes: file of what was seen by eye with maps off."""
-    out: Path = Path("forget")
-    """Folder of forget.png, maps.json and numbers.json."""
-    record: str | None = None
-    """Compare, and enter forget.object and forget.rest into the ledger for this set, such as rooms."""
-
-    def run(self) -> None:
-        """Forget, measure, write, and record if asked."""
-        from dcgan_lib.evaluation.ledger import check_command, split_id
-
-        if self.record:
-            split_id(f"forget.object:{self.record}")
-            check_command("forget.object", self._command(), self.record)
-        if self.boxes:
-            return self._run_drawn(self.boxes)
-        study = run_forgetting(
-            self.checkpoint,
-            self.object,
-            layer=self.layer,
-            threshold=self.threshold,
-            c=self.c,
-            samples=self.samples,
-            measured=self.measured,
-            draws=self.draws,
-            seed=self.seed,
-            compare=self.compare or bool(self.record),
-        )
-        self._tell(study)
-        maps = {
-            way: {"layer": outcome.layer, "maps": outcome.maps}
-            for way, outcome in study.outcomes.items()
-        }
-        self._write(study, maps, numbers(study))
-        if self.record:
-            for row in record_forgetting(study, self.record, command=self._command()):
-                print(
-                    f"recorded {row.id}: {row.value:.1f} [{row.low:.1f}, {row.high:.1f}] {row.unit} {row.verdict}"
-                )
-
-    def _run_drawn(self, boxes: Path) -> None:
-        """Do the same with boxes drawn by hand."""
-        if self.record and not self.counts:
-            raise UserError(
-                "without a probe, windows must be counted by eye before a record: add --counts FILE"
-            )
-        study = run_drawn_forgetting(
-            self.checkpoint,
-            boxes,
-            self.object,
-            layer=self.layer,
-            threshold=self.threshold,
-            c=self.c,
-            samples=self.samples,
-            draws=self.draws,
-            seed=self.seed,
-        )
-        counted = read_counts(self.counts, study.settings) if self.counts else None
-        (outcome,) = study.outcomes["paper"]
-        maps = {"paper": {"layer": study.settings["layer"], "maps": outcome.maps}}
-        self._write(study, maps, drawn_numbers(study, counted))
-        for way, share in study.accuracy.items():
-            print(
-                f"positions told right by {way}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
-            )
-        for way, found in study.outcomes.items():
-            moved = ", ".join(
-                f"{key} {fmean(o.scene[key].value for o in found):.2f}" for key in outcome.scene
-            )
-            print(f"{way}, {len(outcome.maps)} maps off, moved: {moved}")
-        for way, change in counted.changes.items() if counted else ():
-            print(f"{way}, counted by eye: {change.before.value:.1%} -> {change.after.value:.1%}")
-        if self.record and counted:
-            rows = record_drawn(study, counted, self.record, command=self._command())
-            print(
-                "\n".join(
-                    f"recorded {row.id}: {row.value:.1f} {row.unit} {row.verdict}" for row in rows
-                )
-            )
-
-    def _write(
-        self, study: "ForgetStudy | DrawnStudy", maps: dict[str, Any], numbers: dict[str, Any]
-    ) -> None:
-        """Write the figure, the maps and the numbers."""
-        import numpy as np
-
-        from dcgan_lib.models.sampling import write_grid
-        from dcgan_lib.paths import atomic_write
-
-        write_grid(
-            self.out / "forget.png",
-            np.concatenate(list(study.shown.values())),
-            len(study.shown["before"]),
-        )
-        about = {
-            "checkpoint": self.checkpoint,
-            "seed": self.seed,
-            "rows": list(study.shown),
-            "switched off": maps,
-        }
-        atomic_write(self.out / "maps.json", json.dumps(about, indent=1) + "\n")
-        atomic_write(self.out / "numbers.json", json.dumps(numbers, indent=1) + "\n")
-        print(f"figure, maps and numbers: {self.out}")
-
-    def _tell(self, study: "ForgetStudy") -> None:
-
-        for way, outcome in study.outcomes.items():
-            print(f"{way}: {len(outcome.maps)} maps of layer {outcome.layer} off")
-            for key, change in outcome.changes.items():
-                fall = change.fall
-                share = f"{change.before.value:6.1%} -> {change.after.value:6.1%}"
-                print(
-                    f"  {key:8} {share}, falls by {fall.value:6.1%} [{fall.low:.1%}, {fall.high:.1%}]"
-                )
-        for kind, found in study.controls.items():
-            fall = mean_fall(found, self.object)
-            print(
-                f"as many, {kind}: {self.object} falls by {fall.value:.1%} [{fall.low:.1%}, {fall.high:.1%}]"
-            )
-
-    def _command(self) -> str:
-        chosen = {"boxes": self.boxes, "counts": self.counts}
-        words = ["dcgan forget", self.checkpoint, f"--object {self.object}"]
-        words += [] if self.layer is None else [f"--layer {self.layer}"]
-        words += [f"--threshold {self.threshold:g} --c {self.c:g} --samples {self.samples}"]
-        words += [] if self.boxes else [f"--measured {self.measured}"]
-        words += [f"--{key} {path.as_posix()}" for key, path in chosen.items() if path]
-        return " ".join([*words, f"--draws {self.draws} --seed {self.seed} --record {self.record}"])

@@ -1,19 +1,32 @@
-"""The command ``dcgan saliency``: what single features of a discriminator answer to, drawn and measured."""
+"""What features of a discriminator answer to, by guided backpropagation (section 6.2, Fig. 5).
+
+On a set with true boxes it is counted how much of a feature's saliency lies on an object: the lift,
+saliency inside the boxes over the boxes' share of what the unit sees. A trained network is compared
+with fresh ones.
+"""
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tyro.conf import Positional
 
+from dcgan_lib.command import Command, local
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, check_choices, check_number
 from dcgan_lib.evaluation.generators import HELD_OUT_SPLIT
-from dcgan_lib.evaluation.ledger import Result, load_details, record, save_details
+from dcgan_lib.evaluation.ledger import (
+    Caveat,
+    Result,
+    check_command,
+    load_details,
+    record,
+    save_details,
+)
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
 from dcgan_lib.interpretation.saliency import (
     METHODS,
@@ -25,7 +38,9 @@ from dcgan_lib.interpretation.saliency import (
     choose_features,
     estimate_lift,
     fresh_network,
+    image_tiles,
     lift,
+    map_tiles,
     measure_shares,
     presence_auc,
     randomised,
@@ -36,75 +51,95 @@ from dcgan_lib.interpretation.saliency import (
     strongest,
 )
 from dcgan_lib.models.dcgan import Discriminator
+from dcgan_lib.models.sampling import write_grid
+from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_config, load_discriminator
+
+CLAIM = "saliency.trained-vs-random"
+LEAST_CHANGE = 0.7
+"""Rank correlation that maps must fall below when every layer is random. Unrelated maps are at
+about 0.6, because all of them fade toward the edge of the receptive field; set on the validation
+images."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaliencySettings:
-    """Hold what is measured, and of how much.
+class Saliency(Command, verb="saliency"):
+    """Show what the discriminator's features answer to, as in Fig. 5, and measure it."""
 
-    Parameters
-    ----------
-    checkpoint : str
-        Whose discriminator; a committed checkpoint's name or a run's folder.
-    image_set : str, optional
-        Whose images; by default those that it was trained on, of a split that it never met.
-    objects : tuple of str
-        Whose true boxes; they are not asked for where the set has none.
-    method, layer : optional
-        See `dcgan_lib.interpretation.saliency.BackwardRule` and `receptive_field`.
-    features, columns : int
-        The first features of the layer, and images for each, in the figure.
-    images : int
-        To report on, and as many to choose on.
-    chosen, top : int
-        Features chosen an object; strongest responses a feature that are reported.
-    tried : int
-        Strongest responses a feature that it is chosen by.
-    fresh : int
-        Networks that were never trained.
-    seed : int
-        Of the first of them; the others follow.
-    """
-
-    checkpoint: str = "rooms"
+    checkpoint: Positional[str] = "rooms"
+    """A committed checkpoint or a run's folder; its discriminator is asked."""
     image_set: str | None = None
+    """Images to look at; unset: those of its training, of a split that it never met."""
     objects: tuple[str, ...] = ("bed", "window", "lamp")
+    """Whose true boxes are used, where the set has boxes."""
     method: Method = "guided"
+    """What a rectifier passes back: see dcgan_lib.interpretation.saliency.BackwardRule."""
     layer: int = -1
+    """Convolutional layer, counted from the pixels, or from the end when negative."""
     features: int = 6
+    """Rows of the figure: the first features of the layer."""
     columns: int = 5
+    """Images a feature in the figure, those with the strongest responses."""
     images: int = 2_000
+    """Images to report on, at most, and as many to choose features on."""
     chosen: int = 6
+    """Features chosen for each object."""
     top: int = 100
+    """Strongest responses a feature that are reported, where the set has true boxes."""
     tried: int = 24
+    """Strongest responses a feature that it is chosen by."""
     fresh: int = 5
+    """Networks with fresh weights to compare with."""
     seed: int = 0
+    """Of the first of them; the others follow."""
+    out: Path = local(Path("saliency"))
+    """Folder of saliency.png (left: fresh, right: trained), images.png, peaks.json,
+    numbers.json."""
+    record: bool = False
+    """Enter saliency.trained-vs-random into the ledger; without boxes only keep the numbers."""
 
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        least = {
-            "features": 1,
-            "columns": 1,
-            "images": 20,
-            "chosen": 1,
-            "top": 2,
-            "tried": 1,
-            "fresh": 1,
-            "seed": 0,
-        }
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UserError(f"{name} must be at least {low}, but it is {getattr(self, name)}")
+    def run(self) -> None:
+        """Find the strongest responses, draw, measure, write, and record if asked."""
+        self.check()
+        begun, network = time.monotonic(), check_network(load_discriminator(self.checkpoint))
+        receptive_field(network.config, self.layer)  # refuses a layer that is not there
+        report, chosen_on, split = load_pictures(self)
+        seeds = range(self.seed, self.seed + self.fresh)
+        fresh = [fresh_network(network.config, chosen_on.images_u8, seed) for seed in seeds]
+        peaks = draw(self, network, fresh[0], report.images_u8)
+        found, lifts = measure(self, network, fresh, report, chosen_on, split)
+        self._write("numbers.json", found)
+        self._write("peaks.json", {"set": report.name, "split": split} | peaks)
+        _print(found)
+        print(f"figure, peaks and numbers: {self.out}")
+        if self.record:
+            seconds = time.monotonic() - begun
+            save_details(f"curves/saliency.{report.name}", found)
+            if lifts:
+                record_saliency(self, found, lifts, seconds)
+            else:
+                print(f"kept as curves/saliency.{report.name}: without true boxes there is no row")
+
+    def check(self) -> None:
+        """Refuse, before anything is computed, what cannot be measured."""
+        check_choices(self)
+        if self.record:
+            check_command(CLAIM, self.command_line(), self.checkpoint)
+        for name in ("features", "columns", "chosen", "tried", "fresh"):
+            check_number(self, name, 1)
+        for name, least in (("images", 20), ("top", 2), ("seed", 0)):
+            check_number(self, name, least)
         if max(self.columns, self.top, self.tried) > self.images:
             raise UserError(
-                f"columns, top and tried cannot be more than the {self.images} images: ask for more images"
+                f"columns, top and tried cannot be more than the {self.images} images: "
+                "ask for more images"
             )
-        if self.method not in METHODS:
-            raise UserError(f"a method is one of {', '.join(METHODS)}, but got {self.method!r}")
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        atomic_write(self.out / name, json.dumps(content, indent=1) + "\n")
 
 
-def load_pictures(settings: SaliencySettings) -> tuple[ImageSet, ImageSet, str]:
+def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet, str]:
     """Return the images to report on, those to choose on, and the name of the first one's split.
 
     Raises
@@ -112,448 +147,237 @@ def load_pictures(settings: SaliencySettings) -> tuple[ImageSet, ImageSet, str]:
     UserError
         If the images are missing, or are not of the size and channels that the discriminator reads.
     """
-    config, about = load_config(settings.checkpoint)
-    name = settings.image_set or about["image_set"]
-    is_own = name == about["image_set"]
+    config, about = load_config(how.checkpoint)
+    name = how.image_set or about["image_set"]
     split = HELD_OUT_SPLIT.get(name, "validation")
-    options: dict[str, Any] = {
-        "image_size": config.model.image_size,
-        "channels": config.model.num_channels,
-    }
-    if is_own:
-        options["fit"] = about.get("fit", "crop")
-    source = about.get("source", name) if is_own else name
+    size, channels = config.model.image_size, config.model.num_channels
+    options: dict[str, Any] = {"image_size": size, "channels": channels}
+    source = name
+    if name == about["image_set"]:
+        source, options["fit"] = about.get("source", name), about.get("fit", "crop")
     found = load_image_set(source, split, **options)
-    if found.num_channels != config.model.num_channels:
+    if found.num_channels != channels:
         raise UserError(
-            f"{name} has {found.num_channels} channels, but the discriminator reads another number"
+            f"{name} has {found.num_channels} channels, but the discriminator reads {channels}"
         )
-    if len(found) < settings.top or len(found) < settings.columns:
+    if len(found) < max(how.top, how.columns):
         raise UserError(
             f"{name} has {len(found)} images in its {split} split: lower top and columns to that"
         )
-    report = found.subset(slice(0, settings.images))
-    if not any(key.endswith("_box") for key in report.attributes):
+    report = found.subset(slice(0, how.images))
+    if not boxes_in(report, how.objects):
         return report, report, split
-    chosen_on = load_image_set(source, "validation", **options).subset(slice(0, settings.images))
-    return report, chosen_on, split
-
-
-CLAIM = "saliency.trained-vs-random"
-LEAST_CHANGE = 0.7
-"""Rank correlation that maps must fall below when every layer is random. Unrelated maps are at about 0.6, because all
-of them fade toward the edge of the receptive field; set on the validation images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnObject:
-    """Hold how a network's saliency lies on one object.
-
-    ``sums`` n x 2: saliency inside the boxes and their area, added per image over the peaks of the chosen features.
-    ``present`` is the share of peaks whose image has the object. ``auc_feature`` is the feature that best tells the
-    object's presence, with ``auc`` on the images reported.
-    """
-
-    features: list[int]
-    sums: np.ndarray
-    num_peaks: int
-    present: float
-    auc_feature: int
-    auc: Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaliencyStudy:
-    """Hold what was found; ``objects`` is empty for a set without boxes.
-
-    ``objects[name]`` lists the trained network and then each fresh one. ``cascade[method]`` lists, for 0 layers made
-    random and more, the rank correlations with the trained network's maps, NaN where a map is empty;
-    ``unlike[method]`` compares with another feature at the same place.
-    """
-
-    settings: SaliencySettings
-    set_name: str
-    split: str
-    size: tuple[int, int]
-    networks: tuple[Discriminator, Discriminator]
-    images_u8: np.ndarray
-    peaks: tuple[list[Peak], list[Peak]]
-    objects: dict[str, list[OnObject]]
-    cascade: dict[str, list[np.ndarray]]
-    unlike: dict[str, np.ndarray]
-    seconds: float
-
-
-def run_saliency(settings: SaliencySettings) -> SaliencyStudy:
-    """Measure a discriminator's saliency; see `SaliencySettings`.
-
-    Raises
-    ------
-    UserError
-        If the checkpoint, the images and the settings do not fit together.
-    """
-    begun, network = time.monotonic(), check_network(load_discriminator(settings.checkpoint))
-    receptive_field(network.config, settings.layer)  # refuses a layer that is not there
-    report, chosen_on, split = load_pictures(settings)
-    boxes = boxes_in(report, settings.objects)
-    seeds = range(settings.seed, settings.seed + settings.fresh)
-    fresh = [fresh_network(network.config, chosen_on.images_u8, seed) for seed in seeds]
-    first = [
-        strongest(
-            responses(net, report.images_u8, settings.layer),
-            range(settings.features),
-            settings.columns,
-        )
-        for net in (network, fresh[0])
-    ]
-    objects: dict[str, list[OnObject]] = {name: [] for name in boxes}
-    for net in (network, *fresh) if boxes else ():
-        for name, found in _on_objects(net, report, chosen_on, settings).items():
-            objects[name].append(found)
-    cascade, unlike = _cascade(network, report.images_u8, chosen_on.images_u8, settings)
-    return SaliencyStudy(
-        settings=settings,
-        set_name=report.name,
-        split=split,
-        size=report.image_size,
-        networks=(network, fresh[0]),
-        images_u8=report.images_u8,
-        peaks=(first[0], first[1]),
-        objects=objects,
-        cascade=cascade,
-        unlike=unlike,
-        seconds=time.monotonic() - begun,
+    return (
+        report,
+        load_image_set(source, "validation", **options).subset(slice(0, how.images)),
+        split,
     )
+
+
+def measure(
+    how: Saliency,
+    network: Discriminator,
+    fresh: list[Discriminator],
+    report: ImageSet,
+    chosen_on: ImageSet,
+    split: str,
+) -> tuple[dict[str, Any], list[Estimate]]:
+    """Measure a network's saliency beside fresh ones'.
+
+    Returns
+    -------
+    found : dict
+        Plain values; an estimate is value, low, high. ``objects[name]`` lists the trained network,
+        then each fresh one; it is empty for a set without boxes. ``cascade[method]`` lists the rank
+        correlations with the trained network's maps when 0 layers and more are random; ``another
+        feature`` compares with another feature at the same place.
+    lifts : list of Estimate
+        The mean lift over the objects, of the trained network and of each fresh one; empty without
+        boxes.
+    """
+    objects: dict[str, list[dict[str, Any]]] = {}
+    lifts = []
+    if boxes_in(report, how.objects):
+        for net in (network, *fresh):
+            entries, sums_no2 = _on_objects(net, report, chosen_on, how)
+            lifts.append(bootstrap_interval(_mean_lift, sums_no2))
+            for name, entry in entries.items():
+                objects.setdefault(name, []).append(entry)
+    cascade, another = _cascade(network, report.images_u8, chosen_on.images_u8, how)
+    settings = {k: v for k, v in asdict(how).items() if k not in ("out", "record")}
+    found = {
+        "settings": settings | {"objects": list(how.objects)},
+        "set": report.name,
+        "split": split,
+        "images": len(report),
+        "objects": objects,
+        "cascade": cascade,
+        "another feature": another,
+    }
+    return found, lifts
+
+
+def _mean_lift(sums_no2: np.ndarray) -> float:
+    return float(np.mean([lift(sums_no2[:, o]) for o in range(sums_no2.shape[1])]))
 
 
 def _on_objects(
-    network: Discriminator, report: ImageSet, chosen_on: ImageSet, settings: SaliencySettings
-) -> dict[str, OnObject]:
-    """Choose a network's features for each object on some images, and measure them on the others."""
-    how = {"method": settings.method, "layer": settings.layer}
-    before, after = (
-        responses(network, part.images_u8, settings.layer) for part in (chosen_on, report)
-    )
+    network: Discriminator, report: ImageSet, chosen_on: ImageSet, how: Saliency
+) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
+    """Choose features for each object on some images, measure them on the others.
+
+    Returns the numbers by object, and saliency inside and area added up per image, n x o x 2.
+    """
+    way = {"method": how.method, "layer": how.layer}
+    before, after = (responses(network, part.images_u8, how.layer) for part in (chosen_on, report))
     everyone = range(before.shape[1])
-    tried = measure_shares(
-        network,
-        chosen_on.images_u8,
-        boxes_in(chosen_on, settings.objects),
-        strongest(before, everyone, settings.tried),
-        len(everyone),
-        **how,
-    )
-    found = {}
-    for name in settings.objects:
-        features = choose_features(tried, name, settings.chosen)
-        peaks = strongest(after, features, settings.top)
-        boxes = {name: report.attributes[f"{name}_box"]}
-        shares = measure_shares(network, report.images_u8, boxes, peaks, len(features), **how)
+    tried_on = strongest(before, everyone, how.tried)
+    boxes = boxes_in(chosen_on, how.objects)
+    tried = measure_shares(network, chosen_on.images_u8, boxes, tried_on, len(everyone), **way)
+    found, sums = {}, []
+    for name in how.objects:
+        features = choose_features(tried, name, how.chosen)
+        peaks = strongest(after, features, how.top)
+        boxes = boxes_in(report, [name])
+        shares = measure_shares(network, report.images_u8, boxes, peaks, len(features), **way)
+        sums_n2 = shares.by_image(name, len(report))
+        inside, area = 100 * sums_n2.sum(0) / len(peaks)
         there = [np.isfinite(part.attributes[f"{name}_box"]).all(1) for part in (chosen_on, report)]
         best = int(presence_auc(before.max((2, 3)), there[0]).argmax())
-        answers = after[:, best].max((1, 2))
-        found[name] = OnObject(
-            features=features,
-            sums=shares.by_image(name, len(report)),
-            num_peaks=len(peaks),
-            present=float(there[1][[peak.image for peak in peaks]].mean()),
-            auc_feature=best,
-            auc=bootstrap_interval(auc_of_one, answers, there[1]),
-        )
-    return found
+        auc = bootstrap_interval(auc_of_one, after[:, best].max((1, 2)), there[1])
+        found[name] = {
+            "features": features,
+            "lift": _rounded(estimate_lift(sums_n2)),
+            "inside": round(float(inside), 2),
+            "area": round(float(area), 2),
+            "present": round(100 * float(there[1][[peak.image for peak in peaks]].mean()), 1),
+            "auc_feature": best,
+            "auc": _rounded(auc),
+        }
+        sums.append(sums_n2)
+    return found, np.stack(sums, 1)
 
 
 def _cascade(
-    network: Discriminator,
-    images_u8: np.ndarray,
-    chosen_on_u8: np.ndarray,
-    settings: SaliencySettings,
-) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
-    """Compare maps with those after more and more layers were made random, and with another feature's."""
-    layer, field = settings.layer, receptive_field(network.config, settings.layer)
-    found = responses(network, images_u8, layer)
-    num_features = found.shape[1]
-    peaks = strongest(
-        found, np.unique(np.linspace(0, num_features - 1, 64, dtype=int)), min(3, len(images_u8))
+    network: Discriminator, images_u8: np.ndarray, chosen_on_u8: np.ndarray, how: Saliency
+) -> tuple[dict[str, list[list[float]]], dict[str, list[float]]]:
+    """Compare maps with those of ever more random networks, and with another feature's."""
+    field, answers = (
+        receptive_field(network.config, how.layer),
+        responses(network, images_u8, how.layer),
     )
+    num_features = answers.shape[1]
+    some = np.unique(np.linspace(0, num_features - 1, 64, dtype=int))
+    peaks = strongest(answers, some, min(3, len(images_u8)))
     others = [peak._replace(feature=(peak.feature + 1) % num_features) for peak in peaks]
-    changed = [
-        randomised(network, k, chosen_on_u8, settings.seed) for k in range(len(network.convs) + 1)
-    ]
-    cascade: dict[str, list[np.ndarray]] = {}
-    unlike: dict[str, np.ndarray] = {}
+    depths = range(len(network.convs) + 1)
+    changed = [randomised(network, depth, chosen_on_u8, how.seed) for depth in depths]
+    cascade, another = {}, {}
     for method in METHODS:
-        own = saliency_maps(network, images_u8, peaks, method, layer)
-        unlike[method] = rank_correlations(
-            own, saliency_maps(network, images_u8, others, method, layer), field
-        )
-        cascade[method] = [
-            rank_correlations(own, saliency_maps(net, images_u8, peaks, method, layer), field)
-            for net in changed
-        ]
-    return cascade, unlike
+        own = saliency_maps(network, images_u8, peaks, method, how.layer)
 
+        def alike(net: Discriminator, at: list[Peak], own=own, method=method) -> list[float]:
+            maps = saliency_maps(net, images_u8, at, method, how.layer)
+            known = rank_correlations(own, maps, field)
+            known = known[np.isfinite(known)]
+            return _rounded(bootstrap_interval(np.mean, known)) if len(known) > 1 else [0.0] * 3
 
-def combined(study: SaliencyStudy, network: int) -> Estimate:
-    """Return the mean lift over the objects of one network (0: trained), with its interval over images."""
-    sums_no2 = np.stack([found[network].sums for found in study.objects.values()], 1)
-    return bootstrap_interval(
-        lambda some: np.mean([lift(some[:, o]) for o in range(some.shape[1])]), sums_no2
-    )
-
-
-def _mean_of_known(values: np.ndarray) -> Estimate:
-    known = values[np.isfinite(values)]
-    return bootstrap_interval(np.mean, known) if len(known) > 1 else Estimate(0.0, 0.0, 0.0)
-
-
-def numbers(study: SaliencyStudy) -> dict[str, Any]:
-    """Return what was found as plain values; each estimate is value, low, high; the trained network stands first."""
-    plain: dict[str, Any] = {
-        "settings": vars(study.settings) | {"objects": list(study.settings.objects)}
-    }
-    plain |= {
-        "set": study.set_name,
-        "split": study.split,
-        "images": len(study.images_u8),
-        "objects": {},
-    }
-    for name, networks in study.objects.items():
-        plain["objects"][name] = [
-            {
-                "features": found.features,
-                "lift": _rounded(estimate_lift(found.sums)),
-                "inside": round(100 * float(found.sums[:, 0].sum()) / found.num_peaks, 2),
-                "area": round(100 * float(found.sums[:, 1].sum()) / found.num_peaks, 2),
-                "present": round(100 * found.present, 1),
-                "auc_feature": found.auc_feature,
-                "auc": _rounded(found.auc),
-            }
-            for found in networks
-        ]
-    plain["cascade"] = {
-        method: [_rounded(_mean_of_known(values)) for values in steps]
-        for method, steps in study.cascade.items()
-    }
-    plain["another feature"] = {
-        method: _rounded(_mean_of_known(values)) for method, values in study.unlike.items()
-    }
-    return plain
+        another[method] = alike(network, others)
+        cascade[method] = [alike(net, peaks) for net in changed]
+    return cascade, another
 
 
 def _rounded(estimate: Estimate) -> list[float]:
     return [round(float(x), 4) for x in estimate]
 
 
-def record_saliency(study: SaliencyStudy, *, command: str, root: Path | None = None) -> Result:
-    """Enter the trained network's lift over the objects into the ledger, and keep all numbers beside it.
+def draw(
+    how: Saliency, network: Discriminator, fresh: Discriminator, images_u8: np.ndarray
+) -> dict[str, Any]:
+    """Write the maps and their images, a row a feature: fresh weights left, trained ones right.
 
-    Raises
-    ------
-    UserError
-        If the set has no boxes.
+    Returns
+    -------
+    dict
+        Which unit of which image stands in each tile, row by row.
     """
-    if not study.objects:
-        raise UserError(
-            f"{study.set_name} has no true boxes, so there is nothing to record: use a drawn set"
+    field = receptive_field(network.config, how.layer)
+    maps_by_side, images_by_side, found = [], [], {"receptive field": field.size}
+    for name, net in (("fresh", fresh), ("trained", network)):
+        peaks = strongest(responses(net, images_u8, how.layer), range(how.features), how.columns)
+        maps = saliency_maps(net, images_u8, peaks, how.method, how.layer)
+        maps_by_side.append(map_tiles(maps, field))
+        images_by_side.append(image_tiles(images_u8, peaks, field))
+        found[name] = [
+            peak._asdict()
+            | {"response": round(peak.response, 4), "window": field.window(peak.row, peak.column)}
+            for peak in peaks
+        ]
+    for name, sides in (("saliency.png", maps_by_side), ("images.png", images_by_side)):
+        rows = [side.reshape(how.features, how.columns, *side.shape[1:]) for side in sides]
+        tiles = np.concatenate(rows, 1)
+        write_grid(how.out / name, tiles.reshape(-1, *tiles.shape[2:]), 2 * how.columns)
+    return found
+
+
+def _print(found: dict[str, Any]) -> None:
+    for name, (trained, *fresh) in found["objects"].items():
+        value, low, high = trained["lift"]
+        least, most = (rule(entry["lift"][0] for entry in fresh) for rule in (min, max))
+        print(
+            f"{name:8} saliency over area {value:.2f} [{low:.2f}, {high:.2f}]; "
+            f"fresh {least:.2f} to {most:.2f}"
         )
-    found = numbers(study)
-    lifts = {
-        name: [entry["lift"] for entry in entries] for name, entries in found["objects"].items()
-    }
+    for method, steps in found["cascade"].items():
+        print(f"{method:10} every layer random: rank correlation {steps[-1][0]:.2f}")
+
+
+def record_saliency(
+    how: Saliency, found: dict[str, Any], lifts: list[Estimate], seconds: float
+) -> Result:
+    """Enter the trained network's mean lift over the objects into the ledger."""
     checks = {
-        f"{name}: saliency over the boxes' area is higher than in each of {study.settings.fresh} fresh networks, "
-        "beyond both intervals": trained[1] > max(fresh[2] for fresh in others)
-        for name, (trained, *others) in lifts.items()
+        f"{name}: saliency over the boxes' area is higher than in each of {how.fresh} fresh "
+        "networks, beyond both intervals": trained["lift"][1] > max(net["lift"][2] for net in fresh)
+        for name, (trained, *fresh) in found["objects"].items()
     }
-    last = found["cascade"][study.settings.method][-1]
     checks[
-        f"with every layer random, the maps' rank correlation with the trained ones is below {LEAST_CHANGE}"
-    ] = last[2] < LEAST_CHANGE
-    told = "; ".join(_told(name, entries) for name, entries in found["objects"].items())
-    fresh = [combined(study, k) for k in range(1, study.settings.fresh + 1)]
-    notes = (
-        f"Share of {study.settings.method} saliency inside the true boxes over the boxes' share of what the unit sees; "
-        f"mean over {', '.join(lifts)}; {study.settings.chosen} features an object, chosen on other images, at their "
-        f"{study.settings.top} strongest responses. {told}. Mean lift of the fresh networks "
-        f"{np.mean([x.value for x in fresh]):.2f}, the highest {max(x.value for x in fresh):.2f}."
-    )
-    row = record(
-        f"{CLAIM}:{study.set_name}",
-        value=combined(study, 0),
+        "with every layer random, the maps' rank correlation with the trained ones is below "
+        f"{LEAST_CHANGE}"
+    ] = found["cascade"][how.method][-1][2] < LEAST_CHANGE
+    by_object = "; ".join(_sentence(name, entries) for name, entries in found["objects"].items())
+    fresh = [estimate.value for estimate in lifts[1:]]
+    return record(
+        f"{CLAIM}:{found['set']}",
+        lifts[0],
         unit="",
-        n=len(study.images_u8),
-        data=f"{study.set_name}, {study.split} split",
+        n=found["images"],
+        data=f"{found['set']}, {found['split']} split",
         checks=checks,
-        command=command,
-        seconds=study.seconds,
-        seed=study.settings.seed,
-        checkpoint=study.settings.checkpoint,
-        notes=notes,
-        root=root,
+        caveat=Caveat(
+            kind="exploratory", why="the measure was redesigned after a first look at the maps"
+        ),
+        command=how.command_line(),
+        seconds=seconds,
+        seed=how.seed,
+        checkpoint=how.checkpoint,
+        notes=f"Share of {how.method} saliency inside the true boxes over the boxes' share of what "
+        f"the unit sees; mean over {', '.join(found['objects'])}; {how.chosen} features an object, "
+        f"chosen on other images, at their {how.top} strongest responses. {by_object}. Mean lift "
+        f"of the fresh networks {np.mean(fresh):.2f}, the highest {max(fresh):.2f}.",
     )
-    keep_saliency(study, root)
-    return row
 
 
-def keep_saliency(study: SaliencyStudy, root: Path | None = None) -> None:
-    """Keep all numbers for a chapter, as `record_saliency` does; a set without boxes has no row beside them."""
-    save_details(f"curves/saliency.{study.set_name}", numbers(study), root)
-
-
-def _told(name: str, entries: list[dict[str, Any]]) -> str:
-    """Return one object's numbers as words: of the trained network, and the range of the fresh ones."""
+def _sentence(name: str, entries: list[dict[str, Any]]) -> str:
+    """Say one object's numbers: of the trained network, and the range of the fresh ones."""
     parts = []
     for key, label in (("lift", ""), ("auc", "told to be there by one feature, AUC ")):
-        trained, *fresh = (entry[key] for entry in entries)
-        low, high = min(entry[0] for entry in fresh), max(entry[0] for entry in fresh)
-        value = f"{trained[0]:.2f} [{trained[1]:.2f}, {trained[2]:.2f}]"
-        parts.append(f"{label}{value}, fresh {low:.2f} to {high:.2f}")
+        (value, low, high), *fresh = (entry[key] for entry in entries)
+        least, most = (rule(entry[0] for entry in fresh) for rule in (min, max))
+        parts.append(f"{label}{value:.2f} [{low:.2f}, {high:.2f}], fresh {least:.2f} to {most:.2f}")
     return f"{name} " + "; ".join(parts)
 
 
-def load_saliency(set_name: str, root: Path | None = None) -> dict[str, Any]:
-    """Return what `keep_saliency` kept; see `numbers`.
-
-    Raises
-    ------
-    UserError
-        If it was not measured.
-    """
-    return load_details(f"curves/saliency.{set_name}", "dcgan saliency ... --record", root)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saliency:
-    """Show what the discriminator's features answer to, by guided backpropagation as in Fig. 5, and measure it."""
-
-    checkpoint: Positional[str] = "rooms"
-    """A committed checkpoint or a run's folder; its discriminator is asked."""
-    image_set: str | None = None
-    """Images to look at; unset: those that the checkpoint was trained on, of a split that it never met."""
-    method: Literal["guided", "gradient", "deconvnet"] = "guided"
-    """What a rectifier passes back: see dcgan_lib.interpretation.saliency."""
-    layer: int = -1
-    """Convolutional layer, counted from the pixels, or from the end when negative."""
-    features: int = 6
-    """Rows of the figure: the first features of the layer."""
-    columns: int = 5
-    """Images a feature, those with the strongest responses."""
-    images: int = 2_000
-    """Images to look through, at most."""
-    top: int = 100
-    """Strongest responses a feature that are measured, where the set has true boxes."""
-    fresh: int = 5
-    """Networks with fresh weights to compare with."""
-    seed: int = 0
-    """Of the first of them."""
-    out: Path = Path("saliency")
-    """Folder of saliency.png (left: fresh weights, right: trained), images.png, peaks.json and numbers.json."""
-    record: bool = False
-    """Enter saliency.trained-vs-random into the claims ledger; without true boxes only keep the numbers beside it."""
-
-    def run(self) -> None:
-        """Find the strongest responses, draw, measure, write, and record if asked."""
-        from dcgan_lib.evaluation.ledger import check_command
-        from dcgan_lib.paths import atomic_write
-
-        if self.record:
-            check_command(CLAIM, self._command(), self.checkpoint)
-        named = (
-            "checkpoint",
-            "image_set",
-            "method",
-            "layer",
-            "features",
-            "columns",
-            "images",
-            "top",
-            "fresh",
-            "seed",
-        )
-        settings = SaliencySettings(**{name: getattr(self, name) for name in named})
-        study = run_saliency(settings)
-        self._draw(study)
-        found = numbers(study)
-        atomic_write(self.out / "peaks.json", json.dumps(_peaks(study), indent=1) + "\n")
-        atomic_write(self.out / "numbers.json", json.dumps(found, indent=1) + "\n")
-        for name, (trained, *fresh) in found["objects"].items():
-            value, low, high = trained["lift"]
-            least, most = (rule(entry["lift"][0] for entry in fresh) for rule in (min, max))
-            print(
-                f"{name:8} saliency over area {value:.2f} [{low:.2f}, {high:.2f}]; fresh {least:.2f} to {most:.2f}"
-            )
-        for method, steps in found["cascade"].items():
-            print(
-                f"{method:10} every layer random: rank correlation {steps[-1][0]:.2f} with the trained maps"
-            )
-        print(f"figure, peaks and numbers: {self.out}")
-        if self.record and not study.objects:
-            keep_saliency(study)
-            print(
-                f"kept as curves/saliency.{study.set_name}; without true boxes there is no row to record"
-            )
-        elif self.record:
-            row = record_saliency(study, command=self._command())
-            print(
-                f"recorded {row.id}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] {row.verdict}"
-            )
-
-    def _draw(self, study: "SaliencyStudy") -> None:
-        """Write the maps and what they were made from, a row a feature: fresh weights left, trained ones right."""
-        import numpy as np
-
-        from dcgan_lib.interpretation.saliency import (
-            image_tiles,
-            map_tiles,
-            receptive_field,
-            saliency_maps,
-        )
-        from dcgan_lib.models.sampling import write_grid
-
-        sheets: dict[str, list[np.ndarray]] = {"saliency.png": [], "images.png": []}
-        for network, peaks in zip(study.networks[::-1], study.peaks[::-1], strict=True):
-            field = receptive_field(network.config, self.layer)
-            maps = saliency_maps(network, study.images_u8, peaks, self.method, self.layer)
-            sheets["saliency.png"].append(map_tiles(maps, field))
-            sheets["images.png"].append(image_tiles(study.images_u8, peaks, field))
-        for name, sides in sheets.items():
-            rows = [side.reshape(self.features, self.columns, *side.shape[1:]) for side in sides]
-            tiles = np.concatenate(rows, 1)
-            write_grid(self.out / name, tiles.reshape(-1, *tiles.shape[2:]), 2 * self.columns)
-
-    def _command(self) -> str:
-        words = [
-            "dcgan saliency",
-            self.checkpoint,
-            *([f"--image-set {self.image_set}"] if self.image_set else []),
-        ]
-        words += [
-            f"--method {self.method}",
-            f"--layer {self.layer}",
-            f"--images {self.images}",
-            f"--top {self.top}",
-        ]
-        return " ".join([*words, f"--fresh {self.fresh}", f"--seed {self.seed}", "--record"])
-
-
-def _peaks(study: "SaliencyStudy") -> dict[str, Any]:
-    """Return which unit of which image stands in each tile, row by row."""
-    from dcgan_lib.interpretation.saliency import receptive_field
-
-    field = receptive_field(study.networks[0].config, study.settings.layer)
-    told: dict[str, Any] = {
-        "set": study.set_name,
-        "split": study.split,
-        "receptive field": field.size,
-    }
-    for name, peaks in zip(("trained", "fresh"), study.peaks, strict=True):
-        told[name] = [
-            {
-                **peak._asdict(),
-                "response": round(peak.response, 4),
-                "window": field.window(peak.row, peak.column),
-            }
-            for peak in peaks
-        ]
-    return told
+def load_saliency(set_name: str) -> dict[str, Any]:
+    """Return what was measured on a set; see `measure`."""
+    return load_details(f"curves/saliency.{set_name}", "dcgan saliency CHECKPOINT --record")

@@ -1,10 +1,19 @@
-"""The command ``dcgan search``: the purely supervised row of the paper's Table 2."""
+"""The purely supervised row of Table 2: the discriminator's architecture on few labels.
+
+Settings are drawn at random. Each trial, and each of the draws of labels on which the best one is
+repeated, is a file of its own in the search's folder, so that the same command goes on with what is
+left.
+
+Axes: n images, b of a batch, c x h x w pixels, k classes; errors are in per cent unless they are
+bool.
+"""
 
 import copy
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,30 +23,30 @@ import torch
 from scipy import stats
 from sklearn.model_selection import ParameterSampler
 from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tyro.conf import arg
 
+from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, recipe
 from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.load import set_names
 from dcgan_lib.errors import UserError, require
-from dcgan_lib.evaluation.ledger import CLAIMS, NumericRule, Result, check_command, record, split_id
+from dcgan_lib.evaluation.ledger import Result, check_command, claim_of, full_id, id_on, record
 from dcgan_lib.evaluation.probes import augment
 from dcgan_lib.evaluation.protocols import (
     LabelledSplits,
+    check_unused,
     draw_rows,
-    full_id,
     load_splits,
-    one_name,
     plain_name,
 )
-from dcgan_lib.evaluation.statistics import mean_interval
-from dcgan_lib.experiments.svhn_1000_labels import SUPERVISED as CLAIM
-from dcgan_lib.experiments.svhn_1000_labels import keep_draws
+from dcgan_lib.evaluation.statistics import Estimate, mean_interval
+from dcgan_lib.experiments.svhn_1000_labels import SUPERVISED, keep_draws
 from dcgan_lib.models.baselines import SupervisedCnn
-from dcgan_lib.models.sampling import from_u8
-from dcgan_lib.paths import atomic_write
-from dcgan_lib.training.checkpoints import read_metrics
+from dcgan_lib.models.sampling import batch_norms, from_u8, in_batches
+from dcgan_lib.paths import atomic_write, read_json
+from dcgan_lib.training.loop import choose_device
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -50,44 +59,41 @@ SPACE: dict[str, Any] = {
     "batch_size": [32, 64, 128],
     "epochs": [15, 30, 60],
 }
+PAPER_TRIALS, PAPER_LABELS = 64, 1_000
+NUM_MONITORED = 1_000
 MIRRORED_SETS = ("cifar10",)
 """Sets whose classes do not know left from right; a mirrored digit is another sign or none."""
 PATIENCE = 8
 """Epochs without a lower validation error after which a training stops."""
 
 
+# ---------------------------------------------------------------- one training
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Hold one point of the search space.
-
-    Parameters
-    ----------
-    learning_rate : float
-        Of AdamW, at the start; it falls to 0 along a line.
-    beta1, weight_decay : float
-        Of AdamW.
-    dropout : float
-        Before the last layer.
-    augment : bool
-        Whether images are moved, by up to an eighth of their side in photographs and a sixteenth in digits, and in
-        photographs mirrored by chance.
-    batch_size, epochs : int
-        Images in a batch; passes over the labelled images at most.
-    """
+    """Hold one point of the search space."""
 
     learning_rate: float
+    """Of AdamW, at the start; it falls to 0 along a line."""
     beta1: float
     weight_decay: float
+    """Both of AdamW."""
     dropout: float
+    """Before the last layer."""
     augment: bool
+    """Whether images are moved, by up to an eighth of their side in photographs and a sixteenth in
+    digits, and in photographs mirrored by chance."""
     batch_size: int
     epochs: int
+    """Passes over the labelled images, at most."""
 
     def text(self) -> str:
         """Return the settings in words."""
         return (
-            f"learning rate {self.learning_rate:.2g}, beta1 {self.beta1:g}, weight decay {self.weight_decay:.2g}, "
-            f"dropout {self.dropout:.2f}, augmentation {'on' if self.augment else 'off'}, "
+            f"learning rate {self.learning_rate:.2g}, beta1 {self.beta1:g}, "
+            f"weight decay {self.weight_decay:.2g}, dropout {self.dropout:.2f}, "
+            f"augmentation {'on' if self.augment else 'off'}, "
             f"batch {self.batch_size}, {self.epochs} epochs"
         )
 
@@ -99,53 +105,45 @@ def describe_space() -> str:
         if isinstance(values, list):
             text = f"one of {', '.join(map(str, values))}"
         else:
-            text = "{} from {:g} to {:g}".format(
-                values.dist.name.replace("log", "log-"), *values.support()
-            )
+            kind = values.dist.name.replace("log", "log-")
+            text = "{} from {:g} to {:g}".format(kind, *values.support())
         lines.append(f"{name:14}{text}")
     return "\n".join(lines)
 
 
 def draw_settings(seed: int, trial: int) -> Settings:
     """Draw the settings of a trial, the same ones whenever it is asked."""
-    random_state = int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
-    (drawn,) = ParameterSampler(SPACE, 1, random_state=random_state)
-    return Settings(
-        **{
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in drawn.items()
-        }
-    )
+    (drawn,) = ParameterSampler(SPACE, 1, random_state=_seed(seed, trial))
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in drawn.items()}
+    return Settings(**plain)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> ImageSet:
-    """Choose labelled images at random, as many of each class.
-
-    Parameters
-    ----------
-    pool : ImageSet
-        Training images with labels.
-    num_labels : int
-        A multiple of the number of classes.
-    seed : int or list of int
-        Of the draw.
+    """Choose training images with labels at random, as many of each class.
 
     Raises
     ------
     UserError
-        If the set has no classes, ``num_labels`` cannot be shared out evenly, or a class has too few images.
+        If the set has no classes, ``num_labels`` cannot be shared out evenly, or a class has too
+        few images.
     """
     classes = pool.num_classes
     if classes < 2:
         raise UserError(
-            f"labels are drawn by class, but {pool.name} has {classes} classes: choose a set with labels"
+            f"labels are drawn by class, but {pool.name} has {classes} classes: choose a set "
+            "with labels"
         )
     each, left = divmod(num_labels, classes)
-    counts = np.bincount(pool.labels, minlength=classes)
-    if left or not 1 <= each <= counts.min():
+    fewest = np.bincount(pool.labels, minlength=classes).min()
+    if left or not 1 <= each <= fewest:
         raise UserError(
-            f"{num_labels} labels cannot be drawn evenly from {pool.name}: give a multiple of its {classes} classes, "
-            f"at most {counts.min()} a class"
+            f"{num_labels} labels cannot be drawn evenly from {pool.name}: give a multiple of "
+            f"its {classes} classes, "
+            f"at most {fewest} a class"
         )
     return pool.subset(draw_rows(pool.labels, each, seed))
 
@@ -170,14 +168,10 @@ def train_supervised(
         Validation images that choose the epoch, after each of which they are classified.
     model : ModelConfig
         The discriminator's.
-    settings : Settings
-        Of the optimiser and the schedule.
     seed : int
         Of the weights, the order, the dropout and the augmentation.
     precision : {"float32", "bfloat16"}
         Arithmetic of the convolutions.
-    device : str or torch.device, default "cpu"
-        Where to train.
 
     Returns
     -------
@@ -199,53 +193,54 @@ def train_supervised(
             weight_decay=settings.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-        rng = np.random.default_rng(seed)
-        norms = [
-            module
-            for module in network.modules()
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-        ]
+        rng, norms = np.random.default_rng(seed), batch_norms(network)
         for norm in norms:
-            norm.momentum = None  # a mean over the epoch: few steps are too few for a moving one to forget its start
+            norm.momentum = None  # a mean over the epoch: a moving one would not forget its start
         for epoch in range(1, settings.epochs + 1):
             for norm in norms:
                 norm.reset_running_stats()
-            for x_u8, labels_b in _minibatches(labelled, settings, rng):
-                loss = F.cross_entropy(
-                    _logits(network.train(), x_u8, precision), labels_b.to(device)
-                )
+            for x_u8, labels_b in minibatches(labelled, settings, rng):
+                logits_bk = _logits(network.train(), x_u8, precision)
+                loss = F.cross_entropy(logits_bk, labels_b.to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
             error = wrong_answers(network, monitor, precision=precision).mean()
             if error < best_error:
-                best_error, best_epoch, best_weights = (
-                    error,
-                    epoch,
-                    copy.deepcopy(network.state_dict()),
-                )
+                best_error, best_epoch = error, epoch
+                best_weights = copy.deepcopy(network.state_dict())
             elif epoch - best_epoch >= PATIENCE:
                 break
     network.load_state_dict(best_weights)
     return network.eval(), best_epoch
 
 
-@torch.no_grad()
+def minibatches(
+    labelled: ImageSet, settings: Settings, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch in a new order; a short rest is dropped, for batch norm's sake."""
+    photographs = labelled.name in MIRRORED_SETS
+    shift = max(labelled.image_size) // (8 if photographs else 16) if settings.augment else 0
+    flip = photographs and settings.augment
+    size = min(settings.batch_size, len(labelled))
+    order = rng.permutation(len(labelled))
+    for start in range(0, len(labelled) - size + 1, size):
+        rows = order[start : start + size]
+        x_u8 = augment(torch.from_numpy(labelled.images_u8[rows]), shift, flip, rng)
+        yield x_u8, torch.from_numpy(labelled.labels[rows])
+
+
 def wrong_answers(
     network: SupervisedCnn, image_set: ImageSet, *, precision: Precision = "float32"
 ) -> np.ndarray:
     """Return which images a network names wrongly, in evaluation mode: bool, shape (n,)."""
     network.eval()
-    portions = (slice(start, start + 500) for start in range(0, len(image_set), 500))
-    named = [
-        _logits(network, torch.from_numpy(np.array(image_set.images_u8[rows])), precision)
-        .argmax(1)
-        .cpu()
-        .numpy()
-        for rows in portions
-    ]
-    return np.concatenate(named) != image_set.labels
+
+    def name(images_u8: np.ndarray) -> Tensor:
+        return _logits(network, torch.from_numpy(np.array(images_u8)), precision).argmax(1)
+
+    return in_batches(name, image_set.images_u8, batch_size=500) != image_set.labels
 
 
 def _logits(network: SupervisedCnn, x_u8: Tensor, precision: Precision) -> Tensor:
@@ -255,76 +250,133 @@ def _logits(network: SupervisedCnn, x_u8: Tensor, precision: Precision) -> Tenso
         return network(x_bchw)
 
 
-def _minibatches(
-    labelled: ImageSet, settings: Settings, rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch in a new order; a short rest is dropped, as batch norm wants batches of one size."""
-    photographs = labelled.name in MIRRORED_SETS
-    shift = max(labelled.image_size) // (8 if photographs else 16) if settings.augment else 0
-    size = min(settings.batch_size, len(labelled))
-    order = rng.permutation(len(labelled))
-    for start in range(0, len(labelled) - size + 1, size):
-        rows = order[start : start + size]
-        x_u8 = augment(
-            torch.from_numpy(labelled.images_u8[rows]), shift, photographs and settings.augment, rng
-        )
-        yield x_u8, torch.from_numpy(labelled.labels[rows])
+def neighbour_error(labelled: ImageSet, judged: ImageSet) -> float:
+    """Return the error of the nearest labelled image in pixels, in per cent."""
+    flat, others = (
+        images.images_u8.reshape(len(images), -1).astype(np.float32)
+        for images in (labelled, judged)
+    )
+    neighbours = KNeighborsClassifier(1, algorithm="brute").fit(flat, labelled.labels)
+    return _per_cent(neighbours.predict(others) != judged.labels)
 
 
-PAPER_TRIALS, PAPER_LABELS = 64, 1_000
-NUM_MONITORED = 1_000
+def _per_cent(wrong: np.ndarray) -> float:
+    return round(100 * float(wrong.mean()), 3)
 
 
-@dataclass(frozen=True)
-class Search:
-    """Describe a search: what may not change while it goes on.
+# ---------------------------------------------------------------- the search
 
-    Parameters
-    ----------
-    image_set : str
-        A set with labels; a known one in any case of letters. Its test images are opened only for the ledger.
-    recipe : str, default "paper-svhn"
-        Whose discriminator is trained on labels; unconditional.
-    base_width : int, optional
-        Feature maps at its finest resolution, at least 1; by default the recipe's.
-    num_labels : int, default 1000
-        Labelled images, as many of each class.
-    seed : int, default 0
-        Of the labels, the settings and the weights; not negative.
-    precision : {"float32", "bfloat16"}
-        Arithmetic of the convolutions.
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Command, verb="search"):
+    """Train the discriminator's architecture on few labels, settings drawn at random (Table 2).
+
+    Ctrl-C ends the search between two trials or within one; the same command goes on with that
+    trial.
     """
 
-    image_set: str
-    recipe: str = "paper-svhn"
+    set: str = "cifar10"
+    """Image set with labels: cifar10, svhn, svhn10k, mnist, street-digits, digits, or a folder."""
+    trials: int = PAPER_TRIALS
+    """Settings to try; the paper's number."""
+    run_dir: Path | None = local(None)
+    """Folder of the search; unset: runs/search-SET."""
+    recipe: Annotated[str, arg(metavar="NAME")] = "paper-svhn"
+    """Whose discriminator is trained, unconditional; images are brought to its size. See: dcgan
+    recipes."""
     base_width: int | None = None
+    """Feature maps at the finest resolution; unset: the recipe's."""
     num_labels: int = PAPER_LABELS
+    """Labelled images, as many of each class."""
+    draws: int = 10
+    """Fresh sets of labels that the best settings are trained on at the end."""
+    minutes: float | None = local(None)
+    """Begin no trial after this many minutes; the same command goes on later."""
     seed: int = 0
+    """Of the labels, the settings and the weights."""
     precision: Precision = "float32"
+    """Arithmetic of the convolutions."""
+    device: Device = local("auto")
+    """Where to train; auto: a GPU if there is one."""
+    threads: int = local(1)
+    """CPU threads; a resumed search repeats an unbroken one bit for bit only with the same
+    number."""
+    record: str | None = None
+    """Enter the error into the claims ledger under this id, such as table2.supervised:cifar10;
+    test is touched now."""
+    again: bool = local(False)
+    """Measure a recorded result again, on purpose."""
 
-    def __post_init__(self) -> None:
-        """Refuse a seed and a width that no search can have, and give one set one name."""
+    def run(self) -> None:
+        """Search, repeat the best settings on fresh labels, print, and record if asked."""
         require(self.seed >= 0, "the seed", self.seed, "at least 0")
         width = self.base_width
-        require(
-            width is None or width >= 1,
-            "the base width",
-            width,
-            "at least 1, or unset for the recipe's",
-        )
-        object.__setattr__(self, "image_set", one_name(self.image_set))
+        require(width is None or width >= 1, "the base width", width, "at least 1, or unset")
+        require(self.trials >= 1, "the number of trials", self.trials, "at least 1")
+        require(self.threads >= 1, "the number of threads", self.threads, "at least 1")
+        require(self.draws >= 2, "the number of draws", self.draws, "at least 2")
+        if self.record:
+            self.check_row()
+        torch.set_num_threads(self.threads)
+        self.open_folder()
+        print(f"settings are drawn from:\n{describe_space()}")
+        if done := len(self.finished("trial")):
+            print(f"going on in {self.folder}: {done} trials are done")
+        begun = time.monotonic()
+        for found in self.run_trials():
+            print(
+                f"trial {found['trial']:2}  {_trial_text(found)}; {found['seconds']:.0f} s",
+                flush=True,
+            )
+            if self.minutes is not None and time.monotonic() - begun >= 60 * self.minutes:
+                break
+        trials = self.finished("trial")[: self.trials]
+        best = best_trial(trials)
+        print(f"best of {len(trials)}: trial {best['trial']}, {_trial_text(best)}")
+        if len(trials) < self.trials:
+            print(
+                f"{len(trials)} of {self.trials} trials are done: the same command goes on with "
+                "the rest"
+            )
+            return
+        test = self.splits.test_for(self.record, again=self.again) if self.record else None
+        draws = self.repeat_best(best, test)
+        print(f"the same settings on {len(draws)} fresh draws of labels:")
+        for kind, words in (
+            ("validation", "validation"),
+            ("neighbour", "1-NN on pixels, validation"),
+            ("test", "test"),
+        ):
+            if all(f"{kind}_error" in found for found in draws):
+                print("{} error {:.2f} % [{:.2f}, {:.2f}]".format(words, *_mean(draws, kind)))
+        if self.record:
+            self.enter(trials, draws, len(test))
+
+    @property
+    def set_name(self) -> str:
+        """Return a known set's one name; a folder's is left alone, as its letters' case matters."""
+        plain = plain_name(self.set)
+        return plain if plain in set_names() else self.set
+
+    @property
+    def folder(self) -> Path:
+        """Return where the search is kept."""
+        return self.run_dir or Path("runs", f"search-{self.set_name}")
 
     @cached_property
     def splits(self) -> LabelledSplits:
         """Return the set's images at the network's size, and the guard of its test images."""
-        return load_splits(self.image_set, image_size=recipe(self.recipe).config.model.image_size)
+        return load_splits(self.set_name, image_size=recipe(self.recipe).config.model.image_size)
 
     @cached_property
     def model(self) -> ModelConfig:
         """Return the discriminator's configuration, with the set's number of channels."""
         model = recipe(self.recipe).config.model
-        width = model.base_width if self.base_width is None else self.base_width
-        return replace(model, base_width=width, num_channels=self.splits.train.num_channels)
+        return dataclasses.replace(
+            model,
+            base_width=self.base_width or model.base_width,
+            num_channels=self.splits.train.num_channels,
+        )
 
     @cached_property
     def monitor(self) -> ImageSet:
@@ -337,366 +389,195 @@ class Search:
         """Return labelled images: draw 0 is the search's own, every other number has others."""
         return draw_labelled(self.splits.train, self.num_labels, [self.seed, draw])
 
+    def check_row(self) -> None:
+        """Refuse, before anything is trained, a row that could not be recorded.
 
-def open_search(search: Search, run_dir: Path) -> None:
-    """Begin a search in a folder, or make sure that the one there is the same.
-
-    Raises
-    ------
-    UserError
-        If the labels cannot be drawn, the network does not fit the set, the folder cannot be written, or it holds
-        another search or another space of settings.
-    """
-    SupervisedCnn(
-        search.model, search.labelled(0).num_classes
-    )  # what is refused must leave no folder behind
-    path = run_dir / "search.json"
-    told = asdict(search) | {"space": describe_space().splitlines()}
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): choose another --run-dir") from error
-        differing = sorted(
-            name for name in told.keys() | found.keys() if told.get(name) != found.get(name)
-        )
-        if differing:
+        Raises
+        ------
+        UserError
+            If the id is not this claim's on this set, the trials or the labels are not as many as
+            the paper's, the command names an absolute path, or the row was measured before.
+        """
+        own = id_on(SUPERVISED, plain_name(self.set))
+        if full_id(self.record) != own:
+            raise UserError(f"this search is measured as {own}, not {self.record!r}: record it so")
+        if self.trials < PAPER_TRIALS:
             raise UserError(
-                f"{run_dir} holds a search with another {', '.join(differing)}: choose another --run-dir"
+                f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {self.trials}: "
+                "try as many"
             )
-    try:
-        atomic_write(path, json.dumps(told, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot keep a search in {run_dir} ({error}): choose another --run-dir"
-        ) from error
+        if self.num_labels != PAPER_LABELS:
+            raise UserError(
+                f"Table 2 has {PAPER_LABELS:,} labels, but these are {self.num_labels:,}: give "
+                "as many"
+            )
+        check_command(own, self.command_line(), self.set)
+        check_unused(own, again=self.again)
 
+    def open_folder(self) -> None:
+        """Begin the search in its folder, or make sure that the one there is the same.
 
-def run_trials(
-    search: Search, run_dir: Path, num_trials: int, device: str = "cpu"
-) -> Iterator[dict[str, Any]]:
-    """Run the trials that are still to be run; each is on disk before it is yielded.
+        Raises
+        ------
+        UserError
+            If the labels cannot be drawn, the network does not fit the set, the folder cannot be
+            written, or it holds another search or another space of settings.
+        """
+        SupervisedCnn(self.model, self.labelled(0).num_classes)  # refused: no folder is left behind
+        path, fixed = (
+            self.folder / "search.json",
+            ("recipe", "base_width", "num_labels", "seed", "precision"),
+        )
+        asked = {"set": self.set_name} | {name: getattr(self, name) for name in fixed}
+        asked["space"] = describe_space().splitlines()
+        if path.exists():
+            found = read_json(path, "choose another --run-dir")
+            differing = sorted(
+                name for name in asked.keys() | found.keys() if asked.get(name) != found.get(name)
+            )
+            if differing:
+                raise UserError(
+                    f"{self.folder} holds a search with another {', '.join(differing)}: choose "
+                    "another --run-dir"
+                )
+        try:
+            atomic_write(path, json.dumps(asked, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot keep a search in {self.folder} ({error}): choose another --run-dir"
+            ) from error
 
-    Yields
-    ------
-    dict
-        ``trial``, ``settings``, ``epoch``, the ``validation_error`` over all validation images, ``seconds``.
-    """
-    labelled, validation = search.labelled(0), search.splits.validation
-    done = read_trials(run_dir)
-    for trial in range(len(done), num_trials):
-        settings, begun = draw_settings(search.seed, trial), time.monotonic()
-        line = {"trial": trial, "settings": asdict(settings)}
-        line |= _fit(search, settings, labelled, trial, {"validation": validation}, device)
-        done.append(line | {"seconds": round(time.monotonic() - begun, 1)})
-        _write_lines(run_dir / "trials.jsonl", done)
-        yield done[-1]
+    def finished(self, kind: str) -> list[dict[str, Any]]:
+        """Return the trials (``trial``) or repeats (``draw``) that are done, in order."""
+        paths = sorted(self.folder.glob(f"{kind}-*.json"))
+        return [read_json(path, "delete it, and it is measured again") for path in paths]
 
+    def run_trials(self) -> Iterator[dict[str, Any]]:
+        """Run the trials that are still to be run; each is on disk before it is yielded.
 
-def read_trials(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the trials that are done, in order; a last line that was cut off does not count."""
-    return read_metrics(run_dir / "trials.jsonl")
+        Yields
+        ------
+        dict
+            ``trial``, ``settings``, ``epoch``, the ``validation_error`` over all validation images,
+            ``seconds``.
+        """
+        labelled, done = self.labelled(0), {found["trial"] for found in self.finished("trial")}
+        for trial in range(self.trials):
+            if trial in done:
+                continue
+            settings, begun = draw_settings(self.seed, trial), time.monotonic()
+            found = {"trial": trial, "settings": asdict(settings)}
+            found |= self._train(settings, labelled, trial, {"validation": self.splits.validation})
+            yield self._keep(f"trial-{trial:04}", found, begun)
+
+    def repeat_best(
+        self, best: dict[str, Any], test: ImageSet | None = None
+    ) -> list[dict[str, Any]]:
+        """Train the best trial's settings anew on fresh labels, beside nearest neighbours.
+
+        With test images from `LabelledSplits.test_for` the error on them is measured too; a draw
+        that has been tested is not tested again.
+
+        Returns
+        -------
+        list of dict
+            One a draw: ``trial``, ``draw``, ``epoch``, ``validation_error``, ``neighbour_error``
+            (1-NN on pixels with the same labels, on validation images), ``seconds``, and
+            ``test_error`` where it was asked for.
+        """
+        kept = {(found["trial"], found["draw"]): found for found in self.finished("draw")}
+        judged = {"validation": self.splits.validation} | ({"test": test} if test else {})
+        draws = []
+        for draw in range(1, self.draws + 1):
+            found = kept.get((best["trial"], draw))
+            if found is None or (test and "test_error" not in found):
+                labelled, begun = self.labelled(draw), time.monotonic()
+                found = {"trial": best["trial"], "draw": draw}
+                found |= self._train(Settings(**best["settings"]), labelled, draw, judged)
+                found["neighbour_error"] = neighbour_error(labelled, judged["validation"])
+                found = self._keep(f"draw-{best['trial']:04}-{draw:04}", found, begun)
+            draws.append(found)
+        return draws
+
+    def _train(
+        self, settings: Settings, labelled: ImageSet, number: int, judged: dict[str, ImageSet]
+    ) -> dict[str, Any]:
+        """Train once and return the chosen epoch and the error on each set."""
+        network, epoch = train_supervised(
+            labelled,
+            self.monitor,
+            self.model,
+            settings,
+            seed=_seed(self.seed, number),
+            precision=self.precision,
+            device=choose_device(self.device),
+        )
+        found = {"epoch": epoch}
+        for name, images in judged.items():
+            wrong = wrong_answers(network, images, precision=self.precision)
+            found[f"{name}_error"] = _per_cent(wrong)
+        return found
+
+    def _keep(self, name: str, found: dict[str, Any], begun: float) -> dict[str, Any]:
+        found["seconds"] = round(time.monotonic() - begun, 1)
+        atomic_write(self.folder / f"{name}.json", json.dumps(found, indent=1) + "\n")
+        return found
+
+    def enter(
+        self, trials: list[dict[str, Any]], draws: list[dict[str, Any]], num_tested: int
+    ) -> Result:
+        """Enter the best trial's validation error, on fresh labels; the notes say the test error.
+
+        Notes
+        -----
+        Table 2 gives the network's error on validation images, as here, and its rivals' on test
+        images. On another set the row is a control, judged by a relation that Table 2 shows:
+        nearest neighbours on pixels err more.
+        """
+        claim, set_name = claim_of(self.record)
+        best, tested = best_trial(trials), [found["test_error"] for found in draws]
+        ahead = [found["neighbour_error"] - found["validation_error"] for found in draws]
+        nearest = _mean(draws, "neighbour").value
+        who = f"nearest neighbours on pixels with the same labels err more ({nearest:.2f} %)"
+        checks = {who: mean_interval(np.array(ahead)).low > 0}
+        plain = [found["validation_error"] for found in trials if not found["settings"]["augment"]]
+        without = f"; the best without augmentation had {min(plain):.2f} % there" if plain else ""
+        notes = (
+            "test error {:.2f} % [{:.2f}, {:.2f}]; ".format(*_mean(draws, "test"))
+            + f"the best of {len(trials)} trials had {best['validation_error']:.2f} % on "
+            + "validation: "
+            f"{Settings(**best['settings']).text()}{without}. {self.num_labels:,} labels, "
+            f"{len(draws)} fresh draws, over which the intervals run and n counts; {self.recipe}'s "
+            f"discriminator, width {self.model.base_width}; epochs are chosen on validation "
+            "images too"
+        )
+        row = record(
+            self.record,
+            _mean(draws, "validation"),
+            unit="%",
+            n=len(draws),
+            data=f"{self.set_name}, validation",
+            command=self.command_line(),
+            seconds=sum(found["seconds"] for found in [*trials, *draws]),
+            seed=self.seed,
+            checks=None if claim.rule_on(set_name).is_numeric else checks,
+            notes=notes,
+        )
+        keep_draws(row, tested, num_tested)
+        return row
 
 
 def best_trial(trials: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the trial with the least validation error, the first of equals."""
-    return min(trials, key=lambda line: line["validation_error"])
+    return min(trials, key=lambda found: found["validation_error"])
 
 
-def repeat_best(
-    search: Search,
-    run_dir: Path,
-    best: dict[str, Any],
-    num_draws: int,
-    *,
-    test: tuple[np.ndarray, np.ndarray] | None = None,
-    device: str = "cpu",
-) -> list[dict[str, Any]]:
-    """Train the best trial's settings anew on fresh labels, and classify by neighbours beside it.
-
-    Parameters
-    ----------
-    search, run_dir, device : optional
-        See `run_trials`.
-    best : dict
-        From `best_trial`.
-    num_draws : int
-        Labelled sets, none of them the search's own.
-    test : (images_u8, labels), optional
-        From `LabelledSplits.test_for`, to measure the error on them too. A draw that has been tested is not tested
-        again.
-
-    Returns
-    -------
-    list of dict
-        One a draw: ``trial``, ``draw``, ``epoch``, ``validation_error``, ``neighbour_error`` (1-NN on pixels with
-        the same labels, on validation images), ``seconds``, and ``test_error`` where it was asked for.
-    """
-    kept = {(line["trial"], line["draw"]): line for line in read_metrics(run_dir / "draws.jsonl")}
-    keys = [(best["trial"], draw) for draw in range(1, num_draws + 1)]
-    judged = {"validation": search.splits.validation}
-    if test is not None:
-        classes = search.splits.train.class_names
-        judged["test"] = ImageSet(
-            name=search.image_set, images_u8=test[0], labels=test[1], class_names=classes
-        )
-    for trial, draw in keys:
-        if "test_error" in (found := kept.get((trial, draw), {})) or (found and test is None):
-            continue
-        labelled, begun = search.labelled(draw), time.monotonic()
-        line = {"trial": trial, "draw": draw}
-        line |= _fit(search, Settings(**best["settings"]), labelled, draw, judged, device)
-        line["neighbour_error"] = neighbour_error(labelled, judged["validation"])
-        kept[trial, draw] = line | {"seconds": round(time.monotonic() - begun, 1)}
-        _write_lines(run_dir / "draws.jsonl", [kept[other] for other in sorted(kept)])
-    return [kept[key] for key in keys]
+def _mean(draws: list[dict[str, Any]], kind: str) -> Estimate:
+    return mean_interval(np.array([found[f"{kind}_error"] for found in draws]))
 
 
-def neighbour_error(labelled: ImageSet, judged: ImageSet) -> float:
-    """Return the error of the nearest labelled image in pixels, in per cent."""
-    flat, others = (
-        images.images_u8.reshape(len(images), -1).astype(np.float32)
-        for images in (labelled, judged)
+def _trial_text(found: dict[str, Any]) -> str:
+    settings = Settings(**found["settings"]).text()
+    return (
+        f"validation error {found['validation_error']:.2f} % at epoch {found['epoch']}; {settings}"
     )
-    neighbours = KNeighborsClassifier(1, algorithm="brute").fit(flat, labelled.labels)
-    return round(100 * float(np.mean(neighbours.predict(others) != judged.labels)), 3)
-
-
-def check_search_row(id: str, search: Search, num_trials: int, command: str) -> None:
-    """Refuse, before anything is trained, a row that could not be recorded.
-
-    Raises
-    ------
-    UserError
-        If the id is not this claim's on this set, the trials or the labels are not as many as the paper's, or the
-        command names an absolute path.
-    """
-    own = full_id(f"{CLAIM}:{plain_name(search.image_set)}")
-    if full_id(id) != own:
-        raise UserError(f"this search is measured as {own}, not {id!r}: record it so")
-    if num_trials < PAPER_TRIALS:
-        raise UserError(
-            f"Table 2 has the best of {PAPER_TRIALS} trials, but these are {num_trials}: try as many"
-        )
-    if search.num_labels != PAPER_LABELS:
-        raise UserError(
-            f"Table 2 has {PAPER_LABELS:,} labels, but these are {search.num_labels:,}: give as many"
-        )
-    check_command(id, command, search.image_set)
-
-
-def record_search(
-    id: str,
-    search: Search,
-    trials: list[dict[str, Any]],
-    draws: list[dict[str, Any]],
-    *,
-    num_tested: int,
-    command: str,
-    root: Path | None = None,
-) -> Result:
-    """Enter the best trial's validation error, on fresh labels, into the ledger; the test error goes into the notes.
-
-    Parameters
-    ----------
-    id : str
-        ``table2.supervised``, with ``:SET`` on any set but the paper's own.
-    search : Search
-        What was searched.
-    trials, draws : list of dict
-        From `read_trials` and `repeat_best`; the draws with their test errors, on ``num_tested`` images.
-    command : str
-        What repeats it.
-    root : Path, optional
-        The ledger's folder; by default ``data/results``.
-
-    Notes
-    -----
-    Table 2 gives the network's error on validation images, as here, and its rivals' on test images. On another set
-    the row is judged by a relation that Table 2 shows: the network errs less than nearest neighbours on pixels.
-    """
-    check_search_row(id, search, len(trials), command)
-    best = best_trial(trials)
-    errors, tested, nearest = (
-        np.array([line[f"{kind}_error"] for line in draws])
-        for kind in ("validation", "test", "neighbour")
-    )
-    test, ahead = mean_interval(tested), mean_interval(nearest - errors)
-    checks = {
-        f"nearest neighbours on pixels with the same labels err more ({nearest.mean():.2f} %)": ahead.low
-        > 0
-    }
-    numeric = isinstance(CLAIMS[CLAIM].rule_on(split_id(id)[1]), NumericRule)
-    plain = min(
-        (line["validation_error"] for line in trials if not line["settings"]["augment"]),
-        default=None,
-    )
-    without = "" if plain is None else f"; the best without augmentation had {plain:.2f} % there"
-    notes = (
-        f"test error {test.value:.2f} % [{test.low:.2f}, {test.high:.2f}]; the best of {len(trials)} trials had "
-        f"{best['validation_error']:.2f} % on validation: {Settings(**best['settings']).text()}{without}. "
-        f"{search.num_labels:,} labels, {len(draws)} fresh draws, over which the intervals run and n counts; "
-        f"{search.recipe}'s discriminator, width {search.model.base_width}; epochs are chosen on validation images too"
-    )
-    row = record(
-        id,
-        value=mean_interval(errors),
-        unit="%",
-        n=len(draws),
-        data=f"{search.image_set}, validation",
-        command=command,
-        seconds=sum(line["seconds"] for line in [*trials, *draws]),
-        seed=search.seed,
-        checks=None if numeric else checks,
-        notes=notes,
-        root=root,
-    )
-    keep_draws(row, tested.tolist(), num_tested, root)
-    return row
-
-
-def _fit(
-    search: Search,
-    settings: Settings,
-    labelled: ImageSet,
-    number: int,
-    judged: dict[str, ImageSet],
-    device: str,
-) -> dict[str, Any]:
-    """Train once and return the chosen epoch and the error on each set."""
-    seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
-    options = {"seed": seed, "precision": search.precision, "device": device}
-    network, epoch = train_supervised(labelled, search.monitor, search.model, settings, **options)
-    errors = {
-        f"{name}_error": round(
-            100 * float(wrong_answers(network, images, precision=search.precision).mean()), 3
-        )
-        for name, images in judged.items()
-    }
-    return {"epoch": epoch} | errors
-
-
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchCommand:
-    """Train the discriminator's architecture on few labels, with settings drawn at random (Table 2).
-
-    Ctrl-C ends the search between two trials or within one; the same command goes on with that trial.
-    """
-
-    set: str = "cifar10"
-    """Image set with labels: cifar10, svhn, mnist, street-digits, digits."""
-    trials: int = 64
-    """Settings to try; the paper's number."""
-    run_dir: Path | None = None
-    """Folder of the search; unset: runs/search-SET."""
-    recipe: Annotated[str, arg(metavar="NAME")] = "paper-svhn"
-    """Whose discriminator is trained; images are brought to its size. See: dcgan recipes."""
-    base_width: int | None = None
-    """Feature maps at the finest resolution; unset: the recipe's."""
-    num_labels: int = 1_000
-    """Labelled images, as many of each class."""
-    draws: int = 10
-    """Fresh sets of labels that the best settings are trained on at the end."""
-    minutes: float | None = None
-    """Begin no trial after this many minutes; the same command goes on later."""
-    seed: int = 0
-    """Of the labels, the settings and the weights."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the convolutions."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train; auto: a GPU if there is one."""
-    threads: int = 1
-    """CPU threads; a resumed search repeats an unbroken one bit for bit only with the same number."""
-    record: str | None = None
-    """Enter the error into the claims ledger under this id, such as table2.supervised:cifar10; test is touched now."""
-    again: bool = False
-    """Measure a recorded result again, on purpose."""
-
-    def run(self) -> None:
-        """Search, repeat the best settings on fresh labels, print, and record if asked."""
-        import torch
-
-        from dcgan_lib.evaluation.protocols import check_unused
-        from dcgan_lib.training.loop import choose_device
-
-        if min(self.trials, self.threads) < 1 or self.draws < 2:
-            given = f"{self.trials}, {self.threads} and {self.draws}"
-            raise UserError(
-                f"a search needs at least 1 trial, 1 thread and 2 draws, but got {given}"
-            )
-        search = Search(
-            self.set, self.recipe, self.base_width, self.num_labels, self.seed, self.precision
-        )
-        if self.record:
-            check_search_row(self.record, search, self.trials, self._command())
-            check_unused(self.record, again=self.again)
-        run_dir, device = (
-            self.run_dir or Path("runs", f"search-{search.image_set}"),
-            str(choose_device(self.device)),
-        )
-        torch.set_num_threads(self.threads)
-        trials = self._try(search, run_dir, device)
-        best = best_trial(trials)
-        print(f"best of {len(trials)}: trial {best['trial']}, {_trial_text(best)}")
-        if len(trials) < self.trials:
-            print(
-                f"{len(trials)} of {self.trials} trials are done: the same command goes on with the rest"
-            )
-            return
-        if not self.record:
-            _print_draws(repeat_best(search, run_dir, best, self.draws, device=device))
-            return
-        with search.splits.test_for(self.record, again=self.again) as test:
-            draws = repeat_best(search, run_dir, best, self.draws, test=test, device=device)
-            _print_draws(draws)
-            told = {"num_tested": len(test[1]), "command": self._command()}
-            row = record_search(self.record, search, trials, draws, **told)
-        print(f"recorded {row.id}: {row.verdict}")
-
-    def _try(self, search: "Search", run_dir: Path, device: str) -> list[dict[str, Any]]:
-        """Run the trials that are left, as far as the minutes last, and return all that are done."""
-        open_search(search, run_dir)
-        print(f"settings are drawn from:\n{describe_space()}")
-        if done := len(read_trials(run_dir)):
-            print(f"going on in {run_dir}: {done} trials are done")
-        begun = time.monotonic()
-        for line in run_trials(search, run_dir, self.trials, device):
-            print(
-                f"trial {line['trial']:2}  {_trial_text(line)}; {line['seconds']:.0f} s", flush=True
-            )
-            if self.minutes is not None and time.monotonic() - begun >= 60 * self.minutes:
-                break
-        return read_trials(run_dir)[: self.trials]
-
-    def _command(self) -> str:
-        words = [
-            f"dcgan search --set {self.set}",
-            f"--trials {self.trials}",
-            f"--recipe {self.recipe}",
-        ]
-        words += [f"--base-width {self.base_width}"] if self.base_width is not None else []
-        words += [f"--num-labels {self.num_labels}", f"--draws {self.draws}", f"--seed {self.seed}"]
-        return " ".join([*words, f"--precision {self.precision}", f"--record {self.record}"])
-
-
-def _trial_text(line: dict[str, Any]) -> str:
-
-    settings = Settings(**line["settings"]).text()
-    return f"validation error {line['validation_error']:.2f} % at epoch {line['epoch']}; {settings}"
-
-
-def _print_draws(draws: list[dict[str, Any]]) -> None:
-    import numpy as np
-
-    from dcgan_lib.evaluation.statistics import mean_interval
-
-    print(f"the same settings on {len(draws)} fresh draws of labels:")
-    for kind in ("validation", "neighbour", "test"):
-        if all(f"{kind}_error" in line for line in draws):
-            value, low, high = mean_interval(np.array([line[f"{kind}_error"] for line in draws]))
-            told = "1-NN on pixels, validation" if kind == "neighbour" else kind
-            print(f"{told} error {value:.2f} % [{low:.2f}, {high:.2f}]")

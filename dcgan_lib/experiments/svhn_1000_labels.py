@@ -1,72 +1,65 @@
-"""Table 2's two methods side by side: features with a linear SVM, and a network trained on the labels alone.
+"""Table 2's two methods side by side: features with a linear SVM, and a network trained on labels.
 
-Errors are in per cent of the test images. Beside a row of the ledger lie the errors of its draws of labels, so that
-both methods get the same kind of interval: ``data/results/draws/ID.json``.
+Errors are in per cent of the test images. Beside a row of the ledger lie the errors of its draws of
+labels, so that both methods get the same kind of interval: ``data/results/draws/ID.json``.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import (
-    CLAIMS,
     Result,
-    command_for,
+    claim_of,
+    id_on,
+    is_measured,
     load_details,
-    load_results,
+    load_row,
     save_details,
 )
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval, wilson_interval
 
 SETS = ("svhn", "cifar10", "mnist", "street-digits")
 FEATURES, SUPERVISED = "table2.dcgan", "table2.supervised"
+COMMANDS = {
+    FEATURES: "dcgan train --recipe paper-svhn --set {set} && dcgan features runs/paper-svhn-{set} "
+    "--set {set} --protocol 1000 --split test --record {id}",
+    SUPERVISED: "dcgan search --set {set} --record {id}",
+}
+"""What measures a row on another set than the paper's."""
 
 Outcome = Literal["features win", "features are beaten", "cannot be told apart", "not measured"]
 
 
-def keep_draws(
-    row: Result, test_errors: Sequence[float], num_images: int, root: Path | None = None
-) -> None:
-    """Keep the test error of each draw of labels beside its row.
-
-    Parameters
-    ----------
-    row : Result
-        As recorded.
-    test_errors : sequence of float
-        One a draw, in per cent.
-    num_images : int
-        Test images.
-    root : Path, optional
-        The ledger's folder; by default ``data/results``.
-    """
-    content = {
-        "value": row.value,
-        "num_images": num_images,
-        "test_errors": [round(error, 4) for error in test_errors],
-    }
-    save_details(_name(row.id), content, root)
+def keep_draws(row: Result, test_errors: Sequence[float], num_images: int) -> None:
+    """Keep the test error of each draw of labels, on ``num_images``, beside its row."""
+    errors = [round(error, 4) for error in test_errors]
+    content = {"value": row.value, "num_images": num_images, "test_errors": errors}
+    save_details(_name(row.id), content)
 
 
-def load_draws(row: Result, root: Path | None = None) -> tuple[np.ndarray, int]:
-    """Return the test errors of a measured row's draws, in per cent, and the number of test images.
+def load_draws(row: Result) -> tuple[np.ndarray, int]:
+    """Return the test errors of a measured row's draws, and the number of test images.
 
     Raises
     ------
     UserError
         If they were not kept, or by another measurement than the row's.
     """
-    content = load_details(_name(row.id), row.command, root)
+    content = load_details(_name(row.id), row.command)
     if content["value"] != row.value:
         raise UserError(
             f"the draws kept for {row.id} are of another measurement: run {row.command} again"
         )
     return np.array(content["test_errors"]), content["num_images"]
+
+
+def _name(id: str) -> str:
+    return f"draws/{id.replace(':', '--')}"
 
 
 def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
@@ -81,51 +74,39 @@ def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
 
     Notes
     -----
-    Student's interval of the mean over draws, and Wilson's over images at that mean, added as independent errors.
-    Wilson's is that of a single classifier. A mean over several is surer, so that the sum is rather too wide.
+    Student's interval of the mean over draws, and Wilson's over images at that mean, added as
+    independent errors. Wilson's is that of a single classifier. A mean over several is surer, so
+    that the sum is rather too wide.
     """
     draws = mean_interval(test_errors)
     images = wilson_interval(draws.value / 100 * num_images, num_images).scaled(100)
-    below, above = (
-        math.hypot(draws[side] - draws.value, images[side] - images.value) for side in (1, 2)
-    )
+    below = math.hypot(draws.low - draws.value, images.low - images.value)
+    above = math.hypot(draws.high - draws.value, images.high - images.value)
     return Estimate(draws.value, draws.value - below, draws.value + above)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rivals:
-    """Hold what is measured of the two methods on one image set.
-
-    Parameters
-    ----------
-    set_name : str
-        The image set.
-    features, supervised : Estimate or None
-        Mean test error in per cent, see `mean_error`; None while it is not measured.
-    commands : tuple of str
-        What is still to be run.
-    """
+class Comparison:
+    """Hold the mean test errors of the two methods on one image set; None while not measured."""
 
     set_name: str
     features: Estimate | None
     supervised: Estimate | None
     commands: tuple[str, ...] = ()
+    """What is still to be run."""
 
     @property
     def gain(self) -> Estimate | None:
         """Return by how many points the features err less, None while a method is not measured.
 
-        The two intervals are added as independent errors. The test images are the same, so that this too is
-        cautious.
+        The two intervals are added as independent errors. The test images are the same, so that
+        this too is cautious.
         """
         if self.features is None or self.supervised is None:
             return None
         (f, f_low, f_high), (s, s_low, s_high) = self.features, self.supervised
-        return Estimate(
-            s - f,
-            s - f - math.hypot(s - s_low, f_high - f),
-            s - f + math.hypot(s_high - s, f - f_low),
-        )
+        below, above = math.hypot(s - s_low, f_high - f), math.hypot(s_high - s, f - f_low)
+        return Estimate(s - f, s - f - below, s - f + above)
 
     @property
     def outcome(self) -> Outcome:
@@ -137,46 +118,12 @@ class Rivals:
         return "features are beaten" if self.gain.high < 0 else "cannot be told apart"
 
     def text(self) -> str:
-        """Return the comparison as a sentence, with intervals; what is missing is named with its command."""
-        told = [f"features {_text(self.features)}", f"supervised {_text(self.supervised)}"]
+        """Return the comparison as a sentence; what is missing is named with its command."""
+        parts = [f"features {_text(self.features)}", f"supervised {_text(self.supervised)}"]
         if self.gain:
-            told.append(f"gain {_text(self.gain, 'points')}")
-        return "\n  run ".join(
-            [f"{self.set_name}: {self.outcome}: {', '.join(told)}", *self.commands]
-        )
-
-
-def compare(set_name: str, root: Path | None = None) -> Rivals:
-    """Put the ledger's two rows of an image set beside each other.
-
-    Parameters
-    ----------
-    set_name : str
-        One of `SETS`, or any other set with rows.
-    root : Path, optional
-        The ledger's folder; by default ``data/results``.
-
-    Raises
-    ------
-    UserError
-        If a row is measured, but the errors of its draws are not there; see `load_draws`.
-    """
-    rows = {row.id: row for row in load_results(root)}
-    found, commands = {}, []
-    for claim_id in (FEATURES, SUPERVISED):
-        id = claim_id if set_name == CLAIMS[claim_id].home_set else f"{claim_id}:{set_name}"
-        measured = id in rows and rows[id].is_measured
-        found[claim_id] = mean_error(*load_draws(rows[id], root)) if measured else None
-        if not measured:
-            commands.append(command_for(id))
-    features, supervised = found[FEATURES], found[SUPERVISED]
-    return Rivals(
-        set_name=set_name, features=features, supervised=supervised, commands=tuple(commands)
-    )
-
-
-def _name(id: str) -> str:
-    return f"draws/{id.replace(':', '--')}"
+            parts.append(f"gain {_text(self.gain, 'points')}")
+        sentence = f"{self.set_name}: {self.outcome}: {', '.join(parts)}"
+        return "\n  run ".join([sentence, *self.commands])
 
 
 def _text(estimate: Estimate | None, unit: str = "%") -> str:
@@ -184,3 +131,26 @@ def _text(estimate: Estimate | None, unit: str = "%") -> str:
         return "not measured"
     value, low, high = estimate
     return f"{value:.1f} {unit} [{low:.1f}, {high:.1f}]"
+
+
+def compare(set_name: str) -> Comparison:
+    """Put the ledger's two rows of an image set, one of `SETS` or any other, beside each other.
+
+    Raises
+    ------
+    UserError
+        If a row is measured, but the errors of its draws are not there; see `load_draws`.
+    """
+    found, commands = {}, []
+    for method, claim_id in (("features", FEATURES), ("supervised", SUPERVISED)):
+        id = id_on(claim_id, set_name)
+        found[method] = mean_error(*load_draws(load_row(id))) if is_measured(id) else None
+        if found[method] is None:
+            commands.append(command_for(id))
+    return Comparison(set_name=set_name, commands=tuple(commands), **found)
+
+
+def command_for(id: str) -> str:
+    """Return what measures a row of Table 2."""
+    claim, set_name = claim_of(id)
+    return COMMANDS[claim.id].format(set=set_name, id=id) if set_name else claim.command

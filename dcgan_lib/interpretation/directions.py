@@ -1,28 +1,31 @@
-"""Directions in latent space that change one attribute, found by regression: ``python -m ...directions NAME``.
+"""Directions in latent space that change one attribute, found by regression on generated pictures.
 
-Axes: n samples, d latent. A probe reads the attributes off generated pictures, or `stroke_style` the style of digits;
-a straight line through latent space that predicts an attribute is the direction in which it changes most. Our own
-choice: the paper averages three pictures by hand.
+Axes: n samples, d latent. A probe reads the attributes off the pictures, or `stroke_style` the
+style of digits; the gradient of a linear model that predicts an attribute from z is the direction
+in which it changes most. Our own choice: the paper averages three pictures by hand.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
+from tyro.conf import Positional
 
-from dcgan_lib.errors import UserError, answers_mistakes
+from dcgan_lib.command import Command
+from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe, load_probe
+from dcgan_lib.models.baselines import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
-from dcgan_lib.paths import atomic_write
+from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 
 STROKES = "strokes"
@@ -35,214 +38,111 @@ MIN_CASES = 40
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction of length 1 along which an attribute grows.
-
-    Parameters
-    ----------
-    name : str
-        The attribute.
-    direction_d : ndarray
-        float32, shape (z_dim,).
-    measure : {"balanced accuracy", "R2"}
-        What ``score`` is.
-    score : float
-        How well the direction alone predicts the attribute of pictures that it was not fitted on.
-    """
+    """A direction along which an attribute grows."""
 
     name: str
+    """The attribute."""
     direction_d: np.ndarray
+    """float32, shape (z_dim,), of length 1."""
     measure: str
+    """What ``score`` is: a key of `LEAST`."""
     score: float
+    """How well the direction alone predicts the attribute of pictures that it was not fitted on."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether the score is well above chance; see `LEAST`."""
+        return self.score >= LEAST[self.measure]
 
 
 def fit_directions(
-    checkpoint: str | Path, probe: str | Path | Probe, n: int = 4_000, seed: int = 0
+    generator: AnyGenerator,
+    read: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    n: int = 4_000,
+    seed: int = 0,
 ) -> tuple[Direction, ...]:
-    """Find a direction for each attribute that a probe reads.
+    """Find a direction for each attribute, those at chance too.
 
     Parameters
     ----------
-    checkpoint : str or Path
-        A generator. If it draws classes on demand, equally many of each are drawn, and an attribute is what remains
+    generator : AnyGenerator
+        If it draws classes on demand, equally many of each are drawn, and a number is what remains
         of it when the mean of the class is taken away.
-    probe : str, Path or Probe
-        Reads pictures of the generator's size; "strokes" measures the style of digits.
+    read : callable
+        Takes pictures and returns their attributes, shape (n,): bool, or float with NaN where there
+        is nothing to read. Such are `stroke_style`, and `probe_attributes` with a probe.
     n : int
         Pictures to draw; the last quarter is held out.
     seed : int
         Of the latent vectors.
 
-    Returns
-    -------
-    tuple of Direction
-        All of them, those at chance too; `keep` leaves those out.
-
     Raises
     ------
     UserError
-        If n is below 400, or the probe reads pictures of another size.
+        If n is below 400, or the pictures cannot be read.
     """
     if n < 400:
         raise UserError(
             f"n must be at least 400, but it is {n}: a direction has as many numbers as z"
         )
-    generator = load_generator(checkpoint)
-    z_nd, num_classes = (
-        sample_latents(n, generator.config, seeded(seed)),
-        generator.config.num_classes,
-    )
-    labels_n = torch.arange(n) % num_classes if num_classes else None
-    pictures = generate_u8(generator, z_nd, labels_n)
-    if probe == STROKES:
-        targets = dict(stroke_style(pictures))
-    else:
-        probe = probe if isinstance(probe, Probe) else load_probe(probe)
-        targets = dict(_targets(probe, probe.predict(pictures)))
-    if labels_n is not None:
-        targets = {
-            name: _within_classes(values, labels_n.numpy()) for name, values in targets.items()
-        }
-    fits = [_fit(name, z_nd.numpy(), truth_n) for name, truth_n in targets.items()]
-    return tuple(found for found in fits if found)
+    z_nd, classes = sample_latents(n, generator.config, seeded(seed)), generator.config.num_classes
+    labels_n = torch.arange(n) % classes if classes else None
+    found = []
+    for name, values_n in read(generate_u8(generator, z_nd, labels_n)).items():
+        if labels_n is not None and values_n.dtype != bool:
+            means = [np.nanmean(values_n[labels_n == label]) for label in range(classes)]
+            values_n = values_n - np.array(means)[labels_n]
+        found.append(_fit(name, z_nd.numpy(), values_n))
+    return tuple(direction for direction in found if direction)
 
 
-def _within_classes(values_n: np.ndarray, labels_n: np.ndarray) -> np.ndarray:
-    """Take the mean of its class from each number; yes and no stay as they are."""
-    if values_n.dtype == bool:
-        return values_n
-    means = np.array(
-        [np.nanmean(values_n[labels_n == label]) for label in range(labels_n.max() + 1)]
-    )
-    return values_n - means[labels_n]
-
-
-def _targets(probe: Probe, read: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each attribute's name and values: bool, or float for a number; a class becomes one attribute a value."""
-    for head in probe.config.heads:
-        if head.kind == "boolean":
-            yield head.name, read[head.name] > 0.5
-        elif head.kind == "continuous":
-            yield head.name, read[head.name]
-        else:
-            for number, name in enumerate(head.class_names):
-                yield f"{head.name} {name}", read[head.name].argmax(1) == number
-
-
-def _fit(name: str, z_nd: np.ndarray, truth_n: np.ndarray) -> Direction | None:
-    if truth_n.dtype != bool:  # nothing can be read off an empty picture
-        z_nd, truth_n = z_nd[np.isfinite(truth_n)], truth_n[np.isfinite(truth_n)]
+def _fit(name: str, z_nd: np.ndarray, values_n: np.ndarray) -> Direction | None:
+    """Fit on the first three quarters, score on the rest; None where there are too few cases."""
+    is_yes_or_no = values_n.dtype == bool
+    known_n = np.isfinite(values_n)  # nothing can be read off an empty picture
+    z_nd, values_n = z_nd[known_n], values_n[known_n]
     cut = len(z_nd) * 3 // 4
-    if truth_n.dtype == bool:
-        cases = [min(part.sum(), (~part).sum()) for part in (truth_n[:cut], truth_n[cut:])]
-        if min(cases) < MIN_CASES:
+    if is_yes_or_no:
+        if (
+            min(np.bincount(part, minlength=2).min() for part in np.split(values_n, [cut]))
+            < MIN_CASES
+        ):
             return None
-        model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1_000).fit(
-            z_nd[:cut], truth_n[:cut]
-        )
-        measure, score = (
-            "balanced accuracy",
-            balanced_accuracy_score(truth_n[cut:], model.predict(z_nd[cut:])),
-        )
+        model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1_000)
+        measure, score_of = "balanced accuracy", balanced_accuracy_score
     else:
-        model = Ridge(alpha=10.0).fit(z_nd[:cut], truth_n[:cut])
-        measure, score = "R2", r2_score(truth_n[cut:], model.predict(z_nd[cut:]))
-    weights = model.coef_.ravel()
-    return Direction(
-        name, (weights / np.linalg.norm(weights)).astype(np.float32), measure, float(score)
-    )
+        model, measure, score_of = Ridge(alpha=10.0), "R2", r2_score
+    model.fit(z_nd[:cut], values_n[:cut])
+    score, weights = score_of(values_n[cut:], model.predict(z_nd[cut:])), model.coef_.ravel()
+    direction_d = (weights / np.linalg.norm(weights)).astype(np.float32)
+    return Direction(name, direction_d, measure, float(score))
 
 
-def keep(directions: Sequence[Direction]) -> tuple[Direction, ...]:
-    """Return the directions whose held-out score is well above chance; see `LEAST`."""
-    return tuple(found for found in directions if found.score >= LEAST[found.measure])
+def probe_attributes(probe: Probe, pictures_u8: np.ndarray) -> dict[str, np.ndarray]:
+    """Read attributes with a probe: bool, or float for a number.
 
-
-def save_directions(
-    folder: Path, directions: Sequence[Direction], *, probe: str, n: int, seed: int
-) -> None:
-    """Write ``directions.safetensors`` and, beside it, what was measured, left-out ones included."""
-    kept = keep(directions)
-    rows = [
-        {"attribute": d.name, "measure": d.measure, "score": round(d.score, 4), "kept": d in kept}
-        for d in directions
-    ]
-    about = {"directions": rows, "probe": probe, "n": n, "held_out": n - n * 3 // 4, "seed": seed}
-    atomic_write(folder / WEIGHTS, save({found.name: found.direction_d for found in kept}))
-    atomic_write(folder / ABOUT, json.dumps(about, indent=1) + "\n")
-
-
-def load_directions(name_or_path: str | Path) -> tuple[Direction, ...]:
-    """Return a checkpoint's named directions, none if none were fitted.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint or its files are damaged.
+    A class becomes one attribute a value.
     """
-    folder = find_run(name_or_path)
-    if not (folder / WEIGHTS).is_file():
-        return ()
-    try:
-        vectors = load_file(folder / WEIGHTS)
-        rows = [
-            row for row in json.loads((folder / ABOUT).read_text())["directions"] if row["kept"]
-        ]
-        return tuple(
-            Direction(row["attribute"], vectors[row["attribute"]], row["measure"], row["score"])
-            for row in rows
-        )
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"the directions in {folder} are damaged ({error}): fit them again"
-        ) from error
-
-
-@answers_mistakes("directions")
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fit the directions of checkpoints, store them beside the weights and print their held-out scores."""
-    parser = argparse.ArgumentParser(
-        prog="dcgan_lib.interpretation.directions", description=main.__doc__
-    )
-    parser.add_argument("names", nargs="+", help="checkpoints")
-    parser.add_argument(
-        "--probe", help="by default strokes for digits, else probe-NAME of the image set"
-    )
-    parser.add_argument("--n", type=int, default=4_000, help="pictures to draw")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(chosen.threads)
-    for name in chosen.names:
-        image_set = load_config(name)[1]["image_set"]
-        probe = chosen.probe or (
-            STROKES if image_set == "mnist" else f"probe-{image_set.removesuffix('64')}"
-        )
-        found = fit_directions(name, probe, chosen.n, chosen.seed)
-        save_directions(find_run(name), found, probe=probe, n=chosen.n, seed=chosen.seed)
-        for row in found:
-            kept = "kept" if row in keep(found) else "left out"
-            print(f"{name}: {row.name:20} {row.measure} {row.score:.3f}  {kept}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    answers, found = probe.predict(pictures_u8), {}
+    for head in probe.config.heads:
+        values = answers[head.name]
+        if head.kind == "class":
+            named = values.argmax(1)
+            found |= {f"{head.name} {c}": named == i for i, c in enumerate(head.class_names)}
+        else:
+            found[head.name] = values > 0.5 if head.kind == "boolean" else values
+    return found
 
 
 def stroke_style(images_u8: np.ndarray) -> dict[str, np.ndarray]:
-    """Measure slant, weight and width.
-
-    Parameters
-    ----------
-    images_u8 : ndarray
-        uint8, n x 1 x h x w.
+    """Measure slant, weight and width of grey strokes, n x 1 x h x w.
 
     Returns
     -------
     dict of str to ndarray
-        float32, shape (n,), NaN for a black image. ``slant``: columns to the right per row upwards, by which the
-        digit leans. ``weight``: ink as a share of the image. ``width``: spread of the ink along rows, over its spread
-        along columns.
+        float32, shape (n,), NaN for a black image. ``slant``: columns to the right per row upwards,
+        by which the digit leans. ``weight``: ink as a share of the image. ``width``: standard
+        deviation of the ink along rows, over that along columns.
 
     Raises
     ------
@@ -257,26 +157,83 @@ def stroke_style(images_u8: np.ndarray) -> dict[str, np.ndarray]:
         raise UserError(
             f"strokes are read off grey images, n x 1 x h x w, but got shape {images_u8.shape}"
         )
-    ink = images_u8[:, 0].astype(np.float64) / 255
+    moments = [cv2.moments(np.ascontiguousarray(image)) for image in images_u8[:, 0]]
+    ink, right, both, down = (
+        np.array([row[name] for row in moments]) for name in ("m00", "mu20", "mu11", "mu02")
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = ink / ink.sum((1, 2), keepdims=True)
-        up, right = -np.arange(ink.shape[1])[:, None], np.arange(ink.shape[2])
-        centre = [(share * axis).sum((1, 2)) for axis in (up, right)]
-        off_up, off_right = (
-            axis - middle[:, None, None] for axis, middle in zip((up, right), centre, strict=True)
-        )
-        var_up, var_right, both = (
-            (share * a * b).sum((1, 2))
-            for a, b in ((off_up, off_up), (off_right, off_right), (off_up, off_right))
-        )
         style = {
-            "slant": both / var_up,
-            "weight": ink.mean((1, 2)),
-            "width": np.sqrt(var_right / var_up),
+            "slant": -both / down,
+            "weight": images_u8.mean((1, 2, 3)) / 255,
+            "width": np.sqrt(right / down),
         }
     return {
-        name: np.where(np.isfinite(values) & (ink.sum((1, 2)) > 0), values, np.nan).astype(
-            np.float32
-        )
+        name: np.where(np.isfinite(values) & (ink > 0), values, np.nan).astype(np.float32)
         for name, values in style.items()
     }
+
+
+def save_directions(
+    folder: Path, directions: Sequence[Direction], *, probe: str, n: int, seed: int
+) -> None:
+    """Write the kept directions and, beside them, what was measured of all."""
+    rows = [
+        {"attribute": d.name, "measure": d.measure, "score": round(d.score, 4), "kept": d.is_kept}
+        for d in directions
+    ]
+    about = {"directions": rows, "probe": probe, "n": n, "held_out": n - n * 3 // 4, "seed": seed}
+    atomic_write(folder / WEIGHTS, save({d.name: d.direction_d for d in directions if d.is_kept}))
+    atomic_write(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+
+
+def load_directions(name_or_path: str | Path) -> tuple[Direction, ...]:
+    """Return the directions that were kept of a checkpoint, none if none were fitted.
+
+    Raises
+    ------
+    UserError
+        If there is no such checkpoint or its files are damaged.
+    """
+    folder = find_run(name_or_path)
+    if not (folder / WEIGHTS).is_file():
+        return ()
+    try:
+        vectors = load_file(folder / WEIGHTS)
+        return tuple(
+            Direction(row["attribute"], vectors[row["attribute"]], row["measure"], row["score"])
+            for row in read_json(folder / ABOUT, "fit the directions again")["directions"]
+            if row["kept"]
+        )
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the directions in {folder} are damaged ({error}): fit them again"
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindDirections(Command, verb="directions"):
+    """Fit a direction to each attribute, and keep those that predict held-out pictures."""
+
+    names: Positional[tuple[str, ...]]
+    """Committed checkpoints or runs' folders."""
+    probe: str | None = None
+    """Who reads the attributes; unset: strokes for digits, else probe-NAME of the image set."""
+    n: int = 4_000
+    """Pictures to draw."""
+    seed: int = 0
+    """Of the latent vectors."""
+
+    def run(self) -> None:
+        """Fit, store and print the held-out scores."""
+        for name in self.names:
+            image_set = load_config(name)[1]["image_set"]
+            usual = STROKES if image_set == "mnist" else f"probe-{image_set.removesuffix('64')}"
+            probe = self.probe or usual
+            read = (
+                stroke_style if probe == STROKES else partial(probe_attributes, load_probe(probe))
+            )
+            found = fit_directions(load_generator(name), read, self.n, self.seed)
+            save_directions(find_run(name), found, probe=probe, n=self.n, seed=self.seed)
+            for row in found:
+                kept = "kept" if row.is_kept else "left out"
+                print(f"{name}: {row.name:20} {row.measure} {row.score:.3f}  {kept}")

@@ -1,9 +1,13 @@
-"""Forgetting an object: which maps of a generator draw it, and what it draws without them (section 6.3.1, Fig. 6).
+"""Forgetting an object: which maps of a generator draw it, and what it draws without them.
 
-Axes: n pictures, c maps of a layer, h w its grid, 4 a box in pixels (left, top, right, bottom); ``_u8`` pixels 0..255.
+Section 6.3.1 and Fig. 6 of the paper.
 
-A layer is named by the transposed convolution that its maps go into, counted from 0, as in the explorer: layer 0 is
-the projected grid, and layer i > 0 holds what came out of transposed convolution i - 1, after batch norm and ReLU.
+Axes: n pictures, c maps of a layer, h w its grid, 4 a box in pixels (left, top, right, bottom);
+``_u8`` pixels 0..255.
+
+A layer is named by the transposed convolution that its maps go into, counted from 0, as in the
+explorer: layer 0 is the projected grid, and layer i > 0 holds what came out of transposed
+convolution i - 1, after batch norm and ReLU.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,8 +35,9 @@ def second_highest(config: ModelConfig) -> int:
 
     Notes
     -----
-    Our reading. The paper's generator has maps of 4x4x1024, 8x8x512, 16x16x256 and 32x32x128, and 200 of them were
-    dropped. So the last hidden layer, with 128, is not meant; the one before it is second from the top.
+    Our reading. The paper's generator has maps of 4x4x1024, 8x8x512, 16x16x256 and 32x32x128, and
+    200 of them were dropped. So the last hidden layer, with 128, is not meant; the one before it is
+    second from the top.
     """
     return num_stages(config) * config.convs_per_stage - 2
 
@@ -68,7 +73,8 @@ def silenced(generator: Generator, maps: Iterable[int], layer: int) -> Iterator[
     maps : iterable of int
         Which; none is allowed.
     layer : int
-        See the module's head. A map is set to 0 after its ReLU, just before the next transposed convolution reads it.
+        See the module's head. A map is set to 0 after its ReLU, just before the next transposed
+        convolution reads it.
 
     Yields
     ------
@@ -83,7 +89,7 @@ def silenced(generator: Generator, maps: Iterable[int], layer: int) -> Iterator[
     num, off = check_layer(generator, layer), sorted({int(i) for i in maps})
     if off and not 0 <= off[0] <= off[-1] < num:
         raise UserError(
-            f"layer {layer} has maps 0 to {num - 1}, but {off[0]} to {off[-1]} were to be switched off"
+            f"layer {layer} has maps 0 to {num - 1}, but {off[0]} to {off[-1]} were asked for"
         )
     off_k = torch.tensor(off, dtype=torch.long)
     handle = generator.convs[layer].register_forward_pre_hook(
@@ -96,17 +102,7 @@ def silenced(generator: Generator, maps: Iterable[int], layer: int) -> Iterator[
 
 
 def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
-    """Return a layer's maps, float32, n x c x h x w, after batch norm and ReLU, none switched off.
-
-    Parameters
-    ----------
-    generator : Generator
-        In evaluation mode while it runs.
-    z_nd : Tensor
-        Latent vectors.
-    layer : int
-        See the module's head.
-    """
+    """Return a layer's maps after batch norm and ReLU, float32, n x c x h x w."""
     check_layer(generator, layer)
     seen: list[Tensor] = []
     handle = generator.convs[layer].register_forward_pre_hook(
@@ -124,12 +120,8 @@ def positions_inside(
 ) -> np.ndarray:
     """Return which positions of a grid have their centre in a box of each picture.
 
-    Parameters
-    ----------
-    boxes_n4 : ndarray
-        In pixels of the picture, right and bottom exclusive; NaN for no box. Or several a picture, n x k x 4.
-    image_size, grid : tuple of int
-        Height and width, of the picture in pixels and of the grid in positions.
+    ``boxes_n4`` in pixels, NaN for no box, or several a picture, n x k x 4; sizes are (height,
+    width).
 
     Returns
     -------
@@ -148,22 +140,17 @@ def positions_inside(
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Hold a logistic regression from the maps at a position to "is it inside a box?".
-
-    Parameters
-    ----------
-    weights_c : ndarray
-        One number a map.
-    num_boxes, num_positions : int
-        Pictures with a box; positions inside boxes, and as many outside.
-    accuracy : float
-        Share of those positions, of a fifth of the pictures that was kept out of a fit of its own, told right.
-    """
+    """A logistic regression from the maps at a position to "is it inside a box?"."""
 
     weights_c: np.ndarray
+    """One number a map."""
     num_boxes: int
+    """Pictures with a box."""
     num_positions: int
+    """Positions inside boxes; there are as many outside."""
     accuracy: float
+    """Share of positions told right, in a fifth of the pictures that was kept out of a fit of its
+    own."""
 
     def maps(self, threshold: float = 0.0) -> np.ndarray:
         """Return the maps whose weight is greater than a threshold, the greatest weight first."""
@@ -181,18 +168,8 @@ def fit_maps(
 ) -> Fit:
     """Find out which maps tell the inside of boxes from the outside.
 
-    Parameters
-    ----------
-    maps_nchw : ndarray
-        A layer's maps; see `activations`.
-    boxes_n4 : ndarray
-        One box a picture, in pixels; NaN for none. Or several, n x k x 4.
-    image_size : tuple of int
-        Height and width of the pictures.
-    c : float, default 1.0
-        Inverse strength of the L2 penalty.
-    seed : int, default 0
-        Of the choice of positions outside.
+    ``c`` is the inverse strength of the L2 penalty; ``seed`` is that of the choice of positions
+    outside.
 
     Raises
     ------
@@ -201,8 +178,9 @@ def fit_maps(
 
     Notes
     -----
-    Paper: positions inside the boxes are positives, random ones of the same pictures negatives. Our choice, because it
-    does not say: the negatives lie outside the box, as many as inside, and the maps are not scaled.
+    Paper: positions inside the boxes are positives, random ones of the same pictures negatives. Our
+    choice, because it does not say: the negatives lie outside the box, as many as inside, and the
+    maps are not scaled.
     """
     parts = labelled_positions(maps_nchw, boxes_n4, image_size, seed)
     if len(parts) < 5:
@@ -223,7 +201,7 @@ def fit_maps(
 def labelled_positions(
     maps_nchw: np.ndarray, boxes_n4: np.ndarray, image_size: tuple[int, int], seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return, for each picture with a box, activations at positions, p x c, and which are inside; see `fit_maps`."""
+    """Return, for each picture with a box, activations at p x c positions, and which are inside."""
     inside_nhw = positions_inside(boxes_n4, image_size, maps_nchw.shape[2:])
     rng, parts = np.random.default_rng(seed), []
     for i in np.flatnonzero(inside_nhw.any((1, 2)) & ~inside_nhw.all((1, 2))):
@@ -245,20 +223,9 @@ def regress(parts: list[tuple[np.ndarray, np.ndarray]], c: float) -> LogisticReg
 def measure_effects(
     generator: Generator, probe: Probe, z_nd: Tensor, layer: int, name: str
 ) -> np.ndarray:
-    """Return how much each map, switched off alone, changes the log-odds that a probe gives an object.
+    """Return how much each map, switched off alone, changes a probe's log-odds of an object.
 
-    Parameters
-    ----------
-    generator : Generator
-        Without classes.
-    probe : Probe
-        With a yes-or-no head of that name.
-    z_nd : Tensor
-        Latent vectors; the change is the mean over them.
-    layer : int
-        See the module's head.
-    name : str
-        The object, such as "window".
+    The change is the mean over the latent vectors.
 
     Returns
     -------
@@ -267,8 +234,8 @@ def measure_effects(
 
     Notes
     -----
-    Not in the paper. A regression finds maps that are active *where* the object is; this finds maps that the object
-    needs.
+    Not in the paper. A regression finds maps that are active *where* the object is; this finds maps
+    that the object needs.
     """
 
     def log_odds(off: list[int]) -> float:
@@ -296,18 +263,9 @@ def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
 def matched_maps(
     energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000
 ) -> np.ndarray:
-    """Choose as many other maps by chance that together are about as active: the closest of many draws.
+    """Choose as many maps by chance that together are about as active: the closest of many draws.
 
-    Parameters
-    ----------
-    energy_c : ndarray
-        Mean square of each map.
-    maps : ndarray
-        Those to match.
-    seed : int
-        Of the draws.
-    tries : int, default 20,000
-        How many draws.
+    ``energy_c`` is the mean square of each map.
     """
     rng = np.random.default_rng(seed)
     draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[
@@ -322,83 +280,52 @@ MOST_LOST = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Originals:
-    """Hold pictures with all maps on, and what is read off them.
-
-    Parameters
-    ----------
-    z_nd : Tensor
-        Latent vectors.
-    pictures_u8 : ndarray
-        n x c x h x w.
-    read : dict of str to ndarray
-        Of each picture, by the judge.
-    boxes_n4 : ndarray
-        Of the object, by the finder; NaN for none.
-    features_nf : ndarray
-        The judge's feature vectors.
-    """
+    """Pictures with all maps on, and what is read off them."""
 
     z_nd: Tensor
     pictures_u8: np.ndarray
     read: dict[str, np.ndarray]
+    """Of each picture, by the judge."""
     boxes_n4: np.ndarray
+    """Of the object, by the finder; NaN for none."""
     features_nf: np.ndarray
+    """The judge's feature vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Hold how often an object is seen with all maps on and with some off, on the same latent vectors.
-
-    Parameters
-    ----------
-    before, after : Estimate
-        Share of all pictures.
-    fall : Estimate
-        1 - after / before.
-    kept, new : Estimate
-        Share that still show it, of those that did; share that show it now, of those that did not.
-    """
+    """How often an object is seen with all maps on and with some off, in the same pictures."""
 
     before: Estimate
+    """Share of all pictures, as ``after``."""
     after: Estimate
     fall: Estimate
+    """1 - after / before."""
     kept: Estimate
+    """Share that still show it, of those that did."""
     new: Estimate
+    """Share that show it now, of those that did not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Hold what switching maps off did.
-
-    Parameters
-    ----------
-    maps, layer : list of int, int
-        Which.
-    changes : dict of str to Change
-        For each object.
-    scene : dict of str to Estimate
-        Distance between a picture before and after, over that between unrelated pictures before: in pixels inside
-        and outside the object's box, in the judge's features, and in its hue of the wall and turn of the camera.
-    """
+    """What switching maps off did."""
 
     maps: list[int]
     layer: int
     changes: dict[str, Change]
+    """For each object."""
     scene: dict[str, Estimate]
+    """Distance between a picture before and after, over that between unrelated pictures before: in
+    pixels inside and outside the object's box, in the judge's features, and in its hue of the wall
+    and turn of the camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Hold who draws, who puts boxes around the object, who judges, and what is to be forgotten.
+    """A generator, a probe that judges its pictures, one that finds boxes, what is to be forgotten.
 
-    Parameters
-    ----------
-    generator : Generator
-        Without classes.
-    judge, finder : Probe
-        See the module's head.
-    name, other : str
-        The object to forget, and the one that has to stay.
+    ``name`` is the object to forget, ``other`` the one that has to stay.
 
     Raises
     ------
@@ -422,7 +349,8 @@ class Bench:
         missing = sorted({self.name, self.other} - set(self.objects))
         if missing:
             raise UserError(
-                f"the judge reads {', '.join(self.objects)}, but no {', '.join(missing)}: choose from those"
+                f"the judge reads {', '.join(self.objects)}, but no {', '.join(missing)}: "
+                "choose from those"
             )
         if self.name == self.other:
             raise UserError(
@@ -456,12 +384,12 @@ class Bench:
             return generate_u8(self.generator, originals.z_nd)
 
     def fit(self, originals: Originals, layer: int, *, c: float = 1.0, seed: int = 0) -> Fit:
-        """Fit the regression of `dcgan_lib.interpretation.forgetting.fit_maps` on pictures and their boxes."""
+        """Fit the regression of `fit_maps` on pictures and their boxes."""
         maps = activations(self.generator, originals.z_nd, layer)
         return fit_maps(maps, originals.boxes_n4, self.generator.config.image_size, c=c, seed=seed)
 
     def rates(self, originals: Originals, maps: Sequence[int], layer: int) -> dict[str, float]:
-        """Return the share of pictures in which the judge sees each object, with maps switched off."""
+        """Return the share of pictures in which the judge sees each object, with maps off."""
         read = self.judge.predict(self.without(originals, maps, layer))
         return {name: float((read[name] > 0.5).mean()) for name in self.objects}
 
@@ -479,7 +407,7 @@ class Bench:
         )
 
     def sweep(self, originals: Originals, order: Sequence[int], layer: int) -> list[dict[str, Any]]:
-        """Switch the first 1, 2, 4, ... maps of an order off, and at last all of them; return the rates each time."""
+        """Return the rates with the first 1, 2, 4, ... maps of an order off, at last with all."""
         counts = sorted({*(2**i for i in range(len(order).bit_length())), len(order)} - {0})
         return [
             {"layer": layer, "count": k, "rates": self.rates(originals, order[:k], layer)}
@@ -534,7 +462,7 @@ def compare_scenes(
     read: Mapping[str, np.ndarray],
     features_nf: np.ndarray,
 ) -> dict[str, Estimate]:
-    """Return how far pictures moved, in units of how far unrelated pictures lie apart; see `Outcome`."""
+    """Return how far pictures moved, over how far unrelated pictures lie apart; see `Outcome`."""
     size = pictures_u8.shape[2:]
     inside_nhw = positions_inside(originals.boxes_n4, size, size)
     before, boxed = originals.pictures_u8.astype(np.float32), inside_nhw.any((1, 2))

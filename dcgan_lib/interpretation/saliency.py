@@ -1,10 +1,16 @@
-"""Saliency as pictures: grey is no influence, and every tile is as large as a receptive field.
+"""What single units of a discriminator answer to: the gradient of their response to the pixels.
 
-Axes: p peaks, c channels, h x w pixels; ``_u8`` pixels 0..255.
+Guided backpropagation (section 6.2, Fig. 5) and its two relatives, the receptive field of a unit,
+the controls (networks that were never trained, layers made random), and how much of a map lies on
+an object.
+
+Axes: n images, p peaks, f features, i j a map's rows and columns, c channels, h x w pixels; ``_u8``
+pixels 0..255. A layer is counted from the pixels, or from the end when negative.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -12,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -23,62 +29,10 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
 from dcgan_lib.models.baselines import AnyDiscriminator, new_discriminator
 from dcgan_lib.models.dcgan import Discriminator, initialise, plan_convolutions
-from dcgan_lib.models.sampling import from_u8, seeded
-
-
-class Field(NamedTuple):
-    """Describe receptive fields: side, distance between neighbours, and where the first begins, in pixels."""
-
-    size: int
-    step: int
-    start: int
-
-    def window(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """Return left, top, right, bottom of a unit's field; it may reach outside the image."""
-        left, top = self.start + column * self.step, self.start + row * self.step
-        return left, top, left + self.size, top + self.size
-
-
-def receptive_field(config: ModelConfig, layer: int = -1) -> Field:
-    """Return the receptive fields of a convolutional layer: 61 pixels for four of kernel 5 and stride 2.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        Of a convolutional network.
-    layer : int, default -1
-        Counted from the pixels, or from the end when negative.
-
-    Raises
-    ------
-    UserError
-        If there is no such layer.
-    """
-    plan = plan_convolutions(config)
-    size, step, start = 1, 1, 0
-    for conv in plan[: layer_index(layer, len(plan)) + 1]:
-        start -= (config.kernel_size - 1) // 2 * step
-        size += (config.kernel_size - 1) * step
-        step *= conv.stride
-    return Field(size, step, start)
-
-
-def layer_index(layer: int, num_layers: int) -> int:
-    """Return a layer's place counted from the pixels.
-
-    Raises
-    ------
-    UserError
-        If there is no such layer.
-    """
-    if not -num_layers <= layer < num_layers:
-        raise UserError(
-            f"the discriminator has the convolutional layers 0 to {num_layers - 1}, but layer is {layer}"
-        )
-    return layer % num_layers
-
+from dcgan_lib.models.sampling import from_u8, in_batches, measuring_batch_norm, seeded
 
 Method = Literal["guided", "gradient", "deconvnet"]
+PEAKS_AT_ONCE = 512
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -103,26 +57,22 @@ class _Rectified(torch.autograd.Function):
 class BackwardRule(TorchFunctionMode):
     """Within ``with BackwardRule(method):``, rectifiers that run have that method's backward pass.
 
-    The network is not touched: nothing is patched, no hook stays behind, and other threads notice nothing.
+    The network is not touched: nothing is patched, no hook stays behind, and other threads notice
+    nothing.
 
     Parameters
     ----------
-    method : {"guided", "gradient", "deconvnet"}
+    method : str
         What a unit with input u and leak a passes back of the gradient g that reaches it.
-        ``gradient``: g where u > 0, else a * g, the derivative. ``deconvnet``: g where g > 0, else 0,
-        whatever u was. ``guided``: g where u > 0 and g > 0, else 0.
-
-    Raises
-    ------
-    UserError
-        If there is no such method.
+        ``gradient``: g where u > 0, else a * g, the derivative. ``deconvnet``: g where g > 0, else
+        0, whatever u was. ``guided``: g where u > 0 and g > 0, else 0.
 
     Notes
     -----
-    Springenberg et al. (2015) state guided backpropagation for ReLU: what both the derivative and the
-    deconvnet of Zeiler and Fergus (2014) would stop is stopped. The DCGAN paper applies it to LeakyReLU and
-    does not say what becomes of the leak. Our choice: backwards there is none, so that the rule is
-    Springenberg's; the forward pass keeps it.
+    Springenberg et al. (2015) state guided backpropagation for ReLU: what both the derivative and
+    the deconvnet of Zeiler and Fergus (2014) would stop is stopped. The DCGAN paper applies it to
+    LeakyReLU and does not say what becomes of the leak. Our choice: backwards there is none, so
+    that the rule is Springenberg's; the forward pass keeps it.
     """
 
     def __init__(self, method: Method) -> None:
@@ -149,7 +99,7 @@ class BackwardRule(TorchFunctionMode):
 
 
 class Peak(NamedTuple):
-    """Name a unit in an image: the feature, the image's index, the position in the map, and the response there."""
+    """A unit in an image: its feature, the image's index, its place in the map, the response."""
 
     feature: int
     image: int
@@ -160,7 +110,7 @@ class Peak(NamedTuple):
 
 @dataclass(frozen=True)
 class Maps:
-    """Hold saliency: ``values`` float32, p x c x h x w, the gradient of each peak's response, and the peaks."""
+    """Saliency: ``values`` float32, p x c x h x w, the gradient of each peak's response."""
 
     values: np.ndarray
     peaks: tuple[Peak, ...]
@@ -172,13 +122,7 @@ class Maps:
 
 
 def check_network(network: AnyDiscriminator) -> Discriminator:
-    """Return the network if its units can be asked; refuse one with classes or without convolutions.
-
-    Raises
-    ------
-    UserError
-        See above.
-    """
+    """Return the network; refuse one with classes or without convolutions."""
     if not isinstance(network, Discriminator):
         raise UserError(
             "a unit's position needs convolutions, but this discriminator is dense: choose another"
@@ -190,60 +134,47 @@ def check_network(network: AnyDiscriminator) -> Discriminator:
     return network
 
 
-@torch.no_grad()
+def layer_index(layer: int, num_layers: int) -> int:
+    """Return a layer's place counted from the pixels; refuse one that is not there."""
+    if not -num_layers <= layer < num_layers:
+        raise UserError(
+            f"the discriminator has the convolutional layers 0 to {num_layers - 1}, "
+            f"but layer is {layer}"
+        )
+    return layer % num_layers
+
+
+@contextmanager
+def _evaluating(network: AnyDiscriminator) -> Iterator[Discriminator]:
+    """Give the network in evaluation mode; its mode comes back at the end."""
+    network, was_training = check_network(network), network.training
+    network.eval()
+    try:
+        yield network
+    finally:
+        network.train(was_training)
+
+
 def responses(
     network: AnyDiscriminator, images_u8: np.ndarray, layer: int = -1, *, batch_size: int = 256
 ) -> np.ndarray:
-    """Return what a layer's units answer, in evaluation mode: float32, n x f x i x j.
+    """Return what a layer's units answer, in evaluation mode: float32, n x f x i x j."""
+    with _evaluating(network) as network:
+        index = layer_index(layer, len(network.convs))
 
-    Parameters
-    ----------
-    network : AnyDiscriminator
-        Convolutional, without classes; left as it is.
-    images_u8 : ndarray
-        uint8, n x c x h x w.
-    layer : int, default -1
-        Counted from the pixels, or from the end when negative.
-    batch_size : int, default 256
-        Images at a time; it does not change the answer.
+        def answer(part_u8: np.ndarray) -> Tensor:
+            return network.features(_scaled(part_u8, network))[index]
 
-    Raises
-    ------
-    UserError
-        If the network, the images or the layer do not fit.
-    """
-    network = check_network(network)
-    index, was_training = layer_index(layer, len(network.convs)), network.training
-    network.eval()
-    try:
-        parts = [
-            network.features(_scaled(images_u8[start : start + batch_size], network))[index]
-            .cpu()
-            .numpy()
-            for start in range(0, len(images_u8), batch_size)
-        ]
-    finally:
-        network.train(was_training)
-    return np.concatenate(parts)
+        return in_batches(answer, images_u8, batch_size=batch_size)
 
 
 def _scaled(images_u8: np.ndarray, network: Discriminator) -> Tensor:
-    return from_u8(torch.from_numpy(np.array(images_u8)), network.config).to(
-        network.head.weight.device
-    )
+    x_bchw = from_u8(torch.from_numpy(np.array(images_u8)), network.config)
+    return x_bchw.to(network.head.weight.device)
 
 
 def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
-    """Find the strongest responses of single features, each in an image of its own.
-
-    Parameters
-    ----------
-    responses_nfij : ndarray
-        From `responses`.
-    features : sequence of int
-        Which features; the paper shows the first six of the last layer.
-    num : int
-        Images a feature.
+    """Find the ``num`` strongest responses of single features, each in an image of its own.
 
     Returns
     -------
@@ -268,9 +199,8 @@ def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> 
         places = flat.argmax(1)
         for image in np.argsort(-flat.max(1), kind="stable")[:num]:
             row, column = divmod(int(places[image]), width)
-            peaks.append(
-                Peak(int(feature), int(image), row, column, float(flat[image, places[image]]))
-            )
+            response = float(flat[image, places[image]])
+            peaks.append(Peak(int(feature), int(image), row, column, response))
     return peaks
 
 
@@ -291,10 +221,6 @@ def input_gradients(
         One image a unit, in the network's value range and floating-point type.
     units : sequence of (int, int, int)
         Feature, row, column.
-    method : {"guided", "gradient", "deconvnet"}
-        See `BackwardRule`.
-    layer : int, default -1
-        See `responses`.
 
     Raises
     ------
@@ -303,7 +229,7 @@ def input_gradients(
     """
     if network.training:
         raise UserError(
-            "in training mode an image's maps depend on its batch: call eval() on the discriminator first"
+            "in training mode an image's maps depend on its batch: call eval() on it first"
         )
     if len(units) != len(x_pchw):
         raise UserError(
@@ -314,10 +240,10 @@ def input_gradients(
     with torch.enable_grad(), BackwardRule(method):
         maps_pfij = network.features(x_pchw)[index]
         feature, row, column = torch.tensor(list(units), device=x_pchw.device).T
-        answers = maps_pfij[
-            torch.arange(len(x_pchw), device=x_pchw.device), feature, row, column
-        ].sum()
-        # The seed passes the unit's own rectifier too: a unit that is not active has an empty guided map.
+        image = torch.arange(len(x_pchw), device=x_pchw.device)
+        answers = maps_pfij[image, feature, row, column].sum()
+        # The seed passes the unit's own rectifier too: a unit that is not active has an empty
+        # guided map.
         return torch.autograd.grad(answers, x_pchw)[0]
 
 
@@ -330,50 +256,52 @@ def saliency_maps(
     *,
     batch_size: int = 128,
 ) -> Maps:
-    """Return the gradient of each peak's response with respect to the pixels of its image.
+    """Return the gradient of each peak's response with respect to the pixels of its image."""
+    units = np.array([(peak.feature, peak.row, peak.column) for peak in peaks])
+    images = np.array([peak.image for peak in peaks])
+    with _evaluating(network) as network:
 
-    Parameters
-    ----------
-    network : AnyDiscriminator
-        Convolutional, without classes; left as it is.
-    images_u8 : ndarray
-        uint8, n x c x h x w: the images that the peaks count in.
-    peaks : sequence of Peak
-        From `strongest`, or made by hand.
-    method, layer : optional
-        See `input_gradients`.
-    batch_size : int, default 128
-        Peaks at a time; it does not change the answer.
-    """
-    network, was_training, parts = check_network(network), network.training, []
-    network.eval()
-    try:
-        for start in range(0, len(peaks), batch_size):
-            some = peaks[start : start + batch_size]
-            x_pchw = _scaled(images_u8[[peak.image for peak in some]], network)
-            units = [(peak.feature, peak.row, peak.column) for peak in some]
-            parts.append(input_gradients(network, x_pchw, units, method, layer).cpu().numpy())
-    finally:
-        network.train(was_training)
-    return Maps(np.concatenate(parts), tuple(peaks))
+        def gradients(images_p: np.ndarray, units_p3: np.ndarray) -> Tensor:
+            x_pchw = _scaled(images_u8[images_p], network)
+            return input_gradients(network, x_pchw, units_p3.tolist(), method, layer)
+
+        return Maps(in_batches(gradients, images, units, batch_size=batch_size), tuple(peaks))
 
 
+# --- what a unit sees ---
+class Field(NamedTuple):
+    """A layer's receptive fields, in pixels: side, distance of neighbours, start of the first."""
+
+    size: int
+    step: int
+    start: int
+
+    def window(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """Return left, top, right, bottom of a unit's field; it may reach outside the image."""
+        left, top = self.start + column * self.step, self.start + row * self.step
+        return left, top, left + self.size, top + self.size
+
+
+def receptive_field(config: ModelConfig, layer: int = -1) -> Field:
+    """Return a convolutional layer's receptive fields: 61 pixels for four of kernel 5, stride 2."""
+    plan = plan_convolutions(config)
+    size, step, start = 1, 1, 0
+    for conv in plan[: layer_index(layer, len(plan)) + 1]:
+        start -= (config.kernel_size - 1) // 2 * step
+        size += (config.kernel_size - 1) * step
+        step *= conv.stride
+    return Field(size, step, start)
+
+
+# --- controls ---
 def fresh_network(config: ModelConfig, images_u8: np.ndarray, seed: int) -> Discriminator:
-    """Return a discriminator that was never trained, with batch norm's statistics of these images.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        Of the trained network that it is compared with.
-    images_u8 : ndarray
-        uint8, n x c x h x w, at least 2.
-    seed : int
-        Of the weights.
+    """Return an untrained discriminator with batch-norm statistics of these images, two or more.
 
     Notes
     -----
-    The statistics are no weights, and initial ones (mean 0, variance 1) fit nothing: with them the layers of a
-    fresh network would not be normalised at all. So they are measured, as they would be in training.
+    The statistics are no weights, and initial ones (mean 0, variance 1) fit nothing: with them the
+    layers of a fresh network would not be normalised at all. So they are measured, as they would be
+    in training.
     """
     seeded(seed)  # refuses what is no seed
     with torch.random.fork_rng(devices=[]):
@@ -387,19 +315,7 @@ def randomised(
 ) -> Discriminator:
     """Return a copy whose last convolutional layers have fresh weights; the first ones stay.
 
-    Parameters
-    ----------
-    network : AnyDiscriminator
-        Left as it is.
-    num_layers : int
-        How many, counted from the last; their batch norm starts anew and is measured on ``images_u8``.
-    images_u8, seed : optional
-        See `fresh_network`.
-
-    Raises
-    ------
-    UserError
-        If there are not so many layers.
+    Batch norm of those layers starts anew and is measured on ``images_u8``.
 
     Notes
     -----
@@ -419,46 +335,26 @@ def randomised(
     return measure_batch_norm(changed, images_u8, layers)
 
 
-@torch.no_grad()
 def measure_batch_norm(
     network: Discriminator, images_u8: np.ndarray, layers: range, *, batch_size: int = 128
 ) -> Discriminator:
-    """Replace the running statistics of some layers by their mean over batches; return the network, in eval mode.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than 2 images.
-    """
+    """Measure the batch-norm statistics of some layers afresh; return the network in eval mode."""
     if len(images_u8) < 2:
         raise UserError(f"statistics need at least 2 images, but got {len(images_u8)}")
     network.eval()
     norms = [network.norms[i] for i in layers if isinstance(network.norms[i], nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-        norm.train()
-    for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
-        x_bchw = from_u8(torch.from_numpy(np.array(images_u8[part])), network.config)
-        network.features(x_bchw.to(network.head.weight.device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    with measuring_batch_norm(norms), torch.no_grad():
+        for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
+            network.features(_scaled(images_u8[part], network))
     return network.eval()
 
 
 def rank_correlations(one: Maps, other: Maps, field: Field) -> np.ndarray:
-    """Return how alike two sets of maps are: Spearman's correlation of their strength, one number a peak.
+    """Return Spearman's correlation of the strength of two sets of maps, one number a peak.
 
-    Only pixels that the peak can see count; outside its receptive field both maps are 0. An empty map can be compared
-    with nothing: NaN. (A guided map is empty when its unit is not active, as after a change of the weights.)
-
-    Parameters
-    ----------
-    one, other : Maps
-        Of the same positions in the same images.
-    field : Field
-        From `receptive_field`.
+    Only pixels that the peak can see count; outside its receptive field both maps are 0. An empty
+    map can be compared with nothing: NaN. (A guided map is empty when its unit is not active, as
+    after a change of the weights.)
 
     Raises
     ------
@@ -470,15 +366,14 @@ def rank_correlations(one: Maps, other: Maps, field: Field) -> np.ndarray:
     found = []
     for peak, a_hw, b_hw in zip(one.peaks, one.strength, other.strength, strict=True):
         left, top, right, bottom = field.window(peak.row, peak.column)
-        part = slice(max(top, 0), bottom), slice(max(left, 0), right)
-        a, b = (rankdata(map_hw[part]) for map_hw in (a_hw, b_hw))
-        found.append(np.nan if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(a, b)[0, 1]))
+        seen = slice(max(top, 0), bottom), slice(max(left, 0), right)
+        a, b = a_hw[seen].ravel(), b_hw[seen].ravel()
+        constant = np.ptp(a) == 0 or np.ptp(b) == 0
+        found.append(np.nan if constant else float(spearmanr(a, b).statistic))
     return np.array(found)
 
 
-_AT_A_TIME = 512
-
-
+# --- objects and their boxes ---
 def boxes_in(image_set: ImageSet, objects: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the true boxes of some objects, n x 4 each; empty when the set has no boxes at all.
 
@@ -504,12 +399,13 @@ def cover(boxes_p4: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shares:
-    """Hold what share of each peak's saliency lies inside an object's box, and the box's share of what it sees.
+    """Each peak's share of saliency inside an object's box, and the box's share of what it sees.
 
     Parameters
     ----------
     inside, area : dict of str to ndarray
-        Per object, float64, f x k for k peaks a feature; both 0 where the object is absent or the map is empty.
+        Per object, float64, f x k for k peaks a feature; both 0 where the object is absent or the
+        map is empty.
     image : ndarray
         int64, f x k: the image of each peak.
     """
@@ -519,7 +415,7 @@ class Shares:
     image: np.ndarray
 
     def lifts(self, name: str) -> np.ndarray:
-        """Return each feature's lift, shape (f,): its saliency inside over the area; 0 where it met no object."""
+        """Return each feature's lift, shape (f,): inside over area; 0 where it met no object."""
         inside, area = self.inside[name].sum(1), self.area[name].sum(1)
         return np.divide(inside, area, out=np.zeros_like(inside), where=area > 0)
 
@@ -543,20 +439,14 @@ def measure_shares(
 ) -> Shares:
     """Measure how much of each peak's saliency lies inside the boxes.
 
-    Parameters
-    ----------
-    network, images_u8, peaks, method, layer : optional
-        See `saliency_maps`; the peaks of a feature follow each other, as `strongest` returns them.
-    boxes : mapping of str to ndarray
-        Object to boxes, n x 4.
-    num_features : int
-        How many features the peaks belong to, each with as many peaks.
+    The peaks of a feature follow each other, as `strongest` returns them; ``boxes`` are n x 4 by
+    object.
     """
     field, size = receptive_field(network.config, layer), network.config.image_size
     inside: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
     area: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
-    for start in range(0, len(peaks), _AT_A_TIME):
-        some = peaks[start : start + _AT_A_TIME]
+    for start in range(0, len(peaks), PEAKS_AT_ONCE):
+        some = peaks[start : start + PEAKS_AT_ONCE]
         strength = saliency_maps(network, images_u8, some, method, layer).strength.astype(
             np.float64
         )
@@ -578,8 +468,8 @@ def measure_shares(
 def choose_features(shares: Shares, name: str, num: int) -> list[int]:
     """Return the features whose saliency lies most on an object, relative to its area.
 
-    Features that hardly meet the object at their strongest responses do not count: their area must be at least a
-    third of the features' mean.
+    Features that hardly meet the object at their strongest responses do not count: their area must
+    be at least a third of the features' mean.
     """
     area = shares.area[name].mean(1)
     score = np.where(area >= area.mean() / 3, shares.lifts(name), -1.0)
@@ -587,7 +477,7 @@ def choose_features(shares: Shares, name: str, num: int) -> list[int]:
 
 
 def lift(sums_n2: np.ndarray) -> float:
-    """Return saliency inside the boxes over the boxes' area, of sums per image; 1 if it lies anywhere."""
+    """Return saliency inside over area, of sums per image; 1 where it is spread evenly."""
     inside, area = sums_n2.sum(0)
     return float(inside / area) if area > 0 else 0.0
 
@@ -598,9 +488,10 @@ def estimate_lift(sums_n2: np.ndarray, seed: int = 0) -> Estimate:
 
 
 def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray:
-    """Return how well each feature's strongest response tells images with an object from those without, shape (f,).
+    """Return how well each feature's strongest response tells an object's presence, shape (f,).
 
-    The area under the ROC curve: the chance that an image with the object has the larger response; ties count half.
+    The area under the ROC curve: the chance that an image with the object has the larger response;
+    ties count half.
 
     Raises
     ------
@@ -617,7 +508,7 @@ def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray
 
 
 def auc_of_one(responses_n: np.ndarray, is_there_n: np.ndarray) -> float:
-    """Return `presence_auc` of one feature; 0.5 where nothing can be told, as in a rare resample of a small set."""
+    """Return `presence_auc` of one feature; 0.5 where all images, or none, have the object."""
     return (
         0.5
         if is_there_n.all() or not is_there_n.any()
@@ -625,14 +516,16 @@ def auc_of_one(responses_n: np.ndarray, is_there_n: np.ndarray) -> float:
     )
 
 
+# --- as pictures ---
 GREY = 128
 GAP = 2  # pixels around each tile of a sheet, as torchvision's make_grid has them
 
 
 def shown(values_pchw: np.ndarray) -> np.ndarray:
-    """Return gradients as pictures, uint8: grey where they are 0, brighter where positive, darker where negative.
+    """Return gradients as pictures, uint8: grey is 0, brighter positive, darker negative.
 
-    Each is scaled by its own 99.5th percentile, so that brightness cannot be compared between pictures.
+    Each is scaled by its own 99.5th percentile, so that brightness cannot be compared between
+    pictures.
     """
     highest = np.quantile(np.abs(values_pchw), 0.995, axis=(1, 2, 3), keepdims=True)
     scaled = np.divide(values_pchw, highest, out=np.zeros_like(values_pchw), where=highest > 0)
@@ -651,18 +544,15 @@ def crop(
     """
     left, top, right, bottom = window
     height, width = picture_chw.shape[1:]
-    if not (
-        left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0
-    ):
+    if not (max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)):
         raise UserError(
             f"the window {window} shows nothing of a picture of {width} x {height} pixels"
         )
-    cut = np.full((len(picture_chw), bottom - top, right - left), fill, picture_chw.dtype)
-    rows, columns = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
-    inside = picture_chw[:, rows, columns]
-    down, across = rows.start - top, columns.start - left
-    cut[:, down : down + inside.shape[1], across : across + inside.shape[2]] = inside
-    return cut
+    before, after = (max(-top, 0), max(-left, 0)), (max(bottom - height, 0), max(right - width, 0))
+    pads = [(0, 0), *zip(before, after, strict=True)]
+    padded = np.pad(picture_chw, pads, constant_values=fill)
+    down, across = before
+    return padded[:, top + down : bottom + down, left + across : right + across]
 
 
 def map_tiles(maps: Maps, field: Field) -> np.ndarray:
@@ -684,14 +574,7 @@ def image_tiles(images_u8: np.ndarray, peaks: Sequence[Peak], field: Field) -> n
 
 
 def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a sheet that ``dcgan saliency`` wrote.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of saliency.png or images.png, or of a copy in another format.
-    size : int
-        Side of a tile in pixels: that of the receptive field.
+    """Read a sheet of tiles of ``size`` pixels a side that ``dcgan saliency`` wrote, in any format.
 
     Returns
     -------
@@ -707,7 +590,8 @@ def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     (rows, over), (columns, aside) = (divmod(side, step) for side in pixels_hwc.shape[:2])
     if over or aside or columns % 2 or not rows:
         raise UserError(
-            f"{Path(path).name} has no two halves of tiles of {size} pixels: it is no sheet of such maps"
+            f"{Path(path).name} has no two halves of tiles of {size} pixels: "
+            "it is no sheet of such maps"
         )
     tiles = pixels_hwc.reshape(rows, step, columns, step, 3)[:, :size, :, :size].transpose(
         0, 2, 4, 1, 3
@@ -717,10 +601,10 @@ def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def outlined(picture_chw: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return a copy of a picture with a frame one pixel wide along a box: left, top, right, bottom, ends exclusive.
+    """Return a copy of a picture with a frame along a box (left, top, right, bottom).
 
-    The frame is white between black lines where there is room, so that it shows on any ground. A box of NaN, of an
-    object that is absent, leaves the picture as it is.
+    The frame is one pixel wide and white between black lines where there is room, so that it shows
+    on any ground. A box of NaN, of an object that is absent, leaves the picture as it is.
     """
     framed = picture_chw.copy()
     if np.isnan(box).any():

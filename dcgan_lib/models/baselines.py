@@ -1,6 +1,8 @@
-"""The purely supervised rival of section 5.2: the discriminator's own body under a head of one logit per class.
+"""The paper's baselines: the dense GAN of Table 3 and the supervised network of section 5.2.
 
-Axes: b batch, k classes; ``x_bchw`` images in the configuration's value range, ``logits_bk``.
+Axes: b batch, k classes; ``x_bchw`` images in the configuration's value range, ``logits_b``,
+``logits_bk``. `new_generator` and `new_discriminator` make whichever pair a configuration
+describes.
 """
 
 import math
@@ -18,75 +20,43 @@ from dcgan_lib.models.dcgan import (
     check_latents,
     initialise,
     one_hot,
+    squash,
     with_labels,
 )
 
 
 class DenseGenerator(nn.Module):
-    """Turn latent vectors into images without a convolution.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        With ``architecture="dense"``: ``num_stages`` hidden layers of ``hidden_units`` units.
-    """
+    """Turn latent vectors into images by ``num_stages`` dense layers of ``hidden_units`` units."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        widths = [config.z_dim, *[config.hidden_units] * config.num_stages]
-        self.hidden = nn.ModuleList(
-            nn.Linear(inputs + config.num_classes, outputs, bias=False)
-            for inputs, outputs in pairwise(widths)
-        )
-        self.norms = nn.ModuleList(
-            nn.BatchNorm1d(width, eps=config.bn_eps, affine=config.bn_affine)
-            for width in widths[1:]
-        )
-        num_values = config.num_channels * math.prod(config.image_size)
-        self.head = nn.Linear(widths[-1] + config.num_classes, num_values, bias=False)
+        self.image_shape = (config.num_channels, *config.image_size)
+        self.hidden = _hidden_layers(config.z_dim, config)
+        self.norms = nn.ModuleList(_norm(config) for _ in self.hidden)
+        self.head = _linear(config.hidden_units, math.prod(self.image_shape), config)
         self.apply(initialise)
 
     def forward(self, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
-        """Return images ``x_bchw`` in the configuration's value range; see ``Generator.forward``."""
+        """Return images ``x_bchw``; see ``Generator.forward``."""
         check_latents(z_bd, self.config)
         y_bk, h = one_hot(labels_b, self.config.num_classes), z_bd
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             h = F.relu(norm(layer(with_labels(h, y_bk))))
-        x_bchw = (
-            self.head(with_labels(h, y_bk))
-            .float()
-            .unflatten(1, (self.config.num_channels, *self.config.image_size))
-        )
-        return x_bchw.tanh() if self.config.output == "tanh" else x_bchw.sigmoid()
+        h = self.head(with_labels(h, y_bk)).unflatten(1, self.image_shape)
+        return squash(h, self.config)
 
 
 class DenseDiscriminator(nn.Module):
-    """Judge images without a convolution: a positive logit says "real".
-
-    Parameters
-    ----------
-    config : ModelConfig
-        The same object as the generator's.
-    """
+    """Judge images without a convolution: a positive logit says "real"."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        num_values = config.num_channels * math.prod(config.image_size)
-        widths = [num_values, *[config.hidden_units] * config.num_stages]
-        self.hidden = nn.ModuleList(
-            nn.Linear(inputs + config.num_classes, outputs, bias=False)
-            for inputs, outputs in pairwise(widths)
-        )
-        norms = (
-            nn.BatchNorm1d(width, eps=config.bn_eps, affine=config.bn_affine)
-            for width in widths[2:]
-        )
-        self.norms = nn.ModuleList(
-            [nn.Identity(), *norms]
-        )  # none on the layer that sees the image, as in the DCGAN
-        self.head = nn.Linear(widths[-1] + config.num_classes, 1, bias=False)
+        self.hidden = _hidden_layers(config.num_channels * math.prod(config.image_size), config)
+        # None on the layer that sees the image, as in the DCGAN.
+        self.norms = nn.ModuleList([nn.Identity(), *(_norm(config) for _ in self.hidden[1:])])
+        self.head = _linear(config.hidden_units, 1, config)
         self.apply(initialise)
 
     def forward(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> Tensor:
@@ -98,8 +68,21 @@ class DenseDiscriminator(nn.Module):
         return self.head(with_labels(h, y_bk)).squeeze(1).float()
 
 
+def _linear(inputs: int, outputs: int, config: ModelConfig) -> nn.Linear:
+    return nn.Linear(inputs + config.num_classes, outputs, bias=False)
+
+
+def _hidden_layers(inputs: int, config: ModelConfig) -> nn.ModuleList:
+    widths = [inputs, *[config.hidden_units] * config.num_stages]
+    return nn.ModuleList(_linear(*pair, config) for pair in pairwise(widths))
+
+
+def _norm(config: ModelConfig) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(config.hidden_units, eps=config.bn_eps, affine=config.bn_affine)
+
+
 class SupervisedCnn(Discriminator):
-    """Name the class of images: `Discriminator` with another last layer, so that nothing else can differ.
+    """Name the class of images: a `Discriminator` with another last layer, all else equal.
 
     Called on ``x_bchw`` it returns ``logits_bk``, float32, one row per image.
 
@@ -126,12 +109,14 @@ class SupervisedCnn(Discriminator):
         if config.architecture != "convolutional" or config.num_classes:
             given = f"architecture {config.architecture!r} and num_classes {config.num_classes}"
             raise UserError(
-                f"the supervised network needs an unconditional convolutional configuration; got {given}"
+                "the supervised network needs an unconditional convolutional configuration; "
+                f"got {given}"
             )
         if num_classes < 2 or not 0 <= dropout < 1:
             given = f"{num_classes} and {dropout}"
             raise UserError(
-                f"the supervised network needs at least 2 classes and dropout in [0, 1); got {given}"
+                "the supervised network needs at least 2 classes and dropout in [0, 1); "
+                f"got {given}"
             )
         super().__init__(config)
         logits = nn.Linear(self.head.in_features, num_classes, bias=False)

@@ -1,8 +1,9 @@
-"""The DCGAN pair: a generator of fractionally strided convolutions, a discriminator of strided ones.
+"""The DCGAN of the paper's section 3: fractionally strided and strided convolutions.
 
-Axes: b batch, d latent, c channels, h height, w width. ``z_bd`` latent vectors, ``x_bchw`` images in
-the configuration's value range ([-1, 1] for tanh), ``labels_b`` class numbers, ``logits_b``.
-The generator is the discriminator read backwards: both are built from one plan of layers.
+Axes: b batch, d latent, c channels, h height, w width, k classes. ``z_bd`` latent vectors,
+``x_bchw`` images in the configuration's value range ([-1, 1] for tanh), ``labels_b`` class numbers,
+``logits_b``; ``h`` is whatever passes between two layers. The generator is the discriminator read
+backwards: both are built from one plan of convolutions, which stands below them.
 """
 
 import math
@@ -17,93 +18,8 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.layers import Conv2d, ConvTranspose2d
 
 
-@dataclass(frozen=True)
-class ConvPlan:
-    """Shape of one convolution in the discriminator; its mirror stands in the generator."""
-
-    fine_channels: int
-    coarse_channels: int
-    stride: int
-    fine_size: tuple[int, int]
-    coarse_size: tuple[int, int]
-
-
-def num_stages(config: ModelConfig) -> int:
-    """Return how often the side is halved: as set, or until the shorter side would fall below 4."""
-    return config.num_stages or max(1, int(math.log2(min(config.image_size) / 4)))
-
-
-def plan_convolutions(config: ModelConfig) -> list[ConvPlan]:
-    """List the discriminator's convolutions from the image down to the base grid.
-
-    Odd sides are rounded up by odd kernels and down by kernel 4, so every side from 8 to 128 works.
-    """
-    round_up = config.kernel_size % 2
-    plan, size, channels = [], config.image_size, config.num_channels
-    for stage in range(num_stages(config)):
-        width = config.base_width * 2**stage
-        if config.convs_per_stage == 2:
-            plan.append(ConvPlan(channels, width, 1, size, size))
-            channels = width
-        half = tuple((side + round_up) // 2 for side in size)
-        plan.append(ConvPlan(channels, width, 2, size, half))
-        size, channels = half, width
-    return plan
-
-
-def check_latents(z_bd: Tensor, config: ModelConfig) -> None:
-    """Refuse latent vectors of another shape than (b, z_dim)."""
-    if z_bd.dim() != 2 or z_bd.shape[1] != config.z_dim:
-        raise UserError(
-            f"latent vectors must have shape (batch, {config.z_dim}), but came as {tuple(z_bd.shape)}"
-        )
-
-
-def check_images(x_bchw: Tensor, config: ModelConfig) -> None:
-    """Refuse images of another shape than the configuration's."""
-    expected = (config.num_channels, *config.image_size)
-    if tuple(x_bchw.shape[1:]) != expected:
-        raise UserError(
-            f"images must have shape (batch, {', '.join(map(str, expected))}), but came as {tuple(x_bchw.shape)}"
-        )
-
-
-def with_labels(h: Tensor, y_bk: Tensor | None) -> Tensor:
-    """Concatenate one-hot labels to units (b, c) or, spread over the grid, to maps (b, c, h, w)."""
-    if y_bk is None:
-        return h
-    y_bk = y_bk.to(h.dtype)
-    if h.dim() == 4:
-        y_bk = y_bk[:, :, None, None].expand(-1, -1, *h.shape[2:])
-    return torch.cat([h, y_bk], 1)
-
-
-def one_hot(labels_b: Tensor | None, num_classes: int) -> Tensor | None:
-    """Turn class numbers into rows of 0 and 1; refuse labels that are missing or not wanted."""
-    if (labels_b is None) != (num_classes == 0):
-        need, got = ("needs", "none came") if num_classes else ("takes no", "some came")
-        raise UserError(
-            f"a network with num_classes={num_classes} {need} labels, but {got}: pass labels_b to match"
-        )
-    return None if labels_b is None else F.one_hot(labels_b, num_classes)
-
-
-def initialise(module: nn.Module) -> None:
-    """Draw weights as the authors' code does: N(0, 0.02), batch norm's scale N(1, 0.02), its bias 0."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.affine:
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
-
-
 class Generator(nn.Module):
     """Turn latent vectors into images.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        Sizes and variants.
 
     Notes
     -----
@@ -115,58 +31,38 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         plan = plan_convolutions(config)[::-1]
-        k, classes, norm = (
-            config.kernel_size,
-            config.num_classes,
-            {"eps": config.bn_eps, "affine": config.bn_affine},
-        )
+        classes = config.num_classes
+        norm = {"eps": config.bn_eps, "affine": config.bn_affine}
         self.base_shape = (plan[0].coarse_channels, *plan[0].coarse_size)
-        inputs = config.z_dim
+        inputs, units = config.z_dim, math.prod(self.base_shape)
         if config.hidden_units:
             self.hidden = nn.Linear(inputs + classes, config.hidden_units, bias=False)
             self.hidden_norm = nn.BatchNorm1d(config.hidden_units, **norm)
             inputs = config.hidden_units
-        units = math.prod(self.base_shape)
         self.project = nn.Linear(inputs + classes, units, bias=False)
-        per_unit = config.projection_bn == "unit"
-        self.project_norm = (
-            nn.BatchNorm1d(units, **norm)
-            if per_unit
-            else nn.BatchNorm2d(plan[0].coarse_channels, **norm)
+        if config.projection_bn == "unit":
+            self.project_norm = nn.BatchNorm1d(units, **norm)
+        else:
+            self.project_norm = nn.BatchNorm2d(plan[0].coarse_channels, **norm)
+        self.convs = nn.ModuleList(
+            ConvTranspose2d(
+                layer.coarse_channels + classes,
+                layer.fine_channels,
+                layer.kernel_size,
+                layer.stride,
+                layer.padding,
+                layer.output_padding,
+                bias=False,
+            )
+            for layer in plan
         )
-        self.convs = nn.ModuleList()
-        for layer in plan:
-            pad = (k - 1) // 2
-            # What the stride leaves open: which of the sizes that shrink to the coarse one is meant.
-            extra = tuple(
-                f - ((c - 1) * layer.stride - 2 * pad + k)
-                for f, c in zip(layer.fine_size, layer.coarse_size, strict=True)
-            )
-            self.convs.append(
-                ConvTranspose2d(
-                    layer.coarse_channels + classes,
-                    layer.fine_channels,
-                    k,
-                    layer.stride,
-                    pad,
-                    extra,
-                    bias=False,
-                )
-            )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(layer.fine_channels, **norm) for layer in plan[:-1]
         )
         self.apply(initialise)
 
     def forward(self, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
-        """Return images ``x_bchw`` in the configuration's value range.
-
-        Parameters
-        ----------
-        z_bd : Tensor
-            Latent vectors, float32, shape (b, z_dim).
-        labels_b : Tensor, optional
-            Class numbers, int64, shape (b,); exactly when the network is conditional.
+        """Return images ``x_bchw``; labels (int64) are for conditional networks.
 
         Raises
         ------
@@ -185,17 +81,11 @@ class Generator(nn.Module):
             h = F.relu(self.project_norm(h.unflatten(1, self.base_shape)))
         for conv, norm in zip(self.convs, self.norms, strict=False):
             h = F.relu(norm(conv(with_labels(h, y_bk))), inplace=True)
-        x_bchw = self.convs[-1](with_labels(h, y_bk)).float()
-        return x_bchw.tanh() if self.config.output == "tanh" else x_bchw.sigmoid()
+        return squash(self.convs[-1](with_labels(h, y_bk)), self.config)
 
 
 class Discriminator(nn.Module):
     """Judge images: a positive logit says "real".
-
-    Parameters
-    ----------
-    config : ModelConfig
-        Sizes and variants; the same object as the generator's.
 
     Notes
     -----
@@ -207,24 +97,21 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         plan = plan_convolutions(config)
-        k, classes, norm = (
-            config.kernel_size,
-            config.num_classes,
-            {"eps": config.bn_eps, "affine": config.bn_affine},
-        )
+        classes = config.num_classes
+        norm = {"eps": config.bn_eps, "affine": config.bn_affine}
         self.convs = nn.ModuleList(
             Conv2d(
                 layer.fine_channels + classes,
                 layer.coarse_channels,
-                k,
+                layer.kernel_size,
                 layer.stride,
-                (k - 1) // 2,
+                layer.padding,
                 bias=False,
             )
             for layer in plan
         )
         self.norms = nn.ModuleList(
-            [nn.Identity(), *(nn.BatchNorm2d(p.coarse_channels, **norm) for p in plan[1:])]
+            [nn.Identity(), *(nn.BatchNorm2d(layer.coarse_channels, **norm) for layer in plan[1:])]
         )
         units = plan[-1].coarse_channels * math.prod(plan[-1].coarse_size)
         if config.hidden_units:
@@ -244,21 +131,120 @@ class Discriminator(nn.Module):
         """
         check_images(x_bchw, self.config)
         y_bk = one_hot(labels_b, self.config.num_classes)
-        maps, h = [], x_bchw
+        maps, h, slope = [], x_bchw, self.config.leaky_slope
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = F.leaky_relu(
-                norm(conv(with_labels(h, y_bk))), self.config.leaky_slope, inplace=True
-            )
+            h = F.leaky_relu(norm(conv(with_labels(h, y_bk))), slope, inplace=True)
             maps.append(h)
         return maps
 
     def forward(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> Tensor:
         """Return ``logits_b``, float32, one per image."""
         y_bk = one_hot(labels_b, self.config.num_classes)
-        # Channels innermost, as they lie in memory: the gradient comes back in the same layout, which is far faster.
+        # Channels innermost, as they lie in memory: the gradient comes back in the same layout,
+        # which is far faster.
         h = self.features(x_bchw, labels_b)[-1].permute(0, 2, 3, 1).flatten(1)
         if self.config.hidden_units:
-            h = F.leaky_relu(
-                self.hidden_norm(self.hidden(with_labels(h, y_bk))), self.config.leaky_slope
-            )
+            h = self.hidden_norm(self.hidden(with_labels(h, y_bk)))
+            h = F.leaky_relu(h, self.config.leaky_slope)
         return self.head(with_labels(h, y_bk)).squeeze(1).float()
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """Shape of one convolution in the discriminator; its mirror stands in the generator."""
+
+    fine_channels: int
+    coarse_channels: int
+    kernel_size: int
+    stride: int
+    fine_size: tuple[int, int]
+    coarse_size: tuple[int, int]
+
+    @property
+    def padding(self) -> int:
+        """Pixels added on each side of the finer map."""
+        return (self.kernel_size - 1) // 2
+
+    @property
+    def output_padding(self) -> tuple[int, int]:
+        """Which of the finer sizes is meant, of those that shrink to the coarse one."""
+        return tuple(
+            fine - ((coarse - 1) * self.stride - 2 * self.padding + self.kernel_size)
+            for fine, coarse in zip(self.fine_size, self.coarse_size, strict=True)
+        )
+
+
+def plan_convolutions(config: ModelConfig) -> list[ConvPlan]:
+    """List the discriminator's convolutions from the image down to the base grid.
+
+    Odd sides are rounded up by odd kernels and down by kernel 4, so every side from 8 to 128 works.
+    """
+    kernel = config.kernel_size
+    plan, size, channels = [], config.image_size, config.num_channels
+    for stage in range(num_stages(config)):
+        width = config.base_width * 2**stage
+        if config.convs_per_stage == 2:
+            plan.append(ConvPlan(channels, width, kernel, 1, size, size))
+            channels = width
+        half = tuple((side + kernel % 2) // 2 for side in size)
+        plan.append(ConvPlan(channels, width, kernel, 2, size, half))
+        size, channels = half, width
+    return plan
+
+
+def num_stages(config: ModelConfig) -> int:
+    """Return how often the side is halved: as set, or until the shorter side would fall below 4."""
+    return config.num_stages or max(1, int(math.log2(min(config.image_size) / 4)))
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw weights as the authors do: N(0, 0.02), batch norm's scale N(1, 0.02), its bias 0."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.affine:
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def squash(h: Tensor, config: ModelConfig) -> Tensor:
+    """Bring the generator's last layer into the configuration's value range, in float32."""
+    return h.float().tanh() if config.output == "tanh" else h.float().sigmoid()
+
+
+def with_labels(h: Tensor, y_bk: Tensor | None) -> Tensor:
+    """Concatenate one-hot labels to units (b, c) or, spread over the grid, to maps (b, c, h, w)."""
+    if y_bk is None:
+        return h
+    y_bk = y_bk.to(h.dtype)
+    if h.dim() == 4:
+        y_bk = y_bk[:, :, None, None].expand(-1, -1, *h.shape[2:])
+    return torch.cat([h, y_bk], 1)
+
+
+def one_hot(labels_b: Tensor | None, num_classes: int) -> Tensor | None:
+    """Turn class numbers into rows of 0 and 1; refuse labels that are missing or not wanted."""
+    if (labels_b is None) != (num_classes == 0):
+        need, got = ("needs", "none came") if num_classes else ("takes no", "some came")
+        raise UserError(
+            f"a network with num_classes={num_classes} {need} labels, but {got}: "
+            "pass labels_b to match"
+        )
+    return None if labels_b is None else F.one_hot(labels_b, num_classes)
+
+
+def check_latents(z_bd: Tensor, config: ModelConfig) -> None:
+    """Refuse latent vectors of another shape than (b, z_dim)."""
+    _check_shape("latent vectors", z_bd, (config.z_dim,))
+
+
+def check_images(x_bchw: Tensor, config: ModelConfig) -> None:
+    """Refuse images of another shape than the configuration's."""
+    _check_shape("images", x_bchw, (config.num_channels, *config.image_size))
+
+
+def _check_shape(what: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(tensor.shape[1:]) != expected:
+        wanted = ", ".join(map(str, expected))
+        raise UserError(
+            f"{what} must have shape (batch, {wanted}), but came as {tuple(tensor.shape)}"
+        )

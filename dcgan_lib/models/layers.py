@@ -1,59 +1,48 @@
-"""Layers."""
+"""The two layers at the pixels, which compute what PyTorch's do and train faster on a CPU.
+
+A convolution between few channels, as at the pixels, keeps a CPU's vector units half empty. With
+kernel 5 and stride 2 the finer grid has four phases (even or odd row, even or odd column); taken as
+channels, they turn the same sums into a dense 3x3 convolution on the coarser grid.
+"""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FEW_CHANNELS = 4
+
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's layer; when the pixels' gradient is wanted, it computes the same sums in a way that CPUs train faster.
-
-    The mirror of `ConvTranspose2d`: the four phases of the grid become channels, and a 3x3 convolution adds them up.
-    """
+    """PyTorch's layer, faster where it reads the pixels and their gradient is wanted."""
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the maps at the coarser size."""
-        halves = (self.kernel_size[0], self.stride[0], self.padding[0]) == (5, 2, 2) and not any(
-            side % 2 for side in h.shape[2:]
-        )
-        if self.in_channels > 4 or not halves or h.device.type != "cpu" or not h.requires_grad:
+        even = all(side % 2 == 0 for side in h.shape[2:])
+        if not (even and h.requires_grad and _gains(self, self.in_channels, h)):
             return super().forward(h)
-        taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
-        dense = (
-            taps.permute(0, 1, 3, 5, 2, 4)
-            .flatten(1, 3)
-            .contiguous(memory_format=torch.channels_last)
-        )
+        dense = _phases(self.weight).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
         phases = F.pixel_unshuffle(h, 2).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(phases, dense, padding=1)
+        return F.conv2d(phases, dense.contiguous(memory_format=torch.channels_last), padding=1)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """PyTorch's layer; to few channels, as the pixels are, it computes the same sums in a way that CPUs train faster.
-
-    Each channel is computed as four, one a phase of the doubled grid: a 3x3 convolution gives them, a shuffle puts
-    them in place.
-    """
+    """PyTorch's layer, faster where it gives the pixels and is trained."""
 
     def forward(self, h: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return the maps at the finer size."""
-        doubles = (
-            self.kernel_size[0],
-            self.stride[0],
-            self.padding[0],
-            *set(self.output_padding),
-        ) == (5, 2, 2, 1)
-        if (
-            self.out_channels > 4
-            or not doubles
-            or h.device.type != "cpu"
-            or not torch.is_grad_enabled()
-        ):
+        doubles = set(self.output_padding) == {1}
+        if not (doubles and torch.is_grad_enabled() and _gains(self, self.out_channels, h)):
             return super().forward(h, output_size)
-        taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
-        dense = (
-            taps.permute(1, 3, 5, 0, 2, 4)
-            .flatten(0, 2)
-            .contiguous(memory_format=torch.channels_last)
-        )
-        return F.pixel_shuffle(F.conv2d(h, dense, padding=1), 2)
+        dense = _phases(self.weight).flip(2, 4).permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        phases = F.conv2d(h, dense.contiguous(memory_format=torch.channels_last), padding=1)
+        return F.pixel_shuffle(phases, 2)
+
+
+def _gains(layer: nn.Conv2d | nn.ConvTranspose2d, fine_channels: int, h: Tensor) -> bool:
+    shape = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    return shape == (5, 2, 2) and fine_channels <= FEW_CHANNELS and h.device.type == "cpu"
+
+
+def _phases(weight: Tensor) -> Tensor:
+    """Cut a 5x5 kernel, padded to 6x6, into 3x3 taps for each of 2x2 phases: (..., 3, 2, 3, 2)."""
+    return F.pad(weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))

@@ -15,42 +15,20 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from dcgan_lib.config import MAX_SEED, ModelConfig
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, require
 from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
-    """Draw latent vectors.
-
-    Parameters
-    ----------
-    num : int
-        How many.
-    config : ModelConfig
-        Gives their dimension and distribution.
-    rng : torch.Generator
-        A generator on the CPU; the same seed gives the same vectors on every device.
-
-    Returns
-    -------
-    Tensor
-        float32, shape (num, z_dim), on the CPU.
-    """
+    """Draw latent vectors on the CPU, float32, shape (num, z_dim), the same for every device."""
     if config.z_distribution == "uniform":
         return torch.rand(num, config.z_dim, generator=rng) * 2 - 1
     return torch.randn(num, config.z_dim, generator=rng)
 
 
 def seeded(seed: int) -> torch.Generator:
-    """Return a fresh CPU generator of random numbers.
-
-    Raises
-    ------
-    UserError
-        If the seed is negative or does not fit in 63 bits.
-    """
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"a seed must lie between 0 and {MAX_SEED}, but it is {seed}")
+    """Return a fresh CPU generator of random numbers; a seed has at most 63 bits."""
+    require(0 <= seed <= MAX_SEED, "seed", seed, f"between 0 and {MAX_SEED}")
     return torch.Generator().manual_seed(seed)
 
 
@@ -72,12 +50,11 @@ def to_u8(x_bchw: Tensor, config: ModelConfig) -> Tensor:
 
 
 def from_u8(x_u8: Tensor, config: ModelConfig) -> Tensor:
-    """Scale pixels 0..255 to the networks' value range, float32; the only preprocessing there is."""
+    """Scale pixels 0..255 to the networks' range, float32; the only preprocessing there is."""
     low, high = config.value_range
     return x_u8.to(torch.float32) * ((high - low) / 255) + low
 
 
-@torch.no_grad()
 def generate_u8(
     generator: AnyGenerator,
     z_bd: Tensor,
@@ -86,47 +63,35 @@ def generate_u8(
     batch_stats: bool = False,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Turn latent vectors into pictures.
+    """Turn latent vectors into pictures, uint8, n x c x h x w; the generator is left as it was.
 
     Parameters
     ----------
     generator : AnyGenerator
-        On any device; its training mode is left as it was.
-    z_bd : Tensor
-        Latent vectors, shape (n, z_dim).
-    labels_b : Tensor, optional
-        Class numbers for a conditional network.
+        On any device.
+    z_bd, labels_b : Tensor
+        Latent vectors, and class numbers for a conditional network.
     batch_stats : bool, default False
         Normalise with the statistics of each batch, as the authors' code does, instead of the
         running ones. Then a picture depends on its neighbours in the batch, and a single vector
         always gives the same picture.
     batch_size : int, default 256
         Vectors at a time.
-
-    Returns
-    -------
-    ndarray
-        uint8, shape (n, c, h, w).
     """
     was_training, device = generator.training, next(generator.parameters()).device
-    generator.train(batch_stats)
-    saved = (
-        {name: buffer.clone() for name, buffer in generator.named_buffers()} if batch_stats else {}
-    )
-    pictures = []
+    saved = [buffer.clone() for buffer in generator.buffers()] if batch_stats else []
+
+    def pictures(z_bd: Tensor, labels_b: Tensor | None) -> Tensor:
+        labels_b = None if labels_b is None else labels_b.to(device)
+        return to_u8(generator(z_bd.to(device), labels_b), generator.config)
+
     try:
-        for start in range(0, len(z_bd), batch_size):
-            part = slice(start, start + batch_size)
-            labels = None if labels_b is None else labels_b[part].to(device)
-            pictures.append(
-                to_u8(generator(z_bd[part].to(device), labels), generator.config).cpu().numpy()
-            )
+        generator.train(batch_stats)
+        return in_batches(pictures, z_bd, labels_b, batch_size=batch_size)
     finally:
         generator.train(was_training)
-        for name, buffer in generator.named_buffers():
-            if name in saved:
-                buffer.copy_(saved[name])
-    return np.concatenate(pictures)
+        for buffer, before in zip(generator.buffers(), saved, strict=False):
+            buffer.copy_(before)
 
 
 def sample_u8(
@@ -146,14 +111,14 @@ def in_batches(
     Parameters
     ----------
     function : callable
-        Takes as many tensors or arrays as there are ``rows``, cut along the first axis; a None stays None.
+        Takes as many tensors or arrays as there are ``rows``, cut along the first axis; a None
+        stays None.
     """
     found = []
     with torch.no_grad():
         for start in range(0, len(rows[0]), batch_size):
-            part = function(
-                *(None if each is None else each[start : start + batch_size] for each in rows)
-            )
+            chosen = slice(start, start + batch_size)
+            part = function(*(None if each is None else each[chosen] for each in rows))
             found.append(part.cpu().numpy() if isinstance(part, Tensor) else part)
     return np.concatenate(found)
 
@@ -161,7 +126,7 @@ def in_batches(
 def logits_of(
     discriminator: AnyDiscriminator, pictures_u8: np.ndarray, labels_n: Tensor | None = None
 ) -> np.ndarray:
-    """Return a discriminator's logit for each picture, float32, in the mode that the network is in."""
+    """Return a discriminator's logit for each picture, float32, in the network's current mode."""
     device = next(discriminator.parameters()).device
 
     def judge(x_u8: np.ndarray, labels: Tensor | None) -> Tensor:
@@ -173,7 +138,7 @@ def logits_of(
 
 @contextmanager
 def measuring_batch_norm(norms: Iterable[nn.Module]) -> Iterator[None]:
-    """Replace the running statistics of batch-norm layers by their mean over the batches that pass in this block.
+    """Replace batch norm's running statistics by their mean over the batches of this block.
 
     The layers are in training mode inside the block; the caller chooses the mode afterwards.
     """
@@ -225,33 +190,43 @@ def refresh_batch_norm(
     generator.train(was_training)
 
 
-def write_grid(path: Path, pictures_u8: np.ndarray, columns: int | None = None) -> None:
-    """Write pictures as one PNG, two white pixels apart; the last row may be short, and one alone has no border.
+def picture_grid(pictures_u8: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Lay pictures out two white pixels apart, h x w x 3; one alone has no border.
 
     Raises
     ------
     UserError
-        If ``columns`` is less than 1, or the file cannot be written.
+        If ``columns`` is less than 1.
     """
     if columns is None:
         columns = math.ceil(math.sqrt(len(pictures_u8)))
     if columns < 1:
         raise UserError(f"columns must be at least 1, but it is {columns}")
     grid = make_grid(torch.from_numpy(pictures_u8), columns, padding=2, pad_value=255)
-    _save(path, grid.permute(1, 2, 0).numpy())
+    return grid.permute(1, 2, 0).numpy()
+
+
+def write_grid(path: Path, pictures_u8: np.ndarray, columns: int | None = None) -> None:
+    """Write pictures as one PNG; see `picture_grid`."""
+    write_png(path, picture_grid(pictures_u8, columns))
 
 
 def write_separately(folder: Path, pictures_u8: np.ndarray) -> None:
     """Write pictures as 000000.png and so on."""
     digits = max(6, len(str(len(pictures_u8) - 1)))
     for number, picture in enumerate(pictures_u8):
-        _save(
-            folder / f"{number:0{digits}d}.png",
-            picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0),
-        )
+        pixels = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
+        write_png(folder / f"{number:0{digits}d}.png", pixels)
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels, h x w or h x w x 3.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)

@@ -3,57 +3,36 @@
 The contenders take turns on the same minibatch, so a machine whose speed drifts slows all of them.
 """
 
-import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig, TrainConfig
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import require
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.sampling import sample_latents, seeded
 from dcgan_lib.training.step import make_gan, train_step
 
-
-@dataclass(frozen=True, kw_only=True)
-class BenchRow:
-    """One contender at one image size."""
-
-    size: int
-    """Side of the images in pixels."""
-    contender: str
-    """``plain``, ``float32`` or ``bfloat16``."""
-    images_per_second: float
-    """Median over the rounds; an image counts once although both networks learn from it."""
-    speedup: float
-    """Median over the rounds of plain time / this time."""
-    low: float
-    """Tenth percentile of the same ratio."""
-    high: float
-    """Ninetieth percentile of the same ratio."""
+Stepper = Callable[[Tensor, Tensor], tuple[float, float]]
 
 
-def plain_stepper(config: TrainConfig) -> Callable[[Tensor, Tensor], tuple[float, float]]:
-    """Return the step as tutorials write it: probabilities, contiguous memory, a gradient for everything.
+def plain_stepper(config: TrainConfig) -> Stepper:
+    """Return the step of most tutorials: probabilities, contiguous memory, all gradients.
 
-    The mathematics is that of ``train_step`` with ``schedule="same_batch"``: the same losses on the same
-    generated images, the same Adam.
+    The mathematics is that of ``train_step`` with ``schedule="same_batch"``: the same losses on the
+    same generated images, the same Adam.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        generator, discriminator, criterion = (
-            Generator(config.model),
-            Discriminator(config.model),
-            nn.BCELoss(),
-        )
+        generator, discriminator = Generator(config.model), Discriminator(config.model)
     for kind, network in ((nn.ConvTranspose2d, generator), (nn.Conv2d, discriminator)):
         for conv in network.convs:
             conv.__class__ = kind  # PyTorch's own way of computing
-    betas = (config.beta1, config.beta2)
+    criterion, betas = nn.BCELoss(), (config.beta1, config.beta2)
     g_adam = torch.optim.Adam(generator.parameters(), config.learning_rate, betas)
     d_adam = torch.optim.Adam(discriminator.parameters(), config.learning_rate, betas)
 
@@ -75,7 +54,7 @@ def plain_stepper(config: TrainConfig) -> Callable[[Tensor, Tensor], tuple[float
     return step
 
 
-def our_stepper(config: TrainConfig) -> Callable[[Tensor, Tensor], tuple[float, float]]:
+def our_stepper(config: TrainConfig) -> Stepper:
     """Return this library's step behind the same interface."""
     gan = make_gan(config)
 
@@ -89,7 +68,8 @@ def our_stepper(config: TrainConfig) -> Callable[[Tensor, Tensor], tuple[float, 
 def bench_config(size: int, channels: int, base_width: int, batch_size: int) -> TrainConfig:
     """Return the settings under which the contenders do the same work."""
     model = ModelConfig(image_size=(size, size), num_channels=channels, base_width=base_width)
-    return TrainConfig(model=model, batch_size=batch_size, schedule="same_batch", weight_decay=0.0)
+    run = {"schedule": "same_batch", "weight_decay": 0.0, "precision": "float32"}
+    return TrainConfig(model=model, batch_size=batch_size, **run)
 
 
 def bench(
@@ -99,7 +79,7 @@ def bench(
     batch_size: int = 64,
     rounds: int = 15,
     threads: int | None = None,
-) -> list[BenchRow]:
+) -> dict[str, list[float]]:
     """Time the contenders in turn.
 
     Parameters
@@ -115,77 +95,52 @@ def bench(
 
     Returns
     -------
-    list of BenchRow
-        ``plain`` first.
+    dict
+        Seconds of each round for ``plain``, ``float32`` and ``bfloat16``.
 
     Raises
     ------
     UserError
         If rounds or threads are fewer than 1, or the networks cannot have that size.
     """
-    for name, value in (("rounds", rounds), ("threads", 1 if threads is None else threads)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, but it is {value}")
+    before = torch.get_num_threads()
+    threads = before if threads is None else threads
+    require(rounds >= 1, "rounds", rounds, "at least 1")
+    require(threads >= 1, "threads", threads, "at least 1")
     config = bench_config(size, 1 if size == 32 else 3, base_width, batch_size)
     steppers = {
         "plain": plain_stepper(config),
         "float32": our_stepper(config),
         "bfloat16": our_stepper(replace(config, precision="bfloat16")),
     }
-    x_bchw = (
-        torch.rand(batch_size, config.model.num_channels, size, size, generator=seeded(0)) * 2 - 1
-    )
-    inputs = {
-        name: x_bchw if name == "plain" else x_bchw.contiguous(memory_format=torch.channels_last)
-        for name in steppers
-    }
+    shape = (batch_size, config.model.num_channels, size, size)
+    x_bchw = torch.rand(shape, generator=seeded(0)) * 2 - 1
+    ours_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
-    with _threads(threads or torch.get_num_threads()):
+    torch.set_num_threads(threads)
+    try:
         for turn in range(rounds + 2):
             z_bd = sample_latents(batch_size, config.model, seeded(turn))
             for name, step in steppers.items():
                 begun = time.perf_counter()
-                step(inputs[name], z_bd)
-                if turn >= 2:
-                    seconds[name].append(time.perf_counter() - begun)
-    return [_row(size, name, batch_size, seconds) for name in steppers]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
+                step(x_bchw if name == "plain" else ours_bchw, z_bd)
+                seconds[name].append(time.perf_counter() - begun)
     finally:
         torch.set_num_threads(before)
+    return {name: found[2:] for name, found in seconds.items()}
 
 
-def _row(size: int, name: str, batch_size: int, seconds: dict[str, list[float]]) -> BenchRow:
-    ratios = sorted(
-        plain / ours for plain, ours in zip(seconds["plain"], seconds[name], strict=True)
-    )
-    tenths = (
-        statistics.quantiles(ratios, n=10, method="inclusive") if len(ratios) > 1 else ratios * 9
-    )
-    return BenchRow(
-        size=size,
-        contender=name,
-        images_per_second=batch_size / statistics.median(seconds[name]),
-        speedup=statistics.median(ratios),
-        low=tenths[0],
-        high=tenths[-1],
-    )
+def bench_text(size: int, batch_size: int, seconds: dict[str, list[float]]) -> str:
+    """Lay out the median rates, and the ratios to the plain step round by round.
 
-
-def bench_text(rows: list[BenchRow]) -> str:
-    """Lay the rows out as text."""
+    An image counts once although both networks learn from it.
+    """
     lines = [
-        f"{rows[0].size} x {rows[0].size} pixels",
+        f"{size} x {size} pixels",
         "  step       images/s   speed-up over plain [10th, 90th percentile]",
     ]
-    lines += [
-        f"  {row.contender:9} {row.images_per_second:>9.1f}   {row.speedup:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        for row in rows
-    ]
+    for name, found in seconds.items():
+        low, middle, high = np.quantile(np.divide(seconds["plain"], found), (0.1, 0.5, 0.9))
+        rate = batch_size / np.median(found)
+        lines.append(f"  {name:9} {rate:>9.1f}   {middle:.2f} [{low:.2f}, {high:.2f}]")
     return "\n".join(lines)

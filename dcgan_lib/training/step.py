@@ -6,7 +6,7 @@ Axes: b batch, d latent. ``x_bchw`` real images in the networks' range, ``z_bd``
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,35 +21,20 @@ from dcgan_lib.models.baselines import (
     new_generator,
 )
 
-
-def discriminator_loss(real_logits_b: Tensor, fake_logits_b: Tensor) -> Tensor:
-    """Return the binary cross-entropy of calling real images real plus that of calling fakes fake.
-
-    Notes
-    -----
-    -log D(x) - log(1 - D(G(z))), each averaged over its batch; 2 log 2 = 1.386 at a coin's flip.
-    The authors' code adds the two terms; it does not average them.
-    """
-    return F.softplus(-real_logits_b).mean() + F.softplus(fake_logits_b).mean()
-
-
-def generator_loss(fake_logits_b: Tensor) -> Tensor:
-    """Return the non-saturating loss -log D(G(z)), averaged over the batch, as in the authors' code."""
-    return F.softplus(-fake_logits_b).mean()
-
-
 Augment = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Gan:
-    """Hold the two networks, their optimisers and, where ``ema_decay`` asks for them, their averages."""
+    """Hold the two networks, their optimisers and, with ``ema_decay``, their averages."""
 
     generator: AnyGenerator
     discriminator: AnyDiscriminator
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     config: TrainConfig
+    precision: str
+    """``float32`` or ``bfloat16``: the configuration's, or what it left open."""
     g_average: AveragedModel | None = None
     d_average: AveragedModel | None = None
 
@@ -72,30 +57,25 @@ class StepRecord:
 
 
 def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
-    """Build the pair with weights that depend on ``config.seed`` alone."""
+    """Build the pair from ``config.seed`` alone; precision ``auto`` begins as float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        generator, discriminator = new_generator(config.model), new_discriminator(config.model)
+        networks = new_generator(config.model), new_discriminator(config.model)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-
-    def optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    for network in networks:
         network.to(device, memory_format=memory_format)
-        betas = config.beta1, config.beta2
-        return torch.optim.Adam(
-            network.parameters(), config.learning_rate, betas, 1e-8, config.weight_decay, fused=True
-        )
-
-    optimizers = optimizer(generator), optimizer(discriminator)
-    averages = (
-        _moving_average(network, config.ema_decay) for network in (generator, discriminator)
-    )
-    return Gan(
-        generator, discriminator, *optimizers, config, *(averages if config.ema_decay else ())
-    )
+    betas, decay = (config.beta1, config.beta2), config.weight_decay
+    optimizers = [
+        torch.optim.Adam(n.parameters(), config.learning_rate, betas, 1e-8, decay, fused=True)
+        for n in networks
+    ]
+    precision = "float32" if config.precision == "auto" else config.precision
+    averages = [_moving_average(n, config.ema_decay) for n in networks] if config.ema_decay else []
+    return Gan(*networks, *optimizers, config, precision, *averages)
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an average of the weights and the batch-norm statistics that forgets its first steps sooner."""
+    """Return an average of weights and statistics that forgets its first steps sooner."""
 
     def blend(averaged: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
         if not averaged.is_floating_point():
@@ -106,36 +86,89 @@ def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, avg_fn=blend, use_buffers=True)
 
 
-def shift_images(x_bchw: Tensor, shift_b2: Tensor) -> Tensor:
-    """Move each image by its own whole number of pixels, repeating the edge; differentiable for the images."""
-    most = int(shift_b2.abs().max())
-    if most == 0:
-        return x_bchw
-    height, width = x_bchw.shape[2:]
-    padded = F.pad(x_bchw, (most,) * 4, mode="replicate")
-    corners = (most - shift_b2).tolist()
-    moved = [
-        image[:, top : top + height, left : left + width]
-        for image, (top, left) in zip(padded, corners, strict=True)
-    ]
-    return torch.stack(moved).contiguous(memory_format=torch.channels_last)
+def discriminator_loss(real_logits_b: Tensor, fake_logits_b: Tensor) -> Tensor:
+    """Return the binary cross-entropy of calling real images real plus that of calling fakes fake.
+
+    Notes
+    -----
+    -log D(x) - log(1 - D(G(z))), each averaged over its batch; 2 log 2 = 1.386 at a coin's flip.
+    The authors' code adds the two terms; it does not average them.
+    """
+    return F.softplus(-real_logits_b).mean() + F.softplus(fake_logits_b).mean()
 
 
-def autocast(gan: Gan) -> AbstractContextManager:
-    """Return the context that runs convolutions in the configured precision."""
-    enabled = gan.config.precision == "bfloat16"
-    return torch.autocast(gan.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def generate(gan: Gan, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
-    """Return generated images ``x_bchw`` in the configured precision, with their graph unless that is off."""
-    with autocast(gan):
-        return gan.generator(z_bd, labels_b)
+def generator_loss(fake_logits_b: Tensor) -> Tensor:
+    """Return the non-saturating loss -log D(G(z)), averaged over the batch, as the authors do."""
+    return F.softplus(-fake_logits_b).mean()
 
 
 def unchanged(x_bchw: Tensor) -> Tensor:
     """Return the images as they are: the paper does not augment."""
     return x_bchw
+
+
+def train_step(
+    gan: Gan,
+    step: int,
+    x_bchw: Tensor,
+    labels_b: Tensor | None,
+    draw_latents: Callable[[int], Tensor],
+    augment: Augment = unchanged,
+) -> StepRecord:
+    """Use one minibatch as the schedule says, and return the last update of each network.
+
+    Parameters
+    ----------
+    gan : Gan
+        Changed in place.
+    step : int
+        Number of minibatches used before this one; decides whose turn it is.
+    x_bchw, labels_b : Tensor
+        Real images in the networks' range, and their labels or None.
+    draw_latents : callable
+        ``draw_latents(k)`` returns the k-th fresh set of latent vectors of this step.
+    augment : callable
+        What the discriminator's input passes through, real or generated; differentiable.
+
+    Notes
+    -----
+    ``alternate`` is the authors' code: with d_updates = g_updates = 1 the generator learns on even
+    minibatches, the discriminator on odd ones. ``same_batch`` is what most later code does:
+    every minibatch updates the discriminator, then the generator, on the same generated images.
+    """
+    num_d, num_g = gan.config.d_updates, gan.config.g_updates
+
+    def fakes(turn: int, *, for_generator: bool) -> Tensor:
+        with torch.set_grad_enabled(for_generator):  # only the generator's update needs their graph
+            return generate(gan, draw_latents(turn), labels_b)
+
+    if gan.config.schedule == "alternate":
+        if step % (num_g + num_d) < num_g:
+            fake_bchw = fakes(0, for_generator=True)
+            record = update_generator(gan, fake_bchw, labels_b, augment)
+        else:
+            fake_bchw = fakes(0, for_generator=False)
+            record = update_discriminator(gan, x_bchw, fake_bchw, labels_b, augment)
+    else:
+        shared_bchw = fakes(0, for_generator=True)
+        for turn in range(num_d):
+            fake_bchw = fakes(turn, for_generator=False) if turn else shared_bchw
+            record = update_discriminator(gan, x_bchw, fake_bchw, labels_b, augment)
+        for turn in range(num_g):
+            fake_bchw = fakes(num_d + turn, for_generator=True) if turn else shared_bchw
+            g_record = update_generator(gan, fake_bchw, labels_b, augment)
+        record = replace(record, g_loss=g_record.g_loss)
+
+    for average, network in ((gan.g_average, gan.generator), (gan.d_average, gan.discriminator)):
+        if average is not None:
+            average.update_parameters(network)
+    return record
+
+
+def generate(gan: Gan, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
+    """Return generated images ``x_bchw`` in the run's precision."""
+    with autocast(gan):
+        return gan.generator(z_bd, labels_b)
 
 
 def update_discriminator(
@@ -145,12 +178,12 @@ def update_discriminator(
     labels_b: Tensor | None = None,
     augment: Augment = unchanged,
 ) -> StepRecord:
-    """Take one Adam step of the discriminator on real and generated images, each passed through ``augment``.
+    """Take one Adam step of the discriminator on real and generated images, both augmented.
 
     Notes
     -----
-    They pass in two batches, so each has its own batch-norm statistics, as in the authors' code: one
-    joined batch would let the discriminator read the answer off the mix.
+    They pass in two batches, so each has its own batch-norm statistics, as in the authors' code:
+    one joined batch would let the discriminator read the answer off the mix.
     """
     gan.d_optimizer.zero_grad(set_to_none=True)
     with autocast(gan):
@@ -186,79 +219,29 @@ def update_generator(
     return StepRecord(g_loss=loss.detach(), d_fake=fake_logits.detach().sigmoid().mean())
 
 
-def train_step(
-    gan: Gan,
-    step: int,
-    x_bchw: Tensor,
-    labels_b: Tensor | None,
-    draw_latents: Callable[[int], Tensor],
-    augment: Augment = unchanged,
-) -> StepRecord:
-    """Use one minibatch as the schedule says.
-
-    Parameters
-    ----------
-    gan : Gan
-        Changed in place.
-    step : int
-        Number of minibatches used before this one; decides whose turn it is.
-    x_bchw, labels_b : Tensor
-        Real images in the networks' range, and their labels or None.
-    draw_latents : callable
-        ``draw_latents(k)`` returns the k-th fresh set of latent vectors of this step.
-    augment : callable
-        What the discriminator's input passes through, real or generated; differentiable.
-
-    Returns
-    -------
-    StepRecord
-        Of the last update of each network that took one.
-
-    Notes
-    -----
-    ``alternate`` is the authors' code: with d_updates = g_updates = 1 the generator learns on even
-    minibatches, the discriminator on odd ones. ``same_batch`` is what most later code does:
-    every minibatch updates the discriminator, then the generator, on the same generated images.
-    """
-    record = _scheduled_updates(gan, step, x_bchw, labels_b, draw_latents, augment)
-    for average, network in ((gan.g_average, gan.generator), (gan.d_average, gan.discriminator)):
-        if average is not None:
-            average.update_parameters(network)
-    return record
+def autocast(gan: Gan) -> AbstractContextManager:
+    """Return the context that runs convolutions in the run's precision."""
+    enabled = gan.precision == "bfloat16"
+    return torch.autocast(gan.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def _scheduled_updates(
-    gan: Gan,
-    step: int,
-    x_bchw: Tensor,
-    labels_b: Tensor | None,
-    draw_latents: Callable[[int], Tensor],
-    augment: Augment,
-) -> StepRecord:
-    config = gan.config
-    if config.schedule == "alternate":
-        if step % (config.g_updates + config.d_updates) < config.g_updates:
-            return update_generator(
-                gan, generate(gan, draw_latents(0), labels_b), labels_b, augment
-            )
-        with torch.no_grad():
-            fake_bchw = generate(gan, draw_latents(0), labels_b)
-        return update_discriminator(gan, x_bchw, fake_bchw, labels_b, augment)
-    shared_bchw = generate(gan, draw_latents(0), labels_b)
-    d_record = update_discriminator(gan, x_bchw, shared_bchw, labels_b, augment)
-    for turn in range(1, config.d_updates):
-        with torch.no_grad():
-            fake_bchw = generate(gan, draw_latents(turn), labels_b)
-        d_record = update_discriminator(gan, x_bchw, fake_bchw, labels_b, augment)
-    g_record = update_generator(gan, shared_bchw, labels_b, augment)
-    for turn in range(1, config.g_updates):
-        fake_bchw = generate(gan, draw_latents(config.d_updates + turn), labels_b)
-        g_record = update_generator(gan, fake_bchw, labels_b, augment)
-    return StepRecord(d_record.d_loss, g_record.g_loss, d_record.d_real, d_record.d_fake)
+def shift_images(x_bchw: Tensor, shift_b2: Tensor) -> Tensor:
+    """Move each image by its own whole number of pixels, repeating the edge; differentiable."""
+    most = int(shift_b2.abs().max())
+    if most == 0:
+        return x_bchw
+    height, width = x_bchw.shape[2:]
+    padded = F.pad(x_bchw, (most,) * 4, mode="replicate")
+    corners = (most - shift_b2).tolist()
+    moved = [
+        image[:, top : top + height, left : left + width]
+        for image, (top, left) in zip(padded, corners, strict=True)
+    ]
+    return torch.stack(moved).contiguous(memory_format=torch.channels_last)
 
 
 def scheduled_learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the learning rate at a step: constant, then linear to 0 over the last ``decay_fraction``."""
+    """Return a step's learning rate: constant, then linear to 0 over ``decay_fraction``."""
     decay_steps = config.decay_fraction * config.steps
     left = config.steps - step
     return config.learning_rate * (min(1.0, left / decay_steps) if decay_steps else 1.0)

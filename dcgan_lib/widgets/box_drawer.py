@@ -13,7 +13,7 @@ import traitlets
 from traitlets import Int, List, Unicode
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.boxes import DrawnBoxes, check_boxes, load_boxes, save_boxes
+from dcgan_lib.evaluation.boxes import HandBoxes, check_boxes, load_boxes, save_boxes
 from dcgan_lib.training.checkpoints import draw, find_run, load_config
 from dcgan_lib.widgets.page import FOLDER
 
@@ -106,12 +106,10 @@ class BoxDrawer(anywidget.AnyWidget):
         return proposal["value"]
 
     @property
-    def drawn(self) -> DrawnBoxes:
+    def drawn(self) -> HandBoxes:
         """The boxes with what they were drawn on."""
         boxes = tuple(tuple(box) for box in self.boxes)
-        return DrawnBoxes(
-            checkpoint=self.generator, seed=self.seed, object=self.object, boxes=boxes
-        )
+        return HandBoxes(checkpoint=self.generator, seed=self.seed, object=self.object, boxes=boxes)
 
     def save(self) -> None:
         """Write the boxes to the file."""

@@ -6,9 +6,11 @@ Axes: n rows, d latent. ``z_d`` one latent vector, float32. The JavaScript twin 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
+from dcgan_lib.interpretation.walk import points_on
 
 MAX_SEED32 = 2**32 - 1
 
@@ -97,25 +99,13 @@ def combine(z_dim: int, pairs: Iterable[tuple[float, Sequence[float] | np.ndarra
     return total.astype(np.float32)
 
 
-def between(a_d: np.ndarray, b_d: np.ndarray, t: float, curve: str) -> np.ndarray:
-    """Return a point between two vectors: t = 0 is the first, on the straight line or, "spherical", on the arc."""
-    if curve == "spherical":
-        a, b = a_d.astype(np.float64), b_d.astype(np.float64)
-        angle = float(np.arccos(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1)))
-        if np.sin(angle) > 1e-6:
-            weights = np.sin((1 - t) * angle) / np.sin(angle), np.sin(t * angle) / np.sin(angle)
-            return combine(len(a), zip(weights, (a, b), strict=True))
-    return combine(len(a_d), [(1 - t, a_d), (t, b_d)])
-
-
 def walk(seeds: Sequence[int], t: float, curve: str, config: ModelConfig) -> np.ndarray:
     """Return the latent vector at position t of a walk; whole positions are the anchors."""
     anchors = [seed_latent(seed, config) for seed in seeds]
     if len(anchors) == 1:
         return anchors[0]
-    t = min(max(t, 0.0), len(anchors) - 1.0)
-    i = min(int(t), len(anchors) - 2)
-    return between(anchors[i], anchors[i + 1], t - i, curve)
+    place_n = torch.tensor([t], dtype=torch.float64).clamp(0, len(anchors) - 1)
+    return points_on(torch.from_numpy(np.stack(anchors)), place_n, curve)[0].numpy()
 
 
 def arithmetic(groups: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarray:

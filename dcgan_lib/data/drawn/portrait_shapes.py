@@ -1,4 +1,10 @@
-"""Outline head, shoulders and features. Coordinates are those of `portrait_head`."""
+"""The outlines of n drawn faces, part by part; each function is named after what it adds.
+
+Axes: n faces, k points. Numbers of a face are n x 1 arrays, so that they broadcast over the points
+of an outline. Coordinates on the head: longitude and latitude in radians, (0, 0) in the middle of
+the face, which looks ahead at yaw 0; in the picture: pixels, y downwards, before the head's tilt.
+``f`` is the form and ``c`` the colours of `sketch`.
+"""
 
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -11,37 +17,25 @@ SIDES = (-1, 1)
 
 
 class Shape(NamedTuple):
-    """Hold one filled outline for each of n faces.
-
-    Attributes
-    ----------
-    layer : str
-        "flat" (plain colour), "soft" (dark, light, blush; blurred) or "cast" (shadow; blurred).
-    start, stop : int
-        Which points of the joined outlines are its own.
-    colour : list of list of int
-        One per face.
-    visible : list of bool
-        Whether each face shows it.
-    part : int or None
-        FACE, NECK, HAIR or CLOTH: which light falls on it; None keeps what lies beneath.
-    """
+    """One filled outline for each of n faces."""
 
     layer: str
+    """"flat" (plain colour), "soft" (dark, light, blush; blurred) or "cast" (shadow; blurred)."""
     start: int
+    """Its first point among the joined outlines."""
     stop: int
-    colour: list
-    visible: list
+    colour: list[list[int]]
+    """One per face."""
+    visible: list[bool]
+    """Whether each face shows it."""
     part: int | None
+    """FACE, NECK, HAIR or CLOTH: which light falls on it; None keeps what lies beneath."""
 
 
 class Sketch:
     """Collect the shapes of n faces in painting order.
 
-    Parameters
-    ----------
-    num_faces : int
-        Every outline, colour and flag is for that many, or for one and then shared.
+    Every outline, colour and flag is for n faces, or for one and then shared.
     """
 
     def __init__(self, num_faces: int):
@@ -51,11 +45,8 @@ class Sketch:
         """Add an outline with its colour: by default a plain one."""
         start, self._num_points = self._num_points, self._num_points + points_nk2.shape[1]
         self.outlines.append(np.broadcast_to(points_nk2, (self.num_faces, *points_nk2.shape[1:])))
-        colour = (
-            np.clip(np.broadcast_to(colour, (self.num_faces, np.shape(colour)[-1])), 0, 255)
-            .astype(int)
-            .tolist()
-        )
+        colours = np.broadcast_to(colour, (self.num_faces, np.shape(colour)[-1]))
+        colour = np.clip(colours, 0, 255).astype(int).tolist()
         visible = np.broadcast_to(np.ravel(visible), self.num_faces).tolist()
         self.shapes.append(Shape(layer, start, self._num_points, colour, visible, part))
 
@@ -110,7 +101,7 @@ def ring(f: SimpleNamespace, lat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def on_head(f: SimpleNamespace, lon, lat, lift=None) -> np.ndarray:
-    """Return the pixels of points on the head, ``lift`` times as far out from its axis as the skin."""
+    """Return the pixels of points on the head, ``lift`` times as far from its axis as the skin."""
     middle, half, y = ring(f, lat)
     turned = lon + f.turn
     if lift is None:
@@ -119,7 +110,7 @@ def on_head(f: SimpleNamespace, lon, lat, lift=None) -> np.ndarray:
 
 
 def oval(f: SimpleNamespace, lon, lat, rx, ry, lift=None, power=None, num: int = 12) -> np.ndarray:
-    """Outline an oval of half axes ``rx``, ``ry`` radians on the head; ``power`` below 1 squares it off."""
+    """Outline an oval of half axes ``rx``, ``ry`` radians; ``power`` below 1 squares it off."""
     t = around(num)
     c, s = np.cos(t), np.sin(t)
     if power is not None:
@@ -127,9 +118,14 @@ def oval(f: SimpleNamespace, lon, lat, rx, ry, lift=None, power=None, num: int =
     return on_head(f, lon + rx * c, lat + ry * s, lift)
 
 
+def band(f: SimpleNamespace, lon, upper, lower, lift=None) -> np.ndarray:
+    """Outline what lies between two latitudes along a line of longitudes on the head."""
+    return strip(on_head(f, lon, upper, lift), on_head(f, lon, lower, lift))
+
+
 def ribbon(f: SimpleNamespace, lon, lat, thickness, lift=None) -> np.ndarray:
     """Outline a stroke along a line on the head, ``thickness`` radians to either side."""
-    return strip(on_head(f, lon, lat + thickness, lift), on_head(f, lon, lat - thickness, lift))
+    return band(f, lon, lat + thickness, lat - thickness, lift)
 
 
 def hair_back(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
@@ -176,7 +172,7 @@ def hair_front(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
         outline.append(xy(middle + crown + side * half * (1 + grow), y + 0.8 * (y - f.cy) * grow))
     cap = np.concatenate(outline, 1)
     sk.add(cap, c.hair, part=HAIR)
-    sk.cast(cap + np.stack([1.5 * f.shadow_x, np.full_like(f.cx, 2.0)], -1), 150)
+    sk.cast(cap + xy(1.5 * f.shadow_x, 2.0), 150)
 
 
 def beard(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
@@ -199,9 +195,9 @@ def glasses(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
     """Add two rims, a bridge and the arm that faces the viewer."""
     lift, rim = 1.07, f.rim
     for side in SIDES:
-        at = f.eye_lon + 0.01, f.eye_lat
-        outer = oval(f, side * at[0], at[1], 0.36 + rim, f.lens + rim, lift, f.squareness, 20)
-        inner = oval(f, side * at[0], at[1], 0.36 - rim, f.lens - rim, lift, f.squareness, 20)
+        lon, lat = side * (f.eye_lon + 0.01), f.eye_lat
+        outer = oval(f, lon, lat, 0.36 + rim, f.lens + rim, lift, f.squareness, 20)
+        inner = oval(f, lon, lat, 0.36 - rim, f.lens - rim, lift, f.squareness, 20)
         rims = np.concatenate([outer, outer[:, :1], inner[:, :1], inner[:, ::-1]], 1)
         sk.add(rims, c.frame, f.glasses)
         s = span(0, 1, 5)
@@ -226,9 +222,9 @@ def hat(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
     cos = np.cos(angle)
     bulge = width * f.crown_wide * np.sign(cos) * np.abs(cos) ** f.crown_power
     crown = xy(mid + bulge, line - f.b * f.crown * np.sin(angle).clip(0) ** 0.8)
-    sk.cast(low + np.stack([1.5 * f.shadow_x, np.full_like(f.cx, 2.5)], -1), 170, f.hat)
+    sk.cast(low + xy(1.5 * f.shadow_x, 2.5), 170, f.hat)
     sk.add(np.concatenate([low, crown], 1), c.hat, f.hat, CLOTH)
-    sk.add(strip(low, low - np.stack([0 * f.b, 0.2 * f.b], -1)), c.hat_band, f.hat, CLOTH)
+    sk.add(strip(low, low - xy(0, 0.2 * f.b)), c.hat_band, f.hat, CLOTH)
     back = on_head(f, 0.95 * s, 0.62 - 0.02 * s, 1.06)
     front = on_head(f, 0.85 * s, 0.35 + 0.20 * s**4, 1.45 - 0.3 * s * s)
     sk.add(strip(back, front), c.hat_band, f.hat & f.visor, CLOTH)
@@ -238,7 +234,8 @@ def hat(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
     sk.add(brim, c.hat, f.hat & f.brim, CLOTH)
 
 
-def _bust(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+def bust(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+    """Add neck, torso, neckline and, on some, a collar."""
     s, t = span(0, 1, 8), span(0, 1, 12)
     foot_x, foot_y, w = f.cx + 0.02 * f.a * np.sin(f.turn), f.cy + 1.22 * f.b, f.a * f.neck
     x, y = lerp(ring(f, -1.2)[0], foot_x, s), lerp(f.cy + 0.5 * f.b, foot_y + 0.14 * f.b, s)
@@ -262,7 +259,8 @@ def _bust(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
         sk.add(lapel, c.trim, f.collar, CLOTH)
 
 
-def _ears(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch, *, in_front: bool) -> None:
+def ears(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch, *, in_front: bool) -> None:
+    """Add the ears that the head hides, or, ``in_front``, those before it."""
     t = around(14)
     for side in SIDES:
         root = side * 1.52
@@ -276,16 +274,18 @@ def _ears(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch, *, in_front: bool)
             )
 
 
-def _face(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+def face(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+    """Add the face, and its shadow on the neck."""
     lat = span(QUARTER, -QUARTER, 20)
     middle, half, y = ring(f, lat)
     outline = strip(xy(middle + half, y), xy(middle - half, y))
     sk.add(outline, c.skin, part=FACE)
-    sk.cast(outline + np.stack([2.0 * f.shadow_x, np.full_like(f.cx, 5.0)], -1), 190)
+    sk.cast(outline + xy(2.0 * f.shadow_x, 5.0), 190)
     sk.cast(outline, 0)
 
 
-def _nose(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+def nose(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+    """Add the nose's shading and nostrils."""
     t, s = span(0, 1, 8), span(-1, 1, 9)
     lat = lerp(f.eye_lat + 0.08, f.nose_lat, t)
     width = lerp(0.05, f.nose_wide, t * t)
@@ -303,13 +303,14 @@ def _nose(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
     )
 
 
-def _mouth(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+def mouth(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+    """Add closed lips, or a smile with teeth; the chin's shade and a blush."""
     s, lift = span(-1, 1, 11), 1.13
     arch = 1 - s * s
     x, line = f.mouth_wide * s, f.mouth_lat - f.frown * s * s
     upper = line + 0.055 * f.lips * arch * (1 - 0.35 * np.clip(1 - np.abs(s) / 0.3, 0, 1))
     lower = line - 0.085 * f.lips * arch
-    sk.add(strip(on_head(f, x, upper, lift), on_head(f, x, lower, lift)), c.lip, ~f.smile)
+    sk.add(band(f, x, upper, lower, lift), c.lip, ~f.smile)
     sk.add(ribbon(f, 1.02 * x, line, 0.018, lift), c.lip_dark, ~f.smile)
     # A smile: wider, raised corners, parted lips, teeth.
     x, curve = 1.4 * f.mouth_wide * s, f.mouth_lat - 0.03 + f.smile_curve * (s * s - 0.35)
@@ -318,7 +319,7 @@ def _mouth(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
         on_head(f, 1.06 * x, top + 0.05, lift), on_head(f, 1.06 * x, bottom - 0.06 * f.lips, lift)
     )
     sk.add(lips, c.lip, f.smile)
-    sk.add(strip(on_head(f, x, top, lift), on_head(f, x, bottom, lift)), c.lip_dark, f.smile)
+    sk.add(band(f, x, top, bottom, lift), c.lip_dark, f.smile)
     teeth = strip(
         on_head(f, 0.93 * x, top, lift), on_head(f, 0.9 * x, lerp(top, bottom, f.teeth), lift)
     )
@@ -328,13 +329,14 @@ def _mouth(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
         sk.shade(oval(f, side * 0.62, -0.30, 0.22, 0.15), blush=190)
 
 
-def _eyes(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+def eyes(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
+    """Add eyes, lashes and brows."""
     t = span(-1, 1, 9)
     lids = f.eye_open * (1 - np.abs(t) ** 2.2)
     for side in SIDES:
         lon, tilt = side * f.eye_lon, 0.03 * t * side
         x, upper = lon + f.eye_wide * t, f.eye_lat + lids + tilt
-        sk.add(strip(on_head(f, x, upper), on_head(f, x, f.eye_lat - 0.62 * lids + tilt)), c.sclera)
+        sk.add(band(f, x, upper, f.eye_lat - 0.62 * lids + tilt), c.sclera)
         at_x, at_y = lon + f.gaze_x, f.eye_lat + 0.22 * f.eye_open + f.gaze_y
         sk.add(oval(f, at_x, at_y, 0.135, 0.092), c.iris)
         sk.add(oval(f, at_x, at_y, 0.065, 0.046, num=8), c.pupil)
@@ -355,7 +357,8 @@ def sketch(f: SimpleNamespace, c: SimpleNamespace) -> tuple[list[Shape], np.ndar
     Parameters
     ----------
     f : SimpleNamespace
-        Form: one n x 1 array per parameter of `portraits._RANGES`, the traits, and ``turn`` in radians.
+        Form: one n x 1 array per parameter of `portraits._RANGES`, the traits, and ``turn`` in
+        radians.
     c : SimpleNamespace
         Colours, n x 3 each, RGB, 0..255.
 
@@ -370,15 +373,15 @@ def sketch(f: SimpleNamespace, c: SimpleNamespace) -> tuple[list[Shape], np.ndar
     t = around(32)
     sk.add(xy(f.halo_x + f.halo * np.cos(t), f.halo_y + f.halo * np.sin(t)), c.halo, f.has_halo)
     hair_back(f, c, sk)
-    _bust(f, c, sk)
-    _ears(f, c, sk, in_front=False)
-    _face(f, c, sk)
-    _nose(f, c, sk)
+    bust(f, c, sk)
+    ears(f, c, sk, in_front=False)
+    face(f, c, sk)
+    nose(f, c, sk)
     beard(f, c, sk)
-    _mouth(f, c, sk)
-    _eyes(f, c, sk)
+    mouth(f, c, sk)
+    eyes(f, c, sk)
     hair_front(f, c, sk)
-    _ears(f, c, sk, in_front=True)
+    ears(f, c, sk, in_front=True)
     glasses(f, c, sk)
     hat(f, c, sk)
     return sk.shapes, np.concatenate(sk.outlines, 1)

@@ -1,7 +1,8 @@
-"""Draw house numbers from a seed: one centred digit on a wall or a plate, parts of others beside it.
+"""House numbers, drawn from a seed: a centred digit on a wall or a plate, others beside it.
 
-Axes: n images, k points. Scene coordinates: one digit tall, the centred digit's middle at the origin, y downwards;
-the camera maps them to the picture's pixels. u_k are one image's uniform numbers in [0, 1).
+Axes: n images, k points. Scene coordinates: one digit tall, the centred digit's middle at the
+origin, y downwards; the camera maps them to the picture's pixels. u_k are one image's uniform
+numbers in [0, 1).
 """
 
 from functools import cache
@@ -10,32 +11,18 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from dcgan_lib.data.drawn import blank, finished
+from dcgan_lib.data.drawn.painting import Draws, palette
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.errors import UserError
 
-_DEJAVU = tuple(
-    f"DejaVu{kind}{style}"
-    for kind, styles in {
-        "Sans": ("", "-Bold", "-Oblique", "-BoldOblique"),
-        "SansMono": ("", "-Bold", "-Oblique", "-BoldOblique"),
-        "Serif": ("", "-Bold", "-Italic", "-BoldItalic"),
-    }.items()
-    for style in styles
+_FILES = tuple(
+    f"DejaVu{family}{style}"
+    for family, slanted in (("Sans", "Oblique"), ("SansMono", "Oblique"), ("Serif", "Italic"))
+    for style in ("", "-Bold", f"-{slanted}", f"-Bold{slanted}")
 )
-_FILES = (
-    *_DEJAVU,
-    "STIXGeneral",
-    "STIXGeneralItalic",
-    "STIXGeneralBol",
-    "STIXGeneralBolIta",
-    "cmr10",
-    "cmb10",
-    "cmss10",
-    "cmtt10",
-    "cmti10",
-)
+_FILES += ("STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol", "STIXGeneralBolIta")
+_FILES += ("cmr10", "cmb10", "cmss10", "cmtt10", "cmti10")
 _HERSHEY = {  # name: OpenCV's font, stroke in pixels of a digit about 88 tall
     "HersheySimplex": (cv2.FONT_HERSHEY_SIMPLEX, 11),
     "HersheySimplexBold": (cv2.FONT_HERSHEY_SIMPLEX, 19),
@@ -49,20 +36,12 @@ FONTS = (*_FILES, *_HERSHEY)
 
 
 class Glyph(NamedTuple):
-    """Hold one digit's outline.
-
-    Attributes
-    ----------
-    points_k2 : numpy.ndarray
-        All contours, joined; float64.
-    splits : tuple of int
-        Where a new contour begins; filled with the even-odd rule, inner contours are holes.
-    width : float
-        Of a digit one unit tall.
-    """
+    """One digit's outline, one unit tall."""
 
     points_k2: np.ndarray
+    """All contours, joined; float64."""
     splits: tuple[int, ...]
+    """Where a new contour begins; filled with the even-odd rule, inner contours are holes."""
     width: float
 
 
@@ -72,8 +51,9 @@ def digit_glyphs() -> tuple[tuple[Glyph, ...], ...]:
 
     Notes
     -----
-    Our choice: outlines instead of rendered text, since they do not depend on a rasteriser's version or on the fonts a
-    system happens to have. Worked out once per process, in about half a second.
+    Our choice: outlines instead of rendered text, since they do not depend on a rasteriser's
+    version or on the fonts a system happens to have. Worked out once per process, in about half a
+    second.
     """
     return tuple(tuple(_glyph(name, str(digit)) for digit in range(10)) for name in FONTS)
 
@@ -83,11 +63,8 @@ def _glyph(name: str, text: str) -> Glyph:
     points = np.concatenate(contours)
     low, high = points.min(0), points.max(0)
     points = (points - (low + high) / 2) / (high[1] - low[1])
-    return Glyph(
-        points,
-        tuple(np.cumsum([len(c) for c in contours])[:-1].tolist()),
-        float(np.ptp(points[:, 0])),
-    )
+    splits = np.cumsum([len(contour) for contour in contours])[:-1]
+    return Glyph(points, tuple(splits.tolist()), float(np.ptp(points[:, 0])))
 
 
 def _from_file(name: str, text: str) -> list[np.ndarray]:
@@ -113,46 +90,17 @@ def _from_strokes(font: int, thickness: int, text: str) -> list[np.ndarray]:
 
 
 SIDE = 32
-_SCALE, _SHIFT = (
-    2,
-    4,
-)  # painted twice as large; OpenCV's fixed-point coordinates have 4 fractional bits
+_SCALE = 2  # painted twice as large
+_SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
 _COLUMNS = 64  # uniforms per image; unused ones are kept so that old seeds keep their pictures
 _LUMA = np.array([0.299, 0.587, 0.114])
 _WALLS = np.array(
-    [
-        (168, 92, 72),
-        (196, 176, 146),
-        (120, 124, 128),
-        (226, 220, 206),
-        (92, 74, 62),
-        (74, 92, 112),
-        (150, 160, 140),
-        (58, 60, 66),
-        (204, 150, 110),
-        (176, 186, 196),
-        (40, 66, 60),
-        (228, 204, 120),
-        (142, 44, 44),
-        (110, 130, 168),
-    ],
-    np.float64,
+    palette(
+        "a85c48 c4b092 787c80 e2dcce 5c4a3e 4a5c70 96a08c "
+        "3a3c42 cc966e b0bac4 28423c e4cc78 8e2c2c 6e82a8"
+    )
 )
-_PAINTS = np.array(
-    [
-        (20, 20, 24),
-        (246, 244, 238),
-        (198, 160, 70),
-        (180, 184, 190),
-        (160, 40, 38),
-        (36, 66, 120),
-        (44, 96, 66),
-        (120, 80, 50),
-        (230, 200, 60),
-        (90, 94, 100),
-    ],
-    np.float64,
-)
+_PAINTS = np.array(palette("141418 f6f4ee c6a046 b4b8be a02826 244278 2c6042 785032 e6c83c 5a5e64"))
 
 
 def draw_street_digits(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
@@ -161,7 +109,8 @@ def draw_street_digits(num_images: int, seed: int = 0, *, progress: bool = False
     Parameters
     ----------
     num_images : int
-        How many, at least 1. Image i depends on the seed and i only: a shorter set is a prefix of a longer one.
+        How many, at least 1. Image i depends on the seed and i only: a shorter set is a prefix of a
+        longer one.
     seed : int, default 0
         Not negative.
     progress : bool, default False
@@ -170,9 +119,10 @@ def draw_street_digits(num_images: int, seed: int = 0, *, progress: bool = False
     Returns
     -------
     ImageSet
-        `images_u8` n x 3 x 32 x 32; `labels` the centred digit, 0 to 9, uniform; `class_names` "0" to "9"; and in
-        `attributes`, each of length n: `font` (int64, which of `glyphs.FONTS`, uniform) and `contrast` (float32,
-        the difference in luma between the digit's paint and what is behind it before lighting, 0..1).
+        `images_u8` n x 3 x 32 x 32; `labels` the centred digit, 0 to 9, uniform; `class_names` "0"
+        to "9"; and in `attributes`, each of length n: `font` (int64, which of `FONTS`, uniform) and
+        `contrast` (float32, the difference in luma between the digit's paint and what is behind it
+        before lighting, 0..1).
 
     Raises
     ------
@@ -181,205 +131,186 @@ def draw_street_digits(num_images: int, seed: int = 0, *, progress: bool = False
 
     Notes
     -----
-    Our choice, in the spirit of SVHN (paper, section 5.2): digits light on dark and dark on light, blurred, seen at an
-    angle and flanked by others, so that single pixels say little about the label.
+    Our choice, in the spirit of SVHN (paper, section 5.2): digits light on dark and dark on light,
+    blurred, seen at an angle and flanked by others, so that single pixels say little about the
+    label.
     """
-    if num_images < 1:
-        raise UserError(f"num_images must be at least 1, but it is {num_images!r}")
-    if seed < 0:
-        raise UserError(f"seed must be at least 0, but it is {seed!r}")
+    images_u8, numbers = blank("street-digits", num_images, seed, SIDE, progress=progress)
     stream = np.random.default_rng(seed)
-    images_u8 = np.empty((num_images, 3, SIDE, SIDE), np.uint8)
     labels, fonts = np.empty(num_images, np.int64), np.empty(num_images, np.int64)
     contrasts = np.empty(num_images, np.float32)
-    for i in tqdm(range(num_images), desc="street digits", unit="image", disable=not progress):
+    for i in numbers:
         u_k = stream.random(_COLUMNS).tolist()
         labels[i], fonts[i] = int(u_k[0] * 10), int(u_k[1] * len(FONTS))
         contrasts[i], image_hwc = _draw(u_k)
         images_u8[i] = image_hwc.transpose(2, 0, 1)
-    return ImageSet(
-        name="street-digits",
-        images_u8=images_u8,
+    return finished(
+        "street-digits",
+        images_u8,
+        seed,
+        notes={"fonts": list(FONTS)},
         labels=labels,
         class_names=tuple("0123456789"),
         attributes={"font": fonts, "contrast": contrasts},
-        card=_card(num_images, seed),
     )
-
-
-def _card(num_images: int, seed: int) -> dict:
-    return {
-        "name": "street-digits",
-        "source": f"drawn by dcgan_lib.data.drawn.street_digits.draw_street_digits({num_images}, seed={seed})",
-        "licence": "the same as this library's code",
-        "counts": {"images": num_images},
-        "preparation": {"image_size": [SIDE, SIDE], "channels": 3, "seed": seed},
-        "fonts": list(FONTS),
-    }
 
 
 def _draw(u: list[float]) -> tuple[float, np.ndarray]:
     """Return one image's contrast and pixels (h x w x c, uint8) from its uniforms."""
-    camera = _Camera(u[2:10])
-    wall = _WALLS[int(u[10] * len(_WALLS))] * _between(u[11], 0.8, 1.1)
+    camera, draws = _Camera(Draws(u[2:10])), Draws(u[10:12])
+    wall = draws.pick(_WALLS) * draws.between(0.8, 1.1)
     canvas = np.empty((SIDE * _SCALE, SIDE * _SCALE, 3), np.uint8)
     canvas[:] = np.clip(wall, 0, 255)
-    _surface(u[12:20], canvas, camera, wall)
-    behind = wall
-    if u[20] < 0.45:
-        behind = _PAINTS[int(u[21] * len(_PAINTS))]
-        _plate(u[22:27], canvas, camera, behind)
-    paint, contrast = _paint_for(u[27:30], np.clip(behind, 0, 255))
-    line = _line(u[34:42], digit_glyphs()[int(u[1] * len(FONTS))], int(u[0] * 10))
-    _write(u[30:34], canvas, camera, line, paint, behind)
-    return contrast, _light(u[42:50], canvas)
-
-
-def _between(u: float, low: float, high: float) -> float:
-    return low + (high - low) * u
+    _surface(Draws(u[12:17]), Draws(u[17:20]), canvas, camera, wall)
+    behind, draws = wall, Draws(u[20:27])
+    if draws.chance(0.45):
+        behind = draws.pick(_PAINTS)
+        _plate(draws, canvas, camera, behind)
+    paint, contrast = _paint_for(Draws(u[27:30]), np.clip(behind, 0, 255))
+    glyphs = digit_glyphs()[int(u[1] * len(FONTS))]
+    digits = _digits(Draws(u[34:42]), glyphs, glyphs[int(u[0] * 10)])
+    _write(Draws(u[30:34]), canvas, camera, digits, paint, behind)
+    return contrast, _light(Draws(u[42:50]), canvas)
 
 
 class _Camera:
     """Map scene points to the fine canvas: scale, turn, slant, and a little perspective."""
 
-    def __init__(self, u):
-        size = _between(u[0], 17.0, 24.0)
-        turn, slant, aspect = (
-            _between(u[1], -0.22, 0.22),
-            _between(u[2], -0.3, 0.3),
-            _between(u[3], 0.78, 1.12),
-        )
+    def __init__(self, draws: Draws):
+        unit, size = _SCALE << _SHIFT, draws.between(17.0, 24.0)
+        turn, slant = draws.between(-0.22, 0.22), draws.between(-0.3, 0.3)
+        stretch = np.array([[draws.between(0.78, 1.12), slant], [0.0, 1.0]])
         cos, sin = np.cos(turn), np.sin(turn)
-        stretch = np.array([[aspect, slant], [0.0, 1.0]])
-        self._linear = (np.array([[cos, -sin], [sin, cos]]) @ stretch).T * (
-            size * (_SCALE << _SHIFT)
-        )
-        self._tilt = np.array([_between(u[4], -0.22, 0.22), _between(u[5], -0.22, 0.22)])
-        centre = np.array([_between(u[6], -1.6, 1.6), _between(u[7], -1.6, 1.6)]) + SIDE / 2
+        self._linear = (np.array([[cos, -sin], [sin, cos]]) @ stretch).T * (size * unit)
+        self._tilt = np.array([draws.between(-0.22, 0.22) for _ in range(2)])
+        centre = np.array([draws.between(-1.6, 1.6) for _ in range(2)]) + SIDE / 2
         # A pixel's centre lies at +0.5 in our coordinates and at 0 in OpenCV's.
-        self._centre = centre * (_SCALE << _SHIFT) - (1 << _SHIFT) / 2
+        self._centre = centre * unit - (1 << _SHIFT) / 2
 
     def __call__(self, points_k2: np.ndarray) -> np.ndarray:
         depth = np.maximum(1 + points_k2 @ self._tilt, 0.2)
         return np.rint(points_k2 @ self._linear / depth[:, None] + self._centre).astype(np.int32)
 
 
-def _boxes(x0, y0, x1, y1) -> np.ndarray:
-    """Return the corners of many rectangles, one after the other."""
-    x0, y0, x1, y1 = (v.ravel() for v in np.broadcast_arrays(x0, y0, x1, y1))
+def _pieces(place, rows: int, columns: int, gap: float, offset: float = 0.0) -> np.ndarray:
+    """Return the corners (n x 4 x 2) of rectangles that cover the whole picture.
+
+    Every other row is moved by ``offset`` of a width.
+    """
+    height, width = 2.8 / rows, 3.4 / columns
+    row, column = np.mgrid[0 : rows + 1, -1 : columns + 1].reshape(2, -1)
+    x0 = -1.7 + (column + offset * (row % 2) + place[0]) * width
+    y0 = -1.4 + (row - place[1]) * height
+    x1, y1 = x0 + width - gap, y0 + height - gap
     return np.stack([x0, y0, x1, y0, x1, y1, x0, y1], 1).reshape(-1, 2)
 
 
-def _pieces(place, rows: int, columns: int, gap: float, offset: float = 0.0) -> np.ndarray:
-    """Return rectangles laid over the whole picture, every other row moved by ``offset`` of a width."""
-    height, width = 2.8 / rows, 3.4 / columns
-    row, column = np.mgrid[0 : rows + 1, -1 : columns + 1]
-    x = -1.7 + (column + offset * (row % 2) + place[0]) * width
-    y = -1.4 + (row - place[1]) * height
-    return _boxes(x, y, x + width - gap, y + height - gap)
-
-
-def _surface(u, canvas: np.ndarray, camera: _Camera, wall: np.ndarray) -> None:
+def _surface(
+    pattern: Draws, shade: Draws, canvas: np.ndarray, camera: _Camera, wall: np.ndarray
+) -> None:
     """Paint plaster, bricks, boards, tiles or a fence of bars."""
-    kind, place, coarse, fine = int(u[0] * 5), u[1:3], u[3], u[4]
-    if kind == 0:
+    kind = pattern.pick(("plaster", "bricks", "boards", "tiles", "bars"))
+    place = pattern.between(0, 1), pattern.between(0, 1)
+    if kind == "plaster":
         return
-    if kind == 1:
-        corners = _pieces(
-            place, int(_between(coarse, 6, 10)), int(_between(fine, 3, 6)), 0.04, offset=0.5
-        )
-    elif kind == 2:
-        corners = _pieces(place, int(_between(coarse, 4, 9)), 1, 0.03)
-    elif kind == 3:
-        corners = _pieces(place, int(_between(coarse, 3, 6)), int(_between(coarse, 3, 6)), 0.05)
+    if kind == "bricks":
+        rows, columns = int(pattern.between(6, 10)), int(pattern.between(3, 6))
+        corners = _pieces(place, rows, columns, 0.04, offset=0.5)
+    elif kind == "boards":
+        corners = _pieces(place, int(pattern.between(4, 9)), 1, 0.03)
+    elif kind == "tiles":
+        side = int(pattern.between(3, 6))
+        corners = _pieces(place, side, side, 0.05)
     else:
-        corners = _pieces(place, 1, int(_between(coarse, 4, 10)), _between(fine, 0.05, 0.2))
+        corners = _pieces(place, 1, int(pattern.between(4, 10)), pattern.between(0.05, 0.2))
+    contrast, offset = shade.between(6, 26), shade.between(0, 1)
     # Each piece's shade comes from its number: no further uniforms are needed.
-    shades = np.modf(np.sin(np.arange(1, len(corners) // 4 + 1) * (12.9898 + u[6])) * 43758.5453)[0]
-    colours = wall * _between(u[7], 0.9, 1.25) + _between(u[5], 6, 26) * shades[:, None]
+    turns = np.arange(1, len(corners) // 4 + 1) * (12.9898 + offset)
+    shades = np.modf(np.sin(turns) * 43758.5453)[0]
+    colours = wall * shade.between(0.9, 1.25) + contrast * shades[:, None]
     canvas[:] = wall * 0.72  # the joints
-    for piece, colour in zip(
-        camera(corners).reshape(-1, 4, 2), np.clip(colours, 0, 255).tolist(), strict=True
-    ):
+    pieces = camera(corners).reshape(-1, 4, 2)
+    for piece, colour in zip(pieces, np.clip(colours, 0, 255).tolist(), strict=True):
         cv2.fillConvexPoly(canvas, piece, colour, cv2.LINE_8, _SHIFT)
 
 
-def _plate(u, canvas: np.ndarray, camera: _Camera, colour: np.ndarray) -> None:
+def _plate(draws: Draws, canvas: np.ndarray, camera: _Camera, colour: np.ndarray) -> None:
     """Paint a number plate with a rim."""
-    half_w, half_h = _between(u[0], 0.55, 1.5), _between(u[1], 0.6, 0.85)
-    middle = _between(u[2], -0.4, 0.4) * max(half_w - 0.55, 0)
+    half_w, half_h = draws.between(0.55, 1.5), draws.between(0.6, 0.85)
+    middle = draws.between(-0.4, 0.4) * max(half_w - 0.55, 0)
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    power = _between(u[3], 0.15, 0.7)
+    power = draws.between(0.15, 0.7)
     shape = np.stack([np.sign(f) * np.abs(f) ** power for f in (np.cos(angle), np.sin(angle))], 1)
-    for size, shade in ((1.08, _between(u[4], 0.4, 1.3)), (1.0, 1.0)):
+    for size, shade in ((1.08, draws.between(0.4, 1.3)), (1.0, 1.0)):
         outline = camera(shape * [half_w * size, half_h * size] + [middle, 0])
-        cv2.fillPoly(
-            canvas, [outline], np.clip(colour * shade, 0, 255).tolist(), cv2.LINE_AA, _SHIFT
-        )
+        paint = np.clip(colour * shade, 0, 255).tolist()
+        cv2.fillPoly(canvas, [outline], paint, cv2.LINE_AA, _SHIFT)
 
 
-def _line(u, fonts: tuple[Glyph, ...], digit: int) -> list[tuple[np.ndarray, Glyph]]:
+def _digits(
+    draws: Draws, glyphs: tuple[Glyph, ...], centred: Glyph
+) -> list[tuple[np.ndarray, Glyph]]:
     """Place the centred digit and, often, one on each side, as outlines in the scene."""
-    glyph = fonts[digit]
     placed = []
-    for side, (there, which, gap, down) in ((-1, u[0:4]), (1, u[4:8])):
-        if there < 0.75:
-            other = fonts[int(which * 10)]
-            x = side * (max(glyph.width, 0.45) / 2 + _between(gap, 0.04, 0.32) + other.width / 2)
-            placed.append((other.points_k2 + np.array([x, _between(down, -0.06, 0.06)]), other))
-    return [*placed, (glyph.points_k2, glyph)]
+    for side in (-1, 1):
+        there, other = draws.chance(0.75), draws.pick(glyphs)
+        reach = max(centred.width, 0.45) / 2 + draws.between(0.04, 0.32) + other.width / 2
+        at = np.array([side * reach, draws.between(-0.06, 0.06)])
+        if there:
+            placed.append((other.points_k2 + at, other))
+    return [*placed, (centred.points_k2, centred)]
 
 
 def _write(
-    u, canvas: np.ndarray, camera: _Camera, line, paint: np.ndarray, behind: np.ndarray
+    draws: Draws, canvas: np.ndarray, camera: _Camera, digits, paint: np.ndarray, behind: np.ndarray
 ) -> None:
     """Paint the digits, some with a drop shadow or an edge."""
-    colour = paint.tolist()
-    edge = np.clip(behind * (0.5 if u[1] < 0.6 else 1.5), 0, 255).tolist()
-    drop = np.array([_between(u[2], -2.2, 2.2), _between(u[3], 0.6, 2.2)]) * (_SCALE << _SHIFT) / 2
-    for points, glyph in line:
+    style, shade = draws.between(0, 1), 0.5 if draws.chance(0.6) else 1.5
+    edge = np.clip(behind * shade, 0, 255).tolist()
+    drop = np.array([draws.between(-2.2, 2.2), draws.between(0.6, 2.2)]) * (_SCALE << _SHIFT) / 2
+    for points, glyph in digits:
         contours = np.split(camera(points), glyph.splits)
-        if u[0] < 0.3:
-            cv2.fillPoly(canvas, [c + np.int32(drop) for c in contours], edge, cv2.LINE_AA, _SHIFT)
-        elif u[0] < 0.5:
+        if style < 0.3:
+            shadow = [contour + np.int32(drop) for contour in contours]
+            cv2.fillPoly(canvas, shadow, edge, cv2.LINE_AA, _SHIFT)
+        elif style < 0.5:
             cv2.polylines(canvas, contours, True, edge, 3, cv2.LINE_AA, _SHIFT)
-        cv2.fillPoly(canvas, contours, colour, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(canvas, contours, paint.tolist(), cv2.LINE_AA, _SHIFT)
 
 
-def _paint_for(u, behind: np.ndarray) -> tuple[np.ndarray, float]:
+def _paint_for(draws: Draws, behind: np.ndarray) -> tuple[np.ndarray, float]:
     """Return a paint whose luma differs from what is behind it, and by how much (0..1)."""
-    base, paint = behind @ _LUMA, _PAINTS[int(u[0] * len(_PAINTS))]
+    base, paint = behind @ _LUMA, draws.pick(_PAINTS)
     room = np.array([base, 255 - base])  # darker, lighter
-    wanted = _between(u[1], 46, 170)
-    fits = room >= wanted
-    lighter = u[2] < 0.5 if fits.all() else bool(room[1] > room[0])
+    wanted, lighter = draws.between(46, 170), draws.chance(0.5)
+    if not (room >= wanted).all():
+        lighter = bool(room[1] > room[0])
     target = base + min(wanted, room[int(lighter)]) * (1 if lighter else -1)
     luma = paint @ _LUMA
     # Towards black or white until the luma fits: the hue stays.
-    paint = (
-        paint * (target / luma)
-        if target < luma
-        else paint + (255 - paint) * ((target - luma) / (255 - luma))
-    )
+    if target < luma:
+        paint = paint * (target / luma)
+    else:
+        paint = paint + (255 - paint) * ((target - luma) / (255 - luma))
     return paint, abs(float(paint @ _LUMA - base)) / 255
 
 
-def _light(u, canvas: np.ndarray) -> np.ndarray:
+def _light(draws: Draws, canvas: np.ndarray) -> np.ndarray:
     """Blur, shrink, light from one side and add the sensor's noise."""
-    sigma = _between(u[0], 0.0, 2.2)
+    sigma = draws.between(0.0, 2.2)
     if sigma > 0.5:
         canvas = cv2.GaussianBlur(canvas, (7, 7), sigma)
     image = cv2.resize(canvas, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    corners = np.float32([_between(v, 0.62, 1.18) for v in u[1:5]]).reshape(2, 2)
+    corners = np.float32([draws.between(0.62, 1.18) for _ in range(4)]).reshape(2, 2)
     down = np.linspace(0, 1, SIDE, dtype=np.float32)[:, None]
     left, right = (corners[0] + (corners[1] - corners[0]) * down).T
     image *= (left[:, None] + (right - left)[:, None] * down.T)[..., None]
-    y, x = int(u[5] * 3 * SIDE), int(u[6] * 3 * SIDE)
-    image += _noise()[y : y + SIDE, x : x + SIDE] * np.float32(_between(u[7], 0.0, 9.0))
+    y, x = (int(draws.between(0, 1) * 3 * SIDE) for _ in range(2))
+    image += _noise()[y : y + SIDE, x : x + SIDE] * np.float32(draws.between(0.0, 9.0))
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 @cache
 def _noise() -> np.ndarray:
-    """Return a sheet of noise, mean 0, standard deviation 1, from which each image takes its own window."""
+    """Return a sheet of standard normal noise; each image takes its own window."""
     return np.random.default_rng(11).standard_normal((4 * SIDE, 4 * SIDE, 3), dtype=np.float32)

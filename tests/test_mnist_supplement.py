@@ -1,4 +1,6 @@
-"""Nearest neighbours at scale: streams that repeat themselves, counts that resume, rows that reach the ledger."""
+"""Table 3: streams that repeat themselves, counts that resume, rows; and batch norm's study."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.evaluation.ledger import load_row
 from dcgan_lib.evaluation.probes import load_probe
 from dcgan_lib.experiments import mnist_supplement as module
 from dcgan_lib.experiments.mnist_supplement import (
@@ -19,14 +21,18 @@ from dcgan_lib.experiments.mnist_supplement import (
     RealStream,
     RelabelledStream,
     error_estimate,
+    gain,
     load_curves,
     neighbour_test,
+    record_claim,
     record_row,
+    study_config,
+    wrong_answers,
 )
 from dcgan_lib.models.baselines import new_generator
 from dcgan_lib.training.checkpoints import save_config, save_weights
 
-COMMAND = "dcgan neighbours real --num-images 1000 --draws 2 --split test --seed 0 --record table3.real.50k"
+COMMAND = "dcgan neighbours real --num-images 1000 --draws 2 --split test --record table3.real.50k"
 
 
 @pytest.fixture(scope="module")
@@ -172,40 +178,37 @@ def test_what_has_no_classes_or_too_few_images_is_refused(digits):
         GeneratedStream("mnist", 0)
 
 
-def test_a_row_reaches_the_ledger_with_its_curve(digits, tmp_path):
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def test_a_row_reaches_the_ledger_with_its_curve(digits, ledger):
     train, test = digits
     tests = [neighbour_test(RealStream(train, seed), test, 1_000) for seed in (0, 1)]
-    row = record_row("table3.real.50k", tests, test, command=COMMAND, seed=0, root=tmp_path)
+    row = record_row("table3.real.50k", tests, test, command=COMMAND, seed=0)
     errors = [draw.curve[-1][1] for draw in tests]
-    assert (
-        row.value == pytest.approx(np.mean(errors))
-        and row.low < row.value < row.high
-        and row.n == 360
-    )
-    assert "2 draws: " in row.notes and "1,000 references" in row.notes
-    assert next(r for r in load_results(tmp_path) if r.id == "table3.real.50k").value == row.value
-    curves = load_curves("table3.real.50k", tmp_path)
-    assert curves.draws == [list(draw.curve) for draw in tests]
-    assert curves.confusion.sum() == 2 * 360
-    assert 100 * (1 - np.trace(curves.confusion) / 720) == pytest.approx(row.value)
+    assert row.value == pytest.approx(np.mean(errors)) and row.low < row.value < row.high
+    assert row.n == 360 and "2 draws: " in row.notes and "1,000 references" in row.notes
+    assert load_row("table3.real.50k").value == row.value
+    curves = load_curves("table3.real.50k")
+    assert curves["draws"] == [[list(point) for point in draw.curve] for draw in tests]
+    confusion = np.array(curves["confusion"])
+    assert confusion.sum() == 2 * 360
+    assert 100 * (1 - np.trace(confusion) / 720) == pytest.approx(row.value)
 
 
-def test_a_row_without_a_number_in_the_paper_is_compared_with_real_digits(digits, tmp_path):
+def test_a_row_without_a_number_in_the_paper_is_compared_with_real_digits(digits, ledger):
     train, test = digits
     bent = [neighbour_test(DeformedStream(train, 0, alpha=2.0, sigma=0.8), test, 1_000)]
     command = COMMAND.replace("real", "deformed").replace("deformed.50k", "infimnist.50k")
-    with pytest.raises(UserError, match="measure that first"):
-        record_row("table3.infimnist.50k", bent, test, command=command, seed=0, root=tmp_path)
-    record_row(
-        "table3.real.50k",
-        [neighbour_test(RealStream(train, 0), test, 1_000)],
-        test,
-        command=COMMAND,
-        seed=0,
-        root=tmp_path,
-    )
-    row = record_row("table3.infimnist.50k", bent, test, command=command, seed=0, root=tmp_path)
-    assert row.verdict in ("reproduced", "not reproduced") and "do better" in row.notes
+    with pytest.raises(UserError, match=r"table3.real.50k is not measured yet: run dcgan neigh"):
+        record_row("table3.infimnist.50k", bent, test, command=command, seed=0)
+    real = [neighbour_test(RealStream(train, 0), test, 1_000)]
+    record_row("table3.real.50k", real, test, command=COMMAND, seed=0)
+    row = record_row("table3.infimnist.50k", bent, test, command=command, seed=0)
+    assert row.verdict in ("met", "missed") and "do better" in next(iter(row.checks))
 
 
 def test_the_interval_is_over_test_images():
@@ -233,9 +236,9 @@ def test_mistakes_are_answered_before_anything_is_counted(words, message, capsys
     assert message in capsys.readouterr().err
 
 
-def test_unmeasured_rows_have_no_curve(tmp_path):
-    with pytest.raises(UserError, match="was not measured yet"):
-        load_curves("table3.dcgan.10m", tmp_path)
+def test_unmeasured_rows_have_no_curve(ledger):
+    with pytest.raises(UserError, match="was not measured yet: run dcgan neighbours mnist-paper"):
+        load_curves("table3.dcgan.10m")
 
 
 @pytest.mark.real_data("MNIST")
@@ -253,3 +256,55 @@ def test_relabelled_images_are_the_same_but_for_some_labels():
     np.testing.assert_array_equal(images_u8, same_u8)
     assert 0.95 < (asked == named).mean() < 1
     assert relabelled.key != stream.key and relabelled.length == stream.length
+
+
+# --- batch norm with and without scale and bias ---
+@pytest.mark.parametrize("network", ["DCGAN", "GAN"])
+def test_the_runs_differ_in_nothing_else(network):
+    one, other = (study_config(network, affine, 500) for affine in (True, False))
+    assert replace(one, model=replace(one.model, bn_affine=False)) == other != one
+
+
+def answers(shares, seed=0):
+    rng = np.random.default_rng(seed)
+    hard = rng.random((2_000, 1))
+    return {key: np.repeat(hard < share, 3, 1) for key, share in shares.items()}
+
+
+def test_gain_is_paired():
+    wrong = answers({True: 0.10, False: 0.09})
+    value, low, high = gain(wrong[True], wrong[False])
+    assert 0.3 < value < 1.8 and 0 < low <= value <= high < 2.5, (
+        "ten points apart on 2,000 images would not be enough"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gan_without", "steps", "verdict"),
+    [
+        (0.05, 78_000, "reproduced"),
+        (0.10, 78_000, "partly"),
+        (0.05, 5_850, "not tested at scale"),
+    ],
+)
+def test_claim_needs_both_networks_and_the_papers_passes(ledger, gan_without, steps, verdict):
+    shares = {
+        ("DCGAN", True): 0.06,
+        ("DCGAN", False): 0.04,
+        ("GAN", True): 0.10,
+        ("GAN", False): gan_without,
+    }
+    row = record_claim(answers(shares), steps, "dcgan bn-affine --record", 1.0)
+    assert row.verdict == verdict and row.low > 0 and f"{steps:,} minibatches" in row.notes
+    if steps == 5_850:
+        assert row.caveat.why == "15 of the paper's 200 passes"
+
+
+def test_a_run_is_trained_judged_and_resumed(tmp_path):
+    config = study_config("GAN", True, 20)
+    model = replace(config.model, image_size=(8, 8), hidden_units=16, z_dim=8)
+    config = replace(config, model=model, batch_size=32, log_every=10, num_samples=10)
+    options = {"split": "test", "image_set": "digits", "num_references": 1_000, "num_draws": 2}
+    wrong = wrong_answers(config, tmp_path / "run", **options)
+    assert wrong.shape == (360, 2) and wrong.dtype == bool and 0.2 < wrong.mean() <= 1
+    np.testing.assert_array_equal(wrong_answers(config, tmp_path / "run", **options), wrong)

@@ -1,0 +1,92 @@
+"""Our generators' figures in the ledger: what ``dcgan evaluate NAME --record NAME`` writes."""
+
+from dataclasses import asdict
+
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.generators import ClassQuality, GeneratorReport
+from dcgan_lib.evaluation.ledger import (
+    Result,
+    check_command,
+    claims,
+    load_details,
+    record,
+    save_details,
+)
+from dcgan_lib.evaluation.statistics import Estimate
+
+
+def check_record(name: str, command: str) -> None:
+    """Refuse, before anything is measured, what `record_report` would refuse after it.
+
+    Raises
+    ------
+    UserError
+        If the ledger has no generator of that name, or the command names an absolute path.
+    """
+    known = sorted(id.split(".")[1] for id in claims() if id[:5] == "ours." and id[-4:] == ".kid")
+    if name not in known:
+        raise UserError(f"the ledger has no generator called {name!r}; it has: {', '.join(known)}")
+    check_command(f"ours.{name}.kid", command, "held-out images")
+
+
+def record_report(report: GeneratorReport, name: str, command: str) -> list[Result]:
+    """Enter the figures of a committed checkpoint that have a claim, ``ours.NAME.kid`` and so on.
+
+    Raises
+    ------
+    UserError
+        See `check_record`.
+    """
+    check_record(name, command)
+    rows = report.rows
+    data = f"{report.image_set}, {report.num_held_out:,} images of its {report.split} split"
+    notes = {"kid": f"; before training {rows['untrained_kid'].estimate.value:.3f}"}
+    if "fid" in rows:
+        notes["kid"] += (
+            f"; FID on the same features {rows['fid'].estimate.value:.2f} at n {rows['fid'].n:,}"
+        )
+    if "memorised_pixels" in rows:
+        notes["memorised"] = f"; in pixels {rows['memorised_pixels'].in_unit.value:.1f} %"
+    recorded = [
+        record(
+            f"ours.{name}.{key}",
+            row.in_unit,
+            unit=row.unit,
+            n=row.n,
+            data=data if key in notes else f"{row.n:,} samples",
+            command=command,
+            seconds=report.seconds,
+            seed=report.seed,
+            checkpoint=report.checkpoint,
+            notes=row.how + notes.get(key, ""),
+        )
+        for key, row in rows.items()
+        if f"ours.{name}.{key}" in claims()
+    ]
+    if "memorised_mirrored" in rows:
+        kept = {"plain": rows["memorised"], "mirrored": rows["memorised_mirrored"]}
+        kept = {key: list(row.estimate) for key, row in kept.items()}
+        save_details(f"curves/memorised.{name}", kept | {"command": command})
+    if report.classes:
+        save_details(f"classes/{name}", [asdict(row) for row in report.classes])
+    return recorded
+
+
+def load_classes(name: str) -> tuple[ClassQuality, ...]:
+    """Return what was recorded of each class of a conditional generator.
+
+    Raises
+    ------
+    UserError
+        If there is nothing of that name.
+    """
+    kept = load_details(f"classes/{name}", f"dcgan evaluate {name} --record {name}")
+    return tuple(
+        ClassQuality(
+            **{
+                key: Estimate(*value) if isinstance(value, list) else value
+                for key, value in row.items()
+            }
+        )
+        for row in kept
+    )

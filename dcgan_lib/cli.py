@@ -7,7 +7,6 @@ import dataclasses
 import importlib
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -201,7 +200,7 @@ class Prepare(Command, verb="prepare"):
     """
 
     source: Positional[Path]
-    """A folder of images, or of one folder per class."""
+    """A folder of images, or of one folder per class; folders named train, val, test are splits."""
     name: str | None = None
     """Name of the prepared set; unset: the folder's own, with - for what a name cannot hold."""
     image_size: tuple[int, int] = (64, 64)
@@ -209,53 +208,58 @@ class Prepare(Command, verb="prepare"):
     channels: Literal["auto", "1", "3"] = "auto"
     """1 for grey, 3 for RGB; auto: grey when every file is grey."""
     fit: Literal["crop", "stretch", "centre"] = "crop"
-    """crop: scale the shorter side, cut the centre. centre: cut without scaling, as the authors did
-    for faces."""
+    """crop: scale the shorter side and cut; stretch; centre: cut without scaling ([C], faces)."""
     min_side: int | None = None
     """Refuse files with a shorter side; unset: half of the size asked for."""
     limit: int | None = None
     """Use at most this many files."""
+    max_pixels: int = 89_478_485
+    """Refuse files with more pixels, which take 3 bytes each while they are read."""
     overwrite: bool = False
     """Replace a set of this name that was prepared with other settings."""
 
     def run(self) -> None:
         """Prepare the folder and print what became of its files."""
         from dcgan_lib.data.load import set_names
-        from dcgan_lib.data.prepare import prepare, prepared_root
+        from dcgan_lib.data.prepare import name_of_folder, prepare, prepared_root
 
-        name = self.name or re.sub(r"[^A-Za-z0-9_.]+", "-", self.source.resolve().name).strip("-.")
+        name = name_of_folder(self.source) if self.name is None else self.name
+        if not name:
+            raise UserError(
+                f"no letter of {self.source.resolve().name!r} can stand in a set's name: "
+                "choose a name with --name"
+            )
         if name.casefold().replace("_", "-") in set_names():
             raise UserError(
                 f"{name!r} already names another set, which --set would find: "
                 "choose a name with --name"
             )
-        channels = self.channels if self.channels == "auto" else int(self.channels)
         image_set = prepare(
             self.source,
             name,
             image_size=self.image_size,
-            channels=channels,
+            channels=self.channels if self.channels == "auto" else int(self.channels),
             fit=self.fit,
             min_side=self.min_side,
+            max_pixels=self.max_pixels,
             limit=self.limit,
             overwrite=self.overwrite,
             progress=True,
         )
-        (height, width), counts, report = (
-            image_set.image_size,
-            image_set.card["counts"],
-            image_set.card["report"],
+        (height, width), channels = image_set.image_size, image_set.num_channels
+        counts, report = image_set.card["counts"], image_set.card["report"]
+        named = {"train": "to train on", "validation": "held out", "test": "to test on"}
+        splits = ", ".join(
+            f"{counts[key]:,} {what}" for key, what in named.items() if key in counts
         )
-        print(
-            f"{name}: {len(image_set):,} images, {image_set.num_channels} x {height} x {width};",
-            end=" ",
-        )
-        print(f"{counts['train']:,} to train on, {counts['validation']:,} held out")
+        print(f"{name}: {len(image_set):,} images, {channels} x {height} x {width}; {splits}")
+        print(f"splits: {report['splits']}")
         for kind in ("refused", "noted", "ignored"):
             for reason, count in report[kind].items():
-                print(f"  {kind:8} {count:>7,}  {reason}")
+                hint = "; raise --max-pixels to read them" if reason == "too many pixels" else ""
+                print(f"  {kind:8} {count:>7,}  {reason}{hint}")
         print(f"every file by name: {prepared_root() / name / 'report.json'}")
-        shape = f"--image-size {height} {width} --num-channels {image_set.num_channels}"
+        shape = f"--image-size {height} {width} --num-channels {channels}"
         print(f"learn from it: dcgan train --recipe faces --set {name} {shape}")
 
 

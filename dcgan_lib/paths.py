@@ -1,18 +1,21 @@
 """Where things lie on disk, and how files are read, replaced and held by one process."""
 
+import errno
 import json
 import os
+import secrets
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from dcgan_lib.errors import UserError
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def repository_root() -> Path:
@@ -54,18 +57,10 @@ def read_json(path: Path, remedy: str) -> Any:
         raise UserError(f"{path} cannot be read ({error}): {remedy}") from error
 
 
-def default_mode(mode: int = 0o666) -> int:
-    """Return the permissions that a plainly made file (0o666) or folder (0o777) gets here.
-
-    `tempfile` makes private ones; what is renamed into place should look like any other file.
-    """
-    mask = os.umask(0o077)  # there is no way to read it but to set it
-    os.umask(mask)
-    return mode & ~mask
-
-
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one, never a part.
+
+    Nothing is asked of the file system but to create and to rename: some refuse chmod.
 
     Parameters
     ----------
@@ -77,16 +72,15 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = content.encode() if isinstance(content, str) else content
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(part, "xb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        Path(part).chmod(default_mode(0o666))
         os.replace(part, path)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -100,10 +94,17 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
         If another process holds it and ``wait`` is off; the sentence names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = path.parent / f".{path.name}.holder"
-    lock = FileLock(path.parent / f".{path.name}.lock")
+    holder, place = (path.with_name(f".{path.name}.{end}") for end in ("holder", "lock"))
+    lock, timeout = FileLock(place), -1 if wait else 0
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        try:
+            lock.acquire(timeout=timeout)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            # where the file system has no locks, a file stands for one; never the one just made
+            lock = SoftFileLock(place.with_suffix(".held"))
+            lock.acquire(timeout=timeout)
     except Timeout as error:
         who = holder.read_text() if holder.is_file() else "another process"
         raise UserError(

@@ -202,6 +202,7 @@ MISTAKES = [
     ("prepare . --name a/b", "name holds letters"),
     ("prepare . --name MNIST", "already names another set"),
     ("prepare . --name street_digits", "already names another set"),
+    ("prepare 📷", "choose a name with --name"),
     ("prepare . --limit 0", "limit must be at least 1"),
     ("sample nowhere", "no checkpoint or run folder at 'nowhere'"),
     ("sample nowhere --num-images 0", "num_images must be at least 1 and below 2**63, but it is 0"),
@@ -339,6 +340,20 @@ def test_prepare_tells_what_became_of_every_file(prepared, place, capsys):
     suggested = lines[-1].partition(": dcgan ")[2].split()
     assert cli.parse(suggested).config.model.image_size == (HEIGHT, WIDTH)
     assert suggested[suggested.index("--set") + 1] == prepared
+
+
+def test_a_folder_of_any_script_is_prepared_with_its_splits(place, capsys):
+    folder = place / "猫の写真"
+    for at, name in enumerate(["Train/a/1", "Train/b/2", "val/a/3", "val/b/4", "TEST/b/5"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (at * 9, 7, 7)).save(folder / f"{name}.png")
+    assert run("prepare", "猫の写真", "--image-size", 16, 16, "--max-pixels", 1600) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "猫の写真: 5 images, 3 x 16 x 16; 2 to train on, 2 held out, 1 to test on"
+    assert lines[1] == "splits: as the folders say: TEST, Train, val"
+    assert run("prepare", "猫の写真", "--name", "cats", "--max-pixels", 1599) == 2
+    shown = capsys.readouterr().err
+    assert "none of the 5 images of cats could be used: 5 x too many pixels" in shown
 
 
 def test_a_prepared_set_is_replaced_only_when_asked(place, capsys):

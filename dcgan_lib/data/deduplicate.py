@@ -10,27 +10,18 @@ import scipy.fft
 HASH_SIDE = 8
 SHRUNK_SIDE = 32
 MAX_BITS = 8
-"""[O] Hashes that differ in at most so many of their 63 bits are taken for the same picture. Looked at among 4,175
-bedrooms: all nine pairs within 8 bits were the same picture, of the six pairs at 10 bits one was."""
+"""[O] Hashes that differ in at most so many of their 63 bits are taken for the same picture. Looked
+at among 4,175 bedrooms: all nine pairs within 8 bits were the same picture, of the six pairs at 10
+bits one was."""
 
 
 def perceptual_hash(images_u8: np.ndarray) -> np.ndarray:
     """Return bits that stay nearly the same when an image is resized, compressed or lit otherwise.
 
-    Parameters
-    ----------
-    images_u8 : ndarray
-        n x c x h x w, uint8.
-
-    Returns
-    -------
-    ndarray
-        n x 63, bool: which of the lowest frequencies of the grey image at 32x32 lie above their median.
-
-    Notes
-    -----
-    The "pHash" of common use (a discrete cosine transform, lowest 8x8 frequencies, without the mean).
-    The paper hashed with an autoencoder; this one needs no training and its false positives can be looked at.
+    n x 63, bool: which of the lowest frequencies of the grey image at 32x32 lie above their median.
+    This is the "pHash" of common use (a discrete cosine transform, lowest 8x8 frequencies, without
+    the mean). The paper hashed with an autoencoder; this one needs no training, and its false
+    positives can be looked at.
     """
     side = (SHRUNK_SIDE, SHRUNK_SIDE)
     grey = (image.mean(0, dtype=np.float32) for image in images_u8)
@@ -43,16 +34,8 @@ def perceptual_hash(images_u8: np.ndarray) -> np.ndarray:
 def is_first_of_its_kind(images_u8: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
     """Return which images look like no earlier one: n, bool.
 
-    Parameters
-    ----------
-    images_u8 : ndarray
-        n x c x h x w, uint8.
-    max_bits : int, default 8
-        Largest number of differing bits between two images that count as the same.
-
-    Notes
-    -----
-    Every pair is compared, which takes seconds for 100,000 images and most of an hour for three million.
+    Two count as the same when their hashes differ in at most ``max_bits``. Every pair is compared,
+    which takes seconds for 100,000 images and most of an hour for three million.
     """
     packed = np.packbits(perceptual_hash(images_u8), axis=1)
     words = np.ascontiguousarray(packed).view(np.uint64)[:, 0]

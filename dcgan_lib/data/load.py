@@ -1,30 +1,59 @@
-"""Load the sets that need no download: drawn ones by seed, and scikit-learn's digits."""
+"""One way in: a name or a folder becomes an `ImageSet`, and one split of it is chosen.
+
+Legend: n images, c channels, h x w pixels; ``images_u8`` is n x c x h x w, uint8, 0..255.
+"""
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from dcgan_lib.data import image_set as storage
-from dcgan_lib.data.decode import Fit
+from dcgan_lib.data.decode import Fit, Framing
 from dcgan_lib.data.deduplicate import is_first_of_its_kind
-from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.prepare import (
-    KNOWN_FOLDERS,
-    check_image_size,
-    load_folder,
-    make_settings,
-    prepared_root,
-    resized,
-    sound_or_none,
-)
+from dcgan_lib.data.image_set import CARD_FILE, ImageSet, is_plain_name
+from dcgan_lib.data.prepare import prepare, prepared_root, resized, sound_or_none
 from dcgan_lib.data.published import PUBLIC_SETS, load_public
 from dcgan_lib.errors import UserError
 from dcgan_lib.paths import data_root
+
+PROCEDURAL = {"rooms": "rooms", "portraits": "portraits", "street-digits": "street_digits"}
+NUM_DRAWN = {"train": 20_000, "validation": 2_000, "test": 2_000}
+SEED_STEP = 1_000_000
+DEFAULT_SIZE = 64  # [P] of the bedrooms and the faces
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFolder:
+    """Describe a folder of images whose origin is known."""
+
+    source: str
+    licence: str
+    image_size: int = DEFAULT_SIZE
+
+
+KNOWN_FOLDERS = {
+    "faces64": KnownFolder(
+        source="UTKFace, aligned and cropped, adults only; file names carry the age",
+        licence="non-commercial research only; photographs of identifiable people",
+    ),
+    "bedrooms64": KnownFolder(
+        source="Places365, bedrooms in which a detector saw no person",
+        licence="research and education only",
+    ),
+    "smiles64": KnownFolder(
+        source="faces from news photographs, labelled smiling or neutral",
+        licence="non-commercial research only; photographs of identifiable people",
+    ),
+    "tinyimagenet32": KnownFolder(
+        source="Tiny-ImageNet's training images, box-filtered from 64x64 to 32x32",
+        licence="ImageNet's terms: non-commercial research and education only",
+        image_size=32,
+    ),
+}
 
 
 def set_names() -> tuple[str, ...]:
@@ -50,9 +79,9 @@ def load_image_set(
     Parameters
     ----------
     name : str or Path
-        In any case of letters: mnist, fashionmnist, cifar10, svhn, celeba, lsun-bedrooms, imagenet; rooms, portraits,
-        street-digits (drawn); digits (scikit-learn's 8x8); the name of a folder in `data_root()` or
-        of a set made by `prepare`; or the path of either.
+        In any case of letters: mnist, fashionmnist, cifar10, svhn, celeba, lsun-bedrooms, imagenet;
+        rooms, portraits, street-digits (drawn); digits (scikit-learn's 8x8); the name of a folder
+        in `data_root()` or of a set made by `prepare`; or the path of either.
     split : str, optional
         "train" (default), "validation", "test" or "extra", where the set has it; several joined by
         "+", such as "train+validation"; or "all".
@@ -69,8 +98,8 @@ def load_image_set(
     fit : {"crop", "stretch", "centre"}, optional
         See `dcgan_lib.data.prepare.prepare`; for images that come in other sizes.
     drop_duplicates : bool, optional
-        Keep the first of images that look the same, over all splits; see `dcgan_lib.data.deduplicate`.
-        Default False.
+        Keep the first of images that look the same, over all splits; default False. See
+        `dcgan_lib.data.deduplicate`.
     download : bool, optional
         Let torchvision fetch a missing set; default False: nothing touches the network unasked.
     progress : bool, optional
@@ -90,21 +119,23 @@ def load_image_set(
     -----
     Validation sets, all [O] unless the set or the paper has one: MNIST the last 10,000 training
     images (the number is [P]), CIFAR-10 the last 5,000, SVHN the last 10,000 ([P]), folders the
-    tenth of the files that the hash of the path picks. A folder whose only subfolders are train
-    and val or test is taken at its word.
+    tenth of the files that the hash of the path picks, unless folders called train, val or test
+    say it.
     """
     if num_images is not None and num_images < 1:
         raise UserError(f"num_images must be at least 1; got {num_images}")
-    size, name = None if image_size is None else check_image_size(image_size), str(name)
+    size = None if image_size is None else Framing(image_size=image_size).image_size
+    name = str(name)
     plain_name = name.casefold().replace("_", "-")
     name = plain_name if plain_name in set_names() else name
     if name in PROCEDURAL:
         return load_drawn(name, split, size, num_images, seed, channels, progress=progress)
     if name in PUBLIC_SETS:
-        settings = make_settings(size or PUBLIC_SETS[name].image_size, channels, fit, min_side=1)
-        found = load_public(name, split, settings, download=download, progress=progress)
+        own = PUBLIC_SETS[name].image_size
+        framing = Framing(image_size=size or own, channels=channels, fit=fit)
+        found = load_public(name, split, framing, download=download, progress=progress)
     else:
-        found = _load_by_place(name, split, size, channels, fit, progress)
+        found = _load_by_place(name, size, channels, fit, progress)
     return _draw(choose_split(found, split, drop_duplicates), num_images, seed)
 
 
@@ -122,7 +153,8 @@ def choose_split(image_set: ImageSet, split: str, drop_duplicates: bool = False)
     rows = np.concatenate([np.arange(*spans[name]) for name in names])
     if not len(rows):
         raise UserError(
-            f"{image_set.name} is too small to have a {split} split: it holds {len(image_set)} images"
+            f"{image_set.name} is too small to have a {split} split: "
+            f"it holds {len(image_set)} images"
         )
     if not drop_duplicates:
         return _cut(image_set, rows, split=split)
@@ -145,55 +177,65 @@ def _draw(image_set: ImageSet, num_images: int | None, seed: int) -> ImageSet:
         return image_set
     if num_images > len(image_set):
         raise UserError(
-            f"{image_set.name}: {num_images} images were asked for, but this split has {len(image_set)}"
+            f"{image_set.name}: {num_images} images were asked for, "
+            f"but this split has {len(image_set)}"
         )
     rows = np.random.default_rng(seed).permutation(len(image_set))[:num_images]
     return _cut(image_set, np.sort(rows), subset_seed=seed)
 
 
 def _load_by_place(
-    name: str,
-    split: str,
-    size: tuple[int, int] | None,
-    channels: str | int,
-    fit: Fit,
-    progress: bool,
+    name: str, size: tuple[int, int] | None, channels: str | int, fit: Fit, progress: bool
 ) -> ImageSet:
     """Load a prepared set or a folder of images, found by name or by path."""
     other = None
     for folder in _places(name, prepared_root()):
-        if (folder / storage.CARD_FILE).is_file():
+        if (folder / CARD_FILE).is_file():
             other = ImageSet.load(folder)
             if size in (None, other.image_size) and channels in ("auto", other.num_channels):
                 return other
     for folder in _places(name, data_root()):
-        if folder.is_dir() and not (folder / storage.CARD_FILE).is_file():
-            return load_folder(folder, split, size, channels, fit, progress=progress)
+        if folder.is_dir() and not (folder / CARD_FILE).is_file():
+            return load_folder(folder, size, channels, fit, progress=progress)
     if other is not None:
         raise UserError(
-            f"{name} was prepared at {other.image_size} with {other.num_channels} channels; asked for "
-            f"{size or other.image_size} with {channels}: prepare its folder of images again, so"
+            f"{name} was prepared at {other.image_size} with {other.num_channels} channels; "
+            f"asked for {size or other.image_size} with {channels}: "
+            "prepare its folder of images again, so"
         )
-    lying = (
-        sorted(path.name for path in data_root().iterdir() if path.is_dir())
-        if data_root().is_dir()
-        else []
-    )
+    beside = data_root().iterdir() if data_root().is_dir() else ()
+    lying = sorted(path.name for path in beside if path.is_dir() and path.name[0] != ".")
     raise UserError(
         f"no image set or folder {name!r}: known are {', '.join(set_names())}; "
-        f"in {data_root()} lie {', '.join(lying) or 'no folders'} (data/README.md says how to get each set)"
+        f"in {data_root()} lie {', '.join(lying) or 'no folders'} "
+        "(data/README.md says how to get each set)"
+    )
+
+
+def load_folder(
+    folder: Path,
+    size: tuple[int, int] | None = None,
+    channels: str | int = "auto",
+    fit: Fit = "crop",
+    *,
+    progress: bool = False,
+) -> ImageSet:
+    """Prepare a folder, or open it prepared; the card says where the splits lie."""
+    known = KNOWN_FOLDERS.get(folder.resolve().name)
+    return prepare(
+        folder,
+        image_size=size or (known.image_size if known else DEFAULT_SIZE),
+        channels=channels,
+        fit=fit,
+        about={"source": known.source, "licence": known.licence} if known else None,
+        progress=progress,
     )
 
 
 def _places(name: str, root: Path) -> Iterator[Path]:
-    if storage.is_plain_name(name):
+    if is_plain_name(name):
         yield root / name
     yield Path(name).expanduser()
-
-
-PROCEDURAL = {"rooms": "rooms", "portraits": "portraits", "street-digits": "street_digits"}
-NUM_DRAWN = {"train": 20_000, "validation": 2_000, "test": 2_000}
-SEED_STEP = 1_000_000
 
 
 def load_drawn(
@@ -206,28 +248,25 @@ def load_drawn(
     *,
     progress: bool = False,
 ) -> ImageSet:
-    """Draw a procedural set, or open the copy kept from the last time that the same was asked for."""
+    """Draw a procedural set, or open the copy kept from the last time that it was asked for."""
     if split not in NUM_DRAWN or not 0 <= seed < SEED_STEP or channels not in ("auto", 3):
         raise UserError(
-            f"{name} is drawn in RGB, for the splits {', '.join(NUM_DRAWN)} and seeds 0..{SEED_STEP - 1}; "
+            f"{name} is drawn in RGB, for the splits {', '.join(NUM_DRAWN)} "
+            f"and seeds 0..{SEED_STEP - 1}; "
             f"got {split!r}, seed {seed}, channels {channels!r}"
         )
     num = num_images or NUM_DRAWN[split]
-    drawn_seed = (
-        seed + list(NUM_DRAWN).index(split) * SEED_STEP
-    )  # no split shares a seed with another
+    # no split shares a seed with another
+    drawn_seed = seed + list(NUM_DRAWN).index(split) * SEED_STEP
     module = import_module(f"dcgan_lib.data.drawn.{PROCEDURAL[name]}")
-    folder = (
-        prepared_root()
-        / f"{name}-{num}-seed{drawn_seed}.{_source_digest(Path(module.__file__).parent)}"
-    )
+    code = _source_digest(Path(module.__file__).parent)
+    folder = prepared_root() / f"{name}-{num}-seed{drawn_seed}.{code}"
     found = sound_or_none(folder)
     if found is None:
-        draw: Callable[..., ImageSet] = getattr(module, f"draw_{PROCEDURAL[name]}")
+        draw = getattr(module, f"draw_{PROCEDURAL[name]}")
         found = draw(num, drawn_seed, progress=progress)
-        with contextlib.suppress(
-            OSError
-        ):  # a data folder that may not be written costs only the time next time
+        # a data folder that may not be written costs only the time next time
+        with contextlib.suppress(UserError):
             found = found.save(folder)
     found = found if size is None else resized(found, size)
     return replace(found, card={**found.card, "split": split})

@@ -4,8 +4,7 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,114 +12,200 @@ from pathlib import Path
 import numpy as np
 
 from dcgan_lib.data.decode import Decoded, Framing, decode, open_image
-from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.image_set import ImageSet, new_folder
 from dcgan_lib.data.prepare import (
-    Part,
-    Settings,
-    describe_by,
-    fill_folder,
-    kept_or_made,
-    part_of_arrays,
-    part_of_files,
+    Source,
+    fill,
     prepared_root,
     sound_or_none,
+    source_of_arrays,
+    source_of_files,
 )
 from dcgan_lib.errors import UserError
 from dcgan_lib.paths import data_root
 
 DIGITS = tuple("0123456789")
+Spans = dict[str, tuple[int, int | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicSet:
+    """Describe one published set."""
+
+    title: str
+    licence: str
+    page: str
+    """Where it is had from."""
+    files: str
+    """What has to lie in the data folder."""
+    image_size: tuple[int, int]
+    """(height, width) when none is asked for: its own, or the paper's."""
+    parts: dict[str, Spans]
+    """For each part that is stored apart, its splits as (start, stop)."""
+    open_part: Callable[[str, bool], Source]
+    """Opens a part by its name; the flag allows a download."""
+    can_download: bool = True
+    """Whether torchvision can fetch it."""
+
+
+def load_public(
+    name: str, split: str, framing: Framing, *, download: bool = False, progress: bool = False
+) -> ImageSet:
+    """Return the part of a published set that holds ``split``, from the cache once it is there.
+
+    Raises
+    ------
+    UserError
+        When no part has the split, or the set's own files are missing or damaged: the message says
+        what is expected where, and how to get it.
+    """
+    public = PUBLIC_SETS[name]
+    wanted = set(split.split("+"))
+    holding = [key for key, spans in public.parts.items() if wanted <= spans.keys()]
+    if split == "all" and len(public.parts) == 1:
+        holding = list(public.parts)
+    if not holding:
+        offered = " or ".join("+".join(spans) for spans in public.parts.values())
+        raise UserError(
+            f"{name} has the splits {offered}; those of different parts are loaded apart; "
+            f"got {split!r}"
+        )
+    part_name, splits = holding[0], public.parts[holding[0]]
+    card = {"source": f"{public.title}, {public.page}", "licence": public.licence}
+    key = json.dumps([framing.as_card(), card, list(splits.items())])
+    height, width = framing.image_size
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+    folder = prepared_root() / f"{name}-{part_name}.{height}x{width}.{digest}"
+    if (found := sound_or_none(folder)) is not None:
+        return found
+    with new_folder(folder) as part:
+        found = sound_or_none(folder)  # another process may have made it meanwhile
+        if found is None:
+            source = _open_public(name, part_name, framing.image_size, download)
+            fill(part, name, replace(source, splits=splits), framing, card, progress=progress)
+    return ImageSet.load(folder) if found is None else found
+
+
+def _open_public(name: str, part_name: str, image_size: tuple[int, int], download: bool) -> Source:
+    """Open a part of a published set from its own files; one clear sentence where that fails."""
+    public = PUBLIC_SETS[name]
+    if download and not public.can_download:
+        raise UserError(
+            f"{public.title} cannot be downloaded for you: get it from {public.page}; "
+            f"expect {public.files}"
+        )
+    # torchvision has no exception of its own: RuntimeError for a missing set, and whatever a
+    # half-written file brings, from AssertionError (MNIST) to UnpicklingError (CIFAR-10).
+    try:
+        source = public.open_part(part_name, download)
+    except UserError:
+        raise
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        AssertionError,
+        EOFError,
+        LookupError,
+        pickle.UnpicklingError,
+    ) as error:
+        code = f"from dcgan_lib.data import load_image_set; load_image_set('{name}', download=True)"
+        how = f'run python -c "{code}"' if public.can_download else f"get it from {public.page}"
+        detail = (str(error).splitlines() or ["no detail"])[0]
+        raise UserError(
+            f"{public.title} was not found, or is damaged, in {data_root()}: "
+            f"expected {public.files}; {how} ({type(error).__name__}: {detail})"
+        ) from error
+    is_padded = name in ("mnist", "fashionmnist") and image_size == (32, 32)
+    return _padded(source) if is_padded else source
+
+
+def _padded(source: Source) -> Source:
+    """Return 28x28 images as 32x32, with 2 black pixels on every side: no stroke is resampled."""
+
+    def decode_one(position: int, framing: Framing) -> Decoded:
+        image_u8 = source.decode_one(position, replace(framing, image_size=(28, 28))).image_u8
+        return Decoded(image_u8=np.pad(image_u8, ((0, 0), (2, 2), (2, 2))))
+
+    return replace(source, decode_one=decode_one)
 
 
 def _root(folder: str, marker: str) -> Path:
-    """Return the data folder itself where ``marker`` lies in it, and its subfolder ``folder`` otherwise."""
+    """Return the data folder where ``marker`` lies in it, and its subfolder otherwise."""
     return data_root() if (data_root() / marker).exists() else data_root() / folder
 
 
-def padded(part: Part) -> Part:
-    """Return 28x28 images as 32x32, with 2 black pixels on every side."""
-
-    def decode_one(position: int, framing: Framing) -> Decoded:
-        image_u8 = part.decode_one(position, replace(framing, image_size=(28, 28))).image_u8
-        return Decoded(image_u8=np.pad(image_u8, ((0, 0), (2, 2), (2, 2))))
-
-    return replace(part, decode_one=decode_one)
-
-
-def open_digits(part_name: str, download: bool) -> Part:
+def open_digits(part_name: str, download: bool) -> Source:
     """Read scikit-learn's 1,797 digits, 8x8, whose 0..16 becomes 0..255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images_u8 = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    return part_of_arrays(images_u8, digits.target.astype(np.int64), DIGITS)
+    labels = digits.target.astype(np.int64)
+    return source_of_arrays(images_u8, labels=labels, class_names=DIGITS)
 
 
-def open_mnist(kind: str, part_name: str, download: bool) -> Part:
+def open_mnist(kind: str, part_name: str, download: bool) -> Source:
     """Open MNIST or FashionMNIST, 28x28 grey."""
     from torchvision import datasets
 
     dataset = getattr(datasets, kind)(data_root(), train=part_name == "train", download=download)
     class_names = DIGITS if kind == "MNIST" else tuple(dataset.classes)
     labels = dataset.targets.numpy().astype(np.int64)
-    return part_of_arrays(dataset.data.numpy()[:, None], labels, class_names=class_names)
+    return source_of_arrays(dataset.data.numpy()[:, None], labels=labels, class_names=class_names)
 
 
-def open_cifar10(part_name: str, download: bool) -> Part:
-    """Open CIFAR-10, 32x32 RGB; torchvision compares the files' MD5 sums before it unpickles them."""
+def open_cifar10(part_name: str, download: bool) -> Source:
+    """Open CIFAR-10, 32x32 RGB; torchvision compares MD5 sums before it unpickles the files."""
     from torchvision.datasets import CIFAR10
 
     dataset = CIFAR10(data_root(), train=part_name == "train", download=download)
-    labels = np.array(dataset.targets, dtype=np.int64)
-    return part_of_arrays(
-        dataset.data.transpose(0, 3, 1, 2), labels, class_names=tuple(dataset.classes)
-    )
+    labels, class_names = np.array(dataset.targets, dtype=np.int64), tuple(dataset.classes)
+    images_u8 = dataset.data.transpose(0, 3, 1, 2)
+    return source_of_arrays(images_u8, labels=labels, class_names=class_names)
 
 
-def open_svhn(part_name: str, download: bool) -> Part:
+def open_svhn(part_name: str, download: bool) -> Source:
     """Open SVHN's cropped digits, 32x32 RGB; the digit 0 has label 0."""
     from torchvision.datasets import SVHN
 
     dataset = SVHN(_root("svhn", f"{part_name}_32x32.mat"), split=part_name, download=download)
-    return part_of_arrays(dataset.data, np.atleast_1d(dataset.labels), class_names=DIGITS)
+    labels = np.atleast_1d(dataset.labels)
+    return source_of_arrays(dataset.data, labels=labels, class_names=DIGITS)
 
 
-def open_celeba(part_name: str, download: bool) -> Part:
-    """Open CelebA's aligned faces, 178x218 RGB, with 40 bool attributes and the person's number."""
+def open_celeba(part_name: str, download: bool) -> Source:
+    """Open CelebA's aligned faces, 178x218 RGB, with 40 attributes and the person's number."""
     from torchvision.datasets import CelebA
 
     split = {"validation": "valid"}.get(part_name, part_name)
     dataset = CelebA(data_root(), split=split, download=download)
     folder = Path(dataset.root) / dataset.base_folder / "img_align_celeba"
     names = [name for name in dataset.attr_names if name]  # the list's header ends in a space
-    values = dataset.attr.numpy().astype(bool)
-    attributes: dict[str, np.ndarray] = {
-        name: values[:, column] for column, name in enumerate(names)
-    }
+    attributes = dict(zip(names, dataset.attr.numpy().astype(bool).T, strict=False))
     attributes["identity"] = dataset.identity.numpy()[:, 0].astype(np.int64)
-    return part_of_files([folder / name for name in dataset.filename], attributes=attributes)
+    return source_of_files([folder / name for name in dataset.filename], attributes=attributes)
 
 
-def open_imagenet(part_name: str, download: bool) -> Part:
-    """Open ImageNet-1k; class names are the WordNet id and its first word, which alone is not unique."""
+def open_imagenet(part_name: str, download: bool) -> Source:
+    """Open ImageNet-1k; a class is named by its WordNet id and first word, as words repeat."""
     from torchvision.datasets import ImageNet
 
-    dataset = ImageNet(
-        _root("imagenet", "ILSVRC2012_devkit_t12.tar.gz"),
-        split="val" if part_name != "train" else "train",
-    )
+    root = _root("imagenet", "ILSVRC2012_devkit_t12.tar.gz")
+    dataset = ImageNet(root, split="train" if part_name == "train" else "val")
     class_names = tuple(
         f"{wnid} {names[0]}" for wnid, names in zip(dataset.wnids, dataset.classes, strict=True)
     )
+    paths = [Path(path) for path, _ in dataset.samples]
     labels = np.array(dataset.targets, dtype=np.int64)
-    return part_of_files(
-        [Path(path) for path, _ in dataset.samples], labels, class_names=class_names
-    )
+    return source_of_files(paths, labels=labels, class_names=class_names)
 
 
-def open_lsun_bedrooms(part_name: str, download: bool) -> Part:
-    """Read the LMDB as torchvision's LSUN does, without the pickle of keys it drops in the working directory.
+def open_lsun_bedrooms(part_name: str, download: bool) -> Source:
+    """Read the LMDB as torchvision's LSUN does, but pickle no keys into the working folder.
 
-    That file is named by the letters of the path alone, so two sets can share one and read wrong keys.
+    That file is named by the letters of the path alone, so two sets can share one and read wrong
+    keys.
     """
     try:
         import lmdb
@@ -144,134 +229,19 @@ def open_lsun_bedrooms(part_name: str, download: bool) -> Part:
             raw = reading.get(keys[position])
         return decode(partial(open_image, io.BytesIO(raw)), framing)
 
-    names = [key.decode("ascii", "replace") for key in keys]
-    return Part(names=names, decode_one=decode_one, describe=describe_by(None))
+    return Source(names=[key.decode("ascii", "replace") for key in keys], decode_one=decode_one)
 
 
-Spans = dict[str, tuple[int, int | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublicSet:
-    """Describe one published set.
-
-    Parameters
-    ----------
-    title, licence, page : str
-        Its full name, its terms, and where it is had from.
-    files : str
-        What has to lie in the data folder.
-    image_size : tuple of int
-        (height, width) when none is asked for: its own, or the paper's.
-    parts : dict
-        For each part that is stored apart, its splits as (start, stop).
-    open_part : callable
-        (part's name, download) to a `Part`.
-    can_download : bool
-        Whether torchvision can fetch it.
-    """
-
-    title: str
-    licence: str
-    page: str
-    files: str
-    image_size: tuple[int, int]
-    parts: dict[str, Spans]
-    open_part: Callable[[str, bool], Part]
-    can_download: bool = True
-
-
-def load_public(
-    name: str, split: str, settings: Settings, *, download: bool = False, progress: bool = False
-) -> ImageSet:
-    """Return the part of a published set that holds ``split``, from the cache once it is there.
-
-    Raises
-    ------
-    UserError
-        When no part has the split, or the set's own files are missing or damaged: the message says
-        what is expected where, and how to get it.
-    """
-    public = PUBLIC_SETS[name]
-    wanted = set(split.split("+"))
-    holding = [key for key, spans in public.parts.items() if wanted <= spans.keys()]
-    if not holding and not (split == "all" and len(public.parts) == 1):
-        offered = " or ".join("+".join(spans) for spans in public.parts.values())
-        raise UserError(
-            f"{name} has the splits {offered}; those of different parts are loaded apart; got {split!r}"
-        )
-    part_name = holding[0] if holding else next(iter(public.parts))
-    splits = public.parts[part_name]
-    card = {"source": f"{public.title}, {public.page}", "licence": public.licence}
-    key = json.dumps([settings.as_card(), card, list(splits.items())])
-    height, width = settings.image_size
-    folder = (
-        prepared_root()
-        / f"{name}-{part_name}.{height}x{width}.{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    )
-
-    def fill(part_folder: Path) -> None:
-        part = open_public(name, part_name, settings.image_size, download=download)
-        fill_folder(part_folder, name, part, splits, settings, card, progress=progress)
-
-    return kept_or_made(folder, partial(sound_or_none, folder), fill)
-
-
-def open_public(name: str, part_name: str, image_size: tuple[int, int], *, download: bool) -> Part:
-    """Open a part of a published set from its own files.
-
-    MNIST and FashionMNIST asked for at 32x32 get 2 black pixels on every side: no stroke is resampled.
-    """
-    public = PUBLIC_SETS[name]
-    if download and not public.can_download:
-        raise UserError(
-            f"{public.title} cannot be downloaded for you: get it from {public.page}; expect {public.files}"
-        )
-    with _explained(name, public):
-        part = public.open_part(part_name, download)
-    return padded(part) if name in ("mnist", "fashionmnist") and image_size == (32, 32) else part
-
-
-@contextmanager
-def _explained(name: str, public: PublicSet) -> Iterator[None]:
-    """Turn what torchvision raises over missing or damaged files into one clear sentence."""
-    try:
-        yield
-    # torchvision has no exception of its own: RuntimeError for a missing set, and whatever a
-    # half-written file brings, from AssertionError (MNIST) to UnpicklingError (CIFAR-10).
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        AssertionError,
-        EOFError,
-        LookupError,
-        pickle.UnpicklingError,
-    ) as error:
-        if isinstance(error, UserError):
-            raise
-        how = (
-            f"""run python -c "from dcgan_lib.data import load_image_set; load_image_set('{name}', download=True)\""""
-            if public.can_download
-            else f"get it from {public.page}"
-        )
-        raise UserError(
-            f"{public.title} was not found, or is damaged, in {data_root()}: expected {public.files}; {how} "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})"
-        ) from error
-
-
-def _parts_of(num_train: int, num_validation: int, **more: Spans) -> dict[str, Spans]:
+def _cut(num_train: int, num_validation: int) -> dict[str, Spans]:
     """Cut the last ``num_validation`` training images off for validation."""
     cut = num_train - num_validation
     return {
         "train": {"train": (0, cut), "validation": (cut, num_train)},
         "test": {"test": (0, None)},
-        **more,
     }
 
 
-def _whole(*names: str) -> dict[str, Spans]:
+def _apart(*names: str) -> dict[str, Spans]:
     return {name: {name: (0, None)} for name in names}
 
 
@@ -292,7 +262,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.MNIST.html",
         files="MNIST/raw/*-ubyte",
         image_size=(28, 28),
-        parts=_parts_of(60_000, 10_000),  # [P] a 10,000-image validation split
+        parts=_cut(60_000, 10_000),  # [P] a 10,000-image validation split
         open_part=partial(open_mnist, "MNIST"),
     ),
     "fashionmnist": PublicSet(
@@ -301,7 +271,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="https://github.com/zalandoresearch/fashion-mnist",
         files="FashionMNIST/raw/*-ubyte",
         image_size=(28, 28),
-        parts=_parts_of(60_000, 10_000),
+        parts=_cut(60_000, 10_000),
         open_part=partial(open_mnist, "FashionMNIST"),
     ),
     "cifar10": PublicSet(
@@ -310,7 +280,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="https://www.cs.toronto.edu/~kriz/cifar.html",
         files="cifar-10-batches-py/",
         image_size=(32, 32),
-        parts=_parts_of(50_000, 5_000),
+        parts=_cut(50_000, 5_000),
         open_part=open_cifar10,
     ),
     "svhn": PublicSet(
@@ -319,9 +289,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="http://ufldl.stanford.edu/housenumbers/",
         files="train_32x32.mat, test_32x32.mat (and extra_32x32.mat), there or in svhn/",
         image_size=(32, 32),
-        parts=_parts_of(
-            73_257, 10_000, **_whole("extra")
-        ),  # [P] 10,000 of the training images validate
+        parts=_cut(73_257, 10_000) | _apart("extra"),  # [P] 10,000 of the training images validate
         open_part=open_svhn,
     ),
     "celeba": PublicSet(
@@ -330,7 +298,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
         files="celeba/img_align_celeba/ and celeba/*.txt",
         image_size=(64, 64),
-        parts=_whole("train", "validation", "test"),
+        parts=_apart("train", "validation", "test"),
         open_part=open_celeba,
     ),
     "lsun-bedrooms": PublicSet(
@@ -339,7 +307,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="https://github.com/fyu/lsun",
         files="bedroom_train_lmdb/ and bedroom_val_lmdb/, there or in lsun/",
         image_size=(64, 64),
-        parts=_whole("train", "validation"),
+        parts=_apart("train", "validation"),
         open_part=open_lsun_bedrooms,
         can_download=False,
     ),
@@ -349,7 +317,7 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         page="https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
         files="the ILSVRC2012_*.tar files, or train/, val/ and meta.bin, in imagenet/",
         image_size=(32, 32),
-        parts=_whole("train", "validation"),
+        parts=_apart("train", "validation"),
         open_part=open_imagenet,
         can_download=False,
     ),

@@ -1,4 +1,4 @@
-"""Every set through the one door; sets that cannot be had here are made, small, in their own formats."""
+"""Every set through the one door; what cannot be had here is made, small, in its own format."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def shorten(monkeypatch, name: str, **parts) -> None:
 
 
 def accept_any_sum(monkeypatch, module: str) -> None:
-    """Let a torchvision module accept files whose MD5 sum is not the published one, as our small ones.
+    """Let a torchvision module accept files with other MD5 sums than the published, as ours.
 
     Only the comparison is replaced, and only here: the library runs torchvision's own.
     """
@@ -144,7 +144,7 @@ def test_damaged_mnist_is_told(root):
 def test_a_damaged_copy_in_the_cache_is_made_anew(root):
     make_mnist(root / "MNIST" / "raw")
     first = load_image_set("mnist", "test")
-    (folder,) = (root / "prepared").iterdir()
+    (folder,) = (root / "prepared").glob("[!.]*")
     os.truncate(folder / "images.npy", 100)
     assert load_image_set("mnist", "test").card == first.card
 
@@ -490,7 +490,8 @@ def test_a_folder_that_changes_is_prepared_again_and_sizes_live_side_by_side(roo
     assert load_image_set("pets", "all", image_size=10).image_size == (10, 10)
     make_folder(root / "pets", num=50)
     assert len(load_image_set("pets", "all", image_size=20)) == 50
-    assert len(list((root / "prepared").iterdir())) == 2
+    sizes = {len(load_image_set("pets", "all", image_size=side)) for side in (10, 20)}
+    assert sizes == {50} and len(list((root / "prepared").glob("[!.]*"))) == 2
 
 
 def test_the_cache_moves_with_the_data_folder(root, tmp_path, monkeypatch):
@@ -498,9 +499,7 @@ def test_the_cache_moves_with_the_data_folder(root, tmp_path, monkeypatch):
     load_image_set("pets", image_size=20)
     root.rename(tmp_path / "moved")
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "moved"))
-    monkeypatch.setattr(
-        "dcgan_lib.data.prepare.stream", lambda *_, **__: pytest.fail("decoded again")
-    )
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded again"))
     load_image_set("pets", image_size=20)
 
 
@@ -512,21 +511,18 @@ def test_ages_and_sexes_of_faces64(root):
     assert sorted(found.attributes["age"]) == list(range(18, 58))
 
 
-def test_train_and_val_folders_are_taken_at_their_word(root):
+def test_train_and_test_folders_are_splits(root):
     make_folder(root / "pets" / "train", num=10)
-    make_folder(root / "pets" / "val", num=4)
-    train, validation = (
-        load_image_set("pets", split, image_size=20) for split in ("train", "validation")
-    )
-    assert (len(train), len(validation)) == (
-        10,
-        4,
-    ) and train.class_names == validation.class_names == ("cat", "dog")
-    with pytest.raises(UserError, match="has the splits train, validation"):
-        load_image_set("pets", "test", image_size=20)
-    make_folder(
-        root / "rails", num=10, classes=("train", "tram")
-    )  # a class that happens to be called train
+    make_folder(root / "pets" / "test", num=3, classes=("dog", "owl"))
+    train, test = (load_image_set("pets", split, image_size=20) for split in ("train", "test"))
+    assert (len(train), len(test)) == (10, 3) and isinstance(train.images_u8, np.memmap)
+    assert train.class_names == test.class_names == ("cat", "dog", "owl")
+    assert test.labels.tolist() == [1, 1, 2]  # one number for a class in every split
+    np.testing.assert_array_equal(test.images_u8[2], noise(20, 20, 3, seed=1).transpose(2, 0, 1))
+    with pytest.raises(UserError, match="has the splits train, test"):
+        load_image_set("pets", "validation", image_size=20)
+    # a class that happens to be called train
+    make_folder(root / "rails", num=10, classes=("train", "tram"))
     assert load_image_set("rails", "all", image_size=20).class_names == ("train", "tram")
 
 

@@ -110,7 +110,7 @@ def test_files_of_something_else_are_refused_in_a_sentence(tmp_path):
         '{"checkpoint": "a", "seed": 0, "object": "b", "boxes": [3]}',
     ):
         path.write_text(text)
-        with pytest.raises(UserError, match="not a file of boxes|cannot be read"):
+        with pytest.raises(UserError, match=r"not a file of boxes|cannot be read"):
             load_boxes(path, SIZE)
 
 

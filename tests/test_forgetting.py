@@ -1,6 +1,7 @@
 """Forgetting, on a generator that is known to paint windows with one map, and beds with another."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -370,3 +371,10 @@ def test_recorded_rows_follow_from_the_numbers(bench, tmp_path, monkeypatch):
     assert {row.id for row in load_results()} >= {row.id for row in rows}
     with pytest.raises(UserError, match="not measured yet"):
         load_forgetting("rooms", "lamp")
+
+
+def test_the_bound_on_the_other_object_is_a_share_of_its_own_rate(bench):
+    """Half of the pictures show a bed, so that 15 % of them lost leave 42.5 %."""
+    originals = SimpleNamespace(read={"bed": np.repeat([1.0, 0.0], 50)})
+    rows = [{"rates": {"window": w, "bed": b}} for w, b in ((0.1, 0.42), (0.3, 0.43))]
+    assert bench.best(originals, rows) is rows[1]

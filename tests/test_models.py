@@ -14,6 +14,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.layers import Conv2d, ConvTranspose2d
 from dcgan_lib.models.sampling import (
+    batch_norms,
     from_u8,
     generate_u8,
     refresh_batch_norm,
@@ -342,3 +343,10 @@ def test_refreshed_statistics_are_those_of_the_layer():
         generator.project_norm.running_var, seen[0].var(0), rtol=0.15, atol=0
     )
     assert generator.project_norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("hidden_units", [0, 3])
+def test_every_batch_norm_takes_the_configured_epsilon(hidden_units):
+    config = ModelConfig(image_size=(16, 16), base_width=2, bn_eps=1e-8, hidden_units=hidden_units)
+    for network in (Generator(config), Discriminator(config)):
+        assert {norm.eps for norm in batch_norms(network)} == {1e-8}

@@ -157,3 +157,8 @@ def test_tiny_samples_are_refused(sets):
         memorisation(sets["fresh"][:19], sets["train"], sets["held_out"])
     with pytest.raises(UserError, match="99 held-out"):
         memorisation(sets["fresh"], sets["train"], sets["held_out"][:99])
+
+
+def test_a_tie_counts_half_for_either_side():
+    same = np.random.default_rng(0).integers(0, 256, (100, 1, 4, 4), dtype=np.uint8)
+    assert memorisation(same[:40], same, same).closer_to_train.value == 0.5

@@ -10,6 +10,7 @@ from dcgan_lib import cli
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation import probes
 from dcgan_lib.evaluation.generators import digit_rows, name_digits
 from dcgan_lib.evaluation.ledger import load_row
 from dcgan_lib.evaluation.probes import (
@@ -357,3 +358,17 @@ def test_committed_probe_reads_newly_drawn_images(name, drawn, tmp_path, monkeyp
     for head in probe.config.heads:
         if head.kind == "boolean":
             assert ((answers[head.name] > 0.5) == truth(fresh, head)).mean() > 0.94
+
+
+def test_weights_are_chosen_on_validation_images(monkeypatch):
+    seen, mean_loss = [], probes._mean_loss
+
+    def noting(probe, images_u8, truth):
+        seen.append(images_u8)
+        return mean_loss(probe, images_u8, truth)
+
+    monkeypatch.setattr(probes, "_mean_loss", noting)
+    train, validation = squares(100, 0), squares(30, 1)
+    probes.train_probe(train, validation=validation, steps=8)
+    assert len(seen) == 8
+    assert all(np.array_equal(images, validation.images_u8) for images in seen)

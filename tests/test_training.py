@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.sampling import sample_latents, seeded
+from dcgan_lib.models.sampling import batch_norms, sample_latents, seeded
 from dcgan_lib.paths import exclusive
 from dcgan_lib.training import checkpoints, loop
 from dcgan_lib.training.checkpoints import read_metrics
@@ -606,3 +606,53 @@ def test_a_run_writes_what_the_readme_says(tmp_path):
     loaded = checkpoints.load_generator(tmp_path)
     assert not loaded.training
     assert checkpoints.load_config(tmp_path)[0] == CONFIG
+
+
+def test_the_average_follows_the_batch_norm_statistics_too():
+    config = dataclasses.replace(CONFIG, ema_decay=0.9)
+    gan, batches = make_gan(config), Batches(tiny_set(), config, torch.device("cpu"))
+    expected = None
+    for step in range(20):
+        train_step(gan, step, *batches(step), draw_latents(config, gan.device, step))
+        now = batch_norms(gan.generator)[0].running_var.clone()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = now if expected is None else decay * expected + (1 - decay) * now
+    torch.testing.assert_close(batch_norms(gan.g_average.module)[0].running_var, expected)
+
+
+def test_shifts_reach_both_limits():
+    ramp = torch.arange(64.0).view(1, 1, 8, 8).expand(200, -1, -1, -1)
+    shift = draw_shifts(dataclasses.replace(CONFIG, d_shift=2), 0)
+    middle = shift(ramp)[:, 0, 4, 4]
+    for moved in (4 - middle // 8, 4 - middle % 8):
+        assert set(moved.tolist()) == {-2, -1, 0, 1, 2}
+
+
+def test_averages_start_from_another_run_too(tmp_path):
+    run(CONFIG, tmp_path)
+    gan = make_gan(dataclasses.replace(CONFIG, ema_decay=0.9, seed=7))
+    checkpoints.start_from(tmp_path, gan)
+    for average, network in ((gan.g_average, gan.generator), (gan.d_average, gan.discriminator)):
+        assert same_bits(average.module.state_dict(), network.state_dict())
+
+
+def test_real_and_generated_images_have_statistics_of_their_own():
+    """The networks are deep enough that the discriminator has batch norm."""
+    model = dataclasses.replace(MODEL, image_size=(16, 16))
+    gan, seen = make_gan(dataclasses.replace(CONFIG, model=model)), []
+    batch_norms(gan.discriminator)[0].register_forward_pre_hook(
+        lambda _, given: seen.append(len(given[0]))
+    )
+    update_discriminator(gan, torch.rand(8, 1, 16, 16), -torch.rand(8, 1, 16, 16))
+    assert seen == [8, 8]
+
+
+def test_a_checkpoint_is_not_published_onto_itself(tmp_path, monkeypatch):
+    """It would lose its grids, which are removed before the new ones are written."""
+    monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    run(CONFIG, tmp_path / "run")
+    folder = checkpoints.publish(tmp_path / "run", "mine", command="dcgan train")
+    before = sorted(path.name for path in (folder / "samples").iterdir())
+    with pytest.raises(UserError, match="onto itself"):
+        checkpoints.publish("mine", "mine", command="dcgan train")
+    assert before and sorted(path.name for path in (folder / "samples").iterdir()) == before

@@ -376,6 +376,8 @@ def publish(
     run, folder = find_run(run_dir), checkpoints_root() / name
     is_plain = Path(name).name == name and not name.startswith(".")
     require(is_plain, "a checkpoint's name", name, "a plain word such as faces")
+    if run.resolve() == folder.resolve():
+        raise UserError(f"{name} cannot be published onto itself: give the run that it came from")
     metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")

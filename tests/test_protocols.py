@@ -105,7 +105,8 @@ def test_accuracy_is_that_of_linear_svc_with_the_chosen_c(digits):
     svm = LinearSVC(C=best.c, tol=1e-6, max_iter=20_000, random_state=0).fit(x, digits.train.labels)
     score = 100 * svm.score(held, digits.validation.labels)
     assert best.accuracies[0] == pytest.approx(score, abs=0.6)
-    test = digits.test_for("table1.dcgan.full:digits")
+    with digits.test_for("table1.dcgan.full:digits") as test:
+        pass
     found = svms.judge("test", pixel_features(test.images_u8), test.labels)
     assert (found.split, found.n, found.num_labels, found.c) == ("test", 360, 1_437, best.c)
     assert 80 < found.accuracy.low < found.accuracy.value < 99
@@ -214,20 +215,33 @@ def test_c_is_chosen_on_validation_and_never_on_what_is_classified_in_the_end(di
 
 
 # ---- the test images ----
+def look(splits, id, **options):
+    with splits.test_for(id, **options) as test:
+        return test
+
+
 def test_test_images_are_given_out_once_a_result(digits):
-    test = digits.test_for("table2.dcgan:digits")
+    test = look(digits, "table2.dcgan:digits")
     assert test.images_u8.shape == (360, 1, 8, 8) and test.labels.shape == (360,)
     how = {"unit": "%", "n": 9, "data": "some, test", "command": "dcgan measure it", "seconds": 1}
-    record("table2.dcgan:digits", 23.0, checks={"it is so": True}, **how)
     record("table2.dcgan", 23.0, **how)
+    # looked at and not recorded; recorded; recorded, by its other name
     for id in ("table2.dcgan:digits", "table2.dcgan", "table2.dcgan:svhn"):
         with pytest.raises(UserError, match=r"by --again .* measured again on purpose"):
-            digits.test_for(id)
+            look(digits, id)
         check_unused(id, again=True)
-    digits.test_for("table2.dcgan:digits", again=True)
-    digits.test_for("table1.pixels:digits")  # another result
+    look(digits, "table2.dcgan:digits", again=True)
+    look(digits, "table1.pixels:digits")  # another result
     with pytest.raises(UserError, match="not the id of a claim"):
-        digits.test_for("table2.mine")
+        look(digits, "table2.mine")
+
+
+def test_ctrl_c_takes_a_look_back(digits):
+    with pytest.raises(KeyboardInterrupt), digits.test_for("table2.dcgan:digits"):
+        raise KeyboardInterrupt
+    look(digits, "table2.dcgan:digits")
+    with pytest.raises(UserError, match="by --again"):
+        look(digits, "table2.dcgan:digits")
 
 
 @pytest.fixture

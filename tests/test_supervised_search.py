@@ -259,7 +259,8 @@ def test_test_images_are_opened_for_the_ledger_alone_and_once(monkeypatch):
     first, second = found.run_trials()
     plain = found.repeat_best(first)
     assert "test" not in opened and all("test_error" not in draw for draw in plain)
-    test = found.splits.test_for("table2.supervised:digits")
+    with found.splits.test_for("table2.supervised:digits") as test:
+        pass
     tested = found.repeat_best(first, test)
     assert opened.count("test") == 1 and all(0 < draw["test_error"] <= 100 for draw in tested)
     errors = [[draw["validation_error"] for draw in draws] for draws in (plain, tested)]

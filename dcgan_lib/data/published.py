@@ -109,7 +109,7 @@ def _open_public(name: str, part_name: str, image_size: tuple[int, int], downloa
         LookupError,
         pickle.UnpicklingError,
     ) as error:
-        code = f"from dcgan_lib.data import load_image_set; load_image_set('{name}', download=True)"
+        code = f"from dcgan_lib import load_image_set; load_image_set('{name}', download=True)"
         how = f'run python -c "{code}"' if public.can_download else f"get it from {public.page}"
         detail = (str(error).splitlines() or ["no detail"])[0]
         raise UserError(

@@ -103,11 +103,11 @@ class Rule:
             }[self.kind]
         unit = f" {self.unit}" if self.unit else ""
         aim = {
-            "at_least": f"at least {self.target - self.slack:g}",
-            "at_most": f"at most {self.target + self.slack:g}",
-            "within": f"{self.target:g} +- {self.slack:g}",
+            "at_least": f"the whole interval at least {self.target - self.slack:g}",
+            "at_most": f"the whole interval at most {self.target + self.slack:g}",
+            "within": f"the whole interval in {self.target:g} +- {self.slack:g}",
         }[self.kind]
-        return f"{aim}{unit}; partly within a further {self.margin:g}{unit}"
+        return f"{aim}{unit}; partly: the value, or within a further {self.margin:g}{unit}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Axes: n images, f features; accuracies and errors are in per cent.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dcgan_lib.evaluation.features import FeatureFunction, compute_features
 from dcgan_lib.evaluation.ledger import full_id, is_measured
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 from dcgan_lib.evaluation.svm import L2SVM, prepare
+from dcgan_lib.paths import results_root
 
 NUM_DRAWN_TO_JUDGE = 10_000
 """Validation and test images of a procedural set: as many as the published sets have."""
@@ -28,6 +30,10 @@ MOST_EXTENSIONS = 12
 
 
 # ---------------------------------------------------------------- images
+
+
+_given_out: set[tuple[str, Path]] = set()
+"""Results that this process looked at test images for, by id and ledger, recorded or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +62,33 @@ class LabelledSplits:
         """Return the set's name."""
         return self.train.name
 
-    def test_for(self, id: str, *, again: bool = False) -> ImageSet:
+    @contextmanager
+    def test_for(self, id: str, *, again: bool = False) -> Iterator[ImageSet]:
         """Give out the test images for one result of the ledger, such as ``table1.dcgan.full``.
+
+        Ctrl-C while they are given out takes the look back: no result came of it.
 
         Raises
         ------
         UserError
-            If there is no such claim, or the result was measured before and not ``again`` says that
-            this is on purpose.
+            If there is no such claim, or the result was measured or looked at before and not
+            ``again`` says that this is on purpose.
         """
         check_unused(id, again=again)
         like = {"image_size": self.train.image_size, "channels": self.train.num_channels}
-        return _load(self.source or self.name, "test", **like)
+        test, key = _load(self.source or self.name, "test", **like), (full_id(id), results_root())
+        _given_out.add(key)
+        try:
+            yield test
+        except KeyboardInterrupt:
+            _given_out.discard(key)
+            raise
 
 
 def check_unused(id: str, *, again: bool = False) -> None:
     """Refuse, before anything is computed, what `LabelledSplits.test_for` would refuse."""
-    if is_measured(id) and not again:
+    looked_at = (full_id(id), results_root()) in _given_out
+    if (is_measured(id) or looked_at) and not again:
         raise UserError(
             f"the test images were used for {full_id(id)} before, and a second look would make "
             "them training data: "

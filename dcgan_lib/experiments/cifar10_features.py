@@ -263,15 +263,15 @@ class Features(Command, verb="features"):
         if not self.record:
             return
         control = self._control(network, splits)
-        test = splits.test_for(self.record, again=self.again)
+        with splits.test_for(self.record, again=self.again) as test:
 
-        def on_test(features: FeatureFunction, fitted: FittedSVMs) -> Outcome:
-            test_nf = compute_features(features, test.images_u8, progress=True)
-            return fitted.judge("test", test_nf, test.labels)
+            def on_test(features: FeatureFunction, fitted: FittedSVMs) -> Outcome:
+                test_nf = compute_features(features, test.images_u8, progress=True)
+                return fitted.judge("test", test_nf, test.labels)
 
-        outcome = on_test(features, fitted)
+            outcome = on_test(features, fitted)
+            beside = {name: on_test(*fit) for name, fit in control.items()}
         self._show(splits, outcome)
-        beside = {name: on_test(*fit) for name, fit in control.items()}
         self.enter(outcome, beside, splits.name, time.monotonic() - begun)
 
     @property

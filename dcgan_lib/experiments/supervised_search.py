@@ -339,8 +339,15 @@ class Search(Command, verb="search"):
                 "the rest"
             )
             return
-        test = self.splits.test_for(self.record, again=self.again) if self.record else None
-        draws = self.repeat_best(best, test)
+        if not self.record:
+            self._show(self.repeat_best(best))
+            return
+        with self.splits.test_for(self.record, again=self.again) as test:
+            draws = self.repeat_best(best, test)
+        self._show(draws)
+        self.enter(trials, draws, len(test))
+
+    def _show(self, draws: list[dict[str, Any]]) -> None:
         print(f"the same settings on {len(draws)} fresh draws of labels:")
         for kind, words in (
             ("validation", "validation"),
@@ -349,8 +356,6 @@ class Search(Command, verb="search"):
         ):
             if all(f"{kind}_error" in found for found in draws):
                 print("{} error {:.2f} % [{:.2f}, {:.2f}]".format(words, *_mean(draws, kind)))
-        if self.record:
-            self.enter(trials, draws, len(test))
 
     @property
     def set_name(self) -> str:

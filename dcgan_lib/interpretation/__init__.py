@@ -1,1 +1,1 @@
-"""What the networks have learnt: directions in latent space that change one thing."""
+"""What the networks have learnt: walks and sums in latent space, forgotten objects, saliency."""

@@ -73,11 +73,13 @@ def generate_u8(
         Latent vectors, and class numbers for a conditional network.
     batch_stats : bool, default False
         Normalise with the statistics of each batch, as the authors' code does, instead of the
-        running ones. Then a picture depends on its neighbours in the batch, and a single vector
-        always gives the same picture.
+        running ones. Then a picture depends on its neighbours in the batch, so no batch may hold
+        one vector alone.
     batch_size : int, default 256
         Vectors at a time.
     """
+    if batch_stats and len(z_bd) % batch_size == 1:
+        raise UserError("a batch of one latent vector has no statistics: give at least 2 at a time")
     was_training, device = generator.training, next(generator.parameters()).device
     saved = [buffer.clone() for buffer in generator.buffers()] if batch_stats else []
 

@@ -489,7 +489,7 @@ class Reproduce(Command, verb="reproduce"):
         before = {row.id: row for row in load_results() if row.is_measured}
         options = {entry.name for entry in dataclasses.fields(command)}
         with _scratch_ledger() as scratch:
-            changed = {"again": True, "out": scratch / "out"}
+            changed = {"again": True, "out": scratch / "out", "run_dir": scratch / "run"}
             changed = {name: value for name, value in changed.items() if name in options}
             written = {path.name: path.stat().st_mtime_ns for path in results_root().glob("*.json")}
             dataclasses.replace(command, **changed).run()

@@ -33,11 +33,13 @@ class Measure(Command, verb="measure"):
 
     out: Path = local(Path("figures"))
     """Where figures go."""
+    run_dir: Path = local(Path("run"))
+    """Where work is kept, which would be taken up again."""
     again: bool = local(False)
     """Measure what was measured before."""
 
     def run(self) -> None:
-        assert self.again and self.out != Path("figures")
+        assert self.again and self.out != Path("figures") and self.run_dir != Path("run")
         for id, estimate in NOW.items():
             measure(id, estimate, self.command_line())
 

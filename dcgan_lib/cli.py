@@ -39,7 +39,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "measure": {
         "evaluate": ("cli:Evaluate", "KID and FID to held-out images, copies, digits recognised"),
         "features": (
-            "experiments.cifar10_features:Features",
+            "experiments.tables_1_and_2:Features",
             "features and a linear SVM, as in Tables 1 and 2",
         ),
         "feature-study": (

@@ -28,7 +28,7 @@ from dcgan_lib.evaluation.features import (
 )
 from dcgan_lib.evaluation.protocols import load_splits
 from dcgan_lib.evaluation.svm import L2SVM, prepare
-from dcgan_lib.training.checkpoints import untrained_discriminator
+from dcgan_lib.models.networks import untrained_discriminator
 
 NUM_HELD = 2_500
 

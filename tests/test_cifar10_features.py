@@ -26,11 +26,10 @@ from dcgan_lib.evaluation.ledger import load_results, load_row, record
 from dcgan_lib.evaluation.protocols import PROTOCOLS, LabelledSplits, Outcome, load_splits
 from dcgan_lib.experiments import cifar10_features as module
 from dcgan_lib.experiments import supervised_search
+from dcgan_lib.experiments import tables_1_and_2 as tables
 from dcgan_lib.experiments.cifar10_features import (
-    Features,
     Measurement,
     Setting,
-    Source,
     along_labels,
     arrange,
     judge_features,
@@ -39,20 +38,20 @@ from dcgan_lib.experiments.cifar10_features import (
     load_study,
     measure,
     neighbour_agreement,
-    open_source,
     points,
     scaled,
-    snapshot_folders,
 )
 from dcgan_lib.experiments.supervised_search import SPACE
-from dcgan_lib.experiments.svhn_1000_labels import compare, keep_draws
-from dcgan_lib.models.baselines import new_discriminator
-from dcgan_lib.training.checkpoints import (
-    load_discriminator,
-    save_config,
-    save_weights,
-    untrained_discriminator,
+from dcgan_lib.experiments.tables_1_and_2 import (
+    Features,
+    Source,
+    compare,
+    keep_draws,
+    open_source,
+    snapshot_folders,
 )
+from dcgan_lib.models.networks import new_discriminator, untrained_discriminator
+from dcgan_lib.training.checkpoints import load_discriminator, save_config, save_weights
 
 TRAIN, VALIDATION, TEST = 1_050, 100, 100
 
@@ -176,7 +175,7 @@ def test_both_rows_of_table_2_from_mat_files(monkeypatch, tmp_path, capsys):
 def test_validation_is_what_is_shown_unless_asked(words, features, ledger, capsys, monkeypatch):
     model = ModelConfig(image_size=(8, 8), num_channels=1, base_width=6)
     tiny = Recipe(name="tiny", image_set="digits", summary="", config=TrainConfig(model=model))
-    monkeypatch.setattr(module, "recipe", {"tiny": tiny}.get)
+    monkeypatch.setattr(tables, "recipe", {"tiny": tiny}.get)
     monkeypatch.setattr(LabelledSplits, "test_for", None)  # whoever asks for test images fails
     assert run(words) == 0
     shown = capsys.readouterr().out
@@ -244,7 +243,7 @@ def fits(monkeypatch):
         def judge(self, *_):
             return replace(self.judged, split="test")
 
-    monkeypatch.setattr(module, "fit_protocol", fit)
+    monkeypatch.setattr(tables, "fit_protocol", fit)
     return found, accuracies
 
 
@@ -293,7 +292,7 @@ def test_random_weights_and_centroids_follow_the_seed(fits):
         ("mine --set svhn --split test", "give both --split test and --record"),
         ("mine --set svhn --split test --record nonsense", "'nonsense' is not the id of a claim"),
         ("random --recipe nonsense", "no recipe is called 'nonsense'"),
-        ("random --recipe paper-mnist", "must not know the label"),
+        ("random --recipe paper-mnist", "not told the label"),
         ("mine --set svhn --layers 7", "numbers from 1 to 3"),
         ("mine --set svhn --draws 3", "cannot have 3 draws"),
         ("mine --set svhn --protocol 400", "400 labels of each class were asked for"),
@@ -364,7 +363,7 @@ def test_controls_are_met_or_missed_by_another_row():
     assert worse.checks == {"random weights, 83.50 %, do worse": False}
     enter("table1.random", 70.0)
     assert enter("table1.dcgan-cifar", 83.0).verdict == "met"
-    assert set(module.PROTOCOL_OF.values()) == set(PROTOCOLS)
+    assert set(tables.PROTOCOL_OF.values()) == set(PROTOCOLS)
 
 
 # ---- studies ----
@@ -390,7 +389,7 @@ def splits():
 def run_dir(tmp_path, monkeypatch, splits):
     """Return a run with three snapshots, and let every set be the striped one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "load_splits", lambda name, **like: splits)
+    monkeypatch.setattr(tables, "load_splits", lambda name, **like: splits)
     for step in (0, 10, 20):
         folder = tmp_path / "mine" / "snapshots" / f"step-{step:07d}"
         save_weights(folder / "discriminator.safetensors", untrained_discriminator(MODEL, step))
@@ -510,7 +509,7 @@ def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run
 def test_a_study_of_nothing_is_refused_before_images_are_read(
     words, message, run_dir, monkeypatch, capsys
 ):
-    monkeypatch.setattr(module, "load_splits", None)
+    monkeypatch.setattr(tables, "load_splits", None)
     assert study(f"mine/snapshots/step-0000010 --set striped {words}") == 2
     assert message in capsys.readouterr().err and not (run_dir.parent / "features").exists()
 

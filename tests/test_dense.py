@@ -11,7 +11,7 @@ from trace_layers import trace_layers
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, recipe, to_dict
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.baselines import new_discriminator, new_generator
+from dcgan_lib.models.networks import new_discriminator, new_generator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator, publish
 from dcgan_lib.training.loop import fit

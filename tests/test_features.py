@@ -27,10 +27,9 @@ from dcgan_lib.evaluation.features import (
     zca_whitening,
 )
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, save_probe
-from dcgan_lib.models.baselines import new_discriminator
 from dcgan_lib.models.dcgan import plan_convolutions
+from dcgan_lib.models.networks import new_discriminator, untrained_discriminator
 from dcgan_lib.models.sampling import from_u8
-from dcgan_lib.training.checkpoints import untrained_discriminator
 
 
 def make(size=(32, 32), channels=3, width=4, **more):
@@ -148,7 +147,7 @@ def test_images_and_networks_that_do_not_fit_are_refused():
         reader(noise(2, 3, 28, 28))
     with pytest.raises(UserError, match="uint8"):
         reader(np.zeros((2, 3, 32, 32), np.float32))
-    with pytest.raises(UserError, match="must not know the label"):
+    with pytest.raises(UserError, match="not told the label"):
         ConvFeatures(make(num_classes=10))
     with pytest.raises(UserError, match="only fully connected"):
         ConvFeatures(make(architecture="dense", hidden_units=8, num_stages=1))

@@ -25,7 +25,7 @@ from dcgan_lib.experiments.forgetting_windows import (
     record_by_hand,
     trial_pictures,
 )
-from dcgan_lib.models.baselines import new_discriminator
+from dcgan_lib.models.networks import new_discriminator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training.checkpoints import draw
 

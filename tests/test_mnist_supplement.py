@@ -29,7 +29,7 @@ from dcgan_lib.experiments.mnist_supplement import (
     study_config,
     wrong_answers,
 )
-from dcgan_lib.models.baselines import new_generator
+from dcgan_lib.models.networks import new_generator
 from dcgan_lib.training.checkpoints import save_config, save_weights
 
 COMMAND = "dcgan neighbours real --num-images 1000 --draws 2 --split test --record table3.real.50k"

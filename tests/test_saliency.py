@@ -24,7 +24,6 @@ from dcgan_lib.interpretation.saliency import (
     Field,
     Maps,
     Peak,
-    check_network,
     crop,
     fresh_network,
     image_tiles,
@@ -40,8 +39,8 @@ from dcgan_lib.interpretation.saliency import (
     shown,
     strongest,
 )
-from dcgan_lib.models.baselines import new_discriminator
 from dcgan_lib.models.dcgan import Discriminator
+from dcgan_lib.models.networks import check_convolutional, new_discriminator
 
 MODEL = ModelConfig(image_size=(16, 16), base_width=4)
 RNG = np.random.default_rng(0)
@@ -325,16 +324,6 @@ def test_features_are_chosen_by_lift_where_they_meet_the_object():
     )
 
 
-def test_presence_is_told_by_ranks():
-    answers = np.array([[1.0, 4, 0], [2, 3, 0], [3, 2, 0], [4, 1, 0]])
-    there = np.array([False, False, True, True])
-    assert boxes.presence_auc(answers, there).tolist() == [1, 0, 0.5]
-    assert boxes.auc_of_one(answers[:, 0], np.ones(4, bool)) == 0.5
-    with pytest.raises(UserError, match="some have not"):
-        boxes.presence_auc(answers, np.ones(4, bool))
-
-
-# --- the study and the command ---
 def squares(num: int, seed: int, *, boxed: bool = True) -> ImageSet:
     """Return dim noise in which every second image or so has a bright square with its box."""
     rng = np.random.default_rng(seed)
@@ -444,10 +433,10 @@ def test_other_networks_and_objects_are_refused(capsys, tmp_path, monkeypatch):
     assert cli.main(["saliency", "rooms", "--image-set", "nothing"]) == 2
     assert capsys.readouterr().err.count("\n") == 2
     dense = ModelConfig(architecture="dense", image_size=(16, 16), hidden_units=4, num_stages=1)
-    with pytest.raises(UserError, match="dense"):
-        check_network(new_discriminator(dense))
-    with pytest.raises(UserError, match="without classes"):
-        check_network(
+    with pytest.raises(UserError, match="only fully connected"):
+        check_convolutional(new_discriminator(dense))
+    with pytest.raises(UserError, match="not told the label"):
+        check_convolutional(
             new_discriminator(ModelConfig(image_size=(16, 16), base_width=4, num_classes=3))
         )
     with pytest.raises(UserError, match="boxes of square, but not of bed"):

@@ -10,12 +10,13 @@ from scipy import stats
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.statistics import (
     Estimate,
+    auc_of_one,
     bootstrap_interval,
     mean_interval,
-    outlook,
-    predict,
+    presence_auc,
     wilson_interval,
 )
+from dcgan_lib.experiments.cifar10_features import outlook, predict
 
 
 @pytest.mark.parametrize(
@@ -128,3 +129,15 @@ def test_too_little_for_a_curve_is_refused(n, accuracies, target):
 def test_an_outlook_needs_points():
     assert "fewer than 6" in outlook([1, 2, 2, 3, 4, 5], [[1]] * 6, 50, "steps")
     assert outlook(STEPS, noisy(0, 200, 0.25), 40, "steps").startswith("40 %: after")
+
+
+def test_presence_is_told_by_ranks():
+    answers = np.array([[1.0, 4, 0], [2, 3, 0], [3, 2, 0], [4, 1, 0]])
+    there = np.array([False, False, True, True])
+    assert presence_auc(answers, there).tolist() == [1, 0, 0.5]
+    assert auc_of_one(answers[:, 0], np.ones(4, bool)) == 0.5
+    with pytest.raises(UserError, match="some have not"):
+        presence_auc(answers, np.ones(4, bool))
+
+
+# --- the study and the command ---

@@ -56,6 +56,15 @@ KNOWN_FOLDERS = {
 }
 
 
+TESTED_ON = {"mnist", "rooms", "portraits", "street-digits"}
+"""Sets whose test split serves for nothing else, so that generators are measured on it."""
+
+
+def held_out_split(name: str) -> str:
+    """Return the split of a set that no generator is trained on, and none was chosen by."""
+    return "test" if name in TESTED_ON else "validation"
+
+
 def set_names() -> tuple[str, ...]:
     """Return the names that `load_image_set` knows, folders and prepared sets apart."""
     return (*PUBLIC_SETS, *PROCEDURAL, *KNOWN_FOLDERS)

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
-from dcgan_lib.models.baselines import AnyDiscriminator
 from dcgan_lib.models.dcgan import Discriminator
-from dcgan_lib.models.sampling import batch_norms, from_u8, in_batches, measuring_batch_norm
+from dcgan_lib.models.networks import AnyDiscriminator, check_convolutional
+from dcgan_lib.models.sampling import batch_norms, in_batches, measuring_batch_norm, network_input
 from dcgan_lib.paths import data_root
 
 BATCH = 128
@@ -95,7 +95,7 @@ class ConvFeatures:
         return in_batches(self._read, images_u8, batch_size=BATCH)
 
     def _read(self, x_u8: np.ndarray) -> Tensor:
-        maps = self._network.features(_scaled(self._network, x_u8))
+        maps = self._network.features(_input(self._network, x_u8))
         parts = [_pooled(maps[layer - 1], self.grid).flatten(1) for layer in self.layers]
         return torch.cat(parts, 1)
 
@@ -161,25 +161,6 @@ class LayerTable:
         return _pooled(torch.from_numpy(part_nf).unflatten(1, shape), grid).flatten(1).numpy()
 
 
-def check_convolutional(discriminator: AnyDiscriminator) -> Discriminator:
-    """Return the network if it has convolutional layers that read images alone.
-
-    Raises
-    ------
-    UserError
-        If it is dense or conditional.
-    """
-    if not isinstance(discriminator, Discriminator):
-        raise UserError(
-            "these features are convolutional layers, but the network has only fully connected ones"
-        )
-    if classes := discriminator.config.num_classes:
-        raise UserError(
-            f"features must not know the label, but this network reads it ({classes} classes)"
-        )
-    return discriminator
-
-
 def _check_layers(layers: Sequence[int] | None, total: int) -> tuple[int, ...]:
     chosen = tuple(range(1, total + 1)) if layers is None else tuple(layers)
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {*range(1, total + 1)}:
@@ -199,10 +180,9 @@ def _check_images(network: Discriminator, images_u8: np.ndarray) -> None:
         )
 
 
-def _scaled(network: Discriminator, images_u8: np.ndarray) -> Tensor:
-    """Return ``x_bchw`` in the network's range, on its device, channels innermost."""
-    x_u8 = torch.from_numpy(np.array(images_u8)).to(next(network.parameters()).device)
-    return from_u8(x_u8, network.config).contiguous(memory_format=torch.channels_last)
+def _input(network: Discriminator, images_u8: np.ndarray) -> Tensor:
+    # channels innermost, which is faster
+    return network_input(network, images_u8).contiguous(memory_format=torch.channels_last)
 
 
 def _pooled(h_bchw: Tensor, grid: int) -> Tensor:
@@ -235,7 +215,7 @@ def batch_statistics(
     with measuring_batch_norm(norms):
         starts = range(0, len(images_u8) - size + 1, size)
         for start in tqdm(starts, unit="batch", disable=not progress):
-            maps = network.features(_scaled(network, images_u8[start : start + size]))
+            maps = network.features(_input(network, images_u8[start : start + size]))
     counts = [h.numel() // h.shape[1] for h in maps[1:]]
     return [
         (norm.running_mean, norm.running_var * (1 - 1 / count))
@@ -518,6 +498,17 @@ PROBE_EXTRACTORS = {
     "rooms-probe": "probe-rooms",
     "portraits-probe": "probe-portraits",
 }
+FEATURES_OF = {
+    "mnist": "mnist-classifier",
+    "faces64": "faces-probe",
+    "rooms": "rooms-probe",
+    "bedrooms64": "rooms-probe",
+    "portraits": "portraits-probe",
+    "street-digits": "street-digits-classifier",
+}
+"""The features that an image set is measured in, by `get_features`."""
+BORROWED_FEATURES = frozenset({"bedrooms64"})
+"""Sets in features learnt on another set: distances may be compared, attributes mean nothing."""
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SOURCE = (
     f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"

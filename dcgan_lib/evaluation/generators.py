@@ -17,27 +17,13 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.distances import BELOW_ZERO, Distance, fid, kid
-from dcgan_lib.evaluation.features import FeatureExtractor, get_features
+from dcgan_lib.evaluation.features import FEATURES_OF, FeatureExtractor, get_features
 from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
-from dcgan_lib.models.baselines import AnyGenerator
+from dcgan_lib.models.networks import AnyGenerator, untrained_generator
 from dcgan_lib.models.sampling import sample_u8
-from dcgan_lib.training.checkpoints import load_config, load_generator, untrained_generator
-
-FEATURES_OF = {
-    "mnist": "mnist-classifier",
-    "faces64": "faces-probe",
-    "rooms": "rooms-probe",
-    "bedrooms64": "rooms-probe",
-    "portraits": "portraits-probe",
-    "street-digits": "street-digits-classifier",
-}
-"""The features that an image set is measured in."""
-BORROWED_FEATURES = frozenset({"bedrooms64"})
-"""Sets in features learnt on another set: distances may be compared, attributes mean nothing."""
-HELD_OUT_SPLIT = {"mnist": "test", "rooms": "test", "portraits": "test", "street-digits": "test"}
-"""The split never trained on nor chosen on; "validation" for the other sets with features."""
+from dcgan_lib.training.checkpoints import load_config, load_generator
 
 LABELS = {
     "kid": "KID",

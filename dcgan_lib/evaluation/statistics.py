@@ -1,11 +1,6 @@
-"""Intervals for what is reported: shares, means, resampled statistics, extrapolations.
+"""Intervals, all at 95 %, of shares, means and resampled statistics; the area under a ROC curve."""
 
-Every interval is at 95 %.
-"""
-
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +19,12 @@ class Estimate(NamedTuple):
     def scaled(self, factor: float) -> "Estimate":
         """Return the estimate in another unit, e.g. times 100 for per cent."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+    @classmethod
+    def around(cls, value: float, interval: Sequence[float]) -> "Estimate":
+        """Return a value with its interval, widened where the value lies outside."""
+        low, high = interval
+        return cls(value, min(value, float(low)), max(value, float(high)))
 
 
 def wilson_interval(successes: float, n: float) -> Estimate:
@@ -96,143 +97,33 @@ def bootstrap_interval(
     for _ in range(num_resamples):
         rows = rng.integers(0, n, n)
         draws.append(float(statistic(*(array[rows] for array in arrays))))
-    return _around(float(statistic(*arrays)), np.quantile(draws, [0.025, 0.975]))
+    return Estimate.around(float(statistic(*arrays)), np.quantile(draws, [0.025, 0.975]))
 
 
-def _around(value: float, interval: np.ndarray) -> Estimate:
-    low, high = interval
-    return Estimate(value, min(value, float(low)), max(value, float(high)))
+def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray:
+    """Return how well each feature's strongest response tells an object's presence, shape (f,).
 
-
-# ---------------------------------------------------------------- extrapolation
-
-
-MIN_POINTS = 6
-"""Fewer hardly vary when they are resampled, and the interval would be much too narrow."""
-MIN_RESAMPLED = 4
-FLATTEST, STEEPEST, NUM_TRIED = 1e-3, 3.0, 200  # of the exponent c
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """Hold what it would take to reach a target, by the curve error(n) = a + b n^-c."""
-
-    target: float
-    """Accuracy in per cent."""
-    curve: tuple[float, float, float]
-    """a, b and c."""
-    needed: Estimate
-    """n at which the curve meets the target; infinite where it never does."""
-    ceiling: Estimate
-    """The accuracy that the curve tends to, 100 - a."""
-
-    def text(self, unit: str) -> str:
-        """Say it in a sentence; ``unit`` is what n counts."""
-        value, low, high = (_number(x) for x in self.needed)
-        ceiling = "its ceiling is {:.1f} % [{:.1f}, {:.1f}]".format(*self.ceiling)
-        if math.isinf(self.needed.value):
-            soonest = "" if math.isinf(self.needed.low) else f" (at the soonest after {low} {unit})"
-            return f"{self.target:g} %: never, by this curve{soonest}; {ceiling}"
-        latest = "or never" if math.isinf(self.needed.high) else f"to {high}"
-        return f"{self.target:g} %: after {value} {unit}, by this curve [{low} {latest}]; {ceiling}"
-
-
-def _number(x: float) -> str:
-    return "never" if math.isinf(x) else f"{x:.2g}" if x >= 1e7 else f"{float(f'{x:.2g}'):,.0f}"
-
-
-def predict(
-    n: Sequence[float],
-    accuracies: Sequence[Sequence[float]],
-    target: float,
-    *,
-    num_resamples: int = 500,
-    seed: int = 0,
-) -> Reach:
-    """Fit the curve to measured accuracies, and find where it meets a target.
-
-    Parameters
-    ----------
-    n : sequence of float
-        Steps or labels of each of at least six points, above 0.
-    accuracies : sequence of sequences of float
-        Accuracies in per cent at each point, one a draw of labels.
-    target : float
-        Accuracy in per cent.
-    num_resamples, seed : int
-        Of the bootstrap that gives the intervals.
+    The area under the ROC curve: the chance that an image with the object has the larger response;
+    ties count half.
 
     Raises
     ------
     UserError
-        If there are too few points, or a number is out of range.
-
-    Notes
-    -----
-    A resample draws points, and of each point as many draws of labels, with replacement; those of
-    fewer than four different points are drawn again. A fit far outside the measured range is a
-    guess: say so where it is shown.
+        If every image has the object, or none has.
     """
-    n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
-    if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:
+    num, missing = int(is_there_n.sum()), int((~is_there_n).sum())
+    if not num or not missing:
         raise UserError(
-            f"a curve needs at least {MIN_POINTS} different points above 0, but got {n.tolist()}"
+            "an object's presence can be told only if some images have it and some have not"
         )
-    all_draws = np.concatenate(draws)
-    if min(map(len, draws)) < 1 or not 0 <= all_draws.min() <= all_draws.max() <= 100:
-        raise UserError("each point needs at least one accuracy, in per cent")
-    if not 0 < target < 100:
-        raise UserError(f"the target must lie between 0 and 100 %, but it is {target}")
-    curve = _fit(n, np.array([100 - point.mean() for point in draws]))
-    rng, found = np.random.default_rng(seed), []
-    while len(found) < num_resamples:
-        rows = rng.integers(0, len(n), len(n))
-        if len(np.unique(n[rows])) >= MIN_RESAMPLED:
-            errors = [100 - rng.choice(draws[row], len(draws[row])).mean() for row in rows]
-            found.append(_fit(n[rows], np.array(errors)))
+    ranks = stats.rankdata(responses_nf, axis=0)
+    return (ranks[is_there_n].sum(0) - num * (num + 1) / 2) / (num * missing)
 
-    def interval(value: float, values: list[float]) -> Estimate:
-        # "nearest", because infinities cannot be averaged
-        return _around(value, np.quantile(values, [0.025, 0.975], method="nearest"))
 
-    return Reach(
-        target=target,
-        curve=curve,
-        needed=interval(_meets(curve, target), [_meets(each, target) for each in found]),
-        ceiling=interval(100 - curve[0], [100 - a for a, _, _ in found]),
+def auc_of_one(responses_n: np.ndarray, is_there_n: np.ndarray) -> float:
+    """Return `presence_auc` of one feature; 0.5 where all images, or none, have the object."""
+    return (
+        0.5
+        if is_there_n.all() or not is_there_n.any()
+        else float(presence_auc(responses_n[:, None], is_there_n)[0])
     )
-
-
-def outlook(
-    n: Sequence[float], accuracies: Sequence[Sequence[float]], target: float, unit: str
-) -> str:
-    """Return `predict`'s answer as a sentence, also where too few points are measured to ask."""
-    if len(set(n)) < MIN_POINTS:
-        return f"{target:g} %: not known, as fewer than {MIN_POINTS} points are measured"
-    return predict(n, accuracies, target).text(unit)
-
-
-def _fit(n: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
-    """Return the a, b and c, none below 0, that leave the least squares."""
-    scale = n.max()  # so that b is an error as a is
-    lowest, highest = FLATTEST, STEEPEST
-    for _ in range(2):  # for a given c, a and b are a line's: only c is searched, then finer
-        c_t = np.geomspace(lowest, highest, NUM_TRIED)
-        x_tp = (n / scale) ** -c_t[:, None]
-        x_t1 = x_tp.mean(1, keepdims=True)
-        b_t = ((x_tp - x_t1) @ errors) / ((x_tp - x_t1) ** 2).sum(1)
-        through_zero_t = x_tp @ errors / (x_tp**2).sum(1)  # where a would be below 0
-        b_t = np.where(b_t * x_t1[:, 0] > errors.mean(), through_zero_t, b_t.clip(0))
-        a_t = (errors.mean() - b_t * x_t1[:, 0]).clip(0)
-        best = int(((a_t[:, None] + b_t[:, None] * x_tp - errors) ** 2).sum(1).argmin())
-        lowest, highest = c_t[max(best - 1, 0)], c_t[min(best + 1, NUM_TRIED - 1)]
-    return float(a_t[best]), float(b_t[best] * scale ** c_t[best]), float(c_t[best])
-
-
-def _meets(curve: tuple[float, float, float], target: float) -> float:
-    a, b, c = curve
-    left = 100 - target - a
-    if left <= 0:
-        return math.inf
-    log = math.log(b / left) / c if b > 0 else -math.inf
-    return math.exp(log) if log < 80 else math.inf  # more than there are atoms in a star is never

@@ -1,18 +1,18 @@
-"""How much a linear classifier gets out of features: Tables 1 and 2, and what they depend on.
+"""Chapter 7: what the features of Table 1 depend on, judged on validation images.
 
-``dcgan features`` measures one row, on the test images if it is recorded. ``dcgan feature-study``
-changes one thing at a time, on validation images. Below them stands what chapter 7 tries in its
-cells.
+``dcgan feature-study`` changes one thing at a time. Behind it stand the curve that says how far
+more steps or labels would go, and what the chapter tries in its cells. The rows of Table 1
+themselves are measured in `tables_1_and_2`.
 
 Axes: n images, f features; accuracies are in per cent.
 """
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,448 +23,36 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import euclidean_distances
 from tyro.conf import Positional, arg
 
-from dcgan_lib.command import Command, Device, local
-from dcgan_lib.config import recipe
+from dcgan_lib.command import Command
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import (
     ConvFeatures,
-    FeatureFunction,
-    KMeansFeatures,
     LayerTable,
-    batch_statistics,
-    check_convolutional,
     compute_features,
     mean_and_std,
-    part_of,
-    pixel_features,
-    with_statistics,
 )
 from dcgan_lib.evaluation.ledger import (
-    Result,
     check_command,
-    claim_of,
-    full_id,
     has_details,
-    id_on,
-    is_measured,
     load_details,
-    load_row,
-    record,
     save_details,
 )
 from dcgan_lib.evaluation.protocols import (
     DrawnSVM,
-    FittedSVMs,
     LabelledSplits,
-    Outcome,
-    check_unused,
     draw_labels,
-    find_protocol,
     fit_draws,
-    fit_protocol,
-    load_splits,
-    plain_name,
 )
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
-from dcgan_lib.experiments.svhn_1000_labels import (
-    FEATURES,
-    SUPERVISED,
-    Comparison,
-    command_for,
-    compare,
-    keep_draws,
-    mean_error,
+from dcgan_lib.experiments.tables_1_and_2 import (
+    USUAL_RECIPE,
+    Source,
+    features_of_pixels,
+    images_for,
+    open_source,
+    snapshot_folders,
+    with_batch_norm,
 )
-from dcgan_lib.models.dcgan import Discriminator
-from dcgan_lib.paths import checkpoints_root
-from dcgan_lib.training.checkpoints import (
-    find_run,
-    load_config,
-    load_discriminator,
-    untrained_discriminator,
-)
-from dcgan_lib.training.loop import choose_device
-
-USUAL_RECIPE = "paper-svhn"
-WITHOUT_NETWORK = ("pixels", "kmeans1")
-UNLEARNT = ("random", *WITHOUT_NETWORK)
-
-
-# ---------------------------------------------------------------- where features come from
-
-
-@dataclass(frozen=True)
-class Source:
-    """Name where features come from."""
-
-    name: str
-    """pixels, kmeans1, random, or the name of a checkpoint or a run."""
-    step: int | None = None
-    """Minibatches that a snapshot was trained for."""
-    network: Discriminator | None = None
-    """None for pixels and kmeans1."""
-
-
-def open_source(word: str, *, recipe_name: str = USUAL_RECIPE, seed: int = 0) -> Source:
-    """Load what a word stands for: pixels, kmeans1, random, a checkpoint, a run or a snapshot.
-
-    ``recipe_name`` and ``seed`` say whose network gets random weights, and which; another recipe
-    than the usual one is part of the source's name.
-    """
-    if word in WITHOUT_NETWORK:
-        return Source(word)
-    if word == "random":
-        network = untrained_discriminator(recipe(recipe_name).config.model, seed)
-        name = word if recipe_name == USUAL_RECIPE else f"{word} {recipe_name}"
-        return Source(name, network=check_convolutional(network))
-    folder, network = find_run(word).resolve(), check_convolutional(load_discriminator(word))
-    if snapshot := re.fullmatch(r"step-(\d+)", folder.name):
-        return Source(folder.parent.parent.name, int(snapshot[1]), network)
-    return Source(folder.name, network=network)
-
-
-def snapshot_folders(run_dir: str | Path) -> list[Path]:
-    """Return the folders of a run's snapshots, the earliest first.
-
-    Raises
-    ------
-    UserError
-        If it kept none.
-    """
-    found = sorted(Path(run_dir).glob("snapshots/step-*"))
-    if not found:
-        raise UserError(f"{run_dir} has no snapshots: train it with --snapshot-every")
-    return found
-
-
-def features_of_pixels(
-    name: str, train_u8: np.ndarray, *, num_centroids: int = 1_200, seed: int = 0
-) -> FeatureFunction:
-    """Return the features that need no network: pixels, or kmeans1 learnt from training images."""
-    if name == "pixels":
-        return pixel_features
-    return KMeansFeatures(num_centroids, seed=seed).fit(train_u8).transform
-
-
-def with_batch_norm(
-    network: Discriminator, kind: str, train_u8: np.ndarray, *, progress: bool = False
-) -> Discriminator:
-    """Return the network with ``stored`` statistics, or averaged over ``batches`` of images."""
-    if kind == "stored":
-        return network
-    return with_statistics(network, batch_statistics(network, train_u8, progress=progress))
-
-
-def images_for(
-    network: Discriminator | None, name: str, *, download: bool = False
-) -> LabelledSplits:
-    """Load a set's images at the size and in the colours that a network reads."""
-    model = network and network.config
-    like = {"image_size": model.image_size, "channels": model.num_channels} if model else {}
-    return load_splits(name, download=download, **like)
-
-
-# ---------------------------------------------------------------- rows of Tables 1 and 2
-
-
-PROTOCOL_OF = {
-    "table1.dcgan.full": "full",
-    "table1.dcgan.400": "400",
-    "table1.kmeans1.full": "full",
-    "table1.kmeans1.400": "400",
-    "table1.random": "full",
-    "table1.random-stored": "full",
-    "table1.pixels": "full",
-    "table1.dcgan-cifar": "full",
-    "table2.dcgan": "1000",
-}
-COMPARED_WITH = {
-    "table1.random": "table1.dcgan.full",
-    "table1.random-stored": "table1.dcgan.full",
-    "table1.pixels": "table1.dcgan.full",
-    "table1.dcgan-cifar": "table1.random",
-    FEATURES: SUPERVISED,
-}
-"""The row that one without a number in the paper is judged by: it must do better (for a control)
-or worse."""
-
-
-def judged_by(id: str) -> str | None:
-    """Return the id of the row that this one is judged by, if there is one."""
-    claim, set_name = claim_of(id)
-    if claim.id not in COMPARED_WITH or claim.rule_on(set_name).is_numeric:
-        return None
-    return full_id(COMPARED_WITH[claim.id] + (f":{set_name}" if set_name else ""))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Features(Command, verb="features"):
-    """Classify images by a discriminator's layers and a linear SVM, as in Tables 1 and 2."""
-
-    checkpoint: Positional[str]
-    """A committed checkpoint or a run's folder with a discriminator; or random (its weights),
-    pixels, kmeans1 (one layer of K-means features)."""
-    set: str = "cifar10"
-    """Image set with labels: cifar10, svhn, svhn10k, mnist, street-digits, or a folder with one
-    folder a class."""
-    protocol: Literal["full", "400", "1000"] = "full"
-    """full: all labels; 400: of each class (Table 1). 1000: in all, as many of each class (Table
-    2)."""
-    split: Literal["validation", "test"] = "validation"
-    """What is classified. test needs --record, and is used once a result."""
-    record: str | None = None
-    """Enter the result into the claims ledger under this id, such as table1.dcgan.full or
-    table2.dcgan:mnist."""
-    again: bool = local(False)
-    """Measure a recorded result again, on purpose."""
-    recipe: Annotated[str, arg(metavar="NAME")] = USUAL_RECIPE
-    """Whose network to give random weights."""
-    layers: tuple[int, ...] = ()
-    """Convolutional layers to use, 1 next to the image; unset: all, as in the paper."""
-    grid: int = 4
-    """Side of the grid that each layer is max-pooled to."""
-    batch_norm: Literal["batches", "stored"] = "batches"
-    """Statistics: mean over minibatches of the set's training images, as the authors; or those of
-    the checkpoint."""
-    draws: int | None = None
-    """Draws of labels to report over; unset: 10 for 400, 100 for 1000."""
-    centroids: int = 1_200
-    """Of kmeans1, which has four features each: one a quadrant."""
-    seed: int = 0
-    """Of the draws, of random weights and of centroids."""
-    device: Device = local("auto")
-    """Where the network runs; auto: a GPU if there is one."""
-    features_file: Path | None = local(None)
-    """Keep the features in this .npy file instead of in memory."""
-    download: bool = local(False)
-    """Let torchvision fetch a missing set."""
-
-    def run(self) -> None:
-        """Measure, print, and record if asked."""
-        if (self.split == "test") != (self.record is not None):
-            raise UserError(
-                "the test images are for results that are recorded: give both --split test and "
-                "--record ID"
-            )
-        if self.seed < 0:
-            raise UserError(f"--seed is at least 0, but got {self.seed}")
-        if self.record:
-            self.check_row()
-        if self.features_file:
-            part_of(self.features_file)
-        begun, network = time.monotonic(), self._network()
-        splits = images_for(network, self.set, download=self.download)
-        find_protocol(self.protocol, self.draws).draw(
-            splits.train
-        )  # refused before anything is read
-        features = self._features(network, splits)
-        fitted, outcome = self._fit(features, splits, self.features_file)
-        self._show(splits, outcome)
-        if not self.record:
-            return
-        control = self._control(network, splits)
-        with splits.test_for(self.record, again=self.again) as test:
-
-            def on_test(features: FeatureFunction, fitted: FittedSVMs) -> Outcome:
-                test_nf = compute_features(features, test.images_u8, progress=True)
-                return fitted.judge("test", test_nf, test.labels)
-
-            outcome = on_test(features, fitted)
-            beside = {name: on_test(*fit) for name, fit in control.items()}
-        self._show(splits, outcome)
-        self.enter(outcome, beside, splits.name, time.monotonic() - begun)
-
-    @property
-    def _kind(self) -> str:
-        return self.checkpoint if self.checkpoint in UNLEARNT else "dcgan"
-
-    def check_row(self) -> None:
-        """Refuse, before anything is loaded, what does not belong into the row of the ledger.
-
-        Raises
-        ------
-        UserError
-            If the id is no row of features, or its protocol, set, statistics or kind of features is
-            another; if the row that it is compared with is not measured yet; or if this one is.
-        """
-        claim, set_name = claim_of(self.record)[0], plain_name(self.set)
-        if claim.id not in PROTOCOL_OF:
-            raise UserError(
-                f"features are recorded in the rows {', '.join(PROTOCOL_OF)}, but got {claim.id!r}"
-            )
-        trained_on = (
-            load_config(self.checkpoint)[1].get("image_set") if self._kind == "dcgan" else None
-        )
-        own, protocol = id_on(claim.id, set_name), PROTOCOL_OF[claim.id]
-        if self.layers or self.grid != 4 or self.draws == 1:
-            why = "takes all layers, a grid of 4 and draws: leave --layers, --grid and --draws out"
-        elif claim.id.split(".")[1].partition("-")[0] != self._kind:
-            why = f"is measured with other features than {self._kind}"
-        elif self.protocol != protocol:
-            why = f"is measured by the protocol {protocol}, but this is {self.protocol}"
-        elif full_id(self.record) != own:
-            why = f"is a result on another set than {set_name}: record it as {own}"
-        elif claim.id.startswith("table1.dcgan.") and trained_on == set_name:
-            why = f"asks for a network that never saw {set_name}: see table1.dcgan-cifar"
-        elif claim.id == "table1.dcgan-cifar" and trained_on != "cifar10":
-            why = f"asks for a network trained on cifar10, but this one saw {trained_on}"
-        elif self._kind == "random" and claim.id.endswith("-stored") != (
-            self.batch_norm == "stored"
-        ):
-            why = f"is for other statistics than {self.batch_norm}: see table1.random and -stored"
-        elif (other := judged_by(own)) and not is_measured(other):
-            how = f": {command_for(other)}" if claim.id == FEATURES else ""
-            why = f"is compared with {other}: measure that first{how}"
-        else:
-            check_command(own, self.command_line(), set_name)
-            check_unused(own, again=self.again)
-            return
-        raise UserError(f"{self.record} {why}")
-
-    def _network(self) -> Discriminator | None:
-        network = open_source(self.checkpoint, recipe_name=self.recipe, seed=self.seed).network
-        if network is not None:
-            self._reader(network)  # refuses what does not fit
-        elif self.layers or self.grid != 4 or self.batch_norm != "batches":
-            raise UserError(
-                f"{self.checkpoint} has no layers, grid or batch norm to choose: leave these "
-                "options out"
-            )
-        return network
-
-    def _reader(self, network: Discriminator) -> ConvFeatures:
-        return ConvFeatures(network, layers=self.layers or None, grid=self.grid)
-
-    def _features(self, network: Discriminator | None, splits: LabelledSplits) -> FeatureFunction:
-        train_u8 = splits.train.images_u8
-        if network is None:
-            return features_of_pixels(
-                self.checkpoint, train_u8, num_centroids=self.centroids, seed=self.seed
-            )
-        network = network.to(choose_device(self.device))
-        return self._reader(with_batch_norm(network, self.batch_norm, train_u8, progress=True))
-
-    def _fit(
-        self, features: FeatureFunction, splits: LabelledSplits, path: Path | None = None
-    ) -> tuple[FittedSVMs, Outcome]:
-        return fit_protocol(
-            find_protocol(self.protocol, self.draws),
-            splits,
-            features,
-            seed=self.seed,
-            for_test=self.split == "test",
-            path=path,
-            progress=True,
-        )
-
-    def _control(
-        self, network: Discriminator | None, splits: LabelledSplits
-    ) -> dict[str, tuple[FeatureFunction, FittedSVMs]]:
-        """Fit a control for a row on another set than the paper's.
-
-        Measured statistics may harm random weights. A control should be strong, so both kinds are
-        tried, and the one with the better validation accuracy is taken.
-        """
-        claim, set_name = claim_of(self.record)
-        if set_name is None or claim.rule_on(set_name).is_numeric:
-            return {}
-        if network is None:
-            return {"pixels": (pixel_features, self._fit(pixel_features, splits)[0])}
-        twin, tried = untrained_discriminator(network.config, self.seed), []
-        for kind in ("batches", "stored"):
-            features = replace(self, batch_norm=kind)._features(twin, splits)
-            fitted, outcome = self._fit(features, splits)
-            name = f"features of the same network with random weights (--batch-norm {kind})"
-            tried.append((outcome.accuracy.value, name, (features, fitted)))
-        _, name, best = max(tried, key=lambda each: each[0])
-        return {name: best}
-
-    def enter(
-        self, outcome: Outcome, control: dict[str, Outcome], set_name: str, seconds: float
-    ) -> Result:
-        """Enter an outcome on test images: an accuracy in Table 1, an error in Table 2.
-
-        ``control`` holds the name and the outcome of simpler features for a row without a number in
-        the paper.
-        """
-        claim, on_set = claim_of(self.record)
-        estimate, checks = outcome.error if claim.id == FEATURES else outcome.accuracy, {}
-        errors = [100 - accuracy for accuracy in outcome.accuracies]
-        notes = [
-            f"{outcome.num_features:,} features, {outcome.num_labels:,} labels, C {outcome.c:g} "
-            "chosen on validation"
-        ]
-        if (num := len(errors)) > 1:
-            notes.append(
-                f"{num} draws of labels, the interval is 1.96 standard deviations of a draw"
-            )
-        notes += ["n counts test images", *self._training()]
-        other = judged_by(self.record)
-        if claim.id == FEATURES and other:
-            found = Comparison(
-                set_name=on_set,
-                features=mean_error(np.array(errors), outcome.n),
-                supervised=compare(on_set).supervised,
-            )
-            gain = "by {:.1f} points [{:.1f}, {:.1f}]".format(*found.gain)
-            who = "the same network, supervised on as many labels (at least 64 trials)"
-            checks = {f"{who}, errs more: {gain}": found.gain.low > 0}
-        elif other:
-            row = load_row(other)
-            if row.claim_id == "table1.random":
-                checks = {f"random weights, {row.value:.2f} %, do worse": row.high < estimate.low}
-            else:
-                checks = {
-                    f"trained features, {row.value:.2f} %, do better": row.low > estimate.high
-                }
-        for name, simpler in control.items():
-            beside = f"{name}, {simpler.accuracy.value:.2f} % right"
-            if other:
-                notes.append(f"control: {beside}")
-            else:
-                checks = {f"{beside}, do worse": simpler.accuracy.high < outcome.accuracy.low}
-        row = record(
-            self.record,
-            estimate,
-            checks=checks,
-            unit="%",
-            n=outcome.n,
-            data=f"{set_name}, test",
-            command=self.command_line(),
-            seconds=seconds,
-            seed=self.seed,
-            checkpoint=Path(self.checkpoint).name if self._kind == "dcgan" else None,
-            notes="; ".join(notes),
-        )
-        if claim.id == FEATURES:
-            keep_draws(row, errors, outcome.n)
-        return row
-
-    def _training(self) -> list[str]:
-        """Say how a network was trained that is not committed."""
-        if self._kind != "dcgan":
-            return []
-        if find_run(self.checkpoint).resolve().parent == checkpoints_root().resolve():
-            return []
-        config, about = load_config(self.checkpoint)
-        return [
-            f"the network is a run that is not committed: {config.steps:,} minibatches of "
-            f"{config.batch_size} from "
-            f"{about['images']:,} images of {about['image_set']}, seed {config.seed}"
-        ]
-
-    def _show(self, splits: LabelledSplits, outcome: Outcome) -> None:
-        value, low, high = outcome.accuracy
-        if outcome.split == "validation":
-            grid = "  ".join(f"{c:g}: {accuracy:.2f}" for c, accuracy in outcome.curve.items())
-            print(f"validation accuracy by C, in %:  {grid}")
-        num = len(outcome.accuracies)
-        draws = f", {num} draws" if num > 1 else ""
-        about = f"{outcome.num_features:,} features, {outcome.num_labels:,} labels{draws}"
-        print(f"{self.checkpoint} on {splits.name}: {about}")
-        where = f"[{low:.2f}, {high:.2f}], C {outcome.c:g}, n {outcome.n:,}"
-        print(f"{outcome.split} accuracy {value:.2f} % {where}", flush=True)
-
 
 # ---------------------------------------------------------------- one change at a time
 
@@ -764,6 +352,140 @@ def along_labels(set_name: str, source: str) -> list[Measurement]:
         numbers.setdefault(row.step, set()).add(row.per_class)
     several = [row for row in rows if len(numbers[row.step]) > 1]
     return sorted(latest(several), key=lambda row: row.num_labels)
+
+
+# ---------------------------------------------------------------- how far it would go on
+
+
+MIN_POINTS = 6
+"""Fewer hardly vary when they are resampled, and the interval would be much too narrow."""
+MIN_RESAMPLED = 4
+FLATTEST, STEEPEST, NUM_TRIED = 1e-3, 3.0, 200  # of the exponent c
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Hold what it would take to reach a target, by the curve error(n) = a + b n^-c."""
+
+    target: float
+    """Accuracy in per cent."""
+    curve: tuple[float, float, float]
+    """a, b and c."""
+    needed: Estimate
+    """n at which the curve meets the target; infinite where it never does."""
+    ceiling: Estimate
+    """The accuracy that the curve tends to, 100 - a."""
+
+    def text(self, unit: str) -> str:
+        """Say it in a sentence; ``unit`` is what n counts."""
+        value, low, high = (_number(x) for x in self.needed)
+        ceiling = "its ceiling is {:.1f} % [{:.1f}, {:.1f}]".format(*self.ceiling)
+        if math.isinf(self.needed.value):
+            soonest = "" if math.isinf(self.needed.low) else f" (at the soonest after {low} {unit})"
+            return f"{self.target:g} %: never, by this curve{soonest}; {ceiling}"
+        latest = "or never" if math.isinf(self.needed.high) else f"to {high}"
+        return f"{self.target:g} %: after {value} {unit}, by this curve [{low} {latest}]; {ceiling}"
+
+
+def _number(x: float) -> str:
+    return "never" if math.isinf(x) else f"{x:.2g}" if x >= 1e7 else f"{float(f'{x:.2g}'):,.0f}"
+
+
+def predict(
+    n: Sequence[float],
+    accuracies: Sequence[Sequence[float]],
+    target: float,
+    *,
+    num_resamples: int = 500,
+    seed: int = 0,
+) -> Reach:
+    """Fit the curve to measured accuracies, and find where it meets a target.
+
+    Parameters
+    ----------
+    n : sequence of float
+        Steps or labels of each of at least six points, above 0.
+    accuracies : sequence of sequences of float
+        Accuracies in per cent at each point, one a draw of labels.
+    target : float
+        Accuracy in per cent.
+    num_resamples, seed : int
+        Of the bootstrap that gives the intervals.
+
+    Raises
+    ------
+    UserError
+        If there are too few points, or a number is out of range.
+
+    Notes
+    -----
+    A resample draws points, and of each point as many draws of labels, with replacement; those of
+    fewer than four different points are drawn again. A fit far outside the measured range is a
+    guess: say so where it is shown.
+    """
+    n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
+    if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:
+        raise UserError(
+            f"a curve needs at least {MIN_POINTS} different points above 0, but got {n.tolist()}"
+        )
+    all_draws = np.concatenate(draws)
+    if min(map(len, draws)) < 1 or not 0 <= all_draws.min() <= all_draws.max() <= 100:
+        raise UserError("each point needs at least one accuracy, in per cent")
+    if not 0 < target < 100:
+        raise UserError(f"the target must lie between 0 and 100 %, but it is {target}")
+    curve = _fit(n, np.array([100 - point.mean() for point in draws]))
+    rng, found = np.random.default_rng(seed), []
+    while len(found) < num_resamples:
+        rows = rng.integers(0, len(n), len(n))
+        if len(np.unique(n[rows])) >= MIN_RESAMPLED:
+            errors = [100 - rng.choice(draws[row], len(draws[row])).mean() for row in rows]
+            found.append(_fit(n[rows], np.array(errors)))
+
+    def interval(value: float, values: list[float]) -> Estimate:
+        # "nearest", because infinities cannot be averaged
+        return Estimate.around(value, np.quantile(values, [0.025, 0.975], method="nearest"))
+
+    return Reach(
+        target=target,
+        curve=curve,
+        needed=interval(_meets(curve, target), [_meets(each, target) for each in found]),
+        ceiling=interval(100 - curve[0], [100 - a for a, _, _ in found]),
+    )
+
+
+def outlook(
+    n: Sequence[float], accuracies: Sequence[Sequence[float]], target: float, unit: str
+) -> str:
+    """Return `predict`'s answer as a sentence, also where too few points are measured to ask."""
+    if len(set(n)) < MIN_POINTS:
+        return f"{target:g} %: not known, as fewer than {MIN_POINTS} points are measured"
+    return predict(n, accuracies, target).text(unit)
+
+
+def _fit(n: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
+    """Return the a, b and c, none below 0, that leave the least squares."""
+    scale = n.max()  # so that b is an error as a is
+    lowest, highest = FLATTEST, STEEPEST
+    for _ in range(2):  # for a given c, a and b are a line's: only c is searched, then finer
+        c_t = np.geomspace(lowest, highest, NUM_TRIED)
+        x_tp = (n / scale) ** -c_t[:, None]
+        x_t1 = x_tp.mean(1, keepdims=True)
+        b_t = ((x_tp - x_t1) @ errors) / ((x_tp - x_t1) ** 2).sum(1)
+        through_zero_t = x_tp @ errors / (x_tp**2).sum(1)  # where a would be below 0
+        b_t = np.where(b_t * x_t1[:, 0] > errors.mean(), through_zero_t, b_t.clip(0))
+        a_t = (errors.mean() - b_t * x_t1[:, 0]).clip(0)
+        best = int(((a_t[:, None] + b_t[:, None] * x_tp - errors) ** 2).sum(1).argmin())
+        lowest, highest = c_t[max(best - 1, 0)], c_t[min(best + 1, NUM_TRIED - 1)]
+    return float(a_t[best]), float(b_t[best] * scale ** c_t[best]), float(c_t[best])
+
+
+def _meets(curve: tuple[float, float, float], target: float) -> float:
+    a, b, c = curve
+    left = 100 - target - a
+    if left <= 0:
+        return math.inf
+    log = math.log(b / left) / c if b > 0 else -math.inf
+    return math.exp(log) if log < 80 else math.inf  # more than there are atoms in a star is never
 
 
 # ---------------------------------------------------------------- in a chapter's cells

@@ -16,9 +16,8 @@ from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.load import load_image_set
+from dcgan_lib.data.load import held_out_split, load_image_set
 from dcgan_lib.errors import UserError, check_choices, check_number
-from dcgan_lib.evaluation.generators import HELD_OUT_SPLIT
 from dcgan_lib.evaluation.ledger import (
     Caveat,
     Result,
@@ -27,14 +26,12 @@ from dcgan_lib.evaluation.ledger import (
     record,
     save_details,
 )
-from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
+from dcgan_lib.evaluation.statistics import Estimate, auc_of_one, bootstrap_interval, presence_auc
 from dcgan_lib.interpretation.saliency import (
     METHODS,
     Method,
     Peak,
-    auc_of_one,
     boxes_in,
-    check_network,
     choose_features,
     estimate_lift,
     fresh_network,
@@ -42,7 +39,6 @@ from dcgan_lib.interpretation.saliency import (
     lift,
     map_tiles,
     measure_shares,
-    presence_auc,
     randomised,
     rank_correlations,
     receptive_field,
@@ -51,6 +47,7 @@ from dcgan_lib.interpretation.saliency import (
     strongest,
 )
 from dcgan_lib.models.dcgan import Discriminator
+from dcgan_lib.models.networks import check_convolutional
 from dcgan_lib.models.sampling import write_grid
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_config, load_discriminator
@@ -101,7 +98,7 @@ class Saliency(Command, verb="saliency"):
     def run(self) -> None:
         """Find the strongest responses, draw, measure, write, and record if asked."""
         self.check()
-        begun, network = time.monotonic(), check_network(load_discriminator(self.checkpoint))
+        begun, network = time.monotonic(), check_convolutional(load_discriminator(self.checkpoint))
         receptive_field(network.config, self.layer)  # refuses a layer that is not there
         report, chosen_on, split = load_pictures(self)
         seeds = range(self.seed, self.seed + self.fresh)
@@ -149,7 +146,7 @@ def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet, str]:
     """
     config, about = load_config(how.checkpoint)
     name = how.image_set or about["image_set"]
-    split = HELD_OUT_SPLIT.get(name, "validation")
+    split = held_out_split(name)
     size, channels = config.model.image_size, config.model.num_channels
     options: dict[str, Any] = {"image_size": size, "channels": channels}
     source = name

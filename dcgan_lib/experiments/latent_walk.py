@@ -27,17 +27,26 @@ from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
 from dcgan_lib.config import ModelConfig
-from dcgan_lib.data.load import load_image_set
+from dcgan_lib.data.load import held_out_split, load_image_set
 from dcgan_lib.errors import UserError, check_number
-from dcgan_lib.evaluation.features import PROBE_EXTRACTORS, FeatureExtractor, get_features
-from dcgan_lib.evaluation.generators import BORROWED_FEATURES, FEATURES_OF, HELD_OUT_SPLIT
+from dcgan_lib.evaluation.features import (
+    BORROWED_FEATURES,
+    FEATURES_OF,
+    PROBE_EXTRACTORS,
+    FeatureExtractor,
+    get_features,
+)
 from dcgan_lib.evaluation.ledger import Result, load_details, record, save_details
 from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probes import Probe, load_probe
-from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
+from dcgan_lib.evaluation.statistics import (
+    Estimate,
+    auc_of_one,
+    bootstrap_interval,
+    wilson_interval,
+)
 from dcgan_lib.interpretation.arithmetic import Pool, draw_pool
 from dcgan_lib.interpretation.directions import MIN_CASES
-from dcgan_lib.interpretation.saliency import auc_of_one
 from dcgan_lib.interpretation.walk import (
     Curve,
     State,
@@ -51,7 +60,7 @@ from dcgan_lib.interpretation.walk import (
     refinement,
     walk_latents,
 )
-from dcgan_lib.models.baselines import AnyGenerator, new_generator
+from dcgan_lib.models.networks import AnyGenerator, new_generator
 from dcgan_lib.models.sampling import (
     from_u8,
     generate_u8,
@@ -183,7 +192,7 @@ class Walk(Command, verb="walk"):
         self, generator: AnyGenerator, image_set: str, features: FeatureExtractor, probe: Probe
     ) -> dict[str, Any]:
         """Measure, print and record; return what was measured, rounded."""
-        begun, split = time.perf_counter(), HELD_OUT_SPLIT.get(image_set, "validation")
+        begun, split = time.perf_counter(), held_out_split(image_set)
         held_out = load_image_set(image_set, split, image_size=generator.config.image_size)
         real_u8, how = held_out.images_u8[:2_000], {"curve": self.curve, "seed": self.seed}
         found = measure_walks(generator, features, probe, real_u8, segments=self.segments, **how)

@@ -42,7 +42,7 @@ from dcgan_lib.evaluation.protocols import (
     plain_name,
 )
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval
-from dcgan_lib.experiments.svhn_1000_labels import SUPERVISED, keep_draws
+from dcgan_lib.experiments.tables_1_and_2 import SUPERVISED, keep_draws
 from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.models.sampling import batch_norms, from_u8, in_batches
 from dcgan_lib.paths import atomic_write, read_json

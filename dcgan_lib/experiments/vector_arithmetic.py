@@ -48,7 +48,7 @@ from dcgan_lib.interpretation.arithmetic import (
     summarise,
     turn_axes,
 )
-from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator
+from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.models.sampling import logits_of, write_grid
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator

@@ -22,7 +22,7 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Panel, Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
-from dcgan_lib.models.baselines import AnyGenerator
+from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.training.checkpoints import find_run, load_config

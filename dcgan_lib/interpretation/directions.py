@@ -23,7 +23,7 @@ from tyro.conf import Positional
 from dcgan_lib.command import Command
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe, load_probe
-from dcgan_lib.models.baselines import AnyGenerator
+from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -27,9 +27,9 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
-from dcgan_lib.models.baselines import AnyDiscriminator, new_discriminator
 from dcgan_lib.models.dcgan import Discriminator, initialise, plan_convolutions
-from dcgan_lib.models.sampling import from_u8, in_batches, measuring_batch_norm, seeded
+from dcgan_lib.models.networks import AnyDiscriminator, check_convolutional, untrained_discriminator
+from dcgan_lib.models.sampling import in_batches, measuring_batch_norm, network_input, seeded
 
 Method = Literal["guided", "gradient", "deconvnet"]
 PEAKS_AT_ONCE = 512
@@ -121,19 +121,6 @@ class Maps:
         return np.abs(self.values).sum(1)
 
 
-def check_network(network: AnyDiscriminator) -> Discriminator:
-    """Return the network; refuse one with classes or without convolutions."""
-    if not isinstance(network, Discriminator):
-        raise UserError(
-            "a unit's position needs convolutions, but this discriminator is dense: choose another"
-        )
-    if network.config.num_classes:
-        raise UserError(
-            "this discriminator is told the class of an image: choose one without classes"
-        )
-    return network
-
-
 def layer_index(layer: int, num_layers: int) -> int:
     """Return a layer's place counted from the pixels; refuse one that is not there."""
     if not -num_layers <= layer < num_layers:
@@ -147,7 +134,7 @@ def layer_index(layer: int, num_layers: int) -> int:
 @contextmanager
 def _evaluating(network: AnyDiscriminator) -> Iterator[Discriminator]:
     """Give the network in evaluation mode; its mode comes back at the end."""
-    network, was_training = check_network(network), network.training
+    network, was_training = check_convolutional(network), network.training
     network.eval()
     try:
         yield network
@@ -163,14 +150,9 @@ def responses(
         index = layer_index(layer, len(network.convs))
 
         def answer(part_u8: np.ndarray) -> Tensor:
-            return network.features(_scaled(part_u8, network))[index]
+            return network.features(network_input(network, part_u8))[index]
 
         return in_batches(answer, images_u8, batch_size=batch_size)
-
-
-def _scaled(images_u8: np.ndarray, network: Discriminator) -> Tensor:
-    x_bchw = from_u8(torch.from_numpy(np.array(images_u8)), network.config)
-    return x_bchw.to(network.head.weight.device)
 
 
 def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
@@ -262,7 +244,7 @@ def saliency_maps(
     with _evaluating(network) as network:
 
         def gradients(images_p: np.ndarray, units_p3: np.ndarray) -> Tensor:
-            x_pchw = _scaled(images_u8[images_p], network)
+            x_pchw = network_input(network, images_u8[images_p])
             return input_gradients(network, x_pchw, units_p3.tolist(), method, layer)
 
         return Maps(in_batches(gradients, images, units, batch_size=batch_size), tuple(peaks))
@@ -304,9 +286,7 @@ def fresh_network(config: ModelConfig, images_u8: np.ndarray, seed: int) -> Disc
     in training.
     """
     seeded(seed)  # refuses what is no seed
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = check_network(new_discriminator(config))
+    network = check_convolutional(untrained_discriminator(config, seed))
     return measure_batch_norm(network, images_u8, range(len(network.convs)))
 
 
@@ -321,7 +301,7 @@ def randomised(
     -----
     The cascade of Adebayo et al. (2018), from the layer that is asked down to the pixels.
     """
-    changed = copy.deepcopy(check_network(network))
+    changed = copy.deepcopy(check_convolutional(network))
     depth = len(changed.convs)
     if not 0 <= num_layers <= depth:
         raise UserError(f"0 to {depth} layers can be made random, but got {num_layers}")
@@ -345,7 +325,7 @@ def measure_batch_norm(
     norms = [network.norms[i] for i in layers if isinstance(network.norms[i], nn.BatchNorm2d)]
     with measuring_batch_norm(norms), torch.no_grad():
         for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
-            network.features(_scaled(images_u8[part], network))
+            network.features(network_input(network, images_u8[part]))
     return network.eval()
 
 
@@ -485,35 +465,6 @@ def lift(sums_n2: np.ndarray) -> float:
 def estimate_lift(sums_n2: np.ndarray, seed: int = 0) -> Estimate:
     """Return `lift` with its interval over images."""
     return bootstrap_interval(lift, sums_n2, seed=seed)
-
-
-def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray:
-    """Return how well each feature's strongest response tells an object's presence, shape (f,).
-
-    The area under the ROC curve: the chance that an image with the object has the larger response;
-    ties count half.
-
-    Raises
-    ------
-    UserError
-        If every image has the object, or none has.
-    """
-    num, missing = int(is_there_n.sum()), int((~is_there_n).sum())
-    if not num or not missing:
-        raise UserError(
-            "an object's presence can be told only if some images have it and some have not"
-        )
-    ranks = rankdata(responses_nf, axis=0)
-    return (ranks[is_there_n].sum(0) - num * (num + 1) / 2) / (num * missing)
-
-
-def auc_of_one(responses_n: np.ndarray, is_there_n: np.ndarray) -> float:
-    """Return `presence_auc` of one feature; 0.5 where all images, or none, have the object."""
-    return (
-        0.5
-        if is_there_n.all() or not is_there_n.any()
-        else float(presence_auc(responses_n[:, None], is_there_n)[0])
-    )
 
 
 # --- as pictures ---

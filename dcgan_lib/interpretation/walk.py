@@ -25,7 +25,7 @@ from dcgan_lib.evaluation.statistics import (
     mean_interval,
     wilson_interval,
 )
-from dcgan_lib.models.baselines import AnyGenerator
+from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 
 Curve = Literal["linear", "spherical"]

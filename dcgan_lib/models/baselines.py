@@ -1,8 +1,7 @@
 """The paper's baselines: the dense GAN of Table 3 and the supervised network of section 5.2.
 
 Axes: b batch, k classes; ``x_bchw`` images in the configuration's value range, ``logits_b``,
-``logits_bk``. `new_generator` and `new_discriminator` make whichever pair a configuration
-describes.
+``logits_bk``.
 """
 
 import math
@@ -15,7 +14,6 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.dcgan import (
     Discriminator,
-    Generator,
     check_images,
     check_latents,
     initialise,
@@ -122,17 +120,3 @@ class SupervisedCnn(Discriminator):
         logits = nn.Linear(self.head.in_features, num_classes, bias=False)
         initialise(logits)
         self.head = nn.Sequential(nn.Dropout(dropout), logits)
-
-
-AnyGenerator = Generator | DenseGenerator
-AnyDiscriminator = Discriminator | DenseDiscriminator
-
-
-def new_generator(config: ModelConfig) -> AnyGenerator:
-    """Return an untrained generator, its weights drawn from PyTorch's global random numbers."""
-    return DenseGenerator(config) if config.architecture == "dense" else Generator(config)
-
-
-def new_discriminator(config: ModelConfig) -> AnyDiscriminator:
-    """Return an untrained discriminator; see `new_generator`."""
-    return DenseDiscriminator(config) if config.architecture == "dense" else Discriminator(config)

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 
 from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError, require
-from dcgan_lib.models.baselines import AnyDiscriminator, AnyGenerator
+from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
@@ -53,6 +53,12 @@ def from_u8(x_u8: Tensor, config: ModelConfig) -> Tensor:
     """Scale pixels 0..255 to the networks' range, float32; the only preprocessing there is."""
     low, high = config.value_range
     return x_u8.to(torch.float32) * ((high - low) / 255) + low
+
+
+def network_input(network: AnyGenerator | AnyDiscriminator, images_u8: np.ndarray) -> Tensor:
+    """Return images ``x_bchw`` in a network's range and on its device."""
+    x_u8 = torch.from_numpy(np.array(images_u8)).to(next(network.parameters()).device)
+    return from_u8(x_u8, network.config)
 
 
 def generate_u8(

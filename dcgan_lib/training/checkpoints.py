@@ -21,9 +21,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from dcgan_lib import __version__
-from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
+from dcgan_lib.config import TrainConfig, from_dict, to_dict
 from dcgan_lib.errors import UserError, require
-from dcgan_lib.models.baselines import (
+from dcgan_lib.models.networks import (
     AnyDiscriminator,
     AnyGenerator,
     new_discriminator,
@@ -97,22 +97,6 @@ def load_generator(name_or_path: str | Path) -> AnyGenerator:
 def load_discriminator(name_or_path: str | Path) -> AnyDiscriminator:
     """Return a trained discriminator in evaluation mode, on the CPU; see ``load_generator``."""
     return _load(name_or_path, "discriminator")
-
-
-def untrained_generator(model: ModelConfig, seed: int = 0) -> AnyGenerator:
-    """Return a generator with its initial weights, the yardstick for a trained one."""
-    return _untrained("generator", model, seed)
-
-
-def untrained_discriminator(model: ModelConfig, seed: int = 0) -> AnyDiscriminator:
-    """Return a discriminator with its initial weights; see ``untrained_generator``."""
-    return _untrained("discriminator", model, seed)
-
-
-def _untrained(kind: str, model: ModelConfig, seed: int) -> AnyGenerator | AnyDiscriminator:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return NETWORKS[kind](model).eval()
 
 
 def _load(name_or_path: str | Path, kind: str) -> AnyGenerator | AnyDiscriminator:

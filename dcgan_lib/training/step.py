@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from dcgan_lib.config import TrainConfig
-from dcgan_lib.models.baselines import (
+from dcgan_lib.models.networks import (
     AnyDiscriminator,
     AnyGenerator,
     new_discriminator,

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from dcgan_lib.config import ModelConfig
+from dcgan_lib.models.networks import untrained_generator
 from dcgan_lib.models.sampling import generate_u8
 from dcgan_lib.paths import checkpoints_root
-from dcgan_lib.training.checkpoints import load_generator, untrained_generator
+from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets.explorer import Explorer
 from dcgan_lib.widgets.export import export_generator, export_model, names_for_pages, write_script
 from dcgan_lib.widgets.latents import seed_latent

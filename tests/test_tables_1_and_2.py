@@ -8,7 +8,7 @@ from dcgan_lib import cli
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import claims, id_on, record
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval, wilson_interval
-from dcgan_lib.experiments.svhn_1000_labels import (
+from dcgan_lib.experiments.tables_1_and_2 import (
     SETS,
     Comparison,
     command_for,

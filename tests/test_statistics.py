@@ -140,4 +140,3 @@ def test_presence_is_told_by_ranks():
         presence_auc(answers, np.ones(4, bool))
 
 
-# --- the study and the command ---

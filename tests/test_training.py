@@ -288,8 +288,11 @@ def test_snapshots_are_the_discriminator_on_its_way(tmp_path):
     assert same_bits(fifth, weights("five")) and not same_bits(first, fifth)
     assert same_bits(first, make_gan(config).discriminator.state_dict())
     assert same_bits(first, weights("parts", "snapshots", "step-0000000"))
-    about = checkpoints.load_config(tmp_path / "whole" / "snapshots" / "step-0000005")[1]
-    assert (about["step"], about["image_set"]) == (5, "tiny")
+    for name, step in (("whole", 0), ("whole", 5), ("parts", 0)):
+        place = tmp_path / name / "snapshots" / f"step-{step:07d}"
+        about = checkpoints.load_config(place)[1]
+        assert (about["step"], about["image_set"]) == (step, "tiny")
+        assert about["precision"] == "float32"
 
 
 def test_snapshots_keep_both_networks_and_their_averages(tmp_path):

@@ -1,5 +1,8 @@
 """One way in: a name or a folder becomes an `ImageSet`, and one split of it is chosen.
 
+A folder of images is read by `dcgan_lib.data.prepare`, a published set by
+`dcgan_lib.data.published`, and a drawn one by a file of `dcgan_lib.data.drawn`.
+
 Legend: n images, c channels, h x w pixels; ``images_u8`` is n x c x h x w, uint8, 0..255.
 """
 

@@ -1,4 +1,4 @@
-"""Prepare images once: decode, crop, resize, report, and keep the result as an ImageSet.
+"""Read a folder of images once: find, decode, crop, resize, report, and keep an ImageSet.
 
 Legend: images_u8 is n x c x h x w, uint8, 0..255.
 """

@@ -412,7 +412,6 @@ class Bench:
         return [
             {"layer": layer, "count": k, "rates": self.rates(originals, order[:k], layer)}
             for k in counts
-            if k <= len(order)
         ]
 
     def best(self, originals: Originals, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

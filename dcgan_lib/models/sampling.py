@@ -3,6 +3,7 @@
 Axes: b batch, d latent, c h w channels and grid; ``x_u8`` pixels 0..255.
 """
 
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from torchvision.utils import make_grid
 from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
+from dcgan_lib.paths import atomic_write
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
@@ -228,17 +230,18 @@ def write_separately(folder: Path, pictures_u8: np.ndarray) -> None:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write pixels, h x w or h x w x 3.
+    """Write pixels, h x w or h x w x 3, whole or not at all.
 
     Raises
     ------
     UserError
         If the file cannot be written.
     """
+    encoded = io.BytesIO()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    except (OSError, ValueError) as error:
+        Image.fromarray(pixels).save(encoded, Image.registered_extensions()[path.suffix.lower()])
+        atomic_write(path, encoded.getvalue())
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"cannot write {path} ({error}): choose a writable place and a name that ends in .png"
         ) from error

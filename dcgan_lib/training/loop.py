@@ -154,17 +154,20 @@ class _Run:
         resumed = (run_dir / checkpoints.STATE).exists()
         if resumed:
             checkpoints.check_resumable(run_dir, self.config, about["digest"], start)
-        if not (resumed and start):
-            self._keep_snapshot()  # of the initial weights, which the seed fixes
-        if resumed:
+            saved_config, saved_about = checkpoints.load_config(run_dir)
+            precision = saved_about.get("precision", saved_config.precision)
+            self.about["precision"] = precision
+            if not start:  # asked for only now, perhaps; the seed fixes the initial weights
+                self._keep_snapshot()
             saved = checkpoints.load_state(run_dir, gan)
             self.step, self.seconds = saved["step"], saved["seconds"]
             self.means = RunningMeans(saved["means"])
             threads = threads or saved["threads"]
-            precision = saved.get("precision") or checkpoints.load_config(run_dir)[0].precision
         self.threads, precision = probe_speed(gan, batches, threads, precision)
         torch.set_num_threads(self.threads)
         self.gan, self.about["precision"] = replace(gan, precision=precision), precision
+        if not resumed:
+            self._keep_snapshot()
         if progress:
             threads = f", CPU threads: {self.threads}" if gan.device.type == "cpu" else ""
             print(f"training on {gan.device} in {precision}{threads}", file=sys.stderr)

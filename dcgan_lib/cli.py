@@ -1,6 +1,6 @@
 """The command line ``dcgan``: the core's commands, and the way to those of the experiments.
 
-Heavy imports wait until a command runs, so that help and mistakes are answered at once.
+A command is imported when it is named, so that the front page and mistakes are answered at once.
 """
 
 import dataclasses

@@ -25,8 +25,7 @@ def local(default: Any) -> Any:
 class Command:
     """Do one job of the command line; a subclass adds its options as fields.
 
-    Commands stand in the layers whose work they do; heavy imports wait until one runs, so that help
-    and mistakes are answered at once.
+    Commands stand in the layers whose work they do, and are imported when they are asked for.
     """
 
     verb: ClassVar[str]

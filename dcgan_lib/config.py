@@ -41,7 +41,7 @@ class ModelConfig:
     kernel_size: Literal[3, 4, 5] = 5
     """[P] Side of every convolution's kernel; 4 in most later code."""
     num_stages: int | None = None
-    """[O] How often the side is halved; unset: until the shorter side would fall below 4. If dense:
+    """[O] How often the side is halved; unset: as often as 4 pixels can be doubled to it. If dense:
     hidden layers."""
     convs_per_stage: Literal[1, 2] = 1
     """[C] 1: each convolution has stride 2. 2: strides 1 and 2 in turn, the authors' ImageNet

@@ -51,6 +51,7 @@ from dcgan_lib.experiments.tables_1_and_2 import (
     snapshot_folders,
 )
 from dcgan_lib.models.networks import new_discriminator, untrained_discriminator
+from dcgan_lib.paths import results_root
 from dcgan_lib.training.checkpoints import load_discriminator, save_config, save_weights
 
 TRAIN, VALIDATION, TEST = 1_050, 100, 100
@@ -222,6 +223,13 @@ def test_table_2_on_another_set_asks_whether_the_supervised_network_errs_more(ca
         assert row.verdict == verdict and held == (verdict == "transfers")
         assert f"errs more: by {np.mean(errors) - 24:.1f} points [" in check
         assert "control: random weights, 70.25 % right" in row.notes and row.seconds == 2
+    # Killed between the row and its draws, it can be measured again; without the rival's draws
+    # it is refused before the test images are used.
+    (results_root() / "draws" / "table2.dcgan--digits.json").unlink()
+    assert how.enter(outcome(75.0, 77.0), control, "digits", 2.0).value == pytest.approx(24)
+    (results_root() / "draws" / "table2.supervised--digits.json").unlink()
+    with pytest.raises(UserError, match="dcgan search"):
+        replace(how, protocol="1000", split="test", again=True).check_row()
 
 
 @pytest.fixture

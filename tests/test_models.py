@@ -324,6 +324,9 @@ def test_sampling_leaves_the_network_as_it_was():
     generator = Generator(SMALL).train()
     z_bd = sample_latents(10, SMALL, seeded(1))
     before = {name: value.clone() for name, value in generator.state_dict().items()}
+    for size in (1, len(z_bd) - 1):
+        with pytest.raises(UserError, match="a batch of one latent vector"):
+            generate_u8(generator, z_bd, batch_stats=True, batch_size=size)
     running, batch = generate_u8(generator, z_bd), generate_u8(generator, z_bd, batch_stats=True)
     assert generator.training and running.shape == (10, 3, 16, 16) and not (running == batch).all()
     assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())

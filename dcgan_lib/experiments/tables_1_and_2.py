@@ -2,7 +2,8 @@
 
 A row is the test accuracy (Table 1) or test error (Table 2) of a linear SVM on features: of a
 discriminator, of random weights, of K-means, of pixels. The supervised network that Table 2 sets
-beside them is searched for in `supervised_search`; `compare` puts the two side by side.
+beside them is searched for in `supervised_search`; `compare` puts the two side by side. The ledger
+keeps a row as ``data/results/ID.json``; ``dcgan results`` says which are not measured yet.
 
 Axes: n images, f features; accuracies and errors are in per cent. Beside a row of Table 2 lie the
 errors of its draws of labels, ``data/results/draws/ID.json``, so that both methods get the same
@@ -262,13 +263,17 @@ def compare(set_name: str) -> Comparison:
     UserError
         If a row is measured, but the errors of its draws are not there; see `load_draws`.
     """
-    found, commands = {}, []
-    for method, claim_id in (("features", FEATURES), ("supervised", SUPERVISED)):
-        id = id_on(claim_id, set_name)
-        found[method] = mean_error(*load_draws(load_row(id))) if is_measured(id) else None
-        if found[method] is None:
-            commands.append(command_for(id))
-    return Comparison(set_name=set_name, commands=tuple(commands), **found)
+    ids = [id_on(claim_id, set_name) for claim_id in (FEATURES, SUPERVISED)]
+    features, supervised = (measured_error(id) for id in ids)
+    commands = tuple(command_for(id) for id in ids if not is_measured(id))
+    return Comparison(
+        set_name=set_name, features=features, supervised=supervised, commands=commands
+    )
+
+
+def measured_error(id: str) -> Estimate | None:
+    """Return the mean test error of a row of Table 2; None while it is not measured."""
+    return mean_error(*load_draws(load_row(id))) if is_measured(id) else None
 
 
 def command_for(id: str) -> str:
@@ -431,6 +436,8 @@ class Features(Command, verb="features"):
         else:
             check_command(own, self.command_line(), set_name)
             check_unused(own, again=self.again)
+            if other and claim.id == FEATURES:
+                measured_error(other)  # refused now, not after the test images are used
             return
         raise UserError(f"{self.record} {why}")
 
@@ -517,10 +524,10 @@ class Features(Command, verb="features"):
             found = Comparison(
                 set_name=on_set,
                 features=mean_error(np.array(errors), outcome.n),
-                supervised=compare(on_set).supervised,
+                supervised=measured_error(other),
             )
             gain = "by {:.1f} points [{:.1f}, {:.1f}]".format(*found.gain)
-            who = "the same network, supervised on as many labels (at least 64 trials)"
+            who = "the same network, supervised on as many labels"
             checks = {f"{who}, errs more: {gain}": found.gain.low > 0}
         elif other:
             row = load_row(other)

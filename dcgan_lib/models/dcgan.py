@@ -193,7 +193,7 @@ def plan_convolutions(config: ModelConfig) -> list[ConvPlan]:
 
 
 def num_stages(config: ModelConfig) -> int:
-    """Return how often the side is halved: as set, or until the shorter side would fall below 4."""
+    """Return how often the side is halved: as set, or as often as 4 pixels can be doubled to it."""
     return config.num_stages or max(1, int(math.log2(min(config.image_size) / 4)))
 
 

@@ -86,7 +86,7 @@ def generate_u8(
     batch_size : int, default 256
         Vectors at a time.
     """
-    if batch_stats and len(z_bd) % batch_size == 1:
+    if batch_stats and (batch_size == 1 or len(z_bd) % batch_size == 1):
         raise UserError("a batch of one latent vector has no statistics: give at least 2 at a time")
     was_training, device = generator.training, next(generator.parameters()).device
     saved = [buffer.clone() for buffer in generator.buffers()] if batch_stats else []
@@ -137,11 +137,10 @@ def logits_of(
     discriminator: AnyDiscriminator, pictures_u8: np.ndarray, labels_n: Tensor | None = None
 ) -> np.ndarray:
     """Return a discriminator's logit for each picture, float32, in the network's current mode."""
-    device = next(discriminator.parameters()).device
 
-    def judge(x_u8: np.ndarray, labels: Tensor | None) -> Tensor:
-        x_bchw = from_u8(torch.from_numpy(np.array(x_u8)).to(device), discriminator.config)
-        return discriminator(x_bchw, None if labels is None else labels.to(device))
+    def judge(x_u8: np.ndarray, labels_b: Tensor | None) -> Tensor:
+        x_bchw = network_input(discriminator, x_u8)
+        return discriminator(x_bchw, None if labels_b is None else labels_b.to(x_bchw.device))
 
     return in_batches(judge, pictures_u8, labels_n)
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,10 @@ def fit(
     try:
         with exclusive(run_dir / checkpoints.STATE, wait=False):
             run = _Run(gan, batches, run_dir, kept, threads, tensorboard, progress)
-            with _stop_requests() as stop_asked, run.bar:
-                stopped_by = run.train(stop_asked)
-            run.finish(stopped_by)
+            with _stop_requests() as stop_asked, closing(run.log):
+                with run.bar:
+                    stopped_by = run.train(stop_asked)
+                run.finish(stopped_by)
     except OSError as error:
         raise UserError(
             f"cannot write into {run_dir} ({error}): make room or choose another --run-dir; "
@@ -172,8 +173,8 @@ class _Run:
             threads = f", CPU threads: {self.threads}" if gan.device.type == "cpu" else ""
             print(f"training on {gan.device} in {precision}{threads}", file=sys.stderr)
         checkpoints.save_config(run_dir, self.config, self.about)
-        self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.save()
+        self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.bar = tqdm(
             total=self.config.steps,
             initial=self.step,
@@ -217,7 +218,6 @@ class _Run:
         return "steps" if self._is_sound() else "trouble"
 
     def finish(self, stopped_by: str) -> None:
-        self.log.close()
         if stopped_by == "trouble":
             return
         self.save()

@@ -501,8 +501,7 @@ def save_details(name: str, content: Any) -> None:
 
 
 def load_details(name: str, command: str) -> Any:
-    """Return what `save_details` kept; where there is nothing, the error says to run ``command``.
-    """
+    """Return what `save_details` kept; where there is nothing, the error names ``command``."""
     path = results_root() / f"{name}.json"
     if not path.is_file():
         raise UserError(f"{name} was not measured yet: run {command}")

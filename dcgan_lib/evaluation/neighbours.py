@@ -101,6 +101,7 @@ class Memorisation:
     """Share of samples nearer to some image of the whole training set than 99 % of held-out images
     are; near 0.01, or below, when nothing is memorised. Blurred samples raise it too."""
     n: int
+    """Samples."""
     n_references: int
     """Images on each side of ``closer_to_train``."""
     n_train: int

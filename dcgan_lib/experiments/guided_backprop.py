@@ -137,13 +137,7 @@ class Saliency(Command, verb="saliency"):
 
 
 def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet, str]:
-    """Return the images to report on, those to choose on, and the name of the first one's split.
-
-    Raises
-    ------
-    UserError
-        If the images are missing, or are not of the size and channels that the discriminator reads.
-    """
+    """Return the images to report on, those to choose on, and the name of the first one's split."""
     config, about = load_config(how.checkpoint)
     name = how.image_set or about["image_set"]
     split = held_out_split(name)
@@ -293,10 +287,7 @@ def draw(
 ) -> dict[str, Any]:
     """Write the maps and their images, a row a feature: fresh weights left, trained ones right.
 
-    Returns
-    -------
-    dict
-        Which unit of which image stands in each tile, row by row.
+    Return which unit of which image stands in each tile, row by row.
     """
     field = receptive_field(network.config, how.layer)
     maps_by_side, images_by_side, found = [], [], {"receptive field": field.size}

@@ -175,17 +175,9 @@ def _real_row(id: str) -> Result | None:
 def load_curves(id: str) -> dict[str, Any]:
     """Return what `record_row` kept beside a row.
 
-    Returns
-    -------
-    dict
-        ``draws``: for each draw, pairs of the number of references and the test error in per cent.
-        ``confusion``: classes x classes, test images of each class by the label of their nearest
-        reference, over all draws.
-
-    Raises
-    ------
-    UserError
-        If the row was not measured.
+    ``draws``: for each draw, pairs of the number of references and the test error in per cent.
+    ``confusion``: classes x classes, test images of each class by the label of their nearest
+    reference, over all draws.
     """
     return load_details(f"curves/{id}", claims()[id].command)
 
@@ -222,30 +214,10 @@ def neighbour_test(
     state: Path | None = None,
     progress: bool = False,
 ) -> NeighbourTest:
-    """Classify images by the label of their nearest reference.
+    """Classify images by the label of their nearest reference, of a multiple of 1,000.
 
-    Parameters
-    ----------
-    stream : LabelledStream
-        Where the references come from.
-    test : ImageSet
-        What is classified, with labels.
-    num_references : int
-        How many references to compare with, a multiple of 1,000.
-    state : Path, optional
-        File that is written every half minute and removed at the end; a test that was stopped goes
-        on from it.
-    progress : bool, default False
-        Show a progress bar with the time left.
-
-    Raises
-    ------
-    UserError
-        If the number does not fit, or the file holds another test.
-
-    Notes
-    -----
-    The distance is Euclidean, between pixels of 8 bits, as in the authors' code.
+    The distance is Euclidean, between pixels of 8 bits, as in the authors' code. The ``state`` file
+    is written every half minute and removed at the end; a test that was stopped goes on from it.
     """
     if num_references < PORTION or num_references % PORTION:
         raise UserError(
@@ -317,7 +289,7 @@ class LabelledStream(Protocol):
     image_size: tuple[int, int]
     """Height and width in pixels."""
     length: int | None
-    """How many images there are; None when there is no end."""
+    """None when there is no end."""
 
     def portion(self, index: int) -> Portion:
         """Return images ``index * PORTION`` and on, `PORTION` at most, and their int64 labels."""
@@ -341,17 +313,7 @@ class RealStream:
 class GeneratedStream:
     """Give a conditional generator's pictures, equally many of each class.
 
-    Parameters
-    ----------
-    checkpoint : str
-        A committed checkpoint's name or a run's folder.
-    seed : int
-        Of the latent vectors.
-
-    Raises
-    ------
-    UserError
-        If the generator knows no classes.
+    The checkpoint is a committed one's name or a run's folder.
     """
 
     def __init__(self, checkpoint: str, seed: int) -> None:
@@ -376,25 +338,11 @@ class GeneratedStream:
 class DeformedStream:
     """Give real images, shifted and bent at random, equally many of each class, as InfiMNIST does.
 
-    Parameters
-    ----------
-    image_set : ImageSet
-        With labels.
-    seed : int
-        Of the choice of images and their deformations.
-    max_shift : int, default 1
-        Largest shift in pixels, along each side.
-    alpha, sigma : float
-        Strength and smoothness of torchvision's elastic transform, in pixels.
-
-    Raises
-    ------
-    UserError
-        If the set has no labels, or a strength is out of range.
-
-    Notes ----- Loosli, Canu and Bottou (2007) bend digits along tangent vectors; elastic fields are
-    the nearest thing in torchvision. Ten images, one of each class, share a field: that takes an
-    eighth of the time, and no two of a class are bent alike.
+    The shift goes up to ``max_shift`` pixels along each side; ``alpha`` and ``sigma`` are strength
+    and smoothness of torchvision's elastic transform, in pixels. Loosli, Canu and Bottou (2007)
+    bend digits along tangent vectors; elastic fields are the nearest thing in torchvision. Ten
+    images, one of each class, share a field: that takes an eighth of the time, and no two of a
+    class are bent alike.
     """
 
     def __init__(

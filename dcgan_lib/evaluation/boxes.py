@@ -22,10 +22,7 @@ SIDES = ("left", "top", "right", "bottom")
 
 
 def with_box_sides(image_set: ImageSet) -> ImageSet:
-    """Return an image set whose attributes are each object's presence and its box's four sides.
-
-    ``OBJECT`` is bool, ``OBJECT_left`` ... ``OBJECT_bottom`` are float32; ``OBJECT_box`` stays.
-    """
+    """Return an image set with only each object's presence, box and four sides as attributes."""
     names = [name.removesuffix("_box") for name in image_set.attributes if name.endswith("_box")]
     if not names:
         raise UserError(
@@ -162,10 +159,7 @@ class HandBoxes:
 def check_boxes(
     boxes: Any, num_images: int | None, image_size: tuple[int, int]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return boxes as plain numbers, in order of their pictures; refuse what lies outside.
-
-    Without ``num_images``, a picture may have any number.
-    """
+    """Return boxes as plain numbers, in order of their pictures; refuse what lies outside."""
     (height, width), checked = image_size, []
     for box in boxes:
         if len(box) != 5 or not all(
@@ -199,10 +193,7 @@ def save_boxes(path: str | Path, hand: HandBoxes) -> None:
 
 
 def load_boxes(path: str | Path, image_size: tuple[int, int], **wanted: Any) -> HandBoxes:
-    """Read boxes from a JSON file.
-
-    ``wanted`` names the checkpoint, seed or object that they must have been drawn for.
-    """
+    """Read boxes that were drawn for the ``wanted`` checkpoint, seed or object from a JSON file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no file of boxes at {path.as_posix()}: draw them first")

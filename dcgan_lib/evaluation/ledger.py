@@ -380,7 +380,6 @@ def _check_evidence(row: Result, rule: Rule) -> None:
 
 
 def _judge(row: Result) -> Verdict:
-    """Compute the verdict from what the row holds."""
     claim, set_name = claim_of(row.id)
     rule, caveat = claim.rule_on(set_name), row.caveat.kind if row.caveat else None
     if rule.kind == "quoted":
@@ -530,10 +529,9 @@ def select(
     chapter: int | None = None,
     ours: bool | None = None,
 ) -> tuple[Result, ...]:
-    """Keep the rows that match every filter given.
+    """Keep the rows that match every filter given; ``ours`` False keeps the paper's claims only.
 
     A section may be its start ("6.3" keeps 6.3.1 and 6.3.2), or the start of an id ("table1").
-    ``ours`` is True for our own figures only, False for the paper's claims only.
     """
     if verdict is not None and verdict not in VERDICTS:
         raise UserError(f"a verdict is one of {', '.join(VERDICTS)}, but got {verdict!r}")

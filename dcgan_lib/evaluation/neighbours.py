@@ -129,14 +129,10 @@ def memorisation(
     side. The held-out images must come from the same source and must not have been trained on. From
     the larger of the two sets, as many as the smaller has are drawn.
 
-    Parameters
-    ----------
-    features : FeatureExtractor, optional
-        Where to measure distance; by default in pixels, which small shifts fool (paper, section 6).
-        Features that were themselves learnt from the training images may tell the two sets apart.
-    mirrored : bool
-        Let each training and held-out image stand for its mirror image too, whichever is nearer:
-        for a generator that was shown both.
+    Distance is measured in pixels, which small shifts fool (paper, section 6), or in features; such
+    as were themselves learnt from the training images may tell the two sets apart. ``mirrored``
+    lets each image stand for its mirror image too, whichever is nearer: for a generator that was
+    shown both.
     """
     if len(generated_u8) < 20 or min(len(train_u8), len(held_out_u8)) < 100:
         raise UserError(

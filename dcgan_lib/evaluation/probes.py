@@ -282,19 +282,10 @@ def train_probe(
 ) -> Probe:
     """Train a probe on an image set's labels and attributes, on the CPU.
 
-    Parameters
-    ----------
-    image_set : ImageSet
-        What it learns from; never the images that it will be scored on.
-    targets : sequence of str, optional
-        Attributes, or "label"; by default all there are, except boxes.
-    validation : ImageSet, optional
-        Chooses among the weights met on the way; by default a tenth of ``image_set``, taken out of
-        it.
-    learning_rate : float
-        Peak of the one-cycle schedule.
-    flip : bool
-        See `augment`. Mirror only where no target knows left from right.
+    It learns from images that it will never be scored on; ``targets`` are attributes or "label", by
+    default all there are, except boxes. The validation images choose among the weights met on the
+    way; by default they are a tenth of ``image_set``, taken out of it. The learning rate is the
+    peak of the one-cycle schedule. Mirror only where no target knows left from right.
     """
     if steps < _NUM_CHECKS or batch_size < 2:
         raise UserError(
@@ -372,10 +363,7 @@ def _minibatches(
 
 
 def augment(x_u8: Tensor, shift: int, flip: bool, rng: np.random.Generator) -> Tensor:
-    """Move each image by up to ``shift`` pixels either way, and mirror half of them when ``flip``.
-
-    Pixels that come in from outside repeat the edge. Shape and type stay.
-    """
+    """Move images by up to ``shift`` pixels, repeating edges; mirror half of them if ``flip``."""
     if not shift and not flip:
         return x_u8
     b, _, h, w = x_u8.shape
@@ -470,9 +458,9 @@ def save_probe(
 ) -> Path:
     """Write a probe's weights, description and card, and return the folder.
 
-    Weights are stored in float16, batch norm's running statistics in float32. The name is that of a
-    folder among the committed checkpoints, such as probe-rooms, or any absolute path. ``report``
-    comes from `probe_report`; ``command`` trains the probe again.
+    The name is a folder's among the committed checkpoints, such as probe-rooms, or an absolute
+    path; ``report`` comes from `probe_report`, and ``command`` trains the probe again. Weights are
+    stored in float16, batch norm's running statistics in float32.
     """
     folder = checkpoints_root() / name
     weights = {key: value.contiguous() for key, value in probe.state_dict().items()}
@@ -498,8 +486,7 @@ def save_probe(
 def load_probe(name: str | Path) -> Probe:
     """Load a committed probe by name, such as "probe-mnist", or any other from its folder.
 
-    It is float32, on the CPU, in evaluation mode, its weights fixed; ``facts`` also holds its
-    held-out scores under "report".
+    It is on the CPU, in evaluation mode, its weights fixed; its ``facts`` hold a "report" too.
     """
     root = checkpoints_root()
     folder = root / name if (root / name / CONFIG).is_file() else Path(name)

@@ -206,11 +206,7 @@ def c_at(position: int) -> float:
 
 
 def choose_c(score: Callable[[float], float], grid: range) -> tuple[float, dict[float, float]]:
-    """Return the C with the highest score, the smaller of equals, and the score of every C tried.
-
-    ``score`` is, for example, the validation accuracy; ``grid`` holds the positions on the ladder
-    to begin with.
-    """
+    """Return the C with the highest score, the smaller of equals, and the score of each C tried."""
     tried = {position: score(c_at(position)) for position in grid}
 
     def best() -> int:
@@ -340,17 +336,10 @@ def fit_protocol(
 ) -> tuple[FittedSVMs, Outcome]:
     """Choose C on the validation images, fit the SVMs that are reported, and judge them there.
 
-    Validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at a C
-    chosen on them, is a little too good.
-
-    Parameters
-    ----------
-    features : callable
-        From uint8 images, n x c x h x w, to float32 features, n x f.
-    for_test : bool
-        With all labels, fit a last SVM, which also learns from those of the validation images.
-    path : Path, optional
-        A .npy file for the features; by default they stay in memory.
+    The validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at
+    a C chosen on them, is a little too good. With all labels, ``for_test`` fits a last SVM, which
+    also learns from the validation images' labels. ``path`` is a .npy file for the features, which
+    else stay in memory.
     """
     choosing, reporting = plan.draw(splits.train, seed)
     used = np.unique(np.concatenate(choosing + reporting))

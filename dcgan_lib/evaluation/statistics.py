@@ -63,8 +63,7 @@ def bootstrap_interval(
 ) -> Estimate:
     """Estimate any statistic by the percentile bootstrap.
 
-    ``statistic`` takes as many arrays as there are ``samples``, which have one length and are
-    resampled together along the first axis, so that pairs stay pairs.
+    The ``samples`` have one length and are resampled together by row, so that pairs stay pairs.
     """
     arrays = [np.asarray(sample) for sample in samples]
     lengths = {len(array) for array in arrays}

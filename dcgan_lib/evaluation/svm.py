@@ -315,10 +315,7 @@ def _newton(
 
 
 def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve H v = -g by conjugate gradients, all classes at once.
-
-    Return v, v x' and the drop of the objective that v promises.
-    """
+    """Solve H v = -g by conjugate gradients; return v, v x' and the drop that v promises."""
     active_kn = (problem.y_kn * m_kn < 1).to(m_kn.dtype)
     nearly_inverse = problem.nearly_inverse(active_kn)
     v_kf, d_kn, r_kf = torch.zeros_like(g_kf), torch.zeros_like(m_kn), -g_kf

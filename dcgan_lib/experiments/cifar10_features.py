@@ -392,12 +392,12 @@ def predict(
     num_resamples: int = 500,
     seed: int = 0,
 ) -> Reach:
-    """Fit the curve to measured accuracies, and find where it meets a target.
+    """Fit the curve to measured accuracies, and find where it meets a target, all in per cent.
 
-    ``n`` holds the steps or labels of each of at least six points; at each point there is one
-    accuracy a draw of labels, in per cent like the target. A resample draws points, and of each
-    point as many draws of labels, with replacement; those of fewer than four different points are
-    drawn again. A fit far outside the measured range is a guess: say so where it is shown.
+    There is one accuracy a draw of labels at each of at least six points. A resample draws points,
+    and of each point as many draws of labels, with replacement; those of fewer than four different
+    points are drawn again. A fit far outside the measured range is a guess: say so where it is
+    shown.
     """
     n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
     if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:

@@ -134,7 +134,6 @@ class Forget(Command, verb="forget"):
                 entries(self, found, time.monotonic() - begun)
 
     def _write(self, found: dict[str, Any], shown: dict[str, np.ndarray]) -> None:
-        """Write the figure, the maps and the numbers."""
         pictures = np.concatenate(list(shown.values()))
         write_grid(self.out / "forget.png", pictures, len(shown["before"]))
         layer, off = found["settings"]["layer"], found["outcomes"]
@@ -211,16 +210,12 @@ def make_bench(checkpoint: str, name: str = "window") -> Bench:
 def measure(how: Forget, bench: Bench) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Forget an object and measure what is lost; with --compare or --record, in other ways too.
 
-    Returns
-    -------
-    found : dict
-        Plain values; an estimate is value, low, high. ``outcomes``: "paper", all maps with a weight
-        over the threshold; if compared, "tuned", the layer and number of maps that serve best by
-        weight, and "effect", maps chosen by what happens without them. ``controls``: mean fall by
-        object, of "random" and "matched" maps. ``sweep``: rates on the third seed against the
-        number of maps, by "weight" and by "effect".
-    shown : dict of str to ndarray
-        The first pictures that show the object, before and after.
+    Return plain values, an estimate being value, low, high, and the first pictures that show the
+    object, before and after. ``outcomes``: "paper", all maps with a weight over the threshold; if
+    compared, "tuned", the layer and number of maps that serve best by weight, and "effect", maps
+    chosen by what happens without them. ``controls``: mean fall by object, of "random" and
+    "matched" maps. ``sweep``: rates on the third seed against the number of maps, by "weight" and
+    by "effect".
     """
     layer = second_highest(bench.generator.config) if how.layer is None else how.layer
     num_maps = check_layer(bench.generator, layer)
@@ -638,7 +633,6 @@ def print_by_hand(found: dict[str, Any]) -> None:
 
 
 def _means(outcomes: list[dict[str, Any]], part: str) -> str:
-    """Return the means over choices of maps, as words."""
     names = outcomes[0][part]
     return ", ".join(f"{name} {fmean(o[part][name][0] for o in outcomes):.2f}" for name in names)
 

@@ -185,7 +185,6 @@ class Walk(Command, verb="walk"):
     def _measure(
         self, generator: AnyGenerator, image_set: str, features: FeatureExtractor, probe: Probe
     ) -> dict[str, Any]:
-        """Measure, print and record; return what was measured, rounded."""
         begun, split = time.perf_counter(), held_out_split(image_set)
         held_out = load_image_set(image_set, split, image_size=generator.config.image_size)
         real_u8, how = held_out.images_u8[:2_000], {"curve": self.curve, "seed": self.seed}
@@ -217,7 +216,7 @@ def measure_walks(
 ) -> dict[str, Any]:
     """Measure segments of 12 steps between latent vectors of their own, and their cross-fades.
 
-    Held-out pictures say what is real. Estimates come as value, low, high, counts by object: see
+    ``real_u8`` are held-out pictures. Estimates come as value, low, high, counts by object: see
     `Steps`, `refinement`, `far_from_real` and `Changes`; "mixed" is the cross-fade.
     """
     fine = draw_paths(generator, segments, 2 * STEPS, curve=curve, seed=seed)
@@ -288,10 +287,7 @@ def semantic_checks(found: dict[str, Any]) -> dict[str, bool]:
 
 
 def record_walks(found: dict[str, Any], image_set: str, **about: Any) -> list[Result]:
-    """Enter ``walk.smooth:SET``, and where a probe was made for the set ``walk.semantic:SET``.
-
-    ``about`` is the row's data, checkpoint, command and seconds.
-    """
+    """Enter ``walk.smooth:SET``, and where a probe was made for the set ``walk.semantic:SET``."""
     about |= {"unit": "", "n": found["segments"], "seed": found["seed"]}
     value = {name: x.value for name, x in found.items() if isinstance(x, Estimate)}
     notes = (
@@ -700,10 +696,7 @@ TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def fooled_neighbours(
     images_u8: np.ndarray, features: FeatureExtractor, *, n: int = 1_000, seed: int = 0
 ) -> dict[str, dict[str, Estimate]]:
-    """Change some images a little and look up their nearest neighbours among all of them.
-
-    In "pixels" and in "features": for each of `TRANSFORMS` the share of images whose nearest
-    neighbour is another.
+    """Return the share of changed images whose nearest neighbour is another, by space, by change.
     """
     if not 2 <= n < len(images_u8):
         raise UserError(

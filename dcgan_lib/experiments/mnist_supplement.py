@@ -1,8 +1,7 @@
 """The MNIST supplement (section 8.1): Table 3, and batch norm with and without its scale and bias.
 
 Real test digits are named by their nearest neighbour among generated, real or deformed ones, so a
-generator is good when its digits tell the classes apart. `Neighbours` measures one row of Table 3;
-`BnAffine` trains both networks both ways, with all else equal, and judges each by its neighbours.
+generator is good when its digits tell the classes apart.
 
 Axes: q test images, s draws; ``*_u8`` images n x c x h x w, 0..255.
 """
@@ -214,7 +213,7 @@ def neighbour_test(
     state: Path | None = None,
     progress: bool = False,
 ) -> NeighbourTest:
-    """Classify images by the label of their nearest reference, of a multiple of 1,000.
+    """Classify images by the label of their nearest reference, in multiples of 1,000 references.
 
     The distance is Euclidean, between pixels of 8 bits, as in the authors' code. The ``state`` file
     is written every half minute and removed at the end; a test that was stopped goes on from it.
@@ -311,10 +310,7 @@ class RealStream:
 
 
 class GeneratedStream:
-    """Give a conditional generator's pictures, equally many of each class.
-
-    The checkpoint is a committed one's name or a run's folder.
-    """
+    """Give a conditional generator's pictures, equally many of each class."""
 
     def __init__(self, checkpoint: str, seed: int) -> None:
         self._generator, self._seed, self.length = load_generator(checkpoint), seed, None

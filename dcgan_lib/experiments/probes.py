@@ -176,10 +176,7 @@ def _load(recipe: ProbeRecipe, split: str | None) -> ImageSet | None:
 
 
 def with_attributes(image_set: ImageSet, named: Mapping[str, str]) -> ImageSet:
-    """Return an image set with yes-or-no attributes that its classes decide.
-
-    ``named`` leads from an attribute to the class that has it, such as "smile" to "smiling".
-    """
+    """Return an image set with yes-or-no attributes; ``named`` says which class has each."""
     classes, made = image_set.class_names, {}
     for name, which in named.items():
         if which not in classes:
@@ -192,10 +189,7 @@ def with_attributes(image_set: ImageSet, named: Mapping[str, str]) -> ImageSet:
 
 
 def cut_out(image_set: ImageSet, window: tuple[int, int, int]) -> ImageSet:
-    """Return an image set of one square window of each image, enlarged to the images' own size.
-
-    The window is top, left and side, in pixels; the images are square.
-    """
+    """Return an image set of one square window (top, left, side) of each image, enlarged again."""
     (top, left, side), (height, width) = window, image_set.image_size
     if height != width or min(window) < 0 or side < 1 or max(top, left) + side > height:
         raise UserError(

@@ -371,10 +371,7 @@ class Search(Command, verb="search"):
         return draw_labelled(self.splits.train, self.num_labels, [self.seed, draw])
 
     def check_row(self) -> None:
-        """Refuse, before anything is trained, a row that could not be recorded.
-
-        The trials and the labels must be as many as the paper's.
-        """
+        """Refuse, before anything is trained, a row that could not be recorded."""
         own = id_on(SUPERVISED, plain_name(self.set))
         if full_id(self.record) != own:
             raise UserError(f"this search is measured as {own}, not {self.record!r}: record it so")
@@ -423,10 +420,7 @@ class Search(Command, verb="search"):
         return [read_json(path, "delete it, and it is measured again") for path in paths]
 
     def run_trials(self) -> Iterator[dict[str, Any]]:
-        """Run the trials that are still to be run; each is on disk before it is yielded.
-
-        ``validation_error`` is over all validation images.
-        """
+        """Run the trials that are still to be run; each is on disk before it is yielded."""
         labelled, done = self.labelled(0), {found["trial"] for found in self.finished("trial")}
         for trial in range(self.trials):
             if trial in done:

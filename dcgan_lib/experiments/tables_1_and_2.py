@@ -158,10 +158,7 @@ def keep_draws(row: Result, test_errors: Sequence[float], num_images: int) -> No
 
 
 def load_draws(row: Result) -> tuple[np.ndarray, int]:
-    """Return the test errors of a measured row's draws, and the number of test images.
-
-    Errors that another measurement than the row's has left are refused.
-    """
+    """Return the test errors of a row's own draws of labels, and the number of test images."""
     content = load_details(_name(row.id), row.command)
     if content["value"] != row.value:
         raise UserError(
@@ -377,10 +374,7 @@ class Features(Command, verb="features"):
         return self.checkpoint if self.checkpoint in UNLEARNT else "dcgan"
 
     def check_row(self) -> None:
-        """Refuse, before anything is loaded, what does not belong into the row of the ledger.
-
-        The row that it is compared with must be measured, and this one must not be.
-        """
+        """Refuse, before anything is loaded, what does not belong into the row of the ledger."""
         claim, set_name = claim_of(self.record)[0], plain_name(self.set)
         if claim.id not in PROTOCOL_OF:
             raise UserError(

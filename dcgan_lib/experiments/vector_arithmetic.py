@@ -212,11 +212,7 @@ def measure_sums(
     confidence: float,
     ahead: float | None,
 ) -> Seen:
-    """Make every sum under every condition, and judge the pictures.
-
-    The pool's first 2,000 samples say what the discriminator finds implausible; for ``confidence``
-    and ``ahead`` see `pick`.
-    """
+    """Judge every sum under every condition; the pool's first 2,000 say what is implausible."""
     plain = logits_of(discriminator, pictures_of(generator, pool.z_nd[:2_000]))
     limit = float(np.quantile(plain, IMPLAUSIBLE_SHARE))
     options = {"trials": trials, "seed": seed, "confidence": confidence, "ahead": ahead}
@@ -242,10 +238,7 @@ def _conditions(
     confidence: float,
     ahead: float | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each condition's name and pictures.
-
-    Trial i of every condition begins with the same exemplars.
-    """
+    """Yield each condition's name and pictures; trial i always begins with the same exemplars."""
     most, how = max(COUNTS), {"trials": trials, "seed": seed, "confidence": confidence}
     z_t3kd = pool.z_nd[pick(pool, asked.concepts, most, **how, ahead=ahead)]
     sums = {f"{k}": add_up(z_t3kd[:, :, :k]) for k in COUNTS}
@@ -280,11 +273,7 @@ def shares_of(seen: Seen) -> Shares:
 
 
 def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
-    """Enter the claims of Fig. 7 into the ledger.
-
-    ``who`` says in a sentence who the exemplars are and who reads them; ``about`` is the rows'
-    checkpoint, seed, command and seconds.
-    """
+    """Enter the claims of Fig. 7; ``who`` says who the exemplars are and who reads them."""
     about |= {"unit": "%", "data": f"{set_name}, generated"}
 
     def hits(condition: str, what: str = "both") -> np.ndarray:

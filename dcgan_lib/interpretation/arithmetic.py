@@ -77,10 +77,7 @@ def pictures_of(generator: AnyGenerator, z_nd: np.ndarray) -> np.ndarray:
 
 
 def pixel_sums(pictures_u8: np.ndarray) -> np.ndarray:
-    """Return the same sum made of pictures, cut off at black and white.
-
-    From t x 3 x k x c x h x w to t x c x h x w, uint8.
-    """
+    """Return the same sums, t x c x h x w, of t x 3 x k pictures, cut off at black and white."""
     t, shape = len(pictures_u8), pictures_u8.shape[3:]
     sums = add_up(pictures_u8.reshape(*pictures_u8.shape[:3], -1).astype(np.float32))
     return sums.clip(0, 255).round().astype(np.uint8).reshape(t, *shape)
@@ -266,10 +263,7 @@ def _choose(
 def exemplars(
     pool: Pool, name: str | Sum, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4
 ) -> np.ndarray:
-    """Return latent vectors chosen by `pick` for a sum, shape (trials, 3, num, d).
-
-    A name means one of `SUMS`.
-    """
+    """Return latent vectors that `pick` chooses for a sum or its name, (trials, 3, num, d)."""
     asked = SUMS[name] if isinstance(name, str) else name
     return pool.z_nd[pick(pool, asked.concepts, num, trials, seed, ahead=ahead)]
 
@@ -407,9 +401,8 @@ def pick_sides(
 ) -> np.ndarray:
     """Choose faces that look left and faces that look right, anew for each trial.
 
-    Return indices into the pool, int64, shape (trials, 2, num), left first. ``least`` is the least
-    yaw to either side; 1 is the most that the drawn portraits have. Four faces a side as in the
-    paper.
+    Return indices into the pool, int64, shape (trials, 2, num), left first: four faces a side as in
+    the paper. ``least`` is the least yaw; 1 is the most that the drawn portraits have.
     """
     if "yaw" not in pool.read:
         raise UserError(f"the probe reads {', '.join(pool.read)}, but no yaw: choose another probe")

@@ -60,12 +60,12 @@ def fit_directions(
     n: int = 4_000,
     seed: int = 0,
 ) -> tuple[Direction, ...]:
-    """Find a direction for each attribute, those at chance too.
+    """Find a direction for each attribute, those at chance too; the last quarter is held out.
 
-    The last quarter of the n pictures is held out. If the generator draws classes on demand,
-    equally many of each are drawn, and a number is what remains of it when the mean of the class is
-    taken away. ``read`` returns each attribute of pictures, shape (n,): bool, or float with NaN
-    where there is nothing to read. Such are `stroke_style`, and `probe_attributes` with a probe.
+    ``read``, such as `stroke_style`, or `probe_attributes` with a probe, returns each attribute of
+    pictures, shape (n,): bool, or float with NaN where there is nothing to read. If the generator
+    draws classes on demand, equally many of each are drawn, and a number is what remains of it when
+    the mean of the class is taken away.
     """
     if n < 400:
         raise UserError(

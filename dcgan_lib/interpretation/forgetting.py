@@ -226,10 +226,7 @@ def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
 def matched_maps(
     energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000
 ) -> np.ndarray:
-    """Choose as many maps by chance that together are about as active: the closest of many draws.
-
-    ``energy_c`` is the mean square of each map.
-    """
+    """Choose as many maps by chance, about as active in mean square: the closest of many draws."""
     rng = np.random.default_rng(seed)
     draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[
         :, : len(maps)

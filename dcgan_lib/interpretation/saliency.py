@@ -149,10 +149,7 @@ def responses(
 
 
 def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
-    """Find the ``num`` strongest responses of single features, each in an image of its own.
-
-    Peaks come feature by feature, the strongest first; of equal ones the first.
-    """
+    """Return each feature's ``num`` strongest responses, in order, each in an image of its own."""
     n, num_features, _, width = responses_nfij.shape
     if not 1 <= num <= n:
         raise UserError(
@@ -370,10 +367,7 @@ def measure_shares(
     method: Method = "guided",
     layer: int = -1,
 ) -> Shares:
-    """Measure how much of each peak's saliency lies inside the boxes, n x 4 by object.
-
-    The peaks of a feature follow each other, as `strongest` returns them.
-    """
+    """Measure how much of each peak's saliency lies in boxes; `strongest` sorts the peaks."""
     field, size = receptive_field(network.config, layer), network.config.image_size
     inside: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
     area: dict[str, list[np.ndarray]] = {name: [] for name in boxes}

@@ -80,11 +80,11 @@ def draw_paths(
     curve: Curve = "linear",
     seed: int = 0,
 ) -> np.ndarray:
-    """Draw segments of walks, each between two latent vectors of its own, without classes.
+    """Draw segments of walks, each between two latent vectors of its own.
 
-    Return uint8, s x (steps + 1) x c x h x w. Twelve steps as in the paper's Fig. 4, where 9
-    anchors make 8 segments of 100 pictures. The anchors depend on the seed only, not on ``steps``
-    or ``curve``.
+    Return uint8, s x (steps + 1) x c x h x w; the generator has no classes. Twelve steps as in the
+    paper's Fig. 4, where 9 anchors make 8 segments of 100 pictures. The anchors depend on the seed
+    only, not on ``steps`` or ``curve``.
     """
     if num_segments < 2 or steps < 2:
         raise UserError(
@@ -173,16 +173,10 @@ def far_from_real(
 ) -> tuple[Estimate, np.ndarray]:
     """Compare how far the middle of each segment lies from real pictures with how far its ends do.
 
-    Segments have an odd number of pictures. The real ones, uint8, n x c x h x w, are such as the
-    generator has not seen, or, to find copies, those that it has.
-
-    Returns
-    -------
-    ratio : Estimate
-        Mean distance from a middle to the nearest real picture, over that from an end. 1 where a
-        middle is as plausible as a sample.
-    nearest_st : ndarray
-        Distance of each segment's first, middle and last picture, shape (s, 3).
+    The segments have an odd number of pictures; the real ones, uint8, n x c x h x w, are unseen by
+    the generator, or, to find copies, those that it learnt from. Return the mean distance from a
+    middle to the nearest real picture, over that from an end (1 where a middle is as plausible as a
+    sample), and the distances of each segment's first, middle and last picture, shape (s, 3).
     """
     _check_paths(paths_u8)
     num = paths_u8.shape[1]

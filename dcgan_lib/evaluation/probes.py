@@ -282,9 +282,9 @@ def train_probe(
 ) -> Probe:
     """Train a probe on an image set's labels and attributes, on the CPU.
 
-    It learns from images that it will never be scored on; ``targets`` are attributes or "label", by
-    default all there are, except boxes. The validation images choose among the weights met on the
-    way; by default they are a tenth of ``image_set``, taken out of it. The learning rate is the
+    It must not learn from images that it will be scored on. ``targets`` are attributes or "label",
+    by default all there are, except boxes. The validation images choose among the weights met on
+    the way; by default they are a tenth of ``image_set``, taken out of it. The learning rate is the
     peak of the one-cycle schedule. Mirror only where no target knows left from right.
     """
     if steps < _NUM_CHECKS or batch_size < 2:
@@ -486,7 +486,8 @@ def save_probe(
 def load_probe(name: str | Path) -> Probe:
     """Load a committed probe by name, such as "probe-mnist", or any other from its folder.
 
-    It is on the CPU, in evaluation mode, its weights fixed; its ``facts`` hold a "report" too.
+    It is float32, on the CPU, in evaluation mode, its weights fixed; its held-out scores stand
+    under "report" in ``facts``.
     """
     root = checkpoints_root()
     folder = root / name if (root / name / CONFIG).is_file() else Path(name)

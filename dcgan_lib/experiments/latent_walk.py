@@ -696,8 +696,7 @@ TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def fooled_neighbours(
     images_u8: np.ndarray, features: FeatureExtractor, *, n: int = 1_000, seed: int = 0
 ) -> dict[str, dict[str, Estimate]]:
-    """Return the share of changed images whose nearest neighbour is another, by space, by change.
-    """
+    """Return by space and change the share of images whose nearest neighbour becomes another."""
     if not 2 <= n < len(images_u8):
         raise UserError(
             f"n must be at least 2 and less than the {len(images_u8)} images, but it is {n}"

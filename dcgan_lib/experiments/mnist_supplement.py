@@ -213,7 +213,7 @@ def neighbour_test(
     state: Path | None = None,
     progress: bool = False,
 ) -> NeighbourTest:
-    """Classify images by the label of their nearest reference, in multiples of 1,000 references.
+    """Classify images by the label of their nearest among a multiple of 1,000 references.
 
     The distance is Euclidean, between pixels of 8 bits, as in the authors' code. The ``state`` file
     is written every half minute and removed at the end; a test that was stopped goes on from it.

@@ -189,7 +189,7 @@ def with_attributes(image_set: ImageSet, named: Mapping[str, str]) -> ImageSet:
 
 
 def cut_out(image_set: ImageSet, window: tuple[int, int, int]) -> ImageSet:
-    """Return an image set of one square window (top, left, side) of each image, enlarged again."""
+    """Cut one square window (top, left, side) out of each image, and enlarge it to the old size."""
     (top, left, side), (height, width) = window, image_set.image_size
     if height != width or min(window) < 0 or side < 1 or max(top, left) + side > height:
         raise UserError(

@@ -153,8 +153,8 @@ def train_supervised(
 ) -> tuple[SupervisedCnn, int]:
     """Train the discriminator's architecture on labels, and keep the weights of its best epoch.
 
-    After each epoch the ``monitor`` images, which choose it, are classified. Return the network in
-    evaluation mode, and the epoch that was chosen, counted from 1.
+    The ``monitor`` images, classified after each epoch, say which that is. Return the network in
+    evaluation mode, and the epoch, counted from 1.
     """
     steps = settings.epochs * max(1, len(labelled) // settings.batch_size)
     best_error, best_epoch, best_weights = np.inf, 0, {}

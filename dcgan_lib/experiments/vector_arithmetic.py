@@ -349,7 +349,7 @@ def curve(
 ) -> list[tuple[int, float, float, float]]:
     """Return a sum's success against the number of exemplars, for `plotting.plot_bands`.
 
-    The kind of conditions is "" for plain latent sums, else "rescaled", "any pose" or "pixels".
+    ``kind`` is "" for plain latent sums, else "rescaled", "any pose" or "pixels".
     """
     wanted = re.compile(rf"(\d+) ?{kind}")
     matches = {key: wanted.fullmatch(key) for key in found}

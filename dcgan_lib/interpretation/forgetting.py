@@ -378,7 +378,7 @@ class Bench:
 
 
 def compare(had: np.ndarray, has: np.ndarray) -> Change:
-    """Compare an object's presence before, which some picture must show, and after."""
+    """Compare an object's presence before and after; some picture must have shown it before."""
     if not had.any():
         raise UserError("no picture shows the object with all maps on: draw more")
 

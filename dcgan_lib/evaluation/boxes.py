@@ -22,19 +22,7 @@ SIDES = ("left", "top", "right", "bottom")
 
 
 def with_box_sides(image_set: ImageSet) -> ImageSet:
-    """Return an image set whose attributes are each object's presence and its box's four sides.
-
-    Returns
-    -------
-    ImageSet
-        With ``OBJECT`` (bool), ``OBJECT_left`` ... ``OBJECT_bottom`` (float32) and ``OBJECT_box``
-        for each.
-
-    Raises
-    ------
-    UserError
-        If it has no boxes.
-    """
+    """Return an image set with only each object's presence, box and four sides as attributes."""
     names = [name.removesuffix("_box") for name in image_set.attributes if name.endswith("_box")]
     if not names:
         raise UserError(
@@ -59,19 +47,9 @@ def boxed_objects(probe: Probe) -> tuple[str, ...]:
 def read_boxes(
     probe: Probe, images_u8: np.ndarray, name: str, confidence: float = 0.5
 ) -> np.ndarray:
-    """Read one object's boxes off pictures.
+    """Return one object's boxes, float32, n x 4, inside the picture.
 
-    Where the probe is less sure than ``confidence`` that there is one, there is no box.
-
-    Returns
-    -------
-    ndarray
-        float32, n x 4, inside the picture; NaN where there is no box.
-
-    Raises
-    ------
-    UserError
-        If the probe reads no boxes of that object.
+    NaN where there is no box, or the probe is not surer than ``confidence`` that there is one.
     """
     known = boxed_objects(probe)
     if name not in known:
@@ -153,7 +131,6 @@ class HandBoxes:
     seed: int
     """Of its latent vectors."""
     object: str = "window"
-    """What is in the boxes."""
     boxes: tuple[tuple[int, ...], ...] = ()
     """Each the number of a picture, from 0, and left, top, right, bottom; a picture may have
     several, or none."""
@@ -164,13 +141,7 @@ class HandBoxes:
         return sorted({box[0] for box in self.boxes})
 
     def padded(self, num_images: int) -> np.ndarray:
-        """Return each picture's boxes: float32, n x k x 4, NaN where it has fewer than k.
-
-        Raises
-        ------
-        UserError
-            If a box belongs to a picture beyond the last.
-        """
+        """Return each picture's boxes: float32, n x k x 4, NaN where it has fewer than k."""
         if self.pictures and self.pictures[-1] >= num_images:
             raise UserError(
                 f"there is a box in picture {self.pictures[-1]}, "
@@ -188,14 +159,7 @@ class HandBoxes:
 def check_boxes(
     boxes: Any, num_images: int | None, image_size: tuple[int, int]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return boxes as plain numbers, in order of their pictures; refuse what lies outside.
-
-    Raises
-    ------
-    UserError
-        If a box is not five whole numbers, is empty, or reaches out of its picture or past the last
-        one.
-    """
+    """Return boxes as plain numbers, in order of their pictures; refuse what lies outside."""
     (height, width), checked = image_size, []
     for box in boxes:
         if len(box) != 5 or not all(
@@ -229,16 +193,7 @@ def save_boxes(path: str | Path, hand: HandBoxes) -> None:
 
 
 def load_boxes(path: str | Path, image_size: tuple[int, int], **wanted: Any) -> HandBoxes:
-    """Read boxes from a JSON file.
-
-    ``wanted`` names the checkpoint, seed or object that they must have been drawn for.
-
-    Raises
-    ------
-    UserError
-        If there is no such file, it is damaged or holds an impossible box, or it was drawn for
-        something else.
-    """
+    """Read boxes that were drawn for the ``wanted`` checkpoint, seed or object from a JSON file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no file of boxes at {path.as_posix()}: draw them first")

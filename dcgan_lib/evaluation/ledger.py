@@ -38,8 +38,8 @@ Verdict = Literal[
     "not tested at scale", "not measured", "quoted",
 ]  # fmt: skip
 """The first three: a statement of the paper, tested on the kind of data that it is about. The next
-three: the same statement, asked of other data. Then our own: a target or a control, met or missed,
-or a figure that is not judged."""
+three: the same statement, asked of other data. Then our own: a target or a control, or a figure
+that is not judged."""
 
 VERDICTS: dict[Verdict, str] = {
     "reproduced": "●", "partly": "◐", "not reproduced": "○",
@@ -73,7 +73,7 @@ class Rule:
     margin: float = 0.0
     """How much further the value may miss and still count as "partly"."""
     unit: str = "%"
-    """Of all three; a measurement must be in it."""
+    """A measurement must be in it."""
 
     @property
     def is_numeric(self) -> bool:
@@ -168,13 +168,7 @@ def _claim(id: str, entry: dict[str, Any]) -> Claim:
 
 
 def claim_of(id: str) -> tuple[Claim, str | None]:
-    """Split ``ID`` or ``ID:SET`` into the claim and the image set, None for the paper's own.
-
-    Raises
-    ------
-    UserError
-        If the id is not in the table, or the set's name is not made of a-z, 0-9 and single dashes.
-    """
+    """Split ``ID`` or ``ID:SET`` into the claim and the image set, None for the paper's own."""
     name, colon, set_name = id.partition(":")
     if name not in claims():
         near = get_close_matches(name, claims(), n=3)
@@ -206,7 +200,6 @@ class Caveat:
     kind: Literal["at most partly", "exploratory", "not at scale"]
     """exploratory: its rule was changed after a first look; the verdict stands, and is marked."""
     why: str
-    """One sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,9 +225,9 @@ class Result:
     """What repeats the measurement, or would make it."""
     hardware: str | None = None
     seconds: float | None = None
-    """Wall time of the measurement."""
+    """Wall time."""
     date: str | None = None
-    """Of the measurement, in UTC."""
+    """In UTC."""
     version: str | None = None
     verdict: Verdict = "not measured"
     checks: dict[str, bool] = field(default_factory=dict)
@@ -295,10 +288,12 @@ def record(
 ) -> Result:
     """Judge a measurement, write it in place of an earlier one, and print what was recorded.
 
+    A measurement that is incomplete or does not fit the claim's rule is refused.
+
     Parameters
     ----------
     id : str
-        A claim of ``claims.toml``; ``ID:SET`` when it was measured on the image set SET.
+        ``ID:SET`` when the claim ID was measured on another image set than the paper's.
     value : Estimate or float
         With its 95 % interval; a float alone is an exact count.
     unit : str
@@ -306,13 +301,7 @@ def record(
     data : str
         The image set and split, in words.
     command : str
-        What repeats the measurement, relative to the repository.
-
-    Raises
-    ------
-    UserError
-        If the id is unknown or only quoted, a number is missing, not finite or out of order, the
-        command is empty or names an absolute path, or the checks do not fit the claim's rule.
+        What repeats the measurement, relative to the repository: absolute paths are refused.
     """
     claim, set_name = claim_of(id)
     value, low, high = value if isinstance(value, Estimate) else (value,) * 3
@@ -391,7 +380,6 @@ def _check_evidence(row: Result, rule: Rule) -> None:
 
 
 def _judge(row: Result) -> Verdict:
-    """Compute the verdict from what the row holds."""
     claim, set_name = claim_of(row.id)
     rule, caveat = claim.rule_on(set_name), row.caveat.kind if row.caveat else None
     if rule.kind == "quoted":
@@ -437,12 +425,8 @@ def load_results() -> tuple[Result, ...]:
     """Return the whole ledger, in the order of the table of claims.
 
     Every claim appears: with its measurements, or as "not measured" or "quoted". Claim texts come
-    from the table, so a file never shows an old wording.
-
-    Raises
-    ------
-    UserError
-        If a file is damaged, names no known claim, or its verdict does not follow from its numbers.
+    from the table, so a file never shows an old wording. A file whose verdict does not follow from
+    its numbers is refused.
     """
     rows: dict[str, list[Result]] = {id: [] for id in claims()}
     for path in sorted(results_root().glob("*.json")):
@@ -456,13 +440,7 @@ def load_results() -> tuple[Result, ...]:
 
 
 def load_row(id: str) -> Result:
-    """Return one measured row.
-
-    Raises
-    ------
-    UserError
-        If there is no such claim, or it is not measured; the message names what would measure it.
-    """
+    """Return one measured row; the error for a row not measured names what would measure it."""
     wanted = full_id(id)
     path = _path(wanted)
     if not path.is_file():
@@ -522,13 +500,7 @@ def save_details(name: str, content: Any) -> None:
 
 
 def load_details(name: str, command: str) -> Any:
-    """Return what `save_details` kept; ``command`` is what measures it, for the message.
-
-    Raises
-    ------
-    UserError
-        If it was not measured, or the file is damaged.
-    """
+    """Return what `save_details` kept; where there is nothing, the error names ``command``."""
     path = results_root() / f"{name}.json"
     if not path.is_file():
         raise UserError(f"{name} was not measured yet: run {command}")
@@ -557,19 +529,9 @@ def select(
     chapter: int | None = None,
     ours: bool | None = None,
 ) -> tuple[Result, ...]:
-    """Keep the rows that match every filter given.
+    """Keep the rows that match every filter given; ``ours`` False keeps the paper's claims only.
 
-    Parameters
-    ----------
-    section : str, optional
-        Start of a section ("6.3" keeps 6.3.1 and 6.3.2) or of an id ("table1").
-    ours : bool, optional
-        True for our own figures only, False for the paper's claims only.
-
-    Raises
-    ------
-    UserError
-        If there is no such verdict.
+    A section may be its start ("6.3" keeps 6.3.1 and 6.3.2), or the start of an id ("table1").
     """
     if verdict is not None and verdict not in VERDICTS:
         raise UserError(f"a verdict is one of {', '.join(VERDICTS)}, but got {verdict!r}")

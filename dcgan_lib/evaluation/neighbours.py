@@ -21,25 +21,12 @@ _EXACT_COLUMNS = 1_024
 class NearestSearch:
     """Find each query's nearest reference while references arrive in any number of portions.
 
-    Between pixels the answer is exact, and earlier references win ties; between other values, it is
-    exact to the rounding of float64. A copy has distance 0.
+    Between pixels (uint8) the answer is exact, and earlier references win ties; between other
+    values, it is exact to the rounding of float64. A copy has distance 0. ``chunk_size`` queries
+    and references are compared at a time; it bounds the memory and does not change the answer.
 
-    Parameters
-    ----------
-    queries : ndarray
-        q x anything: pixels (uint8), or any other real type.
-    chunk_size : int, default 1024
-        Queries and references compared at a time; it bounds the memory and does not change the
-        answer.
-
-    Attributes
-    ----------
-    distances : ndarray
-        float64, shape (q,); infinite before the first reference.
-    indices : ndarray
-        int64, shape (q,): which reference, counted from the first portion on; -1 before the first.
-    num_references : int
-        References seen so far.
+    Before the first reference, ``distances`` (float64, shape (q,)) are infinite and ``indices``
+    (int64, shape (q,), counted from the first portion on) are -1.
     """
 
     def __init__(self, queries: np.ndarray, *, chunk_size: int = 1024) -> None:
@@ -50,13 +37,7 @@ class NearestSearch:
         self.num_references = 0
 
     def add(self, references: np.ndarray) -> None:
-        """Compare all queries with more references, shape r x the same.
-
-        Raises
-        ------
-        UserError
-            If the references have another number of values per row, or only one side is uint8.
-        """
+        """Compare all queries with more references, of the same size and type."""
         for start in range(0, len(references), self._chunk_size):
             part_rd = _rows(references[start : start + self._chunk_size])
             sizes = self._queries_qd.shape[1], part_rd.shape[1]
@@ -92,20 +73,7 @@ class NearestSearch:
 def nearest(
     queries: np.ndarray, references: np.ndarray, *, chunk_size: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find each query's nearest reference; see `NearestSearch`.
-
-    Returns
-    -------
-    distances : ndarray
-        float64, shape (q,).
-    indices : ndarray
-        int64, shape (q,): rows of ``references``.
-
-    Raises
-    ------
-    UserError
-        If there is no reference, or the rows differ in size or type.
-    """
+    """Return each query's distance to its nearest reference, and that row; see `NearestSearch`."""
     if len(references) == 0:
         raise UserError("a nearest neighbour needs at least one reference, but there is none")
     return _nearest_image(queries, [references], chunk_size)
@@ -137,7 +105,6 @@ class Memorisation:
     n_references: int
     """Images on each side of ``closer_to_train``."""
     n_train: int
-    """Images in the whole training set."""
     space: str
     """"pixels", or the name of the features."""
 
@@ -158,25 +125,14 @@ def memorisation(
 ) -> Memorisation:
     """Ask whether samples repeat the training images.
 
-    Parameters
-    ----------
-    generated_u8, train_u8, held_out_u8 : ndarray
-        uint8, n x c x h x w, of one size. The held-out images must come from the same source and
-        must not have been trained on. From the larger of the two sets, as many as the smaller has
-        are drawn.
-    features : FeatureExtractor, optional
-        Where to measure distance; by default in pixels, which small shifts fool (paper, section 6).
-        Features that were themselves learnt from the training images may tell the two sets apart.
-    mirrored : bool, default False
-        Let each training and held-out image stand for its mirror image too, whichever is nearer:
-        for a generator that was shown both.
-    seed : int, default 0
-        Of the draw.
+    All images are uint8, n x c x h x w, of one size: at least 20 samples, and 100 images on either
+    side. The held-out images must come from the same source and must not have been trained on. From
+    the larger of the two sets, as many as the smaller has are drawn.
 
-    Raises
-    ------
-    UserError
-        If there are fewer than 20 samples or 100 images on either side.
+    Distance is measured in pixels, which small shifts fool (paper, section 6), or in features; such
+    as were themselves learnt from the training images may tell the two sets apart. ``mirrored``
+    lets each image stand for its mirror image too, whichever is nearer: for a generator that was
+    shown both.
     """
     if len(generated_u8) < 20 or min(len(train_u8), len(held_out_u8)) < 100:
         raise UserError(

@@ -44,7 +44,6 @@ class Head:
     kind: Literal["boolean", "class", "continuous"]
     """Yes or no; one of several; a number."""
     class_names: tuple[str, ...] = ()
-    """For a class, one name per value."""
     mean: float = 0.0
     std: float = 1.0
     """For a number, over the training images: the head learns ``(value - mean) / std``."""
@@ -62,30 +61,22 @@ class ProbeConfig:
     image_size: tuple[int, int]
     """Height and width in pixels."""
     num_channels: int
-    """1 for grey, 3 for RGB."""
     heads: tuple[Head, ...]
-    """At least one, names all different."""
+    """Their names all differ."""
     widths: tuple[int, ...]
     """Maps of each stage; a stage halves the sides."""
     num_features: int = 128
     """Length of the feature vector under the heads."""
 
     def __post_init__(self) -> None:
-        """Refuse heads that cannot be told apart, or none."""
         _check_names(self.heads)
 
 
 class Probe(nn.Module):
-    """Read labels and attributes off images, through one feature vector.
+    """Read labels and attributes off images, through one feature vector of about unit size.
 
-    Each stage is two 3x3 convolutions, the first with stride 2, each with batch norm and ReLU; a
-    linear layer with batch norm and ReLU turns the last maps into ``num_features`` numbers of about
-    unit size. Positions stay known to it, because it flattens instead of averaging.
-
-    Attributes
-    ----------
-    facts : dict
-        How it was trained and what it scored; filled by `train_probe` and `load_probe`.
+    Positions stay known to it, because it flattens the maps instead of averaging them. ``facts``
+    says how it was trained and what it scored; `train_probe` and `load_probe` fill it.
     """
 
     def __init__(self, config: ProbeConfig) -> None:
@@ -119,18 +110,10 @@ class Probe(nn.Module):
         return list(zip(self.config.heads, parts, strict=True))
 
     def predict(self, images_u8: np.ndarray, *, batch_size: int = 256) -> dict[str, np.ndarray]:
-        """Read every head off images, in evaluation mode, where the probe then stays.
+        """Read every head off uint8 images, in evaluation mode, where the probe then stays.
 
-        Returns
-        -------
-        dict of str to ndarray
-            float32 per head: a boolean's probability (n,), a class's probabilities (n, k), or a
-            number in its own unit (n,).
-
-        Raises
-        ------
-        UserError
-            If the images are not uint8, n x c x h x w, of the probe's own c, h and w.
+        By head, float32: a boolean's probability (n,), a class's probabilities (n, k), or a number
+        in its own unit (n,).
         """
         self.check_images(images_u8.shape, images_u8.dtype == np.uint8)
         self.eval()
@@ -195,13 +178,7 @@ def _find_head(heads: Sequence[Head], name: str) -> Head:
 
 
 def frame(x_u8: Tensor, size: tuple[int, int]) -> Tensor:
-    """Put a black frame around images, up to 4 pixels a side in all, so that they have ``size``.
-
-    Raises
-    ------
-    UserError
-        If they are larger than ``size``, or smaller by more than a frame should hide.
-    """
+    """Put a black frame around images, up to 4 pixels a side in all, so that they have ``size``."""
     down, across = (want - have for want, have in zip(size, x_u8.shape[2:], strict=True))
     if not (0 <= down <= 4 and 0 <= across <= 4):
         came = tuple(x_u8.shape[2:])
@@ -213,13 +190,7 @@ def frame(x_u8: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Panel:
-    """Read the attributes of several probes off the same pictures.
-
-    Raises
-    ------
-    UserError
-        If there is no probe, or two read the same attribute.
-    """
+    """Read the attributes of several probes, which must all differ, off the same pictures."""
 
     def __init__(self, *probes: Probe) -> None:
         self.probes, self._heads = probes, [head for p in probes for head in p.config.heads]
@@ -283,13 +254,7 @@ def _targets(image_set: ImageSet) -> dict[str, np.ndarray]:
 
 
 def truth(image_set: ImageSet, head: Head) -> np.ndarray:
-    """Return a head's truth as float32, shape (n,), NaN where it is absent.
-
-    Raises
-    ------
-    UserError
-        If the set does not hold it.
-    """
+    """Return a head's truth as float32, shape (n,), NaN where it is absent."""
     values_n = _values(image_set, head.name).astype(np.float32)
     if head.kind == "class":
         values_n[values_n < 0] = np.nan
@@ -317,30 +282,10 @@ def train_probe(
 ) -> Probe:
     """Train a probe on an image set's labels and attributes, on the CPU.
 
-    Parameters
-    ----------
-    image_set : ImageSet
-        What it learns from; never the images that it will be scored on.
-    targets : sequence of str, optional
-        Attributes, or "label"; by default all there are, except boxes.
-    steps : int
-        Minibatches, at least 8.
-    validation : ImageSet, optional
-        Chooses among the weights met on the way; by default a tenth of ``image_set``, taken out of
-        it.
-    learning_rate : float, default 3e-3
-        Peak of the one-cycle schedule.
-    shift, flip : int, bool
-        See `augment`. Mirror only where no target knows left from right.
-    seed : int, default 0
-        Of the weights, the order and the augmentation.
-    progress : bool, default False
-        Show a bar on stderr.
-
-    Raises
-    ------
-    UserError
-        If a target does not exist, a number is too small, or the loss is never finite.
+    It must not learn from images that it will be scored on. ``targets`` are attributes or "label",
+    by default all there are, except boxes. The validation images choose among the weights met on
+    the way; by default they are a tenth of ``image_set``, taken out of it. The learning rate is the
+    peak of the one-cycle schedule. Mirror only where no target knows left from right.
     """
     if steps < _NUM_CHECKS or batch_size < 2:
         raise UserError(
@@ -418,10 +363,7 @@ def _minibatches(
 
 
 def augment(x_u8: Tensor, shift: int, flip: bool, rng: np.random.Generator) -> Tensor:
-    """Move each image by up to ``shift`` pixels either way, and mirror half of them when ``flip``.
-
-    Pixels that come in from outside repeat the edge. Shape and type stay.
-    """
+    """Move images by up to ``shift`` pixels, repeating edges; mirror half of them if ``flip``."""
     if not shift and not flip:
         return x_u8
     b, _, h, w = x_u8.shape
@@ -465,18 +407,9 @@ def _mean_loss(probe: Probe, images_u8: np.ndarray, truth_nh: np.ndarray) -> flo
 def probe_report(probe: Probe, held_out: ImageSet) -> dict[str, dict[str, Any]]:
     """Score a probe on images that it has never met.
 
-    Returns
-    -------
-    dict of str to dict
-        Per head: ``kind``; ``score`` with ``low`` and ``high`` (95 %); ``measure``, "accuracy" (a
-        share, 0 to 1) or "R2"; ``baseline``, what the best constant answer scores; ``n``, the
-        images with known truth; for numbers also ``mean_error``, the mean absolute error in their
-        own unit.
-
-    Raises
-    ------
-    UserError
-        If the set lacks a head's truth, or fewer than 2 images have it.
+    Each head has a ``score`` with ``low`` and ``high`` (95 %); ``measure``, "accuracy" (a share, 0
+    to 1) or "R2"; ``baseline``, what the best constant answer scores; ``n``, the images with known
+    truth; and for numbers ``mean_error``, the mean absolute error in their own unit.
     """
     answers = probe.predict(held_out.images_u8)
     return {
@@ -523,24 +456,11 @@ WEIGHTS, CONFIG, CARD = "probe.safetensors", "config.json", "card.md"
 def save_probe(
     probe: Probe, name: str | Path, *, report: dict[str, dict[str, Any]], command: str
 ) -> Path:
-    """Write a probe's weights, description and card.
+    """Write a probe's weights, description and card, and return the folder.
 
-    Weights are stored in float16, batch norm's running statistics in float32.
-
-    Parameters
-    ----------
-    name : str or Path
-        Such as probe-rooms, for a folder among the committed checkpoints; or the path of any
-        folder, absolute.
-    report : dict
-        From `probe_report` on held-out images.
-    command : str
-        What trains it again.
-
-    Returns
-    -------
-    Path
-        The folder.
+    The name is a folder's among the committed checkpoints, such as probe-rooms, or an absolute
+    path; ``report`` comes from `probe_report`, and ``command`` trains the probe again. Weights are
+    stored in float16, batch norm's running statistics in float32.
     """
     folder = checkpoints_root() / name
     weights = {key: value.contiguous() for key, value in probe.state_dict().items()}
@@ -566,16 +486,8 @@ def save_probe(
 def load_probe(name: str | Path) -> Probe:
     """Load a committed probe by name, such as "probe-mnist", or any other from its folder.
 
-    Returns
-    -------
-    Probe
-        float32, on the CPU, in evaluation mode, its weights fixed; ``facts`` also holds its
-        held-out scores under "report".
-
-    Raises
-    ------
-    UserError
-        If there is no such probe, or its files do not fit together.
+    It is float32, on the CPU, in evaluation mode, its weights fixed; its held-out scores stand
+    under "report" in ``facts``.
     """
     root = checkpoints_root()
     folder = root / name if (root / name / CONFIG).is_file() else Path(name)

@@ -46,7 +46,6 @@ class LabelledSplits:
     """Where the test images are loaded from; by default the set's name."""
 
     def __post_init__(self) -> None:
-        """Refuse sets without labels, and sets that differ."""
         kinds = set()
         for part in (self.train, self.validation):
             _check_labels(part)
@@ -66,13 +65,8 @@ class LabelledSplits:
     def test_for(self, id: str, *, again: bool = False) -> Iterator[ImageSet]:
         """Give out the test images for one result of the ledger, such as ``table1.dcgan.full``.
 
-        Ctrl-C while they are given out takes the look back: no result came of it.
-
-        Raises
-        ------
-        UserError
-            If there is no such claim, or the result was measured or looked at before and not
-            ``again`` says that this is on purpose.
+        A result that was measured or looked at before is refused, unless ``again`` says that this
+        is on purpose. Ctrl-C while they are given out takes the look back: no result came of it.
         """
         check_unused(id, again=again)
         like = {"image_size": self.train.image_size, "channels": self.train.num_channels}
@@ -146,13 +140,7 @@ class Protocol:
     grid grows there; where the steps are wide, the best one's neighbours are tried too."""
 
     def draw(self, train: ImageSet, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the rows of each draw of labels to choose C on, and of each to report over.
-
-        Raises
-        ------
-        UserError
-            If a class has too few.
-        """
+        """Return the rows of each draw of labels to choose C on, and of each to report over."""
         if self.num_labels is None:
             return [np.arange(len(train))], [np.arange(len(train))]
         per_class = self.num_labels(train.num_classes)
@@ -180,13 +168,7 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str, draws: int | None = None) -> Protocol:
-    """Return a protocol by name, with another number of draws to report over if one is given.
-
-    Raises
-    ------
-    UserError
-        If there is no such protocol, or it cannot have so many draws.
-    """
+    """Return a protocol by name, with another number of draws to report over if one is given."""
     if name not in PROTOCOLS:
         raise UserError(f"there is no protocol {name!r}: choose from {', '.join(PROTOCOLS)}")
     plan = PROTOCOLS[name]
@@ -197,13 +179,7 @@ def find_protocol(name: str, draws: int | None = None) -> Protocol:
 
 
 def draw_rows(labels: np.ndarray, per_class: int, seed: int | Sequence[int]) -> np.ndarray:
-    """Draw rows at random, equally many of each class, and return them in order.
-
-    Raises
-    ------
-    UserError
-        If a class has too few.
-    """
+    """Draw rows at random, equally many of each class, and return them in order."""
     classes, counts = np.unique(labels, return_counts=True)
     if per_class < 1 or counts.min() < per_class:
         raise UserError(
@@ -230,20 +206,7 @@ def c_at(position: int) -> float:
 
 
 def choose_c(score: Callable[[float], float], grid: range) -> tuple[float, dict[float, float]]:
-    """Find the C with the highest score, the smaller one of equals.
-
-    Parameters
-    ----------
-    score : callable
-        From C to, for example, validation accuracy.
-    grid : range
-        Positions on the ladder to begin with.
-
-    Returns
-    -------
-    float, dict
-        The best C, and the score of every C that was tried, in order.
-    """
+    """Return the C with the highest score, the smaller of equals, and the score of each C tried."""
     tried = {position: score(c_at(position)) for position in grid}
 
     def best() -> int:
@@ -285,11 +248,9 @@ class Outcome:
     """Hold how well an SVM did."""
 
     split: str
-    """validation or test."""
     accuracies: tuple[float, ...]
     """One a draw of labels."""
     c: float
-    """Chosen."""
     curve: dict[float, float]
     """Mean validation accuracy of every C that was tried."""
     n: int
@@ -349,16 +310,10 @@ def fit_draws(
     held: np.ndarray,
     grid: range,
 ) -> FittedSVMs:
-    """Choose C by the mean accuracy of some draws, and fit those that are reported.
+    """Choose C by the mean accuracy of some draws on held-out rows, and fit those to report.
 
-    Parameters
-    ----------
-    choosing, reporting : iterables of DrawnSVM
-        May share members. ``reporting`` is read once: a generator needs the memory of one draw.
-    held_nf, held : ndarray
-        Features and labels of the validation images.
-    grid : range
-        See `Protocol`.
+    ``choosing`` and ``reporting`` may share members. ``reporting`` is read once: a generator needs
+    the memory of one draw.
     """
 
     def score(c: float) -> float:
@@ -381,27 +336,10 @@ def fit_protocol(
 ) -> tuple[FittedSVMs, Outcome]:
     """Choose C on the validation images, fit the SVMs that are reported, and judge them there.
 
-    Parameters
-    ----------
-    plan : Protocol
-        From `find_protocol`.
-    features : callable
-        From uint8 images, n x c x h x w, to float32 features, n x f.
-    for_test : bool, default False
-        With all labels, fit a last SVM, which also learns from those of the validation images.
-    path : Path, optional
-        A .npy file for the features of the training and validation images; by default they stay in
-        memory.
-
-    Raises
-    ------
-    UserError
-        If a class has too few labels.
-
-    Notes
-    -----
-    Validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at a C
-    chosen on them, is a little too good.
+    The validation images are the set's own (SVHN: 10,000, as in the paper). An accuracy on them, at
+    a C chosen on them, is a little too good. With all labels, ``for_test`` fits a last SVM, which
+    also learns from the validation images' labels. ``path`` is a .npy file for the features, which
+    else stay in memory.
     """
     choosing, reporting = plan.draw(splits.train, seed)
     used = np.unique(np.concatenate(choosing + reporting))
@@ -442,11 +380,6 @@ def label_curve(
     on the validation images, anew for each number; by default with fewer draws than the authors'.
     ``test`` is what is classified in the end: not the images of a result in the ledger, which are
     given out once.
-
-    Raises
-    ------
-    UserError
-        If a class has too few labels.
     """
     labels, held, found = splits.train.labels, splits.validation.labels, {}
     train_nf, held_nf, test_nf = (

@@ -33,11 +33,6 @@ def wilson_interval(successes: float, n: float) -> Estimate:
     It keeps its coverage for shares near 0 and 1, where the usual plus-or-minus does not. SciPy's
     refuses fractional counts; here a tie may count one half, and ``n`` may be the number of
     independent trials where trials depend on each other.
-
-    Raises
-    ------
-    UserError
-        If ``n`` is below 1 or ``successes`` is outside 0..n.
     """
     if n < 1 or not 0 <= successes <= n * (1 + 1e-9):
         raise UserError(f"a share needs 0 <= successes <= n and n >= 1, but got {successes} of {n}")
@@ -50,13 +45,7 @@ def wilson_interval(successes: float, n: float) -> Estimate:
 
 
 def mean_interval(values: np.ndarray) -> Estimate:
-    """Estimate a mean from independent repeats, such as seeds, by Student's t.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than 2 values, or one is not finite.
-    """
+    """Estimate a mean from at least 2 independent repeats, such as seeds, by Student's t."""
     values = np.asarray(values, dtype=np.float64).ravel()
     if len(values) < 2 or not np.isfinite(values).all():
         raise UserError(
@@ -74,17 +63,7 @@ def bootstrap_interval(
 ) -> Estimate:
     """Estimate any statistic by the percentile bootstrap.
 
-    Parameters
-    ----------
-    statistic : callable
-        Takes as many arrays as there are ``samples``; returns a number.
-    *samples : ndarray
-        Arrays of one length, resampled together along the first axis (pairs stay pairs).
-
-    Raises
-    ------
-    UserError
-        If there are fewer than 2 rows, or the arrays differ in length.
+    The ``samples`` have one length and are resampled together by row, so that pairs stay pairs.
     """
     arrays = [np.asarray(sample) for sample in samples]
     lengths = {len(array) for array in arrays}
@@ -104,12 +83,7 @@ def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray
     """Return how well each feature's strongest response tells an object's presence, shape (f,).
 
     The area under the ROC curve: the chance that an image with the object has the larger response;
-    ties count half.
-
-    Raises
-    ------
-    UserError
-        If every image has the object, or none has.
+    ties count half. Images of both kinds are needed.
     """
     num, missing = int(is_there_n.sum()), int((~is_there_n).sum())
     if not num or not missing:

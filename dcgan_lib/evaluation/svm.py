@@ -33,26 +33,20 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    C : float, default 1.0
-        Weight of the loss against the regulariser.
-    tol : float, default 1e-6
+    tol : float
         Stop when a Newton step promises to lower the objective by less than this share of it.
-    max_iter : int, default 100
-        Most Newton steps.
-    warm_start : bool, default False
+    max_iter : int
+        Most Newton steps; as ``LinearSVC`` does, it warns when they were not enough.
+    warm_start : bool
         Begin at the last fit's weights, if the features and the classes are as many: quicker along
         a grid of C.
 
     Attributes
     ----------
-    classes_ : ndarray
-        The classes, in order.
     coef_, intercept_ : ndarray
         float64, shapes (k, f) and (k,); k is 1 for two classes.
     objective_ : ndarray
         float64, shape (k,): what was reached.
-    n_iter_ : int
-        Newton steps taken; as ``LinearSVC`` does, it warns when they were not enough.
 
     Notes
     -----
@@ -73,21 +67,10 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         self.C, self.tol, self.max_iter, self.warm_start = C, tol, max_iter, warm_start
 
     def fit(self, x_nf: "np.ndarray | Tensor | Prepared", y: np.ndarray) -> Self:
-        """Find the weights.
+        """Find the weights from float32 features, n x f, and n labels of at least two classes.
 
-        Parameters
-        ----------
-        x_nf : ndarray, Tensor or Prepared
-            float32, n x f; a memory map is read piece by piece, a tensor may lie on a GPU. Rows
-            that are fitted several times are best made ready once, by `prepare`.
-        y : ndarray
-            n labels of at least two classes.
-
-        Raises
-        ------
-        UserError
-            If the shapes do not match, there is one class only, C is not positive, or a feature is
-            not finite.
+        A memory map is read piece by piece, a tensor may lie on a GPU. Rows that are fitted several
+        times are best made ready once, by `prepare`.
         """
         prepared = x_nf if isinstance(x_nf, Prepared) else prepare(x_nf)
         rows = prepared.rows_nf
@@ -167,11 +150,6 @@ def prepare(x_nf: np.ndarray | Tensor) -> Prepared:
     rows are few, they are turned onto the eigenvectors of the matrix of inner products. Where they
     are many, a randomised singular value decomposition (Halko, Martinsson and Tropp, 2011) finds
     the 256 directions along which they vary most.
-
-    Raises
-    ------
-    UserError
-        If a feature is not finite.
     """
     x_nf = _checked(x_nf)
     n, f = x_nf.shape
@@ -337,13 +315,7 @@ def _newton(
 
 
 def _step(problem: _Problem, m_kn: Tensor, g_kf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve H v = -g by conjugate gradients, all classes at once.
-
-    Returns
-    -------
-    Tensor, Tensor, Tensor
-        v, v x' and the drop of the objective that v promises.
-    """
+    """Solve H v = -g by conjugate gradients; return v, v x' and the drop that v promises."""
     active_kn = (problem.y_kn * m_kn < 1).to(m_kn.dtype)
     nearly_inverse = problem.nearly_inverse(active_kn)
     v_kf, d_kn, r_kf = torch.zeros_like(g_kf), torch.zeros_like(m_kn), -g_kf

@@ -104,7 +104,7 @@ class Measurement(Setting):
     seed: int
     """Of the draws, of random weights and of centroids."""
     num_labels: int
-    """Learnt from, in all."""
+    """In all."""
     num_features: int
     n: int
     """Validation images judged."""
@@ -119,7 +119,6 @@ class Measurement(Setting):
     seconds: float
     """Wall time of the SVMs, features not included."""
     command: str
-    """What repeats it."""
 
     @property
     def estimate(self) -> Estimate:
@@ -308,13 +307,7 @@ def keep(set_name: str, measured: Sequence[Measurement]) -> None:
 
 
 def load_study(set_name: str, **wanted: Any) -> list[Measurement]:
-    """Return what was measured on a set, where fields have the values ``wanted``.
-
-    Raises
-    ------
-    UserError
-        If nothing was measured on the set, or the file does not hold such measurements.
-    """
+    """Return what was measured on a set, where fields have the values ``wanted``."""
     command = f"dcgan feature-study ... --set {set_name}"
     lines = load_details(f"features/{set_name}", command)
     try:
@@ -399,29 +392,12 @@ def predict(
     num_resamples: int = 500,
     seed: int = 0,
 ) -> Reach:
-    """Fit the curve to measured accuracies, and find where it meets a target.
+    """Fit the curve to measured accuracies, and find where it meets a target, all in per cent.
 
-    Parameters
-    ----------
-    n : sequence of float
-        Steps or labels of each of at least six points, above 0.
-    accuracies : sequence of sequences of float
-        Accuracies in per cent at each point, one a draw of labels.
-    target : float
-        Accuracy in per cent.
-    num_resamples, seed : int
-        Of the bootstrap that gives the intervals.
-
-    Raises
-    ------
-    UserError
-        If there are too few points, or a number is out of range.
-
-    Notes
-    -----
-    A resample draws points, and of each point as many draws of labels, with replacement; those of
-    fewer than four different points are drawn again. A fit far outside the measured range is a
-    guess: say so where it is shown.
+    There is one accuracy a draw of labels at each of at least six points. A resample draws points,
+    and of each point as many draws of labels, with replacement; those of fewer than four different
+    points are drawn again. A fit far outside the measured range is a guess: say so where it is
+    shown.
     """
     n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
     if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:
@@ -499,17 +475,8 @@ def judge_features(
 ) -> tuple[Estimate, list[tuple[float, float]]]:
     """Fit an L2-SVM on the first rows, choose its C on those that follow, and judge it on the rest.
 
-    Returns
-    -------
-    accuracy : Estimate
-        On the rest, in per cent, with Wilson's interval over images.
-    curve : list of (float, float)
-        Each C that was tried, and the error on the rows to choose on, in per cent.
-
-    Raises
-    ------
-    UserError
-        If no row is left to judge on.
+    Return the accuracy in per cent, with Wilson's interval over images, and each C that was tried
+    with the error on the rows to choose on, in per cent.
     """
     end = num_learn + num_choose
     if min(num_learn, num_choose) < 1 or len(labels) != len(x_nf) or len(labels) <= end:
@@ -526,28 +493,10 @@ def judge_features(
 def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarray:
     """Return the order in which to tile images, row by row, so that alike ones become neighbours.
 
-    Parameters
-    ----------
-    features_nf : ndarray
-        n x f, n a multiple of ``columns`` and at least 16.
-    columns : int
-        Cells in a row of the map.
-
-    Returns
-    -------
-    ndarray
-        A permutation of 0 .. n - 1.
-
-    Raises
-    ------
-    UserError
-        If the images do not fill whole rows.
-
-    Notes
-    -----
-    The features are reduced to 50 principal components, laid out in the plane by t-SNE, and moved
-    to the cells of a grid by the assignment with the least sum of squared distances. What is near
-    on the map is alike; what is far apart need not differ more than what is less far.
+    At least 16 images, n x f, must fill whole rows. The features are reduced to 50 principal
+    components, laid out in the plane by t-SNE, and moved to the cells of a grid by the assignment
+    with the least sum of squared distances. What is near on the map is alike; what is far apart
+    need not differ more than what is less far.
     """
     n = len(features_nf)
     if n < 16 or columns < 1 or n % columns:

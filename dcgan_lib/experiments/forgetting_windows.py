@@ -134,7 +134,6 @@ class Forget(Command, verb="forget"):
                 entries(self, found, time.monotonic() - begun)
 
     def _write(self, found: dict[str, Any], shown: dict[str, np.ndarray]) -> None:
-        """Write the figure, the maps and the numbers."""
         pictures = np.concatenate(list(shown.values()))
         write_grid(self.out / "forget.png", pictures, len(shown["before"]))
         layer, off = found["settings"]["layer"], found["outcomes"]
@@ -195,13 +194,7 @@ def _by_chance(how: Forget, maps: np.ndarray, maps_nchw: np.ndarray) -> dict[str
 
 # --- pictures that a probe reads ---
 def make_bench(checkpoint: str, name: str = "window") -> Bench:
-    """Put a generator, its judge and its finder together.
-
-    Raises
-    ------
-    UserError
-        If no finder was made for the image set; see also `Bench`.
-    """
+    """Put a generator, its judge and its finder together."""
     image_set = load_config(checkpoint)[1]["image_set"]
     if image_set not in FINDERS:
         raise UserError(
@@ -217,16 +210,12 @@ def make_bench(checkpoint: str, name: str = "window") -> Bench:
 def measure(how: Forget, bench: Bench) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Forget an object and measure what is lost; with --compare or --record, in other ways too.
 
-    Returns
-    -------
-    found : dict
-        Plain values; an estimate is value, low, high. ``outcomes``: "paper", all maps with a weight
-        over the threshold; if compared, "tuned", the layer and number of maps that serve best by
-        weight, and "effect", maps chosen by what happens without them. ``controls``: mean fall by
-        object, of "random" and "matched" maps. ``sweep``: rates on the third seed against the
-        number of maps, by "weight" and by "effect".
-    shown : dict of str to ndarray
-        The first pictures that show the object, before and after.
+    Return plain values, an estimate being value, low, high, and the first pictures that show the
+    object, before and after. ``outcomes``: "paper", all maps with a weight over the threshold; if
+    compared, "tuned", the layer and number of maps that serve best by weight, and "effect", maps
+    chosen by what happens without them. ``controls``: mean fall by object, of "random" and
+    "matched" maps. ``sweep``: rates on the third seed against the number of maps, by "weight" and
+    by "effect".
     """
     layer = second_highest(bench.generator.config) if how.layer is None else how.layer
     num_maps = check_layer(bench.generator, layer)
@@ -487,18 +476,8 @@ def make_hand_bench(
 ) -> HandBench:
     """Put a generator and the boxes drawn on its pictures together.
 
-    Parameters
-    ----------
-    boxes : Path, optional
-        Their file; by default ``windows.json`` in the checkpoint's folder.
-    seed, name : int, str
-        Which pictures they were drawn on, and around what.
-
-    Raises
-    ------
-    UserError
-        If the boxes were drawn on other pictures or around another object, or the generator draws
-        classes.
+    The file of boxes is by default ``windows.json`` in the checkpoint's folder; boxes drawn on
+    pictures of another seed, or around another object, are refused.
     """
     config = load_config(checkpoint)[0].model
     if config.num_classes:
@@ -552,17 +531,12 @@ def places(num: int, grid: tuple[int, int]) -> np.ndarray:
 
 
 def measure_by_hand(how: Forget, bench: HandBench) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Forget an object by boxes drawn by hand.
+    """Forget an object by boxes drawn by hand; return plain values, and pictures before and after.
 
-    Returns
-    -------
-    found : dict
-        Plain values; an estimate is value, low, high. ``fit.accuracy``: positions told right in
-        pictures that were kept out, from the "activations", and from the "place" alone.
-        ``outcomes``: see `HandBench.measure`, one a choice of maps. ``counted``: what was seen by
-        eye, where --counts names it.
-    shown : dict of str to ndarray
-        Pictures with boxes, before and after.
+    An estimate is value, low, high. ``fit.accuracy``: positions told right in pictures that were
+    kept out, from the "activations", and from the "place" alone. ``outcomes``: see
+    `HandBench.measure`, one a choice of maps. ``counted``: what was seen by eye, where --counts
+    names it.
     """
     config = bench.generator.config
     layer = second_highest(config) if how.layer is None else how.layer
@@ -620,15 +594,8 @@ def trial_pictures(bench: HandBench, found: dict[str, Any], num: int) -> dict[st
 def read_counts(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Read what was seen by eye in `trial_pictures`, a 0 or 1 a picture, and compare.
 
-    Returns
-    -------
-    dict
-        ``pictures``: how many were looked at; then by condition what `Change` holds.
-
-    Raises
-    ------
-    UserError
-        If the file is damaged, or its pictures were other ones.
+    ``pictures``: how many were looked at; then by condition what `Change` holds. Counts of other
+    pictures are refused.
     """
     saved = read_json(path, "count again")
     try:
@@ -666,7 +633,6 @@ def print_by_hand(found: dict[str, Any]) -> None:
 
 
 def _means(outcomes: list[dict[str, Any]], part: str) -> str:
-    """Return the means over choices of maps, as words."""
     names = outcomes[0][part]
     return ", ".join(f"{name} {fmean(o[part][name][0] for o in outcomes):.2f}" for name in names)
 

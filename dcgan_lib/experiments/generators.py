@@ -16,13 +16,7 @@ from dcgan_lib.evaluation.statistics import Estimate
 
 
 def check_record(name: str, command: str) -> None:
-    """Refuse, before anything is measured, what `record_report` would refuse after it.
-
-    Raises
-    ------
-    UserError
-        If the ledger has no generator of that name, or the command names an absolute path.
-    """
+    """Refuse, before anything is measured, what `record_report` would refuse after it."""
     known = sorted(id.split(".")[1] for id in claims() if id[:5] == "ours." and id[-4:] == ".kid")
     if name not in known:
         raise UserError(f"the ledger has no generator called {name!r}; it has: {', '.join(known)}")
@@ -30,13 +24,7 @@ def check_record(name: str, command: str) -> None:
 
 
 def record_report(report: GeneratorReport, name: str, command: str) -> list[Result]:
-    """Enter the figures of a committed checkpoint that have a claim, ``ours.NAME.kid`` and so on.
-
-    Raises
-    ------
-    UserError
-        See `check_record`.
-    """
+    """Enter a committed checkpoint's figures that have a claim, ``ours.NAME.kid`` and so on."""
     check_record(name, command)
     rows = report.rows
     data = f"{report.image_set}, {report.num_held_out:,} images of its {report.split} split"
@@ -73,13 +61,7 @@ def record_report(report: GeneratorReport, name: str, command: str) -> list[Resu
 
 
 def load_classes(name: str) -> tuple[ClassQuality, ...]:
-    """Return what was recorded of each class of a conditional generator.
-
-    Raises
-    ------
-    UserError
-        If there is nothing of that name.
-    """
+    """Return what was recorded of each class of a conditional generator."""
     kept = load_details(f"classes/{name}", f"dcgan evaluate {name} --record {name}")
     return tuple(
         ClassQuality(

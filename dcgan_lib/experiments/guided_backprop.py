@@ -137,13 +137,7 @@ class Saliency(Command, verb="saliency"):
 
 
 def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet, str]:
-    """Return the images to report on, those to choose on, and the name of the first one's split.
-
-    Raises
-    ------
-    UserError
-        If the images are missing, or are not of the size and channels that the discriminator reads.
-    """
+    """Return the images to report on, those to choose on, and the name of the first one's split."""
     config, about = load_config(how.checkpoint)
     name = how.image_set or about["image_set"]
     split = held_out_split(name)
@@ -179,18 +173,12 @@ def measure(
     chosen_on: ImageSet,
     split: str,
 ) -> tuple[dict[str, Any], list[Estimate]]:
-    """Measure a network's saliency beside fresh ones'.
+    """Return a network's saliency beside fresh ones', and the mean lift over the objects of each.
 
-    Returns
-    -------
-    found : dict
-        Plain values; an estimate is value, low, high. ``objects[name]`` lists the trained network,
-        then each fresh one; it is empty for a set without boxes. ``cascade[method]`` lists the rank
-        correlations with the trained network's maps when 0 layers and more are random; ``another
-        feature`` compares with another feature at the same place.
-    lifts : list of Estimate
-        The mean lift over the objects, of the trained network and of each fresh one; empty without
-        boxes.
+    Estimates are value, low, high. ``objects[name]`` lists the trained network, then each fresh
+    one; without boxes it is empty, and so are the lifts. ``cascade[method]`` lists the rank
+    correlations with the trained network's maps when 0 layers and more are random; ``another
+    feature`` compares with another feature at the same place.
     """
     objects: dict[str, list[dict[str, Any]]] = {}
     lifts = []
@@ -291,13 +279,7 @@ def _rounded(estimate: Estimate) -> list[float]:
 def draw(
     how: Saliency, network: Discriminator, fresh: Discriminator, images_u8: np.ndarray
 ) -> dict[str, Any]:
-    """Write the maps and their images, a row a feature: fresh weights left, trained ones right.
-
-    Returns
-    -------
-    dict
-        Which unit of which image stands in each tile, row by row.
-    """
+    """Write the maps, fresh left and trained right, and their images; return each tile's unit."""
     field = receptive_field(network.config, how.layer)
     maps_by_side, images_by_side, found = [], [], {"receptive field": field.size}
     for name, net in (("fresh", fresh), ("trained", network)):

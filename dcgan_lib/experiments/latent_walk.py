@@ -91,13 +91,7 @@ def load_walker(checkpoint: str) -> AnyGenerator:
 
 
 def find_judges(checkpoint: str) -> tuple[str, FeatureExtractor, Probe]:
-    """Return a checkpoint's image set, and the features and the probe that measure its walks.
-
-    Raises
-    ------
-    UserError
-        If no probe was made for the image set.
-    """
+    """Return a checkpoint's image set, and the features and the probe that measure its walks."""
     image_set = load_config(checkpoint)[1]["image_set"]
     if image_set not in FEATURES_OF:
         raise UserError(
@@ -191,7 +185,6 @@ class Walk(Command, verb="walk"):
     def _measure(
         self, generator: AnyGenerator, image_set: str, features: FeatureExtractor, probe: Probe
     ) -> dict[str, Any]:
-        """Measure, print and record; return what was measured, rounded."""
         begun, split = time.perf_counter(), held_out_split(image_set)
         held_out = load_image_set(image_set, split, image_size=generator.config.image_size)
         real_u8, how = held_out.images_u8[:2_000], {"curve": self.curve, "seed": self.seed}
@@ -223,18 +216,8 @@ def measure_walks(
 ) -> dict[str, Any]:
     """Measure segments of 12 steps between latent vectors of their own, and their cross-fades.
 
-    Parameters
-    ----------
-    real_u8 : ndarray
-        Held-out pictures, uint8.
-    seed : int
-        Of the anchors.
-
-    Returns
-    -------
-    dict
-        Estimates as value, low, high; counts by object. See `Steps`, `refinement`, `far_from_real`
-        and `Changes`; "mixed" is the cross-fade.
+    ``real_u8`` are held-out pictures. Estimates come as value, low, high, counts by object: see
+    `Steps`, `refinement`, `far_from_real` and `Changes`; "mixed" is the cross-fade.
     """
     fine = draw_paths(generator, segments, 2 * STEPS, curve=curve, seed=seed)
     paths = np.ascontiguousarray(fine[:, ::2])
@@ -304,13 +287,7 @@ def semantic_checks(found: dict[str, Any]) -> dict[str, bool]:
 
 
 def record_walks(found: dict[str, Any], image_set: str, **about: Any) -> list[Result]:
-    """Enter ``walk.smooth:SET`` and ``walk.semantic:SET`` into the ledger.
-
-    The second only where the probe was made for the set.
-
-    ``about`` is the row's data, checkpoint, command and seconds; see
-    `dcgan_lib.evaluation.ledger.record`.
-    """
+    """Enter ``walk.smooth:SET``, and where a probe was made for the set ``walk.semantic:SET``."""
     about |= {"unit": "", "n": found["segments"], "seed": found["seed"]}
     value = {name: x.value for name, x in found.items() if isinstance(x, Estimate)}
     notes = (
@@ -385,13 +362,7 @@ class WalkReturns(Command, verb="walk-returns"):
 
 
 def load_returns(set_name: str) -> dict[str, Any]:
-    """Return what ``dcgan walk-returns --record`` kept; see `measure_returns`.
-
-    Raises
-    ------
-    UserError
-        If it was not measured.
-    """
+    """Return what ``dcgan walk-returns --record`` kept; see `measure_returns`."""
     command = WalkReturns(checkpoint=set_name, record=True).command_line()
     return load_details(f"curves/returns.{set_name}", command)
 
@@ -407,19 +378,11 @@ def measure_returns(
 ) -> dict[str, Any]:
     """Measure how often objects return along walks, and what each explanation says.
 
-    Parameters
-    ----------
-    second : Probe, optional
-        Reads the same objects as ``probe``.
-
-    Returns
-    -------
-    dict
-        Plain values; estimates as value, low, high. ``ways``: what `count_returns` says of 12 steps
-        on a line, of half steps, of arcs, of a surer probe and of two probes. ``objects``: for
-        each, in the order of the counts, how well a plane of latent space and a small network
-        separate it (held-out AUC), the plane in ``halves`` (see `auc_in_halves`), and how ``sure``
-        the probe is (see `sureness`).
+    ``second`` reads the same objects as ``probe``. Estimates come as value, low, high. ``ways``:
+    what `count_returns` says of 12 steps on a line, of half steps, of arcs, of a surer probe and of
+    two probes. ``objects``: for each, in the order of the counts, how well a plane of latent space
+    and a small network separate it (held-out AUC), the plane in ``halves`` (see `auc_in_halves`),
+    and how ``sure`` the probe is (see `sureness`).
     """
     if segments < 30 or samples < 1_000:
         raise UserError(
@@ -462,13 +425,10 @@ def measure_returns(
 def count_returns(states_so: np.ndarray) -> dict[str, Any]:
     """Count returns along segments, from `all_states`; intervals are over segments.
 
-    Returns
-    -------
-    dict
-        ``lasting``: share of segments without a return. ``returns``: how many of the objects that
-        change return. ``returned``, ``changed``: for each object, in how many segments.
-        ``excursion``: mean number of pictures from the first to the last sure one of a state that
-        has others before and after it; None without any.
+    ``lasting``: share of segments without a return. ``returns``: how many of the objects that
+    change return. ``returned``, ``changed``: for each object, in how many segments. ``excursion``:
+    mean number of pictures from the first to the last sure one of a state that has others before
+    and after it; None without any.
     """
     num_so = np.vectorize(len)(states_so)
     lengths = [s.last - s.first + 1 for states in states_so.flat for s in states[1:-1]]
@@ -630,22 +590,10 @@ def train_memoriser(
     batch_size: int = 64,
     seed: int = 0,
 ) -> AnyGenerator:
-    """Train a generator to repeat a few images: each owns a part of latent space.
+    """Train a generator to repeat a few images, 2 to 256: each owns a part of latent space.
 
-    Parameters
-    ----------
-    images_u8 : ndarray
-        uint8, k x c x h x w, of the model's size; 2 to 256 of them.
-    model : ModelConfig
-        The same network as a GAN's generator; without classes.
-    steps : int
-        Of Adam, with a learning rate of 0.002 that falls to 0.
-    seed : int
-        Of the weights, the parts and the latent vectors.
-
-    Notes
-    -----
-    Our choice: there is no discriminator. A latent vector belongs to the image whose random
+    The network is that of a GAN's generator, without classes; Adam's learning rate falls from 0.002
+    to 0. Our choice: there is no discriminator. A latent vector belongs to the image whose random
     direction it is closest to, and the loss is the mean absolute difference from that image. A GAN
     on as few images mostly fails in another way: its discriminator wins before anything is learnt
     by heart.
@@ -748,19 +696,7 @@ TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def fooled_neighbours(
     images_u8: np.ndarray, features: FeatureExtractor, *, n: int = 1_000, seed: int = 0
 ) -> dict[str, dict[str, Estimate]]:
-    """Change some images a little and look up their nearest neighbours among all of them.
-
-    Returns
-    -------
-    dict
-        "pixels" and "features": for each of `TRANSFORMS` the share of images whose nearest
-        neighbour is another.
-
-    Raises
-    ------
-    UserError
-        If n is below 2 or there are not more than n images.
-    """
+    """Return by space and change the share of images whose nearest neighbour becomes another."""
     if not 2 <= n < len(images_u8):
         raise UserError(
             f"n must be at least 2 and less than the {len(images_u8)} images, but it is {n}"
@@ -784,10 +720,7 @@ def fooled_neighbours(
 def record_fooled(
     found: dict[str, dict[str, Estimate]], set_name: str, features: str, **about: Any
 ) -> Result:
-    """Enter the shares into the claims ledger as ``neighbours.fooled:SET``.
-
-    ``about`` is the rest of the row.
-    """
+    """Enter the shares into the claims ledger as ``neighbours.fooled:SET``."""
     pixels = found["pixels"]
     checks = {
         "in pixels, a shift by 2 pixels fools the neighbour of more than half of the images": (

@@ -1,8 +1,7 @@
 """The MNIST supplement (section 8.1): Table 3, and batch norm with and without its scale and bias.
 
 Real test digits are named by their nearest neighbour among generated, real or deformed ones, so a
-generator is good when its digits tell the classes apart. `Neighbours` measures one row of Table 3;
-`BnAffine` trains both networks both ways, with all else equal, and judges each by its neighbours.
+generator is good when its digits tell the classes apart.
 
 Axes: q test images, s draws; ``*_u8`` images n x c x h x w, 0..255.
 """
@@ -175,17 +174,9 @@ def _real_row(id: str) -> Result | None:
 def load_curves(id: str) -> dict[str, Any]:
     """Return what `record_row` kept beside a row.
 
-    Returns
-    -------
-    dict
-        ``draws``: for each draw, pairs of the number of references and the test error in per cent.
-        ``confusion``: classes x classes, test images of each class by the label of their nearest
-        reference, over all draws.
-
-    Raises
-    ------
-    UserError
-        If the row was not measured.
+    ``draws``: for each draw, pairs of the number of references and the test error in per cent.
+    ``confusion``: classes x classes, test images of each class by the label of their nearest
+    reference, over all draws.
     """
     return load_details(f"curves/{id}", claims()[id].command)
 
@@ -222,30 +213,10 @@ def neighbour_test(
     state: Path | None = None,
     progress: bool = False,
 ) -> NeighbourTest:
-    """Classify images by the label of their nearest reference.
+    """Classify images by the label of their nearest among a multiple of 1,000 references.
 
-    Parameters
-    ----------
-    stream : LabelledStream
-        Where the references come from.
-    test : ImageSet
-        What is classified, with labels.
-    num_references : int
-        How many references to compare with, a multiple of 1,000.
-    state : Path, optional
-        File that is written every half minute and removed at the end; a test that was stopped goes
-        on from it.
-    progress : bool, default False
-        Show a progress bar with the time left.
-
-    Raises
-    ------
-    UserError
-        If the number does not fit, or the file holds another test.
-
-    Notes
-    -----
-    The distance is Euclidean, between pixels of 8 bits, as in the authors' code.
+    The distance is Euclidean, between pixels of 8 bits, as in the authors' code. The ``state`` file
+    is written every half minute and removed at the end; a test that was stopped goes on from it.
     """
     if num_references < PORTION or num_references % PORTION:
         raise UserError(
@@ -317,7 +288,7 @@ class LabelledStream(Protocol):
     image_size: tuple[int, int]
     """Height and width in pixels."""
     length: int | None
-    """How many images there are; None when there is no end."""
+    """None when there is no end."""
 
     def portion(self, index: int) -> Portion:
         """Return images ``index * PORTION`` and on, `PORTION` at most, and their int64 labels."""
@@ -339,20 +310,7 @@ class RealStream:
 
 
 class GeneratedStream:
-    """Give a conditional generator's pictures, equally many of each class.
-
-    Parameters
-    ----------
-    checkpoint : str
-        A committed checkpoint's name or a run's folder.
-    seed : int
-        Of the latent vectors.
-
-    Raises
-    ------
-    UserError
-        If the generator knows no classes.
-    """
+    """Give a conditional generator's pictures, equally many of each class."""
 
     def __init__(self, checkpoint: str, seed: int) -> None:
         self._generator, self._seed, self.length = load_generator(checkpoint), seed, None
@@ -376,25 +334,11 @@ class GeneratedStream:
 class DeformedStream:
     """Give real images, shifted and bent at random, equally many of each class, as InfiMNIST does.
 
-    Parameters
-    ----------
-    image_set : ImageSet
-        With labels.
-    seed : int
-        Of the choice of images and their deformations.
-    max_shift : int, default 1
-        Largest shift in pixels, along each side.
-    alpha, sigma : float
-        Strength and smoothness of torchvision's elastic transform, in pixels.
-
-    Raises
-    ------
-    UserError
-        If the set has no labels, or a strength is out of range.
-
-    Notes ----- Loosli, Canu and Bottou (2007) bend digits along tangent vectors; elastic fields are
-    the nearest thing in torchvision. Ten images, one of each class, share a field: that takes an
-    eighth of the time, and no two of a class are bent alike.
+    The shift goes up to ``max_shift`` pixels along each side; ``alpha`` and ``sigma`` are strength
+    and smoothness of torchvision's elastic transform, in pixels. Loosli, Canu and Bottou (2007)
+    bend digits along tangent vectors; elastic fields are the nearest thing in torchvision. Ten
+    images, one of each class, share a field: that takes an eighth of the time, and no two of a
+    class are bent alike.
     """
 
     def __init__(

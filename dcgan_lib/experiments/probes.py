@@ -27,7 +27,6 @@ class ProbeRecipe:
     """Say what a probe learns from, for how long, and where its scores go."""
 
     image_set: str
-    """Name for `load_image_set`."""
     image_size: int
     """Side in pixels."""
     training: dict[str, Any]
@@ -177,18 +176,7 @@ def _load(recipe: ProbeRecipe, split: str | None) -> ImageSet | None:
 
 
 def with_attributes(image_set: ImageSet, named: Mapping[str, str]) -> ImageSet:
-    """Return an image set with yes-or-no attributes that its classes decide.
-
-    Parameters
-    ----------
-    named : mapping of str to str
-        An attribute's name to the class that has it, such as "smile" to "smiling".
-
-    Raises
-    ------
-    UserError
-        If the set has no such class.
-    """
+    """Return an image set with yes-or-no attributes; ``named`` says which class has each."""
     classes, made = image_set.class_names, {}
     for name, which in named.items():
         if which not in classes:
@@ -201,18 +189,7 @@ def with_attributes(image_set: ImageSet, named: Mapping[str, str]) -> ImageSet:
 
 
 def cut_out(image_set: ImageSet, window: tuple[int, int, int]) -> ImageSet:
-    """Return an image set of one square window of each image, enlarged to the images' own size.
-
-    Parameters
-    ----------
-    window : tuple of int
-        Top, left and side, in pixels.
-
-    Raises
-    ------
-    UserError
-        If the images are not square, or the window does not lie inside them.
-    """
+    """Cut one square window (top, left, side) out of each image, and enlarge it to the old size."""
     (top, left, side), (height, width) = window, image_set.image_size
     if height != width or min(window) < 0 or side < 1 or max(top, left) + side > height:
         raise UserError(

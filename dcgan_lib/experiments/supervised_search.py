@@ -123,14 +123,7 @@ def _seed(*numbers: int) -> int:
 
 
 def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> ImageSet:
-    """Choose training images with labels at random, as many of each class.
-
-    Raises
-    ------
-    UserError
-        If the set has no classes, ``num_labels`` cannot be shared out evenly, or a class has too
-        few images.
-    """
+    """Choose training images with labels at random, as many of each class."""
     classes = pool.num_classes
     if classes < 2:
         raise UserError(
@@ -160,25 +153,8 @@ def train_supervised(
 ) -> tuple[SupervisedCnn, int]:
     """Train the discriminator's architecture on labels, and keep the weights of its best epoch.
 
-    Parameters
-    ----------
-    labelled : ImageSet
-        What it learns from.
-    monitor : ImageSet
-        Validation images that choose the epoch, after each of which they are classified.
-    model : ModelConfig
-        The discriminator's.
-    seed : int
-        Of the weights, the order, the dropout and the augmentation.
-    precision : {"float32", "bfloat16"}
-        Arithmetic of the convolutions.
-
-    Returns
-    -------
-    network : SupervisedCnn
-        In evaluation mode.
-    epoch : int
-        The epoch that was chosen, counted from 1.
+    The ``monitor`` images, classified after each epoch, say which that is. Return the network in
+    evaluation mode, and the epoch, counted from 1.
     """
     steps = settings.epochs * max(1, len(labelled) // settings.batch_size)
     best_error, best_epoch, best_weights = np.inf, 0, {}
@@ -395,14 +371,7 @@ class Search(Command, verb="search"):
         return draw_labelled(self.splits.train, self.num_labels, [self.seed, draw])
 
     def check_row(self) -> None:
-        """Refuse, before anything is trained, a row that could not be recorded.
-
-        Raises
-        ------
-        UserError
-            If the id is not this claim's on this set, the trials or the labels are not as many as
-            the paper's, the command names an absolute path, or the row was measured before.
-        """
+        """Refuse, before anything is trained, a row that could not be recorded."""
         own = id_on(SUPERVISED, plain_name(self.set))
         if full_id(self.record) != own:
             raise UserError(f"this search is measured as {own}, not {self.record!r}: record it so")
@@ -420,14 +389,7 @@ class Search(Command, verb="search"):
         check_unused(own, again=self.again)
 
     def open_folder(self) -> None:
-        """Begin the search in its folder, or make sure that the one there is the same.
-
-        Raises
-        ------
-        UserError
-            If the labels cannot be drawn, the network does not fit the set, the folder cannot be
-            written, or it holds another search or another space of settings.
-        """
+        """Begin the search in its folder, or make sure that the one there is the same."""
         SupervisedCnn(self.model, self.labelled(0).num_classes)  # refused: no folder is left behind
         path, fixed = (
             self.folder / "search.json",
@@ -458,14 +420,7 @@ class Search(Command, verb="search"):
         return [read_json(path, "delete it, and it is measured again") for path in paths]
 
     def run_trials(self) -> Iterator[dict[str, Any]]:
-        """Run the trials that are still to be run; each is on disk before it is yielded.
-
-        Yields
-        ------
-        dict
-            ``trial``, ``settings``, ``epoch``, the ``validation_error`` over all validation images,
-            ``seconds``.
-        """
+        """Run the trials that are still to be run; each is on disk before it is yielded."""
         labelled, done = self.labelled(0), {found["trial"] for found in self.finished("trial")}
         for trial in range(self.trials):
             if trial in done:
@@ -480,15 +435,9 @@ class Search(Command, verb="search"):
     ) -> list[dict[str, Any]]:
         """Train the best trial's settings anew on fresh labels, beside nearest neighbours.
 
-        With test images from `LabelledSplits.test_for` the error on them is measured too; a draw
-        that has been tested is not tested again.
-
-        Returns
-        -------
-        list of dict
-            One a draw: ``trial``, ``draw``, ``epoch``, ``validation_error``, ``neighbour_error``
-            (1-NN on pixels with the same labels, on validation images), ``seconds``, and
-            ``test_error`` where it was asked for.
+        With test images from `LabelledSplits.test_for` the error on them is measured too, and
+        stands under ``test_error``; a draw that has been tested is not tested again.
+        ``neighbour_error`` is that of 1-NN on pixels with the same labels, on validation images.
         """
         kept = {(found["trial"], found["draw"]): found for found in self.finished("draw")}
         judged = {"validation": self.splits.validation} | ({"test": test} if test else {})
@@ -533,8 +482,6 @@ class Search(Command, verb="search"):
     ) -> Result:
         """Enter the best trial's validation error, on fresh labels; the notes say the test error.
 
-        Notes
-        -----
         Table 2 gives the network's error on validation images, as here, and its rivals' on test
         images. On another set the row is a control, judged by a relation that Table 2 shows:
         nearest neighbours on pixels err more.

@@ -102,13 +102,7 @@ def open_source(word: str, *, recipe_name: str = USUAL_RECIPE, seed: int = 0) ->
 
 
 def snapshot_folders(run_dir: str | Path) -> list[Path]:
-    """Return the folders of a run's snapshots, the earliest first.
-
-    Raises
-    ------
-    UserError
-        If it kept none.
-    """
+    """Return the folders of a run's snapshots, the earliest first."""
     found = sorted(Path(run_dir).glob("snapshots/step-*"))
     if not found:
         raise UserError(f"{run_dir} has no snapshots: train it with --snapshot-every")
@@ -165,13 +159,7 @@ def keep_draws(row: Result, test_errors: Sequence[float], num_images: int) -> No
 
 
 def load_draws(row: Result) -> tuple[np.ndarray, int]:
-    """Return the test errors of a measured row's draws, and the number of test images.
-
-    Raises
-    ------
-    UserError
-        If they were not kept, or by another measurement than the row's.
-    """
+    """Return the test errors of a row's own draws of labels, and the number of test images."""
     content = load_details(_name(row.id), row.command)
     if content["value"] != row.value:
         raise UserError(
@@ -256,13 +244,7 @@ def _text(estimate: Estimate | None, unit: str = "%") -> str:
 
 
 def compare(set_name: str) -> Comparison:
-    """Put the ledger's two rows of an image set, one of `SETS` or any other, beside each other.
-
-    Raises
-    ------
-    UserError
-        If a row is measured, but the errors of its draws are not there; see `load_draws`.
-    """
+    """Put the ledger's two rows of an image set, one of `SETS` or any other, beside each other."""
     ids = [id_on(claim_id, set_name) for claim_id in (FEATURES, SUPERVISED)]
     features, supervised = (measured_error(id) for id in ids)
     commands = tuple(command_for(id) for id in ids if not is_measured(id))
@@ -397,14 +379,7 @@ class Features(Command, verb="features"):
         return self.checkpoint if self.checkpoint in UNLEARNT else "dcgan"
 
     def check_row(self) -> None:
-        """Refuse, before anything is loaded, what does not belong into the row of the ledger.
-
-        Raises
-        ------
-        UserError
-            If the id is no row of features, or its protocol, set, statistics or kind of features is
-            another; if the row that it is compared with is not measured yet; or if this one is.
-        """
+        """Refuse, before anything is loaded, what does not belong into the row of the ledger."""
         claim, set_name = claim_of(self.record)[0], plain_name(self.set)
         if claim.id not in PROTOCOL_OF:
             raise UserError(

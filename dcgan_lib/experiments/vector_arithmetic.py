@@ -212,15 +212,7 @@ def measure_sums(
     confidence: float,
     ahead: float | None,
 ) -> Seen:
-    """Make every sum under every condition, and judge the pictures.
-
-    Parameters
-    ----------
-    pool : Pool
-        Its first 2,000 samples say what the discriminator finds implausible.
-    confidence, ahead : float, float or None
-        See `pick`.
-    """
+    """Judge every sum under every condition; the pool's first 2,000 say what is implausible."""
     plain = logits_of(discriminator, pictures_of(generator, pool.z_nd[:2_000]))
     limit = float(np.quantile(plain, IMPLAUSIBLE_SHARE))
     options = {"trials": trials, "seed": seed, "confidence": confidence, "ahead": ahead}
@@ -246,10 +238,7 @@ def _conditions(
     confidence: float,
     ahead: float | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each condition's name and pictures.
-
-    Trial i of every condition begins with the same exemplars.
-    """
+    """Yield each condition's name and pictures; trial i always begins with the same exemplars."""
     most, how = max(COUNTS), {"trials": trials, "seed": seed, "confidence": confidence}
     z_t3kd = pool.z_nd[pick(pool, asked.concepts, most, **how, ahead=ahead)]
     sums = {f"{k}": add_up(z_t3kd[:, :, :k]) for k in COUNTS}
@@ -284,15 +273,7 @@ def shares_of(seen: Seen) -> Shares:
 
 
 def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
-    """Enter the claims of Fig. 7 into the ledger.
-
-    Parameters
-    ----------
-    who : str
-        Who the exemplars are and who reads them, as a sentence.
-    **about
-        The rows' checkpoint, seed, command and seconds; see `dcgan_lib.evaluation.ledger.record`.
-    """
+    """Enter the claims of Fig. 7; ``who`` says who the exemplars are and who reads them."""
     about |= {"unit": "%", "data": f"{set_name}, generated"}
 
     def hits(condition: str, what: str = "both") -> np.ndarray:
@@ -351,13 +332,7 @@ def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
 
 
 def load_shares(set_name: str) -> Shares:
-    """Return the shares that ``dcgan arithmetic --record`` kept.
-
-    Raises
-    ------
-    UserError
-        If they were not measured.
-    """
+    """Return the shares that ``dcgan arithmetic --record`` kept."""
     kept = load_details(
         f"curves/arithmetic.{set_name}", f"dcgan arithmetic CHECKPOINT --record {set_name}"
     )
@@ -374,12 +349,7 @@ def curve(
 ) -> list[tuple[int, float, float, float]]:
     """Return a sum's success against the number of exemplars, for `plotting.plot_bands`.
 
-    Parameters
-    ----------
-    found : mapping of str to mapping
-        A sum's shares by condition, from `load_shares`.
-    kind : str
-        Which conditions: "" for plain latent sums, else "rescaled", "any pose" or "pixels".
+    ``kind`` is "" for plain latent sums, else "rescaled", "any pose" or "pixels".
     """
     wanted = re.compile(rf"(\d+) ?{kind}")
     matches = {key: wanted.fullmatch(key) for key in found}
@@ -477,19 +447,9 @@ def measure_turn(
 ) -> dict[str, Any]:
     """Read faces at each step along their turn axes, and along random ones of the same lengths.
 
-    Parameters
-    ----------
-    z_nd, axes_nd : ndarray
-        The faces' latent vectors, and an axis for each.
-    seed : int
-        Of the random axes.
-
-    Returns
-    -------
-    dict
-        ``steps``; for "axis" and "random" the straight ``line`` of the yaw (see `summarise`), its
-        mean at each step (``yaw``), and the share of faces, in %, that each yes-or-no attribute
-        ``flips`` in until the last step. Estimates are value, low, high.
+    ``steps``; for "axis" and "random" the straight ``line`` of the yaw (see `summarise`), its mean
+    at each step (``yaw``), and the share of faces, in %, that each yes-or-no attribute ``flips`` in
+    until the last step. Estimates are value, low, high. The seed is that of the random axes.
     """
     yes_or_no = [head.name for head in probe.config.heads if head.kind == "boolean"]
     found: dict[str, Any] = {"steps": STEPS.round(3).tolist()}
@@ -528,13 +488,7 @@ def record_turn(found: dict[str, Any], set_name: str, *, n: int, **about: Any) -
 
 
 def load_turn(set_name: str) -> dict[str, Any]:
-    """Return what ``dcgan turn --record`` kept; see `measure_turn`.
-
-    Raises
-    ------
-    UserError
-        If it was not measured.
-    """
+    """Return what ``dcgan turn --record`` kept; see `measure_turn`."""
     return load_details(f"curves/turn.{set_name}", f"dcgan turn CHECKPOINT --record {set_name}")
 
 

@@ -61,10 +61,7 @@ def nine(y_d: np.ndarray, seed: int = 0, scale: float = 0.25) -> np.ndarray:
 
 
 def usual_length(config: ModelConfig) -> float:
-    """Return the root mean square length of a latent vector.
-
-    It is sqrt(d) times the standard deviation of one number.
-    """
+    """Return the root mean square length of a latent vector."""
     return float(np.sqrt(config.z_dim * (1 if config.z_distribution == "normal" else 1 / 3)))
 
 
@@ -74,40 +71,23 @@ def rescaled(y_td: np.ndarray, config: ModelConfig) -> np.ndarray:
 
 
 def pictures_of(generator: AnyGenerator, z_nd: np.ndarray) -> np.ndarray:
-    """Return the pictures of an array of latent vectors, uint8, n x c x h x w.
-
-    The array may have more axes before d.
-    """
+    """Return the pictures of an array of latent vectors (..., d), uint8, n x c x h x w."""
     rows_nd = np.ascontiguousarray(z_nd, dtype=np.float32).reshape(-1, z_nd.shape[-1])
     return generate_u8(generator, torch.from_numpy(rows_nd))
 
 
 def pixel_sums(pictures_u8: np.ndarray) -> np.ndarray:
-    """Return the same sum made of pictures, cut off at black and white.
-
-    From t x 3 x k x c x h x w to t x c x h x w, uint8.
-    """
+    """Return the same sums, t x c x h x w, of t x 3 x k pictures, cut off at black and white."""
     t, shape = len(pictures_u8), pictures_u8.shape[3:]
     sums = add_up(pictures_u8.reshape(*pictures_u8.shape[:3], -1).astype(np.float32))
     return sums.clip(0, 255).round().astype(np.uint8).reshape(t, *shape)
 
 
 def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw one sum as the paper's Fig. 7 does.
+    """Draw one sum as the paper's Fig. 7 does: one picture each, uint8, 1 x 3 x h x w.
 
-    Parameters
-    ----------
-    z_3kd : ndarray
-        The exemplars of A, B and C.
-    seed : int
-        Of the noise of the eight neighbours.
-
-    Returns
-    -------
-    dict of str to ndarray
-        One picture each, uint8, 1 x 3 x h x w, all of one height. "A", "B" and "C": the exemplars
-        above their mean. "A − B + C": nine pictures around the sum. "pixels": the sum of the
-        exemplars' pictures.
+    "A", "B" and "C": the exemplars above their mean. "A − B + C": nine pictures around the sum.
+    "pixels": the sum of the exemplars' pictures. All have one height.
     """
     exemplars = [pictures_of(generator, z_kd) for z_kd in z_3kd]
     means = pictures_of(generator, z_3kd.mean(1))
@@ -189,13 +169,7 @@ COUNTABLE = {
 
 
 def countable_sums(checkpoint: str | Path) -> Countable:
-    """Return what can be counted on a checkpoint's pictures.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint, or nothing can be counted on what its image set teaches.
-    """
+    """Return what can be counted on a checkpoint's pictures, by the image set that it learnt."""
     image_set = load_config(checkpoint)[1]["image_set"]
     if image_set not in COUNTABLE:
         raise UserError(
@@ -212,7 +186,7 @@ class Pool(NamedTuple):
     """Hold samples to choose exemplars from."""
 
     z_nd: np.ndarray
-    """float32, their latent vectors."""
+    """float32."""
     read: dict[str, np.ndarray]
     """What a probe reads off each picture."""
 
@@ -233,13 +207,7 @@ _PORTION = 2_000  # so that the pictures need not be held together
 
 
 def shows(read: Mapping[str, np.ndarray], concept: Concept, confidence: float = 0.5) -> np.ndarray:
-    """Return which pictures show a concept: each attribute as asked, with enough confidence.
-
-    Raises
-    ------
-    UserError
-        If the probe does not read an attribute.
-    """
+    """Return which pictures show a concept: each attribute as asked, with enough confidence."""
     unknown = set(concept) - set(read)
     if unknown:
         raise UserError(
@@ -262,24 +230,9 @@ def pick(
 ) -> np.ndarray:
     """Choose exemplars of each concept at random, anew for each trial.
 
-    Parameters
-    ----------
-    num : int
-        Exemplars a group, all different.
-    confidence : float
-        How sure the probe must be of each attribute.
-    ahead : float, optional
-        Take only faces whose yaw, read by the probe, is at most this far from 0.
-
-    Returns
-    -------
-    ndarray
-        int64, shape (trials, groups, num): indices into the pool.
-
-    Raises
-    ------
-    UserError
-        If fewer than ``num`` samples show a concept.
+    Return indices into the pool, int64, shape (trials, groups, num), all different in a group. The
+    probe must be surer than ``confidence`` of each attribute, and the face's yaw at most ``ahead``
+    from 0.
     """
     facing = True if ahead is None else np.abs(pool.read["yaw"]) <= ahead
     groups = [
@@ -310,10 +263,7 @@ def _choose(
 def exemplars(
     pool: Pool, name: str | Sum, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4
 ) -> np.ndarray:
-    """Return latent vectors chosen by `pick` for a sum, shape (trials, 3, num, d).
-
-    A name means one of `SUMS`.
-    """
+    """Return latent vectors that `pick` chooses for a sum or its name, (trials, 3, num, d)."""
     asked = SUMS[name] if isinstance(name, str) else name
     return pool.z_nd[pick(pool, asked.concepts, num, trials, seed, ahead=ahead)]
 
@@ -330,19 +280,7 @@ def attribute_direction(
 ) -> np.ndarray:
     """Return the direction from samples without a yes-or-no attribute to those with it.
 
-    Its shape is (d,), its length 1.
-
-    Parameters
-    ----------
-    among : ndarray
-        bool, shape (n,): which samples count.
-    confidence : float
-        How sure the probe must be.
-
-    Raises
-    ------
-    UserError
-        If there are no samples of either kind.
+    Its shape is (d,), its length 1. ``among`` says which samples count: bool, shape (n,).
     """
     with_it, without = (among & shows(pool.read, {name: has}, confidence) for has in (True, False))
     if not (with_it.any() and without.any()):
@@ -362,16 +300,9 @@ TURN = ("looking left", "looking right")
 
 @dataclass(frozen=True, kw_only=True)
 class Exemplars:
-    """Hold which samples show which concept.
-
-    Raises
-    ------
-    UserError
-        If a number does not lie in the pool or comes twice, or a sum does not fit.
-    """
+    """Hold which samples show which concept."""
 
     checkpoint: str
-    """The generator that draws them."""
     seed: int
     pool: int
     """Seed and size of the pool that the numbers count in."""
@@ -381,7 +312,6 @@ class Exemplars:
     """A sum's name to its concepts A, B and C, which have equally many samples."""
 
     def __post_init__(self) -> None:
-        """Check the numbers and the sums."""
         if not self.concepts:
             raise UserError("exemplars need at least one concept, but none came")
         for name, numbers in self.concepts.items():
@@ -407,13 +337,7 @@ class Exemplars:
             )
 
     def numbers(self, names: Sequence[str]) -> list[list[int]]:
-        """Return the samples of some concepts, of each equally many.
-
-        Raises
-        ------
-        UserError
-            If there is no such concept, it is empty, or one has more samples than another.
-        """
+        """Return the samples of some concepts, which must all have equally many."""
         unknown = set(names) - set(self.concepts)
         if unknown:
             raise UserError(
@@ -448,13 +372,7 @@ class Exemplars:
 
 
 def load_exemplars(name_or_path: str | Path) -> Exemplars:
-    """Read exemplars from a JSON file, or those kept beside a checkpoint's weights.
-
-    Raises
-    ------
-    UserError
-        If there are none, the file is damaged, or see `Exemplars`.
-    """
+    """Read exemplars from a JSON file, or those kept beside a checkpoint's weights."""
     path = Path(name_or_path)
     if path.suffix != ".json":
         path = find_run(name_or_path) / FILE
@@ -483,22 +401,8 @@ def pick_sides(
 ) -> np.ndarray:
     """Choose faces that look left and faces that look right, anew for each trial.
 
-    Parameters
-    ----------
-    least : float
-        Least yaw to either side, read by the probe; 1 is the most that the drawn portraits have.
-    num : int
-        Faces a side: 4, as in the paper.
-
-    Returns
-    -------
-    ndarray
-        int64, shape (trials, 2, num): indices into the pool, left first.
-
-    Raises
-    ------
-    UserError
-        If the probe reads no yaw, or too few samples look to a side.
+    Return indices into the pool, int64, shape (trials, 2, num), left first: four faces a side as in
+    the paper. ``least`` is the least yaw; 1 is the most that the drawn portraits have.
     """
     if "yaw" not in pool.read:
         raise UserError(f"the probe reads {', '.join(pool.read)}, but no yaw: choose another probe")
@@ -528,10 +432,7 @@ def moved(z_nd: np.ndarray, axes_nd: np.ndarray) -> np.ndarray:
 def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> np.ndarray:
     """Turn a pool's first samples along the axis that exemplars picked by eye give.
 
-    Returns
-    -------
-    ndarray
-        uint8, n x c x h x w: eleven pictures a face, the face itself in the middle.
+    Return eleven pictures a face, the face itself in the middle: uint8, n x c x h x w.
     """
     axis_d = turn_axes(own.latents(TURN, generator.config)[None])
     return pictures_of(generator, moved(own.pool_latents(generator.config)[:num_faces], axis_d))
@@ -559,11 +460,8 @@ def straight_lines(values_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def summarise(values_ns: np.ndarray) -> dict[str, Estimate]:
     """Say how straight a quantity runs against the step, with intervals over the rows.
 
-    Returns
-    -------
-    dict of str to Estimate
-        "slope": the mean change over one unit. "r2": the mean share of a row's own variation that a
-        straight line explains. "rising": the share of rows whose line rises.
+    "slope": the mean change over one unit. "r2": the mean share of a row's own variation that a
+    straight line explains. "rising": the share of rows whose line rises.
     """
     slopes, r2 = straight_lines(values_ns)
     rising = wilson_interval(int((slopes > 0).sum()), len(slopes))

@@ -41,7 +41,6 @@ class Direction:
     """A direction along which an attribute grows."""
 
     name: str
-    """The attribute."""
     direction_d: np.ndarray
     """float32, shape (z_dim,), of length 1."""
     measure: str
@@ -61,25 +60,12 @@ def fit_directions(
     n: int = 4_000,
     seed: int = 0,
 ) -> tuple[Direction, ...]:
-    """Find a direction for each attribute, those at chance too.
+    """Find a direction for each attribute, those at chance too; the last quarter is held out.
 
-    Parameters
-    ----------
-    generator : AnyGenerator
-        If it draws classes on demand, equally many of each are drawn, and a number is what remains
-        of it when the mean of the class is taken away.
-    read : callable
-        Takes pictures and returns their attributes, shape (n,): bool, or float with NaN where there
-        is nothing to read. Such are `stroke_style`, and `probe_attributes` with a probe.
-    n : int
-        Pictures to draw; the last quarter is held out.
-    seed : int
-        Of the latent vectors.
-
-    Raises
-    ------
-    UserError
-        If n is below 400, or the pictures cannot be read.
+    ``read``, such as `stroke_style`, or `probe_attributes` with a probe, returns each attribute of
+    pictures, shape (n,): bool, or float with NaN where there is nothing to read. If the generator
+    draws classes on demand, equally many of each are drawn, and a number is what remains of it when
+    the mean of the class is taken away.
     """
     if n < 400:
         raise UserError(
@@ -119,10 +105,7 @@ def _fit(name: str, z_nd: np.ndarray, values_n: np.ndarray) -> Direction | None:
 
 
 def probe_attributes(probe: Probe, pictures_u8: np.ndarray) -> dict[str, np.ndarray]:
-    """Read attributes with a probe: bool, or float for a number.
-
-    A class becomes one attribute a value.
-    """
+    """Read attributes with a probe: bool, or float for a number; a class becomes one a value."""
     answers, found = probe.predict(pictures_u8), {}
     for head in probe.config.heads:
         values = answers[head.name]
@@ -137,21 +120,10 @@ def probe_attributes(probe: Probe, pictures_u8: np.ndarray) -> dict[str, np.ndar
 def stroke_style(images_u8: np.ndarray) -> dict[str, np.ndarray]:
     """Measure slant, weight and width of grey strokes, n x 1 x h x w.
 
-    Returns
-    -------
-    dict of str to ndarray
-        float32, shape (n,), NaN for a black image. ``slant``: columns to the right per row upwards,
-        by which the digit leans. ``weight``: ink as a share of the image. ``width``: standard
-        deviation of the ink along rows, over that along columns.
-
-    Raises
-    ------
-    UserError
-        If the images are not grey.
-
-    Notes
-    -----
-    From the moments of the ink, as in the classical deskewing of MNIST (LeCun et al., 1998).
+    Each is float32, shape (n,), NaN for a black image. ``slant``: columns to the right per row
+    upwards, by which the digit leans. ``weight``: ink as a share of the image. ``width``: standard
+    deviation of the ink along rows, over that along columns. All follow from the moments of the
+    ink, as in the classical deskewing of MNIST (LeCun et al., 1998).
     """
     if images_u8.ndim != 4 or images_u8.shape[1] != 1:
         raise UserError(
@@ -187,13 +159,7 @@ def save_directions(
 
 
 def load_directions(name_or_path: str | Path) -> tuple[Direction, ...]:
-    """Return the directions that were kept of a checkpoint, none if none were fitted.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint or its files are damaged.
-    """
+    """Return the directions that were kept of a checkpoint, none if none were fitted."""
     folder = find_run(name_or_path)
     if not (folder / WEIGHTS).is_file():
         return ()

@@ -33,9 +33,7 @@ from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 def second_highest(config: ModelConfig) -> int:
     """Return the layer that we take for the paper's "second highest convolution layer".
 
-    Notes
-    -----
-    Our reading. The paper's generator has maps of 4x4x1024, 8x8x512, 16x16x256 and 32x32x128, and
+    Our reading: the paper's generator has maps of 4x4x1024, 8x8x512, 16x16x256 and 32x32x128, and
     200 of them were dropped. So the last hidden layer, with 128, is not meant; the one before it is
     second from the top.
     """
@@ -43,13 +41,7 @@ def second_highest(config: ModelConfig) -> int:
 
 
 def check_layer(generator: nn.Module, layer: int) -> int:
-    """Return the number of a layer's maps.
-
-    Raises
-    ------
-    UserError
-        If the generator has no transposed convolutions, or no such layer.
-    """
+    """Return the number of a layer's maps; refuse a layer that the generator does not have."""
     convs = getattr(generator, "convs", None)
     if convs is None:
         raise UserError(
@@ -118,15 +110,10 @@ def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
 def positions_inside(
     boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]
 ) -> np.ndarray:
-    """Return which positions of a grid have their centre in a box of each picture.
+    """Return which positions of a grid have their centre in a box of each picture, bool, n x h x w.
 
     ``boxes_n4`` in pixels, NaN for no box, or several a picture, n x k x 4; sizes are (height,
     width).
-
-    Returns
-    -------
-    ndarray
-        bool, n x h x w.
     """
     y_h, x_w = (
         (np.arange(count) + 0.5) * side / count
@@ -143,7 +130,6 @@ class Fit:
     """A logistic regression from the maps at a position to "is it inside a box?"."""
 
     weights_c: np.ndarray
-    """One number a map."""
     num_boxes: int
     """Pictures with a box."""
     num_positions: int
@@ -168,19 +154,10 @@ def fit_maps(
 ) -> Fit:
     """Find out which maps tell the inside of boxes from the outside.
 
-    ``c`` is the inverse strength of the L2 penalty; ``seed`` is that of the choice of positions
-    outside.
-
-    Raises
-    ------
-    UserError
-        If fewer than 5 pictures have a box with a position inside.
-
-    Notes
-    -----
-    Paper: positions inside the boxes are positives, random ones of the same pictures negatives. Our
-    choice, because it does not say: the negatives lie outside the box, as many as inside, and the
-    maps are not scaled.
+    ``c`` is the inverse strength of the L2 penalty. Paper: positions inside the boxes are
+    positives, random ones of the same pictures negatives. Our choice, because it does not say: the
+    negatives lie outside the box, as many as inside, and the maps are not scaled. At least 5
+    pictures must have a box with a position inside.
     """
     parts = labelled_positions(maps_nchw, boxes_n4, image_size, seed)
     if len(parts) < 5:
@@ -225,17 +202,9 @@ def measure_effects(
 ) -> np.ndarray:
     """Return how much each map, switched off alone, changes a probe's log-odds of an object.
 
-    The change is the mean over the latent vectors.
-
-    Returns
-    -------
-    ndarray
-        One number a map: below 0 where the picture shows less of the object without it.
-
-    Notes
-    -----
-    Not in the paper. A regression finds maps that are active *where* the object is; this finds maps
-    that the object needs.
+    The change is the mean over the latent vectors: below 0 where the picture shows less of the
+    object without the map. Not in the paper. A regression finds maps that are active *where* the
+    object is; this finds maps that the object needs.
     """
 
     def log_odds(off: list[int]) -> float:
@@ -248,13 +217,7 @@ def measure_effects(
 
 
 def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
-    """Choose as many maps by chance, as a control.
-
-    Raises
-    ------
-    UserError
-        If there are fewer maps than that.
-    """
+    """Choose ``num_off`` maps by chance, as a control."""
     if not 0 <= num_off <= num_maps:
         raise UserError(f"{num_off} of {num_maps} maps cannot be switched off")
     return np.random.default_rng(seed).choice(num_maps, num_off, replace=False)
@@ -263,10 +226,7 @@ def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
 def matched_maps(
     energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000
 ) -> np.ndarray:
-    """Choose as many maps by chance that together are about as active: the closest of many draws.
-
-    ``energy_c`` is the mean square of each map.
-    """
+    """Choose as many maps by chance, about as active in mean square: the closest of many draws."""
     rng = np.random.default_rng(seed)
     draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[
         :, : len(maps)
@@ -285,11 +245,11 @@ class Originals:
     z_nd: Tensor
     pictures_u8: np.ndarray
     read: dict[str, np.ndarray]
-    """Of each picture, by the judge."""
+    """By the judge."""
     boxes_n4: np.ndarray
     """Of the object, by the finder; NaN for none."""
     features_nf: np.ndarray
-    """The judge's feature vectors."""
+    """Of the judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +274,7 @@ class Outcome:
     maps: list[int]
     layer: int
     changes: dict[str, Change]
-    """For each object."""
+    """By object."""
     scene: dict[str, Estimate]
     """Distance between a picture before and after, over that between unrelated pictures before: in
     pixels inside and outside the object's box, in the judge's features, and in its hue of the wall
@@ -326,11 +286,6 @@ class Bench:
     """A generator, a probe that judges its pictures, one that finds boxes, what is to be forgotten.
 
     ``name`` is the object to forget, ``other`` the one that has to stay.
-
-    Raises
-    ------
-    UserError
-        If the generator draws classes, or the judge does not read the objects.
     """
 
     generator: Generator
@@ -340,7 +295,6 @@ class Bench:
     other: str = "bed"
 
     def __post_init__(self) -> None:
-        """Check that all fit together."""
         if self.generator.config.num_classes:
             raise UserError(
                 "forgetting needs a generator without classes: choose another checkpoint"
@@ -415,13 +369,7 @@ class Bench:
         ]
 
     def best(self, originals: Originals, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Return the row that shows the object least while at most 15 % of the other is lost.
-
-        Raises
-        ------
-        UserError
-            If every row loses more.
-        """
+        """Return the row that shows the object least while at most 15 % of the other is lost."""
         bound = (1 - MOST_LOST) * (originals.read[self.other] > 0.5).mean()
         allowed = [row for row in rows if row["rates"][self.other] >= bound]
         if not allowed:
@@ -430,13 +378,7 @@ class Bench:
 
 
 def compare(had: np.ndarray, has: np.ndarray) -> Change:
-    """Compare an object's presence before and after, picture by picture.
-
-    Raises
-    ------
-    UserError
-        If no picture had it.
-    """
+    """Compare an object's presence before and after; some picture must have shown it before."""
     if not had.any():
         raise UserError("no picture shows the object with all maps on: draw more")
 

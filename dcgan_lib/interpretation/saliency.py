@@ -58,17 +58,10 @@ class BackwardRule(TorchFunctionMode):
     """Within ``with BackwardRule(method):``, rectifiers that run have that method's backward pass.
 
     The network is not touched: nothing is patched, no hook stays behind, and other threads notice
-    nothing.
+    nothing. The method is what a unit with input u and leak a passes back of the gradient g that
+    reaches it. ``gradient``: g where u > 0, else a * g, the derivative. ``deconvnet``: g where g >
+    0, else 0, whatever u was. ``guided``: g where u > 0 and g > 0, else 0.
 
-    Parameters
-    ----------
-    method : str
-        What a unit with input u and leak a passes back of the gradient g that reaches it.
-        ``gradient``: g where u > 0, else a * g, the derivative. ``deconvnet``: g where g > 0, else
-        0, whatever u was. ``guided``: g where u > 0 and g > 0, else 0.
-
-    Notes
-    -----
     Springenberg et al. (2015) state guided backpropagation for ReLU: what both the derivative and
     the deconvnet of Zeiler and Fergus (2014) would stop is stopped. The DCGAN paper applies it to
     LeakyReLU and does not say what becomes of the leak. Our choice: backwards there is none, so
@@ -156,18 +149,7 @@ def responses(
 
 
 def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
-    """Find the ``num`` strongest responses of single features, each in an image of its own.
-
-    Returns
-    -------
-    list of Peak
-        Feature by feature, the strongest first; of equal ones the first.
-
-    Raises
-    ------
-    UserError
-        If there is no such feature, or there are fewer than ``num`` images.
-    """
+    """Return each feature's ``num`` strongest responses, in order, each in an image of its own."""
     n, num_features, _, width = responses_nfij.shape
     if not 1 <= num <= n:
         raise UserError(
@@ -195,19 +177,8 @@ def input_gradients(
 ) -> Tensor:
     """Return the gradient of one unit an image with respect to its pixels, p x c x h x w.
 
-    Parameters
-    ----------
-    network : Discriminator
-        In evaluation mode, so that no image depends on its neighbours.
-    x_pchw : Tensor
-        One image a unit, in the network's value range and floating-point type.
-    units : sequence of (int, int, int)
-        Feature, row, column.
-
-    Raises
-    ------
-    UserError
-        If the network is in training mode, or there is not one unit an image.
+    The network must be in evaluation mode, so that no image depends on its neighbours; the images
+    are in its value range and floating-point type. A unit is its feature, row and column.
     """
     if network.training:
         raise UserError(
@@ -279,8 +250,6 @@ def receptive_field(config: ModelConfig, layer: int = -1) -> Field:
 def fresh_network(config: ModelConfig, images_u8: np.ndarray, seed: int) -> Discriminator:
     """Return an untrained discriminator with batch-norm statistics of these images, two or more.
 
-    Notes
-    -----
     The statistics are no weights, and initial ones (mean 0, variance 1) fit nothing: with them the
     layers of a fresh network would not be normalised at all. So they are measured, as they would be
     in training.
@@ -295,11 +264,8 @@ def randomised(
 ) -> Discriminator:
     """Return a copy whose last convolutional layers have fresh weights; the first ones stay.
 
-    Batch norm of those layers starts anew and is measured on ``images_u8``.
-
-    Notes
-    -----
-    The cascade of Adebayo et al. (2018), from the layer that is asked down to the pixels.
+    The cascade of Adebayo et al. (2018), from the layer that is asked down to the pixels. Batch
+    norm of those layers starts anew and is measured on ``images_u8``.
     """
     changed = copy.deepcopy(check_convolutional(network))
     depth = len(changed.convs)
@@ -334,12 +300,7 @@ def rank_correlations(one: Maps, other: Maps, field: Field) -> np.ndarray:
 
     Only pixels that the peak can see count; outside its receptive field both maps are 0. An empty
     map can be compared with nothing: NaN. (A guided map is empty when its unit is not active, as
-    after a change of the weights.)
-
-    Raises
-    ------
-    UserError
-        If their peaks differ in more than the feature or the response.
+    after a change of the weights.) Peaks may differ in the feature and the response only.
     """
     if [peak[1:4] for peak in one.peaks] != [peak[1:4] for peak in other.peaks]:
         raise UserError("maps can be compared only at the same positions of the same images")
@@ -355,13 +316,7 @@ def rank_correlations(one: Maps, other: Maps, field: Field) -> np.ndarray:
 
 # --- objects and their boxes ---
 def boxes_in(image_set: ImageSet, objects: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the true boxes of some objects, n x 4 each; empty when the set has no boxes at all.
-
-    Raises
-    ------
-    UserError
-        If the set has boxes, but not of these objects.
-    """
+    """Return the true boxes of some objects, n x 4 each; empty when the set has no boxes at all."""
     known = [name.removesuffix("_box") for name in image_set.attributes if name.endswith("_box")]
     if wrong := [name for name in objects if name not in known] if known else []:
         raise UserError(
@@ -381,13 +336,8 @@ def cover(boxes_p4: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 class Shares:
     """Each peak's share of saliency inside an object's box, and the box's share of what it sees.
 
-    Parameters
-    ----------
-    inside, area : dict of str to ndarray
-        Per object, float64, f x k for k peaks a feature; both 0 where the object is absent or the
-        map is empty.
-    image : ndarray
-        int64, f x k: the image of each peak.
+    ``inside`` and ``area`` are float64, f x k for k peaks a feature; both 0 where the object is
+    absent or the map is empty. ``image``, int64, f x k, is the image of each peak.
     """
 
     inside: dict[str, np.ndarray]
@@ -417,11 +367,7 @@ def measure_shares(
     method: Method = "guided",
     layer: int = -1,
 ) -> Shares:
-    """Measure how much of each peak's saliency lies inside the boxes.
-
-    The peaks of a feature follow each other, as `strongest` returns them; ``boxes`` are n x 4 by
-    object.
-    """
+    """Measure how much of each peak's saliency lies in boxes; `strongest` sorts the peaks."""
     field, size = receptive_field(network.config, layer), network.config.image_size
     inside: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
     area: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
@@ -486,13 +432,7 @@ def shown(values_pchw: np.ndarray) -> np.ndarray:
 def crop(
     picture_chw: np.ndarray, window: tuple[int, int, int, int], fill: int = GREY
 ) -> np.ndarray:
-    """Cut a window out of a picture; where the window reaches outside, ``fill`` is put.
-
-    Raises
-    ------
-    UserError
-        If the window is empty or lies wholly outside.
-    """
+    """Cut a window out of a picture; where the window reaches outside, ``fill`` is put."""
     left, top, right, bottom = window
     height, width = picture_chw.shape[1:]
     if not (max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)):
@@ -525,17 +465,9 @@ def image_tiles(images_u8: np.ndarray, peaks: Sequence[Peak], field: Field) -> n
 
 
 def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a sheet of tiles of ``size`` pixels a side that ``dcgan saliency`` wrote, in any format.
+    """Return the halves, fresh and trained, of a sheet of tiles that ``dcgan saliency`` wrote.
 
-    Returns
-    -------
-    fresh, trained : ndarray
-        uint8, p x 3 x size x size: the left and the right half, row by row.
-
-    Raises
-    ------
-    UserError
-        If the picture is not made of such tiles.
+    Each is uint8, p x 3 x size x size, read row by row; the sheet may be in any format.
     """
     pixels_hwc, step = np.asarray(Image.open(path).convert("RGB"))[GAP:, GAP:], size + GAP
     (rows, over), (columns, aside) = (divmod(side, step) for side in pixels_hwc.shape[:2])

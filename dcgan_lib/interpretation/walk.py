@@ -34,30 +34,12 @@ Curve = Literal["linear", "spherical"]
 
 
 def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -> Tensor:
-    """Return latent vectors at equal distances along one open walk through anchors.
+    """Return latent vectors at equal distances along one open walk through anchors, float32.
 
-    Parameters
-    ----------
-    num_frames : int
-        The first and the last are the outer anchors. Where ``num_frames - 1`` is a multiple of ``k
-        - 1``, every anchor is met.
-    curve : {"linear", "spherical"}
-        See `points_on`.
-
-    Returns
-    -------
-    Tensor
-        float32, shape (num_frames, d).
-
-    Raises
-    ------
-    UserError
-        If there are fewer than 2 anchors or frames, or the curve has another name.
-
-    Notes
-    -----
-    In the paper's Fig. 4 the last picture of a row and the first of the next are one ordinary step
-    apart: its 100 pictures are one walk, and it does not return to its start.
+    The first and the last are the outer anchors. Where ``num_frames - 1`` is a multiple of ``k -
+    1``, every anchor is met. In the paper's Fig. 4 the last picture of a row and the first of the
+    next are one ordinary step apart: its 100 pictures are one walk, and it does not return to its
+    start.
     """
     if len(anchors_kd) < 2 or num_frames < 2 or curve not in ("linear", "spherical"):
         came = f"{len(anchors_kd)} anchors, {num_frames} frames, curve {curve!r}"
@@ -100,20 +82,9 @@ def draw_paths(
 ) -> np.ndarray:
     """Draw segments of walks, each between two latent vectors of its own.
 
-    Parameters
-    ----------
-    generator : AnyGenerator
-        Without classes.
-    steps : int
-        In each segment: 12 as in the paper's Fig. 4, where 9 anchors make 8 segments of 100
-        pictures.
-    seed : int
-        Of the anchors, which do not depend on ``steps`` or ``curve``.
-
-    Returns
-    -------
-    ndarray
-        uint8, s x (steps + 1) x c x h x w.
+    Return uint8, s x (steps + 1) x c x h x w; the generator has no classes. Twelve steps as in the
+    paper's Fig. 4, where 9 anchors make 8 segments of 100 pictures. The anchors depend on the seed
+    only, not on ``steps`` or ``curve``.
     """
     if num_segments < 2 or steps < 2:
         raise UserError(
@@ -154,17 +125,11 @@ class Steps:
     n: int
     """Segments."""
     space: str
-    """Where it was measured: "pixels", or the name of the features."""
+    """"pixels", or the name of the features."""
 
 
 def measure_steps(paths_u8: np.ndarray, features: FeatureExtractor | None = None) -> Steps:
-    """Measure the steps of paths, in named features or in pixels.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than 2 segments or 3 pictures in each, or all pictures are the same.
-    """
+    """Measure the steps of at least 2 paths of 3 pictures, in named features or in pixels."""
     _check_paths(paths_u8)
     pictures = paths_u8.reshape(-1, *paths_u8.shape[2:])
     rows = pictures.astype(np.float32) if features is None else features.extract(pictures)
@@ -208,23 +173,10 @@ def far_from_real(
 ) -> tuple[Estimate, np.ndarray]:
     """Compare how far the middle of each segment lies from real pictures with how far its ends do.
 
-    Parameters
-    ----------
-    paths_u8 : ndarray
-        Segments with an odd number of pictures.
-    real_u8 : ndarray
-        uint8, n x c x h x w; pictures that the generator has not seen, or, to find copies, those
-        that it has.
-    features : FeatureExtractor, optional
-        Where to measure; by default in pixels.
-
-    Returns
-    -------
-    ratio : Estimate
-        Mean distance from a middle to the nearest real picture, over that from an end. 1 where a
-        middle is as plausible as a sample.
-    nearest_st : ndarray
-        Distance of each segment's first, middle and last picture, shape (s, 3).
+    The segments have an odd number of pictures; the real ones, uint8, n x c x h x w, are unseen by
+    the generator, or, to find copies, those that it learnt from. Return the mean distance from a
+    middle to the nearest real picture, over that from an end (1 where a middle is as plausible as a
+    sample), and the distances of each segment's first, middle and last picture, shape (s, 3).
     """
     _check_paths(paths_u8)
     num = paths_u8.shape[1]
@@ -290,13 +242,7 @@ def all_states(probability_sto: np.ndarray, sure: float = SURE) -> np.ndarray:
 
 
 def object_probabilities(probe: Probe, paths_u8: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Read the yes-or-no heads of a probe along paths: their names, and float, s x t x o.
-
-    Raises
-    ------
-    UserError
-        If the probe has no such head, or reads pictures of another size.
-    """
+    """Read the yes-or-no heads of a probe along paths: their names, and float, s x t x o."""
     names = [head.name for head in probe.config.heads if head.kind == "boolean"]
     if not names:
         raise UserError(
@@ -333,11 +279,6 @@ def count_changes(paths_u8: np.ndarray, probe: Probe) -> Changes:
     """Count the objects that appear and disappear along paths, by a probe's yes-or-no heads.
 
     A change counts when the probe was sure before and is sure of the opposite later.
-
-    Raises
-    ------
-    UserError
-        See `object_probabilities`.
     """
     _check_paths(paths_u8)
     names, probability_sto = object_probabilities(probe, paths_u8)

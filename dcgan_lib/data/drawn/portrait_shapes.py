@@ -27,16 +27,12 @@ class Shape(NamedTuple):
     colour: list[list[int]]
     """One per face."""
     visible: list[bool]
-    """Whether each face shows it."""
     part: int | None
     """FACE, NECK, HAIR or CLOTH: which light falls on it; None keeps what lies beneath."""
 
 
 class Sketch:
-    """Collect the shapes of n faces in painting order.
-
-    Every outline, colour and flag is for n faces, or for one and then shared.
-    """
+    """Collect shapes in painting order, each with outlines and colours for n faces, or one for all."""
 
     def __init__(self, num_faces: int):
         self.num_faces, self.shapes, self.outlines, self._num_points = num_faces, [], [], 0
@@ -352,22 +348,10 @@ def eyes(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
 
 
 def sketch(f: SimpleNamespace, c: SimpleNamespace) -> tuple[list[Shape], np.ndarray]:
-    """Outline n faces.
+    """Return the shapes of n faces, in painting order, and their joined points (float64, pixels).
 
-    Parameters
-    ----------
-    f : SimpleNamespace
-        Form: one n x 1 array per parameter of `portraits._RANGES`, the traits, and ``turn`` in
-        radians.
-    c : SimpleNamespace
-        Colours, n x 3 each, RGB, 0..255.
-
-    Returns
-    -------
-    shapes : list of Shape
-        In painting order.
-    outlines_nk2 : numpy.ndarray
-        The points of all shapes, joined; float64, in pixels, before the head's tilt.
+    ``f`` holds one n x 1 array for each parameter of `portraits._RANGES`, the traits, and ``turn``
+    in radians; ``c`` holds colours, n x 3 each, RGB, 0..255.
     """
     sk = Sketch(len(f.cx))
     t = around(32)

@@ -17,7 +17,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Describe a generator and discriminator pair; the default is the authors' 64x64 faces network."""
+    """Describe a generator and a discriminator; the default is the authors' 64x64 faces network."""
 
     architecture: Literal["convolutional", "dense"] = "convolutional"
     """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3

@@ -44,7 +44,7 @@ def results_root() -> Path:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Return what a JSON file holds; the UserError about a bad one ends with ``remedy``, what to do."""
+    """Return what a JSON file holds; the UserError about a bad one ends with ``remedy``."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

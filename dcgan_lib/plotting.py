@@ -207,7 +207,7 @@ def plot_bands(
     *,
     y_range: tuple[float, float] | None = None,
 ) -> Figure:
-    """Show curves, (x, value, low, high), with their 95 % intervals as bands, a panel for each title.
+    """Show curves, (x, value, low, high), with their 95 % intervals as bands, by panel and name.
 
     A name keeps its colour and mark in every panel.
     """

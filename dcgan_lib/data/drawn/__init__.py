@@ -13,7 +13,7 @@ from dcgan_lib.errors import require
 def blank(
     name: str, num_images: int, seed: int, side: int, *, progress: bool, step: int = 1
 ) -> tuple[np.ndarray, Iterable[int]]:
-    """Return an array for a set's pictures, and every ``step``-th number, which move a progress bar."""
+    """Return an array for a set's pictures, and every ``step``-th number, with a progress bar."""
     require(num_images >= 1, "num_images", num_images, "at least 1")
     require(seed >= 0, "seed", seed, "at least 0")
     starts = range(0, num_images, step)
@@ -24,9 +24,9 @@ def blank(
 def finished(
     name: str, images_u8: np.ndarray, seed: int, *, notes: dict[str, Any], **arrays: Any
 ) -> ImageSet:
-    """Return the set of drawn pictures, with a card that says how to draw them again, and ``notes``.
+    """Return the set of drawn pictures, with a card that says how to draw them again.
 
-    ``arrays`` are the set's ``labels``, ``class_names`` and ``attributes``.
+    ``notes`` go into the card; ``arrays`` are ``labels``, ``class_names`` and ``attributes``.
     """
     card = {
         "name": name,

@@ -112,7 +112,7 @@ def tag_box(tags_hw: np.ndarray, tag: int) -> tuple[float, float, float, float]:
 
 
 def glow(size: int, centre, radius: float, *, stretch: float = 1.0) -> np.ndarray:
-    """Return a Gaussian spot, size x size float32, 1 at the centre, ``stretch`` times longer in y."""
+    """Return a Gaussian spot, size x size float32, 1 at the centre, ``stretch`` times taller."""
     axis = np.arange(size, dtype=np.float32) + np.float32(0.5)
     across, along = (
         np.exp(-0.5 * np.square((axis - np.float32(middle)) / np.float32(width)))

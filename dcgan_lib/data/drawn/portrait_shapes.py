@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 
 
 class Sketch:
-    """Collect shapes in painting order, each with outlines and colours for n faces, or one for all."""
+    """Collect shapes in painting order, their outlines and colours for n faces, or one for all."""
 
     def __init__(self, num_faces: int):
         self.num_faces, self.shapes, self.outlines, self._num_points = num_faces, [], [], 0

@@ -104,15 +104,16 @@ _SKETCHED, _LIT = 128, 4
 
 
 def draw_portraits(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
-    """Draw n x 3 x 64 x 64 portraits with traits, which photographs do not let anyone set or count.
+    """Draw n x 3 x 64 x 64 portraits with the truth about each.
 
-    Image i depends on the seed and i only: a shorter set is a prefix of a longer one. Attributes,
-    each of length n and all independent: `smile`, `glasses`, `beard`, `long_hair`, `hat` (bool;
-    shares in `CHANCES`); `yaw` (float32, uniform in [-1, 1): -1 turns the head 43 degrees to the
-    viewer's left, 1 to the right); `skin_tone` (float32, uniform in [0, 1): light to deep);
-    `hair_colour` (int64, uniform: which of `HAIR_COLOURS`). Some hair shows in every portrait, hat
-    or not. The outlines are computed in float64, so that the pictures do not depend on the
-    processor.
+    Our choice: photographs of faces come without a truth that can be set at will; here "the man now
+    smiles" can be counted. Image i depends on the seed and i only: a shorter set is a prefix of a
+    longer one. Attributes, each of length n and all independent: `smile`, `glasses`, `beard`,
+    `long_hair`, `hat` (bool; shares in `CHANCES`); `yaw` (float32, uniform in [-1, 1): -1 turns the
+    head 43 degrees to the viewer's left, 1 to the right); `skin_tone` (float32, uniform in [0, 1):
+    light to deep); `hair_colour` (int64, uniform: which of `HAIR_COLOURS`). Some hair shows in
+    every portrait, hat or not. The outlines are computed in float64, so that the pictures do not
+    depend on the processor.
     """
     images_u8, starts = blank(
         "portraits", num_images, seed, SIDE, progress=progress, step=_SKETCHED
@@ -128,10 +129,10 @@ def draw_portraits(num_images: int, seed: int = 0, *, progress: bool = False) ->
 
 
 def draw_portrait(index: int = 0, seed: int = 0, **changes: bool | float | str) -> np.ndarray:
-    """Draw image `index` of `draw_portraits(..., seed)` again, 3 x 64 x 64 uint8, with traits changed.
+    """Draw image `index` of `draw_portraits(..., seed)` again, with some of its traits changed.
 
     They are `smile`, `glasses`, `beard`, `long_hair`, `hat` (bool), `yaw` (in [-1, 1]), `skin_tone`
-    (in [0, 1]) and `hair_colour` (a name or number of `HAIR_COLOURS`).
+    (in [0, 1]) and `hair_colour` (a name or number of `HAIR_COLOURS`). Return 3 x 64 x 64, uint8.
     """
     u_nk = _row(index, seed)
     traits = _traits(u_nk)

@@ -181,7 +181,7 @@ def _place_lamp(
     depth: float,
     draws: Draws,
 ) -> tuple[float, bool]:
-    """Choose a place in view, off the bed and off what hangs there, and whether the lamp is tall."""
+    """Choose a place in view, off bed and hangings, and whether the lamp is tall."""
     tall, which = draws.chance(0.35), draws.between(0, 1)
     door, window, picture = hangings.values()
     steps = [-width / 2 + 0.3 + step * (width - 0.6) / 16 for step in range(17)]

@@ -70,8 +70,9 @@ _FIELDS = [field.name for field in fields(RoomTruth)]
 
 
 def draw_rooms(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
-    """Draw n x 3 x 64 x 64 bedrooms with the truth about each, so that missing windows can be counted.
+    """Draw n x 3 x 64 x 64 bedrooms with the truth about each.
 
+    Our choice: the paper's bedrooms come without truth; here "the windows are gone" can be counted.
     Image i depends on the seed and i only: a shorter set is a prefix of a longer one. Attributes,
     each of length n: ``window``, ``lamp``, ``door``, ``picture``, ``bed`` (bool, independent;
     shares in ``PRESENCE``); ``window_box`` ... ``bed_box`` (n x 4 float32, pixels, the visible

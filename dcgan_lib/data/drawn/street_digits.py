@@ -166,7 +166,7 @@ class _Camera:
 
 
 def _pieces(place, rows: int, columns: int, gap: float, offset: float = 0.0) -> np.ndarray:
-    """Return corners (n x 4 x 2) that cover the picture, odd rows moved by ``offset`` of a width."""
+    """Return corners (n x 4 x 2) that cover the picture, odd rows ``offset`` widths further on."""
     height, width = 2.8 / rows, 3.4 / columns
     row, column = np.mgrid[0 : rows + 1, -1 : columns + 1].reshape(2, -1)
     x0 = -1.7 + (column + offset * (row % 2) + place[0]) * width

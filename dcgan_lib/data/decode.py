@@ -162,7 +162,7 @@ def holds_image(path: Path) -> bool:
 
 
 def with_channels(image_u8: np.ndarray, channels: int) -> np.ndarray:
-    """Return a (n x) c x h x w image as RGB, or as grey: Pillow's ITU-R 601 luma to the last bit."""
+    """Return a (n x) c x h x w image as RGB, or as grey: Pillow's ITU-R 601 luma, bit for bit."""
     axis = image_u8.ndim - 3
     if image_u8.shape[axis] == channels:
         return image_u8

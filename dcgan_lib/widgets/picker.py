@@ -68,7 +68,7 @@ class ExemplarPicker(widgets.VBox):
         self._tick()
 
     def exemplars(self, sums: Mapping[str, Sequence[str]] | None = None) -> Exemplars:
-        """Return what is picked, to be saved; ``sums`` names three concepts, A, B and C, for each sum."""
+        """Return what is picked, to be saved; ``sums`` maps a name to concepts A, B and C."""
         place = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool}
         return Exemplars(**place, concepts=self.picked, sums=sums or {})
 

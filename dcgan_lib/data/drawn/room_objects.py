@@ -290,7 +290,7 @@ def picture(stage: Stage, layout: Layout, draws: Draws) -> None:
 
 
 def _on_bed(bed: Bed, a: Range, b: Range) -> tuple[Range, Range]:
-    """Return x and z of a part of the bed: ``a`` is 0 at the head and 1 at the foot, ``b`` across."""
+    """Return x and z of a part of the bed: ``a`` is 0 at the head, 1 at the foot; ``b`` across."""
     (x0, x1), (z0, z1) = bed.x, bed.z
     wide, deep = x1 - x0, z1 - z0
     if not bed.head:

@@ -80,8 +80,8 @@ def plot_grids(
 ) -> Figure:
     """Show groups of images, uint8, n x c x h x w, side by side, each under its title.
 
-    The images of a group have one size. ``columns`` are a group's, ``width`` is in inches, and
-    ``colours``, 256 at most, makes a smaller file.
+    A group, of images of one size, has ``columns`` in a row; the figure is ``width`` inches wide. A
+    palette of ``colours``, at most 256, makes a smaller file.
     """
     if not groups:
         raise UserError("a figure needs at least one group of images, but got none")

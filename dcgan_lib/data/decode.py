@@ -81,8 +81,6 @@ class Decoded:
 
 
 class _Refused(Exception):
-    """Carry a reason, and a detail, out of the decoding of one file."""
-
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail

@@ -32,7 +32,7 @@ class ImageSet:
 
     name: str
     images_u8: np.ndarray
-    """n x c x h x w, n >= 1; in memory, or a read-only memory map."""
+    """n x c x h x w, n >= 1; in memory or a read-only memory map; copied unless C-contiguous."""
     labels: np.ndarray | None = None
     """n, int64, each in 0 .. ``len(class_names) - 1``; None when the set has no classes."""
     class_names: tuple[str, ...] = ()
@@ -183,8 +183,8 @@ class ImageSet:
     def load(cls, folder: str | Path, *, verify: bool = False) -> "ImageSet":
         """Open a saved set; the images stay on disk as a read-only memory map.
 
-        UserError where a file does not match the card: by name, size, type and shape, and with
-        ``verify`` also by its digest, for which everything is read.
+        Raise UserError where a file does not match the card: in name, size, type or shape, and with
+        ``verify`` also in its digest, for which everything is read.
         """
         folder = Path(folder)
         while True:  # once more where the set was replaced meanwhile: two states are never mixed

@@ -85,6 +85,11 @@ def load_image_set(
 ) -> ImageSet:
     """Load one split of an image set; what had to be decoded or drawn is kept for the next time.
 
+    Validation sets are all [O] unless the set or the paper has one: MNIST's last 10,000 training
+    images (the number is [P]), CIFAR-10's last 5,000, SVHN's last 10,000 ([P]), and of a folder the
+    tenth of the files that the hash of the path picks, unless folders called train, val or test say
+    it. The card says which "split" it is, and in "cut_from" the digest of the whole.
+
     Parameters
     ----------
     name
@@ -106,13 +111,6 @@ def load_image_set(
         Keep the first of images that look the same, over all splits; see `data.deduplicate`.
     download
         Let torchvision fetch a missing set: nothing touches the network unasked.
-
-    Notes
-    -----
-    Validation sets, all [O] unless the set or the paper has one: MNIST the last 10,000 training
-    images (the number is [P]), CIFAR-10 the last 5,000, SVHN the last 10,000 ([P]), folders the
-    tenth of the files that the hash of the path picks, unless folders called train, val or test say
-    it.
     """
     if num_images is not None and num_images < 1:
         raise UserError(f"num_images must be at least 1; got {num_images}")

@@ -132,7 +132,7 @@ def prepare(
     plain = source.resolve().name or "folder"
     stem = None if name else _kept_name(source, {**wanted, "fingerprint": None})
     folder = prepared_root() / (name or f"{stem}.{listing.fingerprint[:8]}")
-    overwrite |= name is None  # a damaged one
+    overwrite |= name is None  # so that a damaged one is made anew
     if (found := _find(folder, wanted, overwrite)) is not None:
         return found
     with new_folder(folder) as part:
@@ -211,7 +211,6 @@ class Listing:
     files: tuple[str, ...]
     """Paths of image files relative to the folder, with ``/``, in the order of their bytes."""
     ignored: dict[str, list[str]]
-    """Everything else, by reason."""
     fingerprint: str
     """SHA-256 of every image file's path, size and time of change."""
 
@@ -278,7 +277,6 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _nothing_found(folder: Path, others: list[str]) -> str:
-    """Say what a folder without images holds, so that the user sees which mistake it is."""
     seen = "it is empty"
     if others:
         endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in others)
@@ -495,8 +493,6 @@ def fill(
 
 @dataclass(kw_only=True)
 class _Stored:
-    """Say what became of each image of a source."""
-
     kept: list[int] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     noted: dict[str, list[str]] = field(default_factory=dict)

@@ -1,9 +1,8 @@
 """The DCGAN of the paper's section 3: fractionally strided and strided convolutions.
 
-Axes: b batch, d latent, c channels, h height, w width, k classes. ``z_bd`` latent vectors,
-``x_bchw`` images in the configuration's value range ([-1, 1] for tanh), ``labels_b`` class numbers,
-``logits_b``; ``h`` is whatever passes between two layers. The generator is the discriminator read
-backwards: both are built from one plan of convolutions, which stands below them.
+Axes: b batch, d latent, c channels, h height, w width, k classes. ``x_bchw`` are images in the
+configuration's value range ([-1, 1] for tanh); ``h`` is whatever passes between two layers. The
+generator is the discriminator read backwards: both are built from one plan of convolutions.
 """
 
 import math

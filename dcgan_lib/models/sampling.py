@@ -196,7 +196,7 @@ def write_separately(folder: Path, pictures_u8: np.ndarray) -> None:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write pixels, h x w (x 3), whole or not at all; UserError where the file cannot be."""
+    """Write pixels, h x w (x 3), whole or not at all; raise UserError where that fails."""
     encoded = io.BytesIO()
     try:
         Image.fromarray(pixels).save(encoded, Image.registered_extensions()[path.suffix.lower()])

@@ -3,8 +3,7 @@
 A run's folder holds ``config.json``, ``metrics.jsonl``, ``samples/``, ``state.safetensors``
 (everything needed to resume), ``generator.safetensors`` and ``discriminator.safetensors``, and if
 asked ``snapshots/``, earlier networks, and ``ema/``, averaged ones: folders that load as a run's
-does. Randomness needs no saving: every latent vector and the order of the images are functions of
-the seed and the step.
+does.
 """
 
 import json
@@ -73,7 +72,7 @@ def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def load_generator(name_or_path: str | Path) -> AnyGenerator:
-    """Return a checkpoint's or a run's generator in evaluation mode, float32, on the CPU."""
+    """Return the generator of a checkpoint ("mnist") or a run's folder, for evaluation, on the CPU."""
     return _load(name_or_path, "generator")
 
 
@@ -153,7 +152,7 @@ def not_finite(gan: Gan) -> str | None:
 
 
 def save_state(run_dir: Path, gan: Gan, progress: dict[str, Any]) -> None:
-    """Write the state and plain values such as the step, atomically; refuse numbers not finite."""
+    """Write the state and plain values such as the step, atomically; refuse NaN and infinity."""
     broken = not_finite(gan)
     if broken:
         raise UserError(f"{broken} is no longer finite, so this state cannot be saved")
@@ -374,8 +373,8 @@ def draw(
     """Draw pictures, uint8, n x c x h x w; picture k is the same however many are asked for.
 
     A conditional generator draws all classes in turn where no ``label`` is given. ``best_of`` draws
-    so many times more and keeps the most real ones in the discriminator's eyes, best first: they
-    are picked, so they say nothing about the generator's average. With ``batch_stats`` (see
+    that many times as many and keeps the most real ones in the discriminator's eyes, best first:
+    they are picked, so they say nothing about the generator's average. With ``batch_stats`` (see
     ``generate_u8``) a picture does depend on the others.
     """
     total = num_images * best_of
@@ -390,9 +389,8 @@ def draw(
             "one picture alone has no batch statistics: draw at least 2, or use the running ones"
         )
     generator = load_generator(checkpoint)
-    whole = (
-        -(-total // BLOCK) * BLOCK
-    )  # normal numbers come in blocks, and sums may depend on a batch's size
+    # Normal numbers come in blocks, and sums may depend on a batch's size.
+    whole = -(-total // BLOCK) * BLOCK
     z_nd = sample_latents(whole, generator.config, seeded(seed))
     labels_n = _labels(whole, generator.config.num_classes, label)
     if batch_stats:

@@ -81,8 +81,8 @@ def fit(
     """Train a pair of networks, or go on with a run that stopped.
 
     A folder that already holds a run of the same settings is resumed; only the budget (steps,
-    minutes) and how often things are written may differ. UserError when the images do not fit the
-    networks, or the folder holds another run, cannot be written or is held by another process.
+    minutes) and how often things are written may differ. Raise UserError when the images do not fit
+    the networks, or the folder holds another run, cannot be written or is held by another process.
 
     Parameters
     ----------

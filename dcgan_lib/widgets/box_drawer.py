@@ -103,7 +103,6 @@ class BoxDrawer(PageWidget):
             self.send({"type": "picture", "index": index}, [self.picture(index).tobytes()])
 
     def __repr__(self) -> str:
-        """Name the generator, the number of pictures and the seed; the same on every machine."""
         return f"BoxDrawer({self.generator!r}, num_images={self.num_images}, seed={self.seed})"
 
     def page(self) -> str:

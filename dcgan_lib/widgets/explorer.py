@@ -224,7 +224,6 @@ class Explorer(PageWidget):
             )
 
     def __repr__(self) -> str:
-        """Name the model, mode and seed; the same on every machine."""
         return f"Explorer(checkpoint={self.model!r}, mode={self.mode!r}, seed={self.seed})"
 
     @classmethod

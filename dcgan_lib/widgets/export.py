@@ -48,7 +48,6 @@ class ExportedModel:
     """What ``explorer.js`` reads: name, precision, sizes, layers with the places of their weights,
     directions, measured error."""
     weights: bytes
-    """All layers' weights, scales and biases."""
 
     @property
     def precision(self) -> str:

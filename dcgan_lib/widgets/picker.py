@@ -103,5 +103,4 @@ class ExemplarPicker(widgets.VBox):
         self._list.value = f"{concept}: {numbers} (seed {self.seed}, pool of {self.pool:,})"
 
     def __repr__(self) -> str:
-        """Name the checkpoint, the seed and the page; the same on every machine."""
         return f"ExemplarPicker({self.checkpoint!r}, seed={self.seed}, first={self.first})"

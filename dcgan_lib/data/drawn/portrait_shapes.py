@@ -22,17 +22,15 @@ class Shape(NamedTuple):
     layer: str
     """"flat" (plain colour), "soft" (dark, light, blush; blurred) or "cast" (shadow; blurred)."""
     start: int
-    """Its first point among the joined outlines."""
     stop: int
     colour: list[list[int]]
-    """One per face."""
     visible: list[bool]
     part: int | None
     """FACE, NECK, HAIR or CLOTH: which light falls on it; None keeps what lies beneath."""
 
 
 class Sketch:
-    """Collect shapes in painting order, their outlines and colours for n faces, or one for all."""
+    """Collect the shapes of n faces in painting order; what is given for one face, all share."""
 
     def __init__(self, num_faces: int):
         self.num_faces, self.shapes, self.outlines, self._num_points = num_faces, [], [], 0

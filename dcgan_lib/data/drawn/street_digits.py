@@ -75,7 +75,6 @@ def _from_file(name: str, text: str) -> list[np.ndarray]:
 
 
 def _from_strokes(font: int, thickness: int, text: str) -> list[np.ndarray]:
-    """Trace the contours of a large digit drawn with OpenCV's stroke fonts."""
     scale = 88 / cv2.getTextSize(text, font, 1.0, 1)[0][1]
     canvas = np.zeros((200, 200), np.uint8)
     cv2.putText(canvas, text, (50, 150), font, scale, 255, thickness, cv2.LINE_8)
@@ -218,7 +217,6 @@ def _plate(draws: Draws, canvas: np.ndarray, camera: _Camera, colour: np.ndarray
 def _digits(
     draws: Draws, glyphs: tuple[Glyph, ...], centred: Glyph
 ) -> list[tuple[np.ndarray, Glyph]]:
-    """Place the centred digit and, often, one on each side, as outlines in the scene."""
     placed = []
     for side in (-1, 1):
         there, other = draws.chance(0.75), draws.pick(glyphs)
@@ -263,7 +261,6 @@ def _paint_for(draws: Draws, behind: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _light(draws: Draws, canvas: np.ndarray) -> np.ndarray:
-    """Blur, shrink, light from one side and add the sensor's noise."""
     sigma = draws.between(0.0, 2.2)
     if sigma > 0.5:
         canvas = cv2.GaussianBlur(canvas, (7, 7), sigma)

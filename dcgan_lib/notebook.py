@@ -56,7 +56,7 @@ def webp_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
 def step_through(
     pictures: Mapping[str, np.ndarray], description: str, *, scale: int = 1
 ) -> widgets.VBox:
-    """Return a slider over captioned pictures, uint8, h x w x 3, that also works without a kernel."""
+    """Return a slider over captioned pictures (uint8, h x w x 3) that works without a kernel."""
     if not pictures:
         raise UserError("a slider needs at least one picture, but got none")
     last = len(pictures) - 1

@@ -72,7 +72,7 @@ def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def load_generator(name_or_path: str | Path) -> AnyGenerator:
-    """Return the generator of a checkpoint ("mnist") or a run's folder, for evaluation, on the CPU."""
+    """Return a committed checkpoint's generator, or a run's, in evaluation mode, on the CPU."""
     return _load(name_or_path, "generator")
 
 

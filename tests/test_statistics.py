@@ -138,3 +138,5 @@ def test_presence_is_told_by_ranks():
     assert auc_of_one(answers[:, 0], np.ones(4, bool)) == 0.5
     with pytest.raises(UserError, match="some have not"):
         presence_auc(answers, np.ones(4, bool))
+
+

@@ -32,7 +32,6 @@ class Command:
     """The word after ``dcgan``; a subclass gives it as ``class Train(Command, verb="train")``."""
 
     def __init_subclass__(cls, verb: str) -> None:
-        """Take the verb."""
         cls.verb = verb
 
     def run(self) -> None:

@@ -17,13 +17,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Describe a generator and discriminator pair; the default is the authors' 64x64 faces network.
-
-    Raises
-    ------
-    UserError
-        If a value is outside what its comment allows.
-    """
+    """Describe a generator and a discriminator; the default is the authors' 64x64 faces network."""
 
     architecture: Literal["convolutional", "dense"] = "convolutional"
     """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3
@@ -65,7 +59,6 @@ class ModelConfig:
     code."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         size = self.image_size
         whole = len(size) == 2 and all(isinstance(side, int) for side in size)
         allowed = f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}"
@@ -95,13 +88,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Describe one training run: the networks, the optimiser, the schedule and the budget.
-
-    Raises
-    ------
-    UserError
-        If a value is outside what its comment allows.
-    """
+    """Describe one training run: the networks, the optimiser, the schedule and the budget."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The pair of networks."""
@@ -158,7 +145,6 @@ class TrainConfig:
     """[O] Seconds between saved states, from which a run resumes."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check_choices(self)
         check_numbers(self, 1, "d_updates", "g_updates", "steps")
         check_numbers(self, 1, "log_every", "sample_every", "num_samples")
@@ -180,13 +166,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
-    """Rebuild a configuration from ``to_dict``'s output.
-
-    Raises
-    ------
-    UserError
-        If a field is unknown, with the nearest thing to do.
-    """
+    """Rebuild a configuration from ``to_dict``'s output; refuse a field that is unknown."""
     values = dict(values)
     model = dict(values.pop("model", {}))
     for kind, given in ((ModelConfig, model), (TrainConfig, values)):
@@ -339,13 +319,7 @@ def recipes() -> dict[str, Recipe]:
 
 
 def recipe(name: str) -> Recipe:
-    """Return one recipe.
-
-    Raises
-    ------
-    UserError
-        If there is none of that name; the message lists them.
-    """
+    """Return one recipe by its name."""
     known = recipes()
     if name not in known:
         raise UserError(f"no recipe is called {name!r}; choose one of: {', '.join(known)}")

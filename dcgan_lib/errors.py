@@ -47,15 +47,7 @@ def check_numbers(config: Any, low: float, *names: str) -> None:
 
 
 def answers_mistakes(program: str, *, on_interrupt: str = "stopped") -> Callable[[Main], Main]:
-    """Make a program's main function answer a mistake in one line: status 2, and 130 for Ctrl-C.
-
-    Parameters
-    ----------
-    program : str
-        What the line begins with.
-    on_interrupt : str
-        What to say when it is stopped by Ctrl-C.
-    """
+    """Make a main function answer a mistake in one line: status 2, and 130 for Ctrl-C."""
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)

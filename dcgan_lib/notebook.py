@@ -17,11 +17,7 @@ from dcgan_lib.errors import UserError
 def show_source(*objects: Callable[..., object]) -> Markdown:
     """Return the library's own lines for display, docstrings left out.
 
-    Parameters
-    ----------
-    *objects : callable
-        Functions or classes of the library. The notes under a dataclass's fields stay, and so does
-        a docstring that is all there is.
+    The notes under a dataclass's fields stay, and so does a docstring that is all there is.
     """
     parts = [_without_docstrings(textwrap.dedent(inspect.getsource(thing))) for thing in objects]
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
@@ -43,13 +39,7 @@ def _without_docstrings(source: str) -> str:
 
 
 def webp_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
-    """Return an image as WebP, lossy but small, each pixel drawn ``scale`` x ``scale``.
-
-    Raises
-    ------
-    UserError
-        If the pixels are not uint8, h x w x 3 or h x w, or the scale is less than 1.
-    """
+    """Return an image, uint8, h x w (x 3), as WebP, lossy but small, enlarged ``scale`` times."""
     is_grey_or_rgb = pixels_hwc.ndim == 2 or pixels_hwc.shape[2:] == (3,)
     if pixels_hwc.dtype != np.uint8 or not is_grey_or_rgb or scale < 1:
         came = f"{pixels_hwc.dtype} of shape {pixels_hwc.shape}, scale {scale}"
@@ -66,22 +56,7 @@ def webp_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
 def step_through(
     pictures: Mapping[str, np.ndarray], description: str, *, scale: int = 1
 ) -> widgets.VBox:
-    """Return a slider over still pictures that works with and without a kernel.
-
-    Parameters
-    ----------
-    pictures : mapping of str to ndarray
-        Caption to pixels, h x w x 3 uint8, in the order of the slider.
-    description : str
-        The slider's name.
-    scale : int, default 1
-        Screen pixels to a pixel.
-
-    Raises
-    ------
-    UserError
-        If there is no picture, or see `webp_bytes`.
-    """
+    """Return a slider over captioned pictures (uint8, h x w x 3) that works without a kernel."""
     if not pictures:
         raise UserError("a slider needs at least one picture, but got none")
     last = len(pictures) - 1
@@ -106,19 +81,8 @@ def choose_picture(
 ) -> widgets.VBox:
     """Return buttons for several choices, and the picture for them, with and without a kernel.
 
-    Parameters
-    ----------
-    pictures : mapping of tuple of str to ndarray
-        One option a choice to pixels, h x w x 3 uint8; every combination of options.
-    names : sequence of str
-        Of the choices, in the order of the tuples.
-    scale : int, default 1
-        Screen pixels to a pixel, where the page is wide enough; the browser enlarges.
-
-    Raises
-    ------
-    UserError
-        If a combination is missing, or see `webp_bytes`.
+    ``pictures``, uint8, h x w x 3, has a key for every combination: one option for each name. Where
+    the page is wide enough, the browser enlarges ``scale`` times.
     """
     if not pictures or any(len(key) != len(names) for key in pictures):
         raise UserError(

@@ -44,13 +44,7 @@ def results_root() -> Path:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Return what a JSON file holds.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read or is damaged; the sentence ends with ``remedy``, what to do about it.
-    """
+    """Return what a JSON file holds; the UserError about a bad one ends with ``remedy``."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -61,13 +55,6 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one, never a part.
 
     Nothing is asked of the file system but to create and to rename: some refuse chmod.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write; its folder is made when missing.
-    content : bytes or str
-        The whole new content; text is stored as UTF-8.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +75,7 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a file or folder against other processes; the lock beside it ends with its process.
 
-    Raises
-    ------
-    UserError
-        If another process holds it and ``wait`` is off; the sentence names that process.
+    Without ``wait``, one that is held already gives a UserError that names its holder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder, place = (path.with_name(f".{path.name}.{end}") for end in ("holder", "lock"))

@@ -31,8 +31,7 @@ class BookFigure(Figure):
     """A figure that shows itself in a notebook; pyplot, with its global state, is left alone."""
 
     colours: int | None = None
-    """Store the picture in a palette of so many colours, a third of the size; unset: all of
-    them."""
+    """Store the picture in a palette of so many colours, a third of the size; unset: all."""
 
     def _repr_png_(self) -> bytes:
         png, smaller = io.BytesIO(), io.BytesIO()
@@ -60,14 +59,7 @@ def _note(panel: Axes, text: str, at: tuple[float, float], offset: tuple[float, 
 
 
 def tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
-    """Lay images out in rows, two white pixels apart, as one uint8 array h x w x 3.
-
-    Raises
-    ------
-    UserError
-        If there is no image, the images are not uint8, n x c x h x w, or ``columns`` is less than
-        1.
-    """
+    """Lay images, uint8, n x c x h x w, in rows, two white pixels apart: uint8, h x w x 3."""
     if images_u8.dtype != np.uint8 or images_u8.ndim != 4 or not len(images_u8) or columns < 1:
         came = f"{images_u8.dtype} of shape {images_u8.shape} in {columns} columns"
         raise UserError(
@@ -86,23 +78,10 @@ def plot_grids(
     width: float = 8.0,
     colours: int | None = None,
 ) -> Figure:
-    """Show groups of images side by side, each under its title.
+    """Show groups of images, uint8, n x c x h x w, side by side, each under its title.
 
-    Parameters
-    ----------
-    groups : mapping of str to ndarray
-        Title to images, uint8, n x c x h x w; the images of a group have one size.
-    columns : int, default 8
-        Images in a row of a group.
-    width : float, default 8
-        Of the figure, in inches.
-    colours : int, optional
-        Show at most 256 colours or fewer, for a smaller file; unset: all of them.
-
-    Raises
-    ------
-    UserError
-        If there is no group, or see `tile`.
+    A group, of images of one size, has ``columns`` in a row; the figure is ``width`` inches wide. A
+    palette of ``colours``, at most 256, makes a smaller file.
     """
     if not groups:
         raise UserError("a figure needs at least one group of images, but got none")
@@ -123,21 +102,8 @@ def plot_grids(
 def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) -> Figure:
     """Show a run's losses, and what the discriminator says of real and generated images.
 
-    Parameters
-    ----------
-    metrics : sequence of mapping
-        Lines of ``metrics.jsonl``, from ``read_metrics``.
-    smooth : int, default 1
-        Lines to average over.
-
-    Raises
-    ------
-    UserError
-        If a curve has no line of metrics, or fewer than ``smooth``.
-
-    Notes
-    -----
-    Dotted lines mark the discriminator's loss and its probability when it can only guess.
+    ``metrics`` come from ``read_metrics``; curves average over ``smooth`` lines. Dotted lines mark
+    the discriminator's loss and its probability when it can only guess.
     """
     figure = BookFigure(figsize=(8.0, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -173,21 +139,9 @@ def plot_estimates(
     *,
     reference: tuple[str, float] | None = None,
 ) -> Figure:
-    """Show values with their 95 % intervals, one row each.
+    """Show values with their 95 % intervals, (value, low, high) by name, one row each.
 
-    Parameters
-    ----------
-    rows : mapping of str to (value, low, high)
-        What was measured.
-    label : str
-        Of the horizontal axis, with the unit.
-    reference : (str, float), optional
-        A named value drawn as a dashed line.
-
-    Raises
-    ------
-    UserError
-        If there is no row, or a value lies outside its interval.
+    ``reference`` is a named value, drawn as a dashed line.
     """
     wrong = [name for name, (value, low, high) in rows.items() if not low <= value <= high]
     if not rows or wrong:
@@ -217,21 +171,9 @@ def plot_curves(
     *,
     reference: tuple[str, float] | None = None,
 ) -> Figure:
-    """Show how a quantity falls as a count grows, both on logarithmic axes.
+    """Show how a quantity falls as a count grows: points (x, y) by name, on logarithmic axes.
 
-    Parameters
-    ----------
-    curves : mapping of str to sequence of (x, y)
-        Name to points, all positive; a curve of one point is a mark.
-    x_label, y_label : str
-        Of the axes, with the unit.
-    reference : (str, float), optional
-        A named value of y drawn as a dashed line.
-
-    Raises
-    ------
-    UserError
-        If there is no curve, or a number is not positive.
+    A curve of one point is a mark; ``reference`` is a named y, drawn as a dashed line.
     """
     points = [point for curve in curves.values() for point in curve]
     numbers = [number for point in points for number in point]
@@ -265,21 +207,9 @@ def plot_bands(
     *,
     y_range: tuple[float, float] | None = None,
 ) -> Figure:
-    """Show curves with their 95 % intervals as bands, on plain axes, one panel beside another.
+    """Show curves, (x, value, low, high), with their 95 % intervals as bands, by panel and name.
 
-    Parameters
-    ----------
-    panels : mapping of str to mapping of str to sequence of (x, value, low, high)
-        Title to curves by name; a name keeps its colour and mark in every panel.
-    x_label, y_label : str
-        Of the axes, with the unit.
-    y_range : (float, float), optional
-        Of every panel; unset: what the curves need.
-
-    Raises
-    ------
-    UserError
-        If a panel has no curve, or a value lies outside its interval.
+    A name keeps its colour and mark in every panel.
     """
     points = [point for curves in panels.values() for curve in curves.values() for point in curve]
     wrong = [point for point in points if not point[2] <= point[1] <= point[3]]

@@ -31,13 +31,7 @@ HEIC_REASON = "HEIC photograph: convert it to JPEG, or pip install pillow-heif"
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """Say what every image is brought to, and what is refused.
-
-    Raises
-    ------
-    UserError
-        If a field has a value that it may not have.
-    """
+    """Say what every image is brought to, and what is refused."""
 
     image_size: tuple[int, int]
     """(height, width) of the result in pixels, 1..4096 each; a side alone makes a square."""
@@ -55,7 +49,6 @@ class Framing:
     """Scale 16-bit grey as if it held at least so many bits; 0: as many as the file shows."""
 
     def __post_init__(self) -> None:
-        """Check the fields, and fill in what follows from others."""
         size = self.image_size
         pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
         sides = (isinstance(side, (int, np.integer)) and 1 <= side <= LARGEST_SIDE for side in pair)
@@ -88,8 +81,6 @@ class Decoded:
 
 
 class _Refused(Exception):
-    """Carry a reason, and a detail, out of the decoding of one file."""
-
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
@@ -101,11 +92,7 @@ def decode_file(path: Path, framing: Framing) -> Decoded:
 
 
 def decode(load: Callable[[], Image.Image], framing: Framing, *, suffix: str = "") -> Decoded:
-    """Open an image with ``load`` and bring it to ``framing``.
-
-    Never raises for a bad file: the reason is in the result. Where ``suffix`` is the ending of
-    another format, a note says so.
-    """
+    """Bring the image that ``load`` opens to ``framing``; a bad file gives a reason, no error."""
     notes: list[str] = []
     try:
         with load() as image:
@@ -136,11 +123,9 @@ def decode(load: Callable[[], Image.Image], framing: Framing, *, suffix: str = "
 def decoding(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Set Pillow up for a run of `decode` in any number of threads.
 
-    Notes
-    -----
-    Pillow's limit and the filters of warnings belong to the process, so they are set once, outside
-    the threads: the warning of huge images becomes a refusal, the one of bad EXIF tags says nothing
-    that matters to the pixels.
+    Its limit and the filters of warnings belong to the process, so they are set once, outside the
+    threads. The warning of huge images becomes a refusal; bad EXIF tags do not matter to the
+    pixels.
     """
     Image.init()
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(MAX_PIXELS, max_pixels)
@@ -175,10 +160,7 @@ def holds_image(path: Path) -> bool:
 
 
 def with_channels(image_u8: np.ndarray, channels: int) -> np.ndarray:
-    """Return a c x h x w (or n x c x h x w) image as grey or RGB.
-
-    Grey is Pillow's ITU-R 601 luma, to the last bit.
-    """
+    """Return a (n x) c x h x w image as RGB, or as grey: Pillow's ITU-R 601 luma, bit for bit."""
     axis = image_u8.ndim - 3
     if image_u8.shape[axis] == channels:
         return image_u8

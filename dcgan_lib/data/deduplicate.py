@@ -16,12 +16,11 @@ bits one was."""
 
 
 def perceptual_hash(images_u8: np.ndarray) -> np.ndarray:
-    """Return bits that stay nearly the same when an image is resized, compressed or lit otherwise.
+    """Return n x 63 bits that hardly change when an image is resized, compressed or lit otherwise.
 
-    n x 63, bool: which of the lowest frequencies of the grey image at 32x32 lie above their median.
-    This is the "pHash" of common use (a discrete cosine transform, lowest 8x8 frequencies, without
-    the mean). The paper hashed with an autoencoder; this one needs no training, and its false
-    positives can be looked at.
+    This is the usual "pHash": which of the lowest 8x8 frequencies of the grey image at 32x32, its
+    mean left out, lie above their median. The paper hashed with an autoencoder; this one needs no
+    training, and its false positives can be looked at.
     """
     side = (SHRUNK_SIDE, SHRUNK_SIDE)
     grey = (image.mean(0, dtype=np.float32) for image in images_u8)
@@ -34,8 +33,8 @@ def perceptual_hash(images_u8: np.ndarray) -> np.ndarray:
 def is_first_of_its_kind(images_u8: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
     """Return which images look like no earlier one: n, bool.
 
-    Two count as the same when their hashes differ in at most ``max_bits``. Every pair is compared,
-    which takes seconds for 100,000 images and most of an hour for three million.
+    Two look alike when their hashes differ in at most ``max_bits``. Every pair is compared, which
+    takes seconds for 100,000 images and most of an hour for three million.
     """
     packed = np.packbits(perceptual_hash(images_u8), axis=1)
     words = np.ascontiguousarray(packed).view(np.uint64)[:, 0]

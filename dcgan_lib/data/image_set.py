@@ -28,32 +28,21 @@ HASH_ROWS = 4096
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ImageSet:
-    """Hold images of one size with their labels, attributes and card.
-
-    Raises
-    ------
-    UserError
-        When an array has the wrong type, shape, length or range.
-    """
+    """Hold images of one size with their labels, attributes and card; refuse what does not fit."""
 
     name: str
-    """What the set is called in messages, results and captions."""
     images_u8: np.ndarray
-    """n x c x h x w, n >= 1. In memory, or a read-only memory map; copied once when it is not
-    C-contiguous."""
+    """n x c x h x w, n >= 1; in memory or a read-only memory map; copied unless C-contiguous."""
     labels: np.ndarray | None = None
     """n, int64, each in 0 .. ``len(class_names) - 1``; None when the set has no classes."""
     class_names: tuple[str, ...] = ()
-    """One name per class; empty when ``labels`` is None."""
     attributes: dict[str, np.ndarray] = field(default_factory=dict)
     """Ground truth per image: bool, int64 or float32, first axis n (boxes are n x 4 float32, left,
     top, right, bottom in pixels, NaN where the object is absent)."""
     card: dict[str, Any] = field(default_factory=dict)
-    """Where the images come from: source, licence, counts, preparation settings, report, digest.
-    Everything in it can be written as JSON."""
+    """Source, licence, counts, preparation, report and digest, as JSON can hold them."""
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not fit together."""
         if not isinstance(self.name, str) or not self.name:
             raise UserError(f"an image set needs a name, a non-empty string; got {self.name!r}")
         self._check_images()
@@ -108,7 +97,6 @@ class ImageSet:
         )
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return self.images_u8.shape[0]
 
     def __repr__(self) -> str:
@@ -136,20 +124,10 @@ class ImageSet:
     def subset(
         self, indices: slice | Sequence[int] | np.ndarray, name: str | None = None
     ) -> "ImageSet":
-        """Return the images at ``indices``, in that order, with their labels and attributes.
+        """Return the images at positions, or where a mask holds, with their labels and attributes.
 
-        Parameters
-        ----------
-        indices : slice, sequence of int or numpy.ndarray
-            Positions in 0 .. n - 1, or a boolean mask of length n. A slice, or positions that rise
-            one by one, gives a view (a memory map stays one); anything else copies.
-        name : str, optional
-            The name of the result; by default this set's own.
-
-        Returns
-        -------
-        ImageSet
-            Its card is this one's without the digest and the split table, which no longer hold.
+        A slice, or positions that rise one by one, gives a view (a memory map stays one); anything
+        else copies. The result's card lacks the digest and the split table, which no longer hold.
         """
         rows = self._rows(indices)
         return replace(
@@ -181,15 +159,7 @@ class ImageSet:
         return rows
 
     def split(self, fraction: float, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
-        """Split at random into (rest, held-out), each in the set's own order.
-
-        Parameters
-        ----------
-        fraction : float
-            The held-out share, inside (0, 1); rounded to at least one image on either side.
-        seed : int, optional
-            The same seed gives the same split on every machine.
-        """
+        """Split at random into (rest, held-out), in the set's order, at least one image in each."""
         self._require(
             0.0 < fraction < 1.0 and len(self) > 1,
             "a split needs a fraction inside (0, 1) and at least 2 images",
@@ -202,9 +172,7 @@ class ImageSet:
     def save(self, folder: str | Path) -> "ImageSet":
         """Write the set as a folder, whole or not at all, and return it memory-mapped.
 
-        The folder holds images.npy, labels.npy, attributes.npz and, written last, card.json with
-        the shape, size and SHA-256 digest of each. It is replaced when it already holds an image
-        set, and refused when it holds anything else.
+        An image set that already lies there is replaced; anything else is refused.
         """
         with new_folder(Path(folder)) as part:
             np.save(part / IMAGES_FILE, self.images_u8, allow_pickle=False)
@@ -215,18 +183,8 @@ class ImageSet:
     def load(cls, folder: str | Path, *, verify: bool = False) -> "ImageSet":
         """Open a saved set; the images stay on disk as a read-only memory map.
 
-        Parameters
-        ----------
-        folder : str or Path
-            A folder written by `save` or by `dcgan_lib.data.prepare`.
-        verify : bool, optional
-            Also read everything and compare the digests; without it only names, sizes, types and
-            shapes are compared.
-
-        Raises
-        ------
-        UserError
-            When the card is missing or a file does not match it.
+        Raise UserError where a file does not match the card: in name, size, type or shape, and with
+        ``verify`` also in its digest, for which everything is read.
         """
         folder = Path(folder)
         while True:  # once more where the set was replaced meanwhile: two states are never mixed
@@ -254,13 +212,8 @@ def is_plain_name(name: str) -> bool:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes ``folder``'s place if a card lies in it in the end.
 
-    One process at a time: a second one waits. What a killed process left is never opened, and
-    removed by the next.
-
-    Raises
-    ------
-    UserError
-        When ``folder`` holds something that is not an image set, or cannot be written.
+    A second process waits. What a killed one left is never opened, and removed by the next. A
+    ``folder`` that holds something other than an image set is refused.
     """
     part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
     try:

@@ -1,8 +1,5 @@
 """One way in: a name or a folder becomes an `ImageSet`, and one split of it is chosen.
 
-A folder of images is read by `dcgan_lib.data.prepare`, a published set by
-`dcgan_lib.data.published`, and a drawn one by a file of `dcgan_lib.data.drawn`.
-
 Legend: n images, c channels, h x w pixels; ``images_u8`` is n x c x h x w, uint8, 0..255.
 """
 
@@ -88,51 +85,32 @@ def load_image_set(
 ) -> ImageSet:
     """Load one split of an image set; what had to be decoded or drawn is kept for the next time.
 
+    Validation sets are all [O] unless the set or the paper has one: MNIST's last 10,000 training
+    images (the number is [P]), CIFAR-10's last 5,000, SVHN's last 10,000 ([P]), and of a folder the
+    tenth of the files that the hash of the path picks, unless folders called train, val or test say
+    it. The card says which "split" it is, and in "cut_from" the digest of the whole.
+
     Parameters
     ----------
-    name : str or Path
+    name
         In any case of letters: mnist, fashionmnist, cifar10, svhn, celeba, lsun-bedrooms, imagenet;
         rooms, portraits, street-digits (drawn); digits (scikit-learn's 8x8); the name of a folder
         in `data_root()` or of a set made by `prepare`; or the path of either.
-    split : str, optional
-        "train" (default), "validation", "test" or "extra", where the set has it; several joined by
-        "+", such as "train+validation"; or "all".
-    image_size : int or tuple of int, optional
+    split
+        "train", "validation", "test" or "extra", where the set has it; several joined by "+", such
+        as "train+validation"; or "all".
+    image_size
         Side or (height, width) in pixels; by default the set's own, or 64 for a folder, as in the
         paper. MNIST at 32 is padded by 2 pixels, not resampled.
-    num_images : int, optional
-        How many: a drawn set has exactly so many (default 20,000 to train, 2,000 otherwise); of
-        any other a random subset is taken, in the set's order.
-    seed : int, optional
-        Seed of the drawing, or of the random subset; default 0.
-    channels : {"auto", 1, 3}, optional
-        Default "auto": the set's own.
-    fit : {"crop", "stretch", "centre"}, optional
-        See `dcgan_lib.data.prepare.prepare`; for images that come in other sizes.
-    drop_duplicates : bool, optional
-        Keep the first of images that look the same, over all splits; default False. See
-        `dcgan_lib.data.deduplicate`.
-    download : bool, optional
-        Let torchvision fetch a missing set; default False: nothing touches the network unasked.
-    progress : bool, optional
-        Whether a bar goes to standard error.
-
-    Returns
-    -------
-    ImageSet
-        ``card["split"]`` says which split; ``card["cut_from"]`` the digest of the whole.
-
-    Raises
-    ------
-    UserError
-        When the set, the split or enough images are missing; the message says how to get them.
-
-    Notes
-    -----
-    Validation sets, all [O] unless the set or the paper has one: MNIST the last 10,000 training
-    images (the number is [P]), CIFAR-10 the last 5,000, SVHN the last 10,000 ([P]), folders the
-    tenth of the files that the hash of the path picks, unless folders called train, val or test
-    say it.
+    num_images, seed
+        A drawn set has exactly so many (default 20,000 to train, 2,000 otherwise); of any other a
+        random subset is taken, in the set's order.
+    channels, fit
+        See `dcgan_lib.data.decode.Framing`.
+    drop_duplicates
+        Keep the first of images that look the same, over all splits; see `data.deduplicate`.
+    download
+        Let torchvision fetch a missing set: nothing touches the network unasked.
     """
     if num_images is not None and num_images < 1:
         raise UserError(f"num_images must be at least 1; got {num_images}")
@@ -199,7 +177,6 @@ def _draw(image_set: ImageSet, num_images: int | None, seed: int) -> ImageSet:
 def _load_by_place(
     name: str, size: tuple[int, int] | None, channels: str | int, fit: Fit, progress: bool
 ) -> ImageSet:
-    """Load a prepared set or a folder of images, found by name or by path."""
     other = None
     for folder in _places(name, prepared_root()):
         if (folder / CARD_FILE).is_file():

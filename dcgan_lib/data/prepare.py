@@ -81,47 +81,30 @@ def prepare(
 ) -> ImageSet:
     """Prepare the images of a folder as ``prepared_root()/name``, or open what is already there.
 
+    The set is memory-mapped, one split after the other. Its card counts the files refused and
+    noted, by reason; report.json beside it names every file. Of two processes that prepare the same
+    set, the second waits for the first.
+
     Parameters
     ----------
-    source : str or Path
-        A folder with images in it, or in one folder per class, or deeper. With two or more class
-        folders and no image beside them, the first folder of a path is the image's class. Folders
-        called train, val or test (or training, valid, validation, testing, in any case) are splits.
-    name : str, optional
-        Letters, digits, ``_ - .``. By default one is made of the folder's name, the settings and
-        the state of its files; what was kept of an earlier state is removed.
+    source
+        With two or more class folders and no image beside them, the first folder of a path is the
+        image's class. Folders called train, val or test (or training, valid, validation, testing,
+        in any case) are splits.
+    name
+        By default made of the folder's name, the settings and the state of its files; what was kept
+        of an earlier state is then removed.
     image_size, channels, fit, min_side, max_pixels
         See `dcgan_lib.data.decode.Framing`.
-    limit : int, optional
+    limit
         Use at most this many files, spread over the folder by the hash of their paths.
-    held_out : float, optional
-        Share for validation, in [0, 1), default 0.1, of a folder without split folders. A file's
-        side depends on its path alone, so it stays there when others come or go.
-    num_workers : int, optional
-        Threads; default some more than cores. The result does not depend on it.
-    overwrite : bool, optional
+    held_out
+        Share for validation, in [0, 1), of a folder without split folders. A file's side depends on
+        its path alone, so it stays there when others come or go.
+    overwrite
         Replace a set of the same name that was prepared otherwise, instead of refusing.
-    about : dict of str to str, optional
+    about
         ``source`` and ``licence`` for the card, where they are known.
-    progress : bool, optional
-        Whether a bar goes to standard error.
-
-    Returns
-    -------
-    ImageSet
-        Memory-mapped; one split after the other (``card["splits"]``). Its card counts the files
-        refused and noted, by reason; report.json beside it names every file.
-
-    Raises
-    ------
-    UserError
-        When an option is wrong, the folder holds no usable image, or ``name`` is already taken by
-        other settings or by an earlier state of the folder.
-
-    Notes
-    -----
-    Two processes that prepare the same set do it once: the second waits. A killed run leaves a
-    hidden folder that is never opened and that the next run removes.
     """
     source = Path(source).expanduser()
     framing = Framing(
@@ -149,7 +132,7 @@ def prepare(
     plain = source.resolve().name or "folder"
     stem = None if name else _kept_name(source, {**wanted, "fingerprint": None})
     folder = prepared_root() / (name or f"{stem}.{listing.fingerprint[:8]}")
-    overwrite |= name is None  # a damaged one
+    overwrite |= name is None  # so that a damaged one is made anew
     if (found := _find(folder, wanted, overwrite)) is not None:
         return found
     with new_folder(folder) as part:
@@ -228,7 +211,6 @@ class Listing:
     files: tuple[str, ...]
     """Paths of image files relative to the folder, with ``/``, in the order of their bytes."""
     ignored: dict[str, list[str]]
-    """Everything else, by reason."""
     fingerprint: str
     """SHA-256 of every image file's path, size and time of change."""
 
@@ -236,13 +218,8 @@ class Listing:
 def list_images(folder: Path) -> Listing:
     """List the image files under ``folder``, any depth, links followed.
 
-    A file counts when its name ends as an image's does, or when it begins as an image does. Files
-    and folders whose names begin with a dot, and ``__MACOSX``, are left out.
-
-    Raises
-    ------
-    UserError
-        When ``folder`` is missing, or holds no image: the message says what it holds.
+    A file counts when its name ends, or its content begins, as an image's does. Names that begin
+    with a dot, and ``__MACOSX``, are left out.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -300,7 +277,6 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _nothing_found(folder: Path, others: list[str]) -> str:
-    """Say what a folder without images holds, so that the user sees which mistake it is."""
     seen = "it is empty"
     if others:
         endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in others)
@@ -390,9 +366,7 @@ class Source:
     paths: Sequence[str] = ()
     """Paths that name a class, and an age and a sex, where they have the form that says so."""
     report: dict[str, Any] = field(default_factory=dict)
-    """What the report says besides."""
     ignored: dict[str, list[str]] = field(default_factory=dict)
-    """What else lay there, by reason."""
 
 
 def source_of_arrays(images_u8: np.ndarray, **known: Any) -> Source:
@@ -467,10 +441,7 @@ def fill(
 ) -> None:
     """Decode a source into the folder ``part``: images, report, labels and, last, the card.
 
-    Raises
-    ------
-    UserError
-        When no image could be used; the report that names each then lies beside the folder.
+    When no image can be used, the report that names each lies beside the folder.
     """
     stored = _decode_all(part / IMAGES_FILE, name, source, framing, num_workers, progress)
     if len(stored.grey_bits) > 1:  # one scale for all, or a dark image would come out bright
@@ -522,8 +493,6 @@ def fill(
 
 @dataclass(kw_only=True)
 class _Stored:
-    """Say what became of each image of a source."""
-
     kept: list[int] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     noted: dict[str, list[str]] = field(default_factory=dict)

@@ -35,7 +35,6 @@ class PublicSet:
     title: str
     licence: str
     page: str
-    """Where it is had from."""
     files: str
     """What has to lie in the data folder."""
     image_size: tuple[int, int]
@@ -45,20 +44,12 @@ class PublicSet:
     open_part: Callable[[str, bool], Source]
     """Opens a part by its name; the flag allows a download."""
     can_download: bool = True
-    """Whether torchvision can fetch it."""
 
 
 def load_public(
     name: str, split: str, framing: Framing, *, download: bool = False, progress: bool = False
 ) -> ImageSet:
-    """Return the part of a published set that holds ``split``, from the cache once it is there.
-
-    Raises
-    ------
-    UserError
-        When no part has the split, or the set's own files are missing or damaged: the message says
-        what is expected where, and how to get it.
-    """
+    """Return the part of a published set that holds ``split``, from the cache once it is there."""
     public = PUBLIC_SETS[name]
     wanted = set(split.split("+"))
     holding = [key for key, spans in public.parts.items() if wanted <= spans.keys()]
@@ -87,7 +78,6 @@ def load_public(
 
 
 def _open_public(name: str, part_name: str, image_size: tuple[int, int], download: bool) -> Source:
-    """Open a part of a published set from its own files; one clear sentence where that fails."""
     public = PUBLIC_SETS[name]
     if download and not public.can_download:
         raise UserError(

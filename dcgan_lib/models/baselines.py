@@ -82,25 +82,9 @@ def _norm(config: ModelConfig) -> nn.BatchNorm1d:
 class SupervisedCnn(Discriminator):
     """Name the class of images: a `Discriminator` with another last layer, all else equal.
 
-    Called on ``x_bchw`` it returns ``logits_bk``, float32, one row per image.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        The discriminator's; convolutional, without labels as an input.
-    num_classes : int
-        Logits per image, at least 2.
-    dropout : float, default 0
-        Share of the flattened last map that is switched off while training, in [0, 1).
-
-    Raises
-    ------
-    UserError
-        If the configuration is another network's, or a number is outside its range.
-
-    Notes
-    -----
-    Paper, section 5.2: "the same architecture". The dropout is our choice: the paper names none.
+    It returns ``logits_bk``, float32; its configuration is convolutional and without labels as an
+    input. Paper, section 5.2: "the same architecture". The dropout of the flattened last map is our
+    choice: the paper names none.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int, dropout: float = 0.0) -> None:

@@ -1,9 +1,8 @@
 """The DCGAN of the paper's section 3: fractionally strided and strided convolutions.
 
-Axes: b batch, d latent, c channels, h height, w width, k classes. ``z_bd`` latent vectors,
-``x_bchw`` images in the configuration's value range ([-1, 1] for tanh), ``labels_b`` class numbers,
-``logits_b``; ``h`` is whatever passes between two layers. The generator is the discriminator read
-backwards: both are built from one plan of convolutions, which stands below them.
+Axes: b batch, d latent, c channels, h height, w width, k classes. ``x_bchw`` are images in the
+configuration's value range ([-1, 1] for tanh); ``h`` is whatever passes between two layers. The
+generator is the discriminator read backwards: both are built from one plan of convolutions.
 """
 
 import math
@@ -21,10 +20,8 @@ from dcgan_lib.models.layers import Conv2d, ConvTranspose2d
 class Generator(nn.Module):
     """Turn latent vectors into images.
 
-    Notes
-    -----
-    Paper, sections 3 and 4 and Fig. 1: z is projected and reshaped to a small grid; every layer
-    but the last has batch norm and ReLU; no layer has a bias of its own.
+    Paper, sections 3 and 4 and Fig. 1: z is projected and reshaped to a small grid; every layer but
+    the last has batch norm and ReLU; no layer has a bias of its own.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -62,13 +59,7 @@ class Generator(nn.Module):
         self.apply(initialise)
 
     def forward(self, z_bd: Tensor, labels_b: Tensor | None = None) -> Tensor:
-        """Return images ``x_bchw``; labels (int64) are for conditional networks.
-
-        Raises
-        ------
-        UserError
-            If ``z_bd`` has another shape, or labels are missing or not wanted.
-        """
+        """Return images ``x_bchw``; labels (int64) are for conditional networks."""
         check_latents(z_bd, self.config)
         y_bk = one_hot(labels_b, self.config.num_classes)
         h = z_bd
@@ -87,8 +78,6 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Judge images: a positive logit says "real".
 
-    Notes
-    -----
     Paper, sections 3 and 4: LeakyReLU everywhere, batch norm on all but the first layer, the last
     map flattened into one output. The sigmoid is left to the loss, which is stabler on logits.
     """
@@ -122,13 +111,7 @@ class Discriminator(nn.Module):
         self.apply(initialise)
 
     def features(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> list[Tensor]:
-        """Return the activations of every convolutional layer, finest first.
-
-        Raises
-        ------
-        UserError
-            If the images have another shape, or labels are missing or not wanted.
-        """
+        """Return the activations of every convolutional layer, finest first."""
         check_images(x_bchw, self.config)
         y_bk = one_hot(labels_b, self.config.num_classes)
         maps, h, slope = [], x_bchw, self.config.leaky_slope

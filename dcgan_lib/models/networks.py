@@ -36,13 +36,7 @@ def untrained_discriminator(config: ModelConfig, seed: int = 0) -> AnyDiscrimina
 
 
 def check_convolutional(discriminator: AnyDiscriminator) -> Discriminator:
-    """Return the network if it has convolutional layers that read images alone.
-
-    Raises
-    ------
-    UserError
-        If it is dense or conditional.
-    """
+    """Return the network if it has convolutional layers that read images alone; refuse others."""
     if not isinstance(discriminator, Discriminator):
         raise UserError(
             "this needs convolutional layers, but the discriminator has only fully connected ones: "

@@ -35,13 +35,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def to_u8(x_bchw: Tensor, config: ModelConfig) -> Tensor:
-    """Round images from the networks' value range to pixels 0..255.
-
-    Raises
-    ------
-    UserError
-        If a value lies outside the range, which means that the images are scaled differently.
-    """
+    """Round images from the networks' value range to pixels 0..255; refuse any outside of it."""
     low, high = config.value_range
     if not (x_bchw.min() >= low - 1e-4 and x_bchw.max() <= high + 1e-4):
         found = f"[{x_bchw.min():.3g}, {x_bchw.max():.3g}]"
@@ -73,18 +67,9 @@ def generate_u8(
 ) -> np.ndarray:
     """Turn latent vectors into pictures, uint8, n x c x h x w; the generator is left as it was.
 
-    Parameters
-    ----------
-    generator : AnyGenerator
-        On any device.
-    z_bd, labels_b : Tensor
-        Latent vectors, and class numbers for a conditional network.
-    batch_stats : bool, default False
-        Normalise with the statistics of each batch, as the authors' code does, instead of the
-        running ones. Then a picture depends on its neighbours in the batch, so no batch may hold
-        one vector alone.
-    batch_size : int, default 256
-        Vectors at a time.
+    With ``batch_stats`` each batch is normalised by its own statistics, as in the authors' code,
+    instead of the running ones. Then a picture depends on its neighbours in the batch, so no batch
+    may hold one vector alone.
     """
     if batch_stats and (batch_size == 1 or len(z_bd) % batch_size == 1):
         raise UserError("a batch of one latent vector has no statistics: give at least 2 at a time")
@@ -118,11 +103,7 @@ def in_batches(
 ) -> np.ndarray:
     """Apply a function to some rows at a time, without gradients, and join what it returns.
 
-    Parameters
-    ----------
-    function : callable
-        Takes as many tensors or arrays as there are ``rows``, cut along the first axis; a None
-        stays None.
+    It gets as many arguments as there are ``rows``, cut along the first axis; a None stays None.
     """
     found = []
     with torch.no_grad():
@@ -177,15 +158,6 @@ def refresh_batch_norm(
 
     While training runs, the running statistics trail the weights. The authors never meet this,
     because they sample with the statistics of the batch. Our choice: measure them once, at the end.
-
-    Parameters
-    ----------
-    generator : AnyGenerator
-        Changed in place; left in the mode it was in.
-    num_batches, batch_size : int
-        How many latent vectors to average over.
-    seed : int
-        Of those vectors and, for a conditional network, their labels.
     """
     was_training, rng = generator.training, seeded(seed)
     device, num_classes = next(generator.parameters()).device, generator.config.num_classes
@@ -200,13 +172,7 @@ def refresh_batch_norm(
 
 
 def picture_grid(pictures_u8: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Lay pictures out two white pixels apart, h x w x 3; one alone has no border.
-
-    Raises
-    ------
-    UserError
-        If ``columns`` is less than 1.
-    """
+    """Lay pictures out two white pixels apart, h x w x 3; one alone has no border."""
     if columns is None:
         columns = math.ceil(math.sqrt(len(pictures_u8)))
     if columns < 1:
@@ -229,13 +195,7 @@ def write_separately(folder: Path, pictures_u8: np.ndarray) -> None:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write pixels, h x w or h x w x 3, whole or not at all.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written.
-    """
+    """Write pixels, h x w (x 3), whole or not at all; raise UserError where that fails."""
     encoded = io.BytesIO()
     try:
         Image.fromarray(pixels).save(encoded, Image.registered_extensions()[path.suffix.lower()])

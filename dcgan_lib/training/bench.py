@@ -80,28 +80,10 @@ def bench(
     rounds: int = 15,
     threads: int | None = None,
 ) -> dict[str, list[float]]:
-    """Time the contenders in turn.
+    """Return the seconds of each round for ``plain``, ``float32`` and ``bfloat16``, taken in turn.
 
-    Parameters
-    ----------
-    size : int
-        Side of the images; 32 stands for grey digits, anything else for colour.
-    base_width, batch_size : int
-        Size of the work.
-    rounds : int, default 15
-        Rounds that count, after two that do not.
-    threads : int, optional
-        CPU threads; PyTorch's choice when unset. What was set before is set again at the end.
-
-    Returns
-    -------
-    dict
-        Seconds of each round for ``plain``, ``float32`` and ``bfloat16``.
-
-    Raises
-    ------
-    UserError
-        If rounds or threads are fewer than 1, or the networks cannot have that size.
+    A size of 32 stands for grey digits, any other for colour. Two more rounds come first and do not
+    count. PyTorch's number of threads is set again at the end.
     """
     before = torch.get_num_threads()
     threads = before if threads is None else threads

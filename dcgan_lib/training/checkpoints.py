@@ -3,8 +3,7 @@
 A run's folder holds ``config.json``, ``metrics.jsonl``, ``samples/``, ``state.safetensors``
 (everything needed to resume), ``generator.safetensors`` and ``discriminator.safetensors``, and if
 asked ``snapshots/``, earlier networks, and ``ema/``, averaged ones: folders that load as a run's
-does. Randomness needs no saving: every latent vector and the order of the images are functions of
-the seed and the step.
+does.
 """
 
 import json
@@ -42,13 +41,7 @@ WEIGHTS = [f"{kind}.safetensors" for kind in NETWORKS]
 
 
 def find_run(name_or_path: str | Path) -> Path:
-    """Return a committed checkpoint's folder by name, or a run's by its path or weights file.
-
-    Raises
-    ------
-    UserError
-        If there is neither; the message lists the committed checkpoints.
-    """
+    """Return a committed checkpoint's folder by name, or a run's by its path or weights file."""
     path = Path(name_or_path)
     if path.is_file():
         if path.name in WEIGHTS and (path.parent / "config.json").is_file():
@@ -79,23 +72,12 @@ def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def load_generator(name_or_path: str | Path) -> AnyGenerator:
-    """Return a trained generator in evaluation mode, on the CPU.
-
-    Parameters
-    ----------
-    name_or_path : str or Path
-        A committed checkpoint's name, such as ``"mnist"``, or a run's folder.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint or its files do not fit together.
-    """
+    """Return a committed checkpoint's generator, or a run's, in evaluation mode, on the CPU."""
     return _load(name_or_path, "generator")
 
 
 def load_discriminator(name_or_path: str | Path) -> AnyDiscriminator:
-    """Return a trained discriminator in evaluation mode, on the CPU; see ``load_generator``."""
+    """Return a discriminator; see ``load_generator``."""
     return _load(name_or_path, "discriminator")
 
 
@@ -128,13 +110,7 @@ def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def start_from(name_or_path: str | Path, gan: Gan) -> None:
-    """Put the weights of a checkpoint into both networks, and into their averages.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint, it lacks one of the two, or its networks have another shape.
-    """
+    """Put the weights of a checkpoint into both networks, and into their averages."""
     _fill(gan.generator, load_generator(name_or_path).state_dict())
     _fill(gan.discriminator, load_discriminator(name_or_path).state_dict())
     if gan.g_average is not None:
@@ -146,7 +122,6 @@ def start_from(name_or_path: str | Path, gan: Gan) -> None:
 
 
 def _modules(gan: Gan) -> dict[str, nn.Module]:
-    """Return the networks, and their averages if there are any, by their names in the state."""
     found = {"generator": gan.generator, "discriminator": gan.discriminator}
     if gan.g_average is not None:
         found |= {"generator_average": gan.g_average, "discriminator_average": gan.d_average}
@@ -177,13 +152,7 @@ def not_finite(gan: Gan) -> str | None:
 
 
 def save_state(run_dir: Path, gan: Gan, progress: dict[str, Any]) -> None:
-    """Write the whole state, and plain values such as the step, in one file, atomically.
-
-    Raises
-    ------
-    UserError
-        If a number is not finite: no run could go on from there.
-    """
+    """Write the state and plain values such as the step, atomically; refuse NaN and infinity."""
     broken = not_finite(gan)
     if broken:
         raise UserError(f"{broken} is no longer finite, so this state cannot be saved")
@@ -197,13 +166,7 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
-    """Put a saved state into ``gan`` and return the values saved beside it.
-
-    Raises
-    ------
-    UserError
-        If the file is damaged or was saved by another network.
-    """
+    """Put a saved state into ``gan`` and return the values saved beside it."""
     try:
         with safe_open(run_dir / STATE, framework="pt") as file:
             progress = json.loads(file.metadata()["progress"])
@@ -238,13 +201,7 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
 def check_resumable(
     run_dir: Path, config: TrainConfig, digest: str | None, start_from: str | None = None
 ) -> None:
-    """Refuse to go on with a run of other settings, another image set or other initial weights.
-
-    Raises
-    ------
-    UserError
-        Naming what differs.
-    """
+    """Refuse to go on with a run of other settings, another image set or other initial weights."""
     free = {"steps", "minutes", "log_every", "sample_every", "num_samples", "snapshot_every"}
     free.add("save_seconds")
     saved_config, about = load_config(run_dir)
@@ -332,30 +289,13 @@ WRITTEN = {*WEIGHTS, "config.json", "metrics.jsonl", "card.md", "samples"}
 def publish(
     run_dir: str | Path, name: str, *, command: str | None = None, keep: Keep = "both"
 ) -> Path:
-    """Copy a run in half precision, with its settings, metrics and samples, and write its card.
+    """Copy a run in half precision to ``data/checkpoints/name``, write its card, return the folder.
 
-    Parameters
-    ----------
-    run_dir : str or Path
-        A finished run.
-    name : str
-        Folder under ``data/checkpoints``; an earlier checkpoint of that name is replaced.
-    command : str, optional
-        What made the run, for the card; unset: the command that the run was started with.
-    keep : {"both", "generator", "discriminator"}, default "both"
-        One network alone makes the checkpoint half as large.
-
-    Returns
-    -------
-    Path
-        The checkpoint's folder. Its ``metrics.jsonl`` keeps every k-th line, 200 at most, and
-        ``samples`` every k-th grid, 10 at most, the last one among them.
-
-    Raises
-    ------
-    UserError
-        If the run has not ended, nothing says how it was made, the name is not a plain one, or what
-        belongs to the earlier checkpoint's weights (directions, exemplars, boxes) would be lost.
+    An earlier checkpoint of that name is replaced, unless it also holds what was made for its
+    weights (directions, exemplars, boxes). The card needs a ``command``; unset: the one that the
+    run was started with. To ``keep`` one network alone halves the size. Of the metrics every k-th
+    line is kept, 200 at most, and of the samples every k-th grid, 10 at most, the last one among
+    them.
     """
     run, folder = find_run(run_dir), checkpoints_root() / name
     is_plain = Path(name).name == name and not name.startswith(".")
@@ -432,27 +372,10 @@ def draw(
 ) -> np.ndarray:
     """Draw pictures, uint8, n x c x h x w; picture k is the same however many are asked for.
 
-    Parameters
-    ----------
-    checkpoint : str or Path
-        A committed checkpoint's name or a run's folder.
-    num_images : int
-        How many to return.
-    seed : int
-        Of the latent vectors.
-    label : int, optional
-        Class for a conditional generator; by default all in turn.
-    best_of : int
-        Draw this many times as many and keep the most real ones in the discriminator's eyes, best
-        first. They are picked, so they say nothing about the generator's average.
-    batch_stats : bool
-        See ``generate_u8``; then a picture does depend on the others.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint, no discriminator to pick with, or no such class, or a number
-        is out of range.
+    A conditional generator draws all classes in turn where no ``label`` is given. ``best_of`` draws
+    that many times as many and keeps the most real ones in the discriminator's eyes, best first:
+    they are picked, so they say nothing about the generator's average. With ``batch_stats`` (see
+    ``generate_u8``) a picture does depend on the others.
     """
     total = num_images * best_of
     for name, value, low in (
@@ -466,9 +389,8 @@ def draw(
             "one picture alone has no batch statistics: draw at least 2, or use the running ones"
         )
     generator = load_generator(checkpoint)
-    whole = (
-        -(-total // BLOCK) * BLOCK
-    )  # normal numbers come in blocks, and sums may depend on a batch's size
+    # Normal numbers come in blocks, and sums may depend on a batch's size.
+    whole = -(-total // BLOCK) * BLOCK
     z_nd = sample_latents(whole, generator.config, seeded(seed))
     labels_n = _labels(whole, generator.config.num_classes, label)
     if batch_stats:
@@ -486,7 +408,6 @@ def draw(
 
 
 def _labels(num: int, num_classes: int, label: int | None) -> Tensor | None:
-    """Return the class of each picture, None for a generator without classes."""
     if label is not None and not 0 <= label < num_classes:
         allowed = "left out, because this generator has no classes"
         require(False, "label", label, f"0 to {num_classes - 1}" if num_classes else allowed)

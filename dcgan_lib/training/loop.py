@@ -80,35 +80,26 @@ def fit(
 ) -> FitResult:
     """Train a pair of networks, or go on with a run that stopped.
 
+    A folder that already holds a run of the same settings is resumed; only the budget (steps,
+    minutes) and how often things are written may differ. Raise UserError when the images do not fit
+    the networks, or the folder holds another run, cannot be written or is held by another process.
+
     Parameters
     ----------
-    config : TrainConfig
-        Settings. A folder that already holds a run of the same settings is resumed; only the budget
-        (steps, minutes) and how often things are written may differ.
-    image_set : ImageSet
-        What to learn.
-    run_dir : str or Path
-        Where everything is written.
-    device : str, default "auto"
-        ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or the best that is there.
-    threads : int, optional
+    device
+        See `choose_device`.
+    threads
         CPU threads; unset: some numbers are timed, and the fastest is kept for the run's whole
         life.
-    tensorboard : bool
+    tensorboard
         Also write TensorBoard events; needs the package ``tensorboard``.
-    about : dict, optional
+    about
         Plain values to keep in ``config.json``: what a later evaluation needs to find the images
         again.
-    progress : bool
+    progress
         Show a progress bar, and what was chosen for the run, on stderr.
-    start_from : str or Path, optional
+    start_from
         A committed checkpoint or another run, whose two networks are the initial weights.
-
-    Raises
-    ------
-    UserError
-        If the images do not fit the networks, the folder holds another run or cannot be written, or
-        another process trains there.
     """
     run_dir, chosen_device = Path(run_dir), choose_device(device)
     gan, batches = make_gan(config, chosen_device), Batches(image_set, config, chosen_device)
@@ -317,8 +308,6 @@ HIGH_RATE = 2e-3
 def find_trouble(line: dict[str, float]) -> str | None:
     """Return a sentence about a run that is going wrong, or None, from one line of its metrics.
 
-    Notes
-    -----
     The thresholds are our choice. A discriminator that is sure of nearly every image gives the
     generator a gradient that says little; at d_loss < 0.05 it has in effect won. Before that
     happens at too high a rate, the two throw each other about: d_loss rises far above 1.386, that
@@ -346,14 +335,7 @@ def find_trouble(line: dict[str, float]) -> str | None:
 class Batches:
     """Give the minibatch of any step: a shuffled pass over the set, then another.
 
-    Parameters
-    ----------
-    image_set : ImageSet
-        At least ``batch_size`` images; labels when the network is conditional.
-    config : TrainConfig
-        Batch size, seed and value range.
-    device : torch.device
-        On a GPU the whole set is moved there once, as uint8.
+    On a GPU the whole set is moved there once, as uint8.
     """
 
     def __init__(self, image_set: ImageSet, config: TrainConfig, device: torch.device) -> None:
@@ -387,7 +369,6 @@ class Batches:
 
 
 def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
-    """Refuse a set that the networks cannot read."""
     model, name = config.model, image_set.name
     wanted = (model.num_channels, *model.image_size)
     got = tuple(image_set.images_u8.shape[1:])
@@ -452,14 +433,10 @@ def probe_speed(
 ) -> tuple[int, str]:
     """Choose the number of CPU threads, if unset, and the precision, if ``auto``, by the clock.
 
-    Each combination takes a few steps, after one that is not timed, on a copy of the networks.
-
-    Notes
-    -----
-    OpenMP threads wait for each other by spinning. When another process holds a core, training
-    with every core can be five to ten times slower than with one fewer. bfloat16 runs at 0.2 to 0.3
-    of float32's speed on a processor without its instructions, and at 2 on one with them; it has to
-    be a tenth faster, so that chance does not choose where nothing is won.
+    OpenMP threads wait for each other by spinning. When another process holds a core, training with
+    every core can be five to ten times slower than with one fewer. bfloat16 runs at 0.2 to 0.3 of
+    float32's speed on a processor without its instructions, and at 2 on one with them; it has to be
+    a tenth faster, so that chance does not choose where nothing is won.
     """
     before, most, kind = torch.get_num_threads(), os.cpu_count() or 1, gan.device.type
     usual = sorted({1, most // 2, most - 1, most} - {0}) if kind == "cpu" else [before]
@@ -574,13 +551,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``, or for ``auto`` the best that is there.
-
-    Raises
-    ------
-    UserError
-        If the device is unknown or not there.
-    """
+    """Return ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or for ``auto`` the best that is there."""
     cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     there = ["cuda", *cards] if cards else []
     there += ["mps", "cpu"] if torch.backends.mps.is_available() else ["cpu"]

@@ -24,36 +24,10 @@ NOTE = (
 
 
 class BoxDrawer(PageWidget):
-    """Draw boxes around an object, picture by picture; each change is saved.
+    """Draw boxes around an object, picture by picture; each change is saved to the file ``path``.
 
-    Parameters
-    ----------
-    generator_name : str
-        A committed checkpoint's name, or a run's folder; without classes.
-    num_images : int, default 150
-        Pictures to show.
-    seed : int, default 0
-        Of their latent vectors.
-    path : str or Path, default "windows.json"
-        File of the boxes: read if it is there, written at each change.
-    object : str, default "window"
-        What to put boxes around.
-    boxes : iterable, optional
-        To begin with, where there is no file yet.
-
-    Attributes
-    ----------
-    boxes : list of list of int
-        Each the number of a picture, from 0, and left, top, right, bottom in pixels, right and
-        bottom exclusive.
-    index : int
-        The picture that is shown.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint, the file was made for other pictures, or a box lies outside
-        its picture.
+    The file is read if it is there; the ``boxes`` given are for where it is not. Each box is the
+    number of a picture, from 0, and left, top, right, bottom in pixels, right and bottom exclusive.
     """
 
     _esm = script("box_drawer.js")
@@ -124,13 +98,11 @@ class BoxDrawer(PageWidget):
         return np.concatenate([rgb_chw, np.full_like(rgb_chw[:1], 255)]).transpose(1, 2, 0)
 
     def _answer(self, _: Any, content: dict[str, Any], __: list[bytes]) -> None:
-        """Answer a page that asks for a picture."""
         index = content.get("index")
         if content.get("type") == "need picture" and index in range(self.num_images):
             self.send({"type": "picture", "index": index}, [self.picture(index).tobytes()])
 
     def __repr__(self) -> str:
-        """Name the generator, the number of pictures and the seed; the same on every machine."""
         return f"BoxDrawer({self.generator!r}, num_images={self.num_images}, seed={self.seed})"
 
     def page(self) -> str:

@@ -37,16 +37,8 @@ def _trait(kind: type[traitlets.TraitType], *arguments: Any) -> Any:
 class Explorer(PageWidget):
     """Move through a generator's latent space by hand, or from Python.
 
-    Parameters
-    ----------
-    checkpoint : str
-        A committed checkpoint's name, or a run's folder.
-    mode : str
-        "free", "walk", "arithmetic", "turn", "maps" or "steps".
-    seed : int
-        Of the latent vector, 0 to 2**32 - 1.
-    **settings
-        Any other trait, below.
+    ``mode`` is "free", "walk", "arithmetic", "turn", "maps" or "steps"; ``seed``, 0 to 2**32 - 1,
+    gives the latent vector. Every attribute below can be given as a setting.
 
     Attributes
     ----------
@@ -70,11 +62,6 @@ class Explorer(PageWidget):
         from 0.
     step : int
         Mode steps: which stored picture, from 0; -1 is the last.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint, mode or setting.
     """
 
     _esm = script("explorer.js")
@@ -172,7 +159,6 @@ class Explorer(PageWidget):
         "gallery",
     )
     def _follow(self, _: Any = None) -> None:
-        """Compute the latent vector of the settings."""
         if self._ready:
             self._computing = True
             try:
@@ -225,7 +211,6 @@ class Explorer(PageWidget):
 
     # --- how it is shown ---
     def _answer(self, _: Any, content: dict[str, Any], __: list[bytes]) -> None:
-        """Answer a page that asks for weights."""
         if content.get("type") != "need weights":
             return
         name = content["model"]
@@ -239,7 +224,6 @@ class Explorer(PageWidget):
             )
 
     def __repr__(self) -> str:
-        """Name the model, mode and seed; the same on every machine."""
         return f"Explorer(checkpoint={self.model!r}, mode={self.mode!r}, seed={self.seed})"
 
     @classmethod

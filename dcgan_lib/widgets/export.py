@@ -48,7 +48,6 @@ class ExportedModel:
     """What ``explorer.js`` reads: name, precision, sizes, layers with the places of their weights,
     directions, measured error."""
     weights: bytes
-    """All layers' weights, scales and biases."""
 
     @property
     def precision(self) -> str:
@@ -72,29 +71,11 @@ def export_model(
 ) -> ExportedModel:
     """Export a checkpoint's generator for the page.
 
-    Parameters
-    ----------
-    name_or_path : str or Path
-        A committed checkpoint's name, or a run's folder.
-    precision : {"int8", "half"}
-        int8: one byte a weight and one scale per output, 1.1 MB at 64x64 and width 32. Layers that
-        would bring the error above `LIMITS` stay in half precision; the result's ``precision`` then
-        says "mixed", or "half".
-    samples : bool, default False
-        Add the stored pictures of its training, for the explorer's mode "steps".
-    directions : bool, default True
-        Add the named directions, if the checkpoint has any.
-
-    Returns
-    -------
-    ExportedModel
-        Its ``about["error"]`` holds the mean and maximum difference from PyTorch's pixels, in
-        levels of 255.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint or precision.
+    int8 is one byte a weight and some scales: 1.1 MB at 64x64 and width 32. Layers that would bring
+    the error above `LIMITS` stay in half precision; the result's ``precision`` then says "mixed",
+    or "half". ``samples`` adds the stored pictures of its training, for the explorer's mode
+    "steps"; ``directions`` the named ones, if the checkpoint has any. ``about["error"]`` holds the
+    mean and maximum difference from PyTorch's pixels, in levels of 255.
     """
     folder = find_run(name_or_path)
     exported = export_generator(load_generator(name_or_path), folder.name, precision)
@@ -268,22 +249,7 @@ def stored_weights(exported: ExportedModel, entry: dict[str, Any]) -> tuple[np.n
 def run_exported(
     exported: ExportedModel, z_nd: np.ndarray, labels_n: np.ndarray | Tensor | None = None
 ) -> np.ndarray:
-    """Turn latent vectors into pictures with the exported weights.
-
-    Parameters
-    ----------
-    exported : ExportedModel
-        From `export_model`.
-    z_nd : ndarray
-        float32, shape (n, z_dim).
-    labels_n : ndarray or Tensor, optional
-        Class numbers, exactly when the network is conditional.
-
-    Returns
-    -------
-    ndarray
-        uint8, n x c x h x w.
-    """
+    """Turn latent vectors into pictures, uint8, n x c x h x w, with the exported weights."""
     config, entries = exported.config, exported.about["layers"]
     parts = [tuple(map(torch.tensor, stored_weights(exported, entry))) for entry in entries]
 
@@ -350,26 +316,11 @@ def _write(path: str | Path, content: bytes | str) -> Path:
 
 
 def write_onnx(checkpoint: str | Path, path: str | Path) -> float | None:
-    """Write a checkpoint's generator as ONNX, float32, for any batch size.
+    """Write a checkpoint's generator as ONNX, float32, for any batch size, and return its error.
 
-    Parameters
-    ----------
-    checkpoint : str or Path
-        A committed checkpoint's name, or a run's folder.
-    path : str or Path
-        The file; its input is ``z_bd`` (and ``labels_b``, int64, for a conditional generator), its
-        output ``x_bchw``.
-
-    Returns
-    -------
-    float or None
-        Largest difference from PyTorch on five vectors, in the network's own units; None without
-        onnxruntime.
-
-    Raises
-    ------
-    UserError
-        If the packages of the extra ``onnx`` are missing, or the file cannot be written.
+    The input is ``z_bd`` (and ``labels_b``, int64, for a conditional generator), the output
+    ``x_bchw``. The error is the largest difference from PyTorch on five vectors, in the network's
+    own units; None without onnxruntime.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:

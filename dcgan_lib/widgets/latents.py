@@ -17,25 +17,7 @@ MAX_SEED32 = 2**32 - 1
 
 
 def uniforms(seed: int, num: int) -> np.ndarray:
-    """Return numbers in [0, 1) from the generator mulberry32.
-
-    Parameters
-    ----------
-    seed : int
-        0 to 2**32 - 1.
-    num : int
-        How many.
-
-    Returns
-    -------
-    ndarray
-        float64, shape (num,).
-
-    Raises
-    ------
-    UserError
-        If the seed does not fit in 32 bits.
-    """
+    """Return numbers in [0, 1), float64, from the generator mulberry32, whose seed has 32 bits."""
     if not (isinstance(seed, int | np.integer) and 0 <= seed <= MAX_SEED32):
         raise UserError(
             f"an explorer's seed must be a whole number from 0 to {MAX_SEED32}, but it is {seed!r}"
@@ -55,20 +37,7 @@ def normals(seed: int, num: int) -> np.ndarray:
 
 
 def seed_latent(seed: int, config: ModelConfig) -> np.ndarray:
-    """Return the latent vector that the explorer shows for a seed.
-
-    Parameters
-    ----------
-    seed : int
-        0 to 2**32 - 1.
-    config : ModelConfig
-        Gives the vector's length and distribution.
-
-    Returns
-    -------
-    ndarray
-        float32, shape (z_dim,).
-    """
+    """Return the latent vector, float32, that the explorer shows for a seed of 32 bits."""
     if config.z_distribution == "normal":
         return normals(seed, config.z_dim).astype(np.float32)
     return (2 * uniforms(seed, config.z_dim) - 1).astype(np.float32)

@@ -41,15 +41,7 @@ def classic_script() -> str:
 
 
 def explorer_html(model: str, mode: str = "free", **state: Any) -> str:
-    """Return a static page's mount point: the explorer's settings, with a still picture inside.
-
-    Parameters
-    ----------
-    model, mode : str
-        A checkpoint's name, and one of `MODES`.
-    **state
-        Further settings, such as ``seed=5``.
-    """
+    """Return a static page's mount point: settings such as ``seed=5``, and a still picture."""
     check_mode(mode)
     settings = json.dumps({"model": model, "mode": mode, **state}, sort_keys=True)
     name = html.escape(model)

@@ -19,21 +19,8 @@ from dcgan_lib.training.checkpoints import load_generator
 class ExemplarPicker(widgets.VBox):
     """Show a generator's samples by number, and keep which of them show a concept.
 
-    Parameters
-    ----------
-    checkpoint : str
-        A committed checkpoint's name, or a run's folder.
-    concepts : sequence of str, or mapping of str to sequence of int
-        Their names, with the samples that are ticked to begin with.
-    seed, pool : int
-        Seed and size of the pool of samples, as for ``dcgan arithmetic``.
-    first, count : int
-        Number of the first sample on the page, and how many it shows.
-
-    Raises
-    ------
-    UserError
-        If there is no such checkpoint, a number lies outside the pool, or there is no concept.
+    ``concepts`` may map a name to the samples that are ticked to begin with. ``seed`` and ``pool``
+    are those of ``dcgan arithmetic``; a page shows ``count`` samples from ``first`` on.
     """
 
     def __init__(
@@ -66,13 +53,7 @@ class ExemplarPicker(widgets.VBox):
         self.show(first)
 
     def show(self, first: int) -> None:
-        """Turn to the page that begins with a sample.
-
-        Raises
-        ------
-        UserError
-            If the pool has no such sample.
-        """
+        """Turn to the page that begins with a sample."""
         if not 0 <= first < self.pool:
             raise UserError(f"samples are numbered 0 to {self.pool - 1}, but {first} was asked for")
         self.first = first
@@ -87,13 +68,7 @@ class ExemplarPicker(widgets.VBox):
         self._tick()
 
     def exemplars(self, sums: Mapping[str, Sequence[str]] | None = None) -> Exemplars:
-        """Return what is picked, to be saved with ``exemplars(...).save(path)``; see `Exemplars`.
-
-        Parameters
-        ----------
-        sums : mapping of str to sequence of str, optional
-            A sum's name to its concepts A, B and C.
-        """
+        """Return what is picked, to be saved; ``sums`` maps a name to concepts A, B and C."""
         place = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool}
         return Exemplars(**place, concepts=self.picked, sums=sums or {})
 
@@ -109,14 +84,12 @@ class ExemplarPicker(widgets.VBox):
         return [cell.children[1] for cell in self._grid.children]
 
     def _tick(self) -> None:
-        """Tick what the concept holds on this page."""
         numbers = list(self.picked[self._concept.value])
         for box in self._boxes():
             box.value = int(box.description) in numbers
         self._say()
 
     def _take(self, change: dict[str, Any]) -> None:
-        """Keep what was ticked, and drop what was unticked."""
         numbers, number = self.picked[self._concept.value], int(change["owner"].description)
         if change["new"] and number not in numbers:
             numbers.append(number)
@@ -130,5 +103,4 @@ class ExemplarPicker(widgets.VBox):
         self._list.value = f"{concept}: {numbers} (seed {self.seed}, pool of {self.pool:,})"
 
     def __repr__(self) -> str:
-        """Name the checkpoint, the seed and the page; the same on every machine."""
         return f"ExemplarPicker({self.checkpoint!r}, seed={self.seed}, first={self.first})"

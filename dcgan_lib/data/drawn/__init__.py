@@ -13,15 +13,7 @@ from dcgan_lib.errors import require
 def blank(
     name: str, num_images: int, seed: int, side: int, *, progress: bool, step: int = 1
 ) -> tuple[np.ndarray, Iterable[int]]:
-    """Return an array for a set's pictures, and the numbers of those to draw next.
-
-    The numbers go up by ``step`` and move a progress bar.
-
-    Raises
-    ------
-    UserError
-        When ``num_images`` is under 1 or ``seed`` is negative.
-    """
+    """Return an array for a set's pictures, and every ``step``-th number, with a progress bar."""
     require(num_images >= 1, "num_images", num_images, "at least 1")
     require(seed >= 0, "seed", seed, "at least 0")
     starts = range(0, num_images, step)
@@ -34,12 +26,7 @@ def finished(
 ) -> ImageSet:
     """Return the set of drawn pictures, with a card that says how to draw them again.
 
-    Parameters
-    ----------
-    notes : dict
-        What else the card says.
-    **arrays
-        ``labels``, ``class_names`` and ``attributes`` of the set.
+    ``notes`` go into the card; ``arrays`` are ``labels``, ``class_names`` and ``attributes``.
     """
     card = {
         "name": name,

@@ -51,8 +51,7 @@ def circle(count: int, start: float = 0.0) -> list[tuple[float, float]]:
 class Draws:
     """Hand out one row of uniform numbers, one by one, as ready-made choices.
 
-    A row of its own for each part of a picture keeps the parts independent: leaving one out does
-    not change the others.
+    Each part of a picture has its own row, so leaving one out does not change the others.
     """
 
     __slots__ = ("_next",)
@@ -113,10 +112,7 @@ def tag_box(tags_hw: np.ndarray, tag: int) -> tuple[float, float, float, float]:
 
 
 def glow(size: int, centre, radius: float, *, stretch: float = 1.0) -> np.ndarray:
-    """Return a size x size float32 map of a soft spot: a Gaussian that is 1 at the centre.
-
-    ``stretch`` multiplies the radius along y.
-    """
+    """Return a Gaussian spot, size x size float32, 1 at the centre, ``stretch`` times taller."""
     axis = np.arange(size, dtype=np.float32) + np.float32(0.5)
     across, along = (
         np.exp(-0.5 * np.square((axis - np.float32(middle)) / np.float32(width)))
@@ -130,9 +126,7 @@ class Camera:
     """A pinhole camera at z = 0."""
 
     x: float
-    """Metres."""
     height: float
-    """Metres."""
     yaw: float
     """Turn about the vertical in radians, positive to the right."""
     focal: float
@@ -174,11 +168,7 @@ class Wall:
 class Stage:
     """Collect faces from back to front, each with the tag set when it comes; then paint them.
 
-    Parameters
-    ----------
-    camera : Camera
-    light_x : float
-        Where the main light stands: -1 far left, 0 in front of the viewer's back wall, 1 far right.
+    The main light stands at ``light_x``: -1 far left, 0 before the back wall, 1 far right.
     """
 
     def __init__(self, camera: Camera, light_x: float):

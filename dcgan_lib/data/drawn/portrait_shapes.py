@@ -22,21 +22,15 @@ class Shape(NamedTuple):
     layer: str
     """"flat" (plain colour), "soft" (dark, light, blush; blurred) or "cast" (shadow; blurred)."""
     start: int
-    """Its first point among the joined outlines."""
     stop: int
     colour: list[list[int]]
-    """One per face."""
     visible: list[bool]
-    """Whether each face shows it."""
     part: int | None
     """FACE, NECK, HAIR or CLOTH: which light falls on it; None keeps what lies beneath."""
 
 
 class Sketch:
-    """Collect the shapes of n faces in painting order.
-
-    Every outline, colour and flag is for n faces, or for one and then shared.
-    """
+    """Collect the shapes of n faces in painting order; what is given for one face, all share."""
 
     def __init__(self, num_faces: int):
         self.num_faces, self.shapes, self.outlines, self._num_points = num_faces, [], [], 0
@@ -352,22 +346,10 @@ def eyes(f: SimpleNamespace, c: SimpleNamespace, sk: Sketch) -> None:
 
 
 def sketch(f: SimpleNamespace, c: SimpleNamespace) -> tuple[list[Shape], np.ndarray]:
-    """Outline n faces.
+    """Return the shapes of n faces, in painting order, and their joined points (float64, pixels).
 
-    Parameters
-    ----------
-    f : SimpleNamespace
-        Form: one n x 1 array per parameter of `portraits._RANGES`, the traits, and ``turn`` in
-        radians.
-    c : SimpleNamespace
-        Colours, n x 3 each, RGB, 0..255.
-
-    Returns
-    -------
-    shapes : list of Shape
-        In painting order.
-    outlines_nk2 : numpy.ndarray
-        The points of all shapes, joined; float64, in pixels, before the head's tilt.
+    ``f`` holds one n x 1 array for each parameter of `portraits._RANGES`, the traits, and ``turn``
+    in radians; ``c`` holds colours, n x 3 each, RGB, 0..255.
     """
     sk = Sketch(len(f.cx))
     t = around(32)

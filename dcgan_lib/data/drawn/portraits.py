@@ -1,10 +1,7 @@
 """Heads and shoulders, drawn from a seed, with the truth about every one.
 
-Here: traits, colours, filling and light. The outlines are in `portrait_shapes`.
-
-Axes: n faces, k columns of random numbers. ``u_nk`` are uniform in [0, 1): one row per face, one
-column per trait or parameter, so every trait is independent of all else, and changing one leaves
-the rest of a face as it was.
+The outlines are in `portrait_shapes`. Axes: n faces, k columns of random numbers ``u_nk``, uniform
+in [0, 1), one for each trait or parameter: changing one leaves the rest of a face as it was.
 """
 
 from functools import cache
@@ -107,37 +104,16 @@ _SKETCHED, _LIT = 128, 4
 
 
 def draw_portraits(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
-    """Draw portraits with the truth about each.
+    """Draw n x 3 x 64 x 64 portraits with the truth about each.
 
-    Parameters
-    ----------
-    num_images : int
-        How many, at least 1. Image i depends on the seed and i only: a shorter set is a prefix of a
-        longer one.
-    seed : int, default 0
-        Not negative.
-    progress : bool, default False
-        Show a progress bar on stderr.
-
-    Returns
-    -------
-    ImageSet
-        `images_u8` n x 3 x 64 x 64, no labels, and in `attributes`, each of length n and all
-        independent: `smile`, `glasses`, `beard`, `long_hair`, `hat` (bool; shares in `CHANCES`);
-        `yaw` (float32, uniform in [-1, 1): -1 turns the head 43 degrees to the viewer's left, 1 to
-        the right); `skin_tone` (float32, uniform in [0, 1): light to deep); `hair_colour` (int64,
-        uniform: which of `HAIR_COLOURS`). Some hair shows in every portrait, hat or not.
-
-    Raises
-    ------
-    UserError
-        When `num_images` is under 1 or `seed` is negative.
-
-    Notes
-    -----
-    Our choice: photographs of faces come without a truth that can be set at will. Here "the man now
-    smiles" can be counted. The outlines are computed in float64, so that the pictures do not depend
-    on the processor.
+    Our choice: photographs of faces come without a truth that can be set at will; here "the man now
+    smiles" can be counted. Image i depends on the seed and i only: a shorter set is a prefix of a
+    longer one. Attributes, each of length n and all independent: `smile`, `glasses`, `beard`,
+    `long_hair`, `hat` (bool; shares in `CHANCES`); `yaw` (float32, uniform in [-1, 1): -1 turns the
+    head 43 degrees to the viewer's left, 1 to the right); `skin_tone` (float32, uniform in [0, 1):
+    light to deep); `hair_colour` (int64, uniform: which of `HAIR_COLOURS`). Some hair shows in
+    every portrait, hat or not. The outlines are computed in float64, so that the pictures do not
+    depend on the processor.
     """
     images_u8, starts = blank(
         "portraits", num_images, seed, SIDE, progress=progress, step=_SKETCHED
@@ -155,23 +131,8 @@ def draw_portraits(num_images: int, seed: int = 0, *, progress: bool = False) ->
 def draw_portrait(index: int = 0, seed: int = 0, **changes: bool | float | str) -> np.ndarray:
     """Draw image `index` of `draw_portraits(..., seed)` again, with some of its traits changed.
 
-    Parameters
-    ----------
-    index, seed : int
-        Which image of which set.
-    **changes
-        Traits with their new values: `smile`, `glasses`, `beard`, `long_hair`, `hat` (bool), `yaw`
-        (in [-1, 1]), `skin_tone` (in [0, 1]), `hair_colour` (a name or number of `HAIR_COLOURS`).
-
-    Returns
-    -------
-    numpy.ndarray
-        3 x 64 x 64, uint8, RGB.
-
-    Raises
-    ------
-    UserError
-        When a change names no trait or its value is out of range.
+    They are `smile`, `glasses`, `beard`, `long_hair`, `hat` (bool), `yaw` (in [-1, 1]), `skin_tone`
+    (in [0, 1]) and `hair_colour` (a name or number of `HAIR_COLOURS`). Return 3 x 64 x 64, uint8.
     """
     u_nk = _row(index, seed)
     traits = _traits(u_nk)
@@ -187,7 +148,6 @@ def portrait_traits(index: int = 0, seed: int = 0) -> dict[str, bool | float | i
 
 
 def _row(index: int, seed: int) -> np.ndarray:
-    """Return one face's uniform numbers."""
     require(index >= 0, "index", index, "at least 0")
     require(seed >= 0, "seed", seed, "at least 0")
     stream = np.random.PCG64(seed).advance(index * _COLUMNS)
@@ -195,7 +155,6 @@ def _row(index: int, seed: int) -> np.ndarray:
 
 
 def _checked(name: str, value: bool | float | str) -> bool | float | int:
-    """Return a trait's value as a number, or say what it may be."""
     if name not in TRAITS:
         raise UserError(f"a portrait's traits are {', '.join(TRAITS)}; got {name!r}")
     if name == "hair_colour":
@@ -236,7 +195,6 @@ def _form(u_nk: np.ndarray, traits: dict[str, np.ndarray]) -> SimpleNamespace:
 
 
 def _draw(u_nk: np.ndarray, traits: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the pictures of n faces."""
     f = _form(u_nk, traits)
     c = choose_colours(f)
     planes_u8 = fill(f, c, *sketch(f, c))
@@ -287,19 +245,7 @@ def _backdrop(first: np.ndarray, second: np.ndarray, slant_n1: np.ndarray) -> np
 
 
 def choose_colours(f: SimpleNamespace) -> SimpleNamespace:
-    """Return the colours of n faces.
-
-    Parameters
-    ----------
-    f : SimpleNamespace
-        Form, n x 1 each, as `sketch` takes it; ``skin_tone`` and ``hair_colour`` are among the
-        traits.
-
-    Returns
-    -------
-    SimpleNamespace
-        One n x 3 array per painted thing, and ``backdrop``, n x 4 x 4 x 3 uint8.
-    """
+    """Return n faces' colours: n x 3 per painted thing, and ``backdrop``, n x 4 x 4 x 3 uint8."""
     tint = _skin(f.skin_tone[:, 0])
     skin = tint + f.undertone * np.array([2.0, 0.0, -4.0])
     kind = f.hair_colour[:, 0]
@@ -366,20 +312,9 @@ def _fixed(f: SimpleNamespace, outlines_nk2: np.ndarray) -> np.ndarray:
 def fill(
     f: SimpleNamespace, c: SimpleNamespace, shapes: list[Shape], outlines_nk2: np.ndarray
 ) -> list[np.ndarray]:
-    """Fill the outlines of n sketched faces.
+    """Fill the outlines of n faces: flat colours, part masks, soft detail and cast shadow.
 
-    Parameters
-    ----------
-    f, c : SimpleNamespace
-        Form and colours, as `sketch` takes them.
-    shapes, outlines_nk2
-        What `sketch` returned.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        Four arrays, n x c x 64 x 64, uint8: flat colours (3), part masks (4), soft detail (3), cast
-        shadow (1).
+    These planes are n x c x 64 x 64, uint8, with 3, 4, 3 and 1 channels.
     """
     num = len(outlines_nk2)
     planes = [np.empty((num, channels, SIDE, SIDE), np.uint8) for channels in (3, 4, 3, 1)]
@@ -419,21 +354,9 @@ _WARM, _COOL = (1.0, 0.985, 0.96), (0.90, 0.94, 1.06)  # tint of the lit and of 
 
 
 def light(f: SimpleNamespace, gloss_n3: np.ndarray, planes_u8: list[np.ndarray]) -> np.ndarray:
-    """Light n filled faces: a key light from one side, cast shadows, sheen on the hair, a blush.
+    """Light n faces (n x 3 x 64 x 64, uint8): key light, cast shadows, sheen on the hair, a blush.
 
-    Parameters
-    ----------
-    f : SimpleNamespace
-        Form, as `sketch` takes it.
-    gloss_n3 : numpy.ndarray
-        What the sheen adds to each colour channel, 0..255.
-    planes_u8 : list of numpy.ndarray
-        What `fill` returned.
-
-    Returns
-    -------
-    numpy.ndarray
-        n x 3 x 64 x 64, uint8, RGB.
+    ``gloss_n3`` is what the sheen adds to each colour channel, 0..255.
     """
     planes = [plane.astype(np.float32) for plane in planes_u8]
     rgb = planes[0].transpose(1, 0, 2, 3)

@@ -57,7 +57,6 @@ class Layout:
     """Of "door", "window" and "picture", whether they are there or not."""
     bed: Bed
     lamp_x: float
-    """Where the lamp stands along the back wall."""
     lamp_tall: bool
     """A standing lamp; otherwise a lamp on a small table."""
     rug: tuple[float, float, float, float]
@@ -94,10 +93,7 @@ def turned(camera: Camera, yaw: float) -> Camera:
 
 
 def make_layout(yaw: float, view: Draws, draws: Draws) -> Layout:
-    """Place everything in a room seen with this yaw in [-1, 1].
-
-    ``view`` gives the camera and the room's size, ``draws`` the places.
-    """
+    """Place everything in a room seen with this yaw in [-1, 1]."""
     straight = Camera(
         x=view.between(-0.18, 0.18),
         height=view.between(1.4, 1.75),
@@ -125,10 +121,7 @@ def make_layout(yaw: float, view: Draws, draws: Draws) -> Layout:
 
 
 def _hang(yaw: float, width: float, depth: float, draws: Draws) -> dict[str, Hanging]:
-    """Choose wall, size and centre of door, window and picture, with none over another.
-
-    One of them may hang on the side wall that the camera turns to, where enough of it is in view.
-    """
+    """Hang door, window and picture, none over another; one may go to the side wall in view."""
     walls = dict.fromkeys(("door", "window", "picture"), "back")
     item = draws.pick(ON_SIDE_WALL)
     if item and abs(yaw) > MIN_YAW_FOR_SIDE[item]:
@@ -188,10 +181,7 @@ def _place_lamp(
     depth: float,
     draws: Draws,
 ) -> tuple[float, bool]:
-    """Choose the lamp's place along the back wall, and whether it is tall.
-
-    It is in view, off the bed and off what hangs there.
-    """
+    """Choose a place in view, off bed and hangings, and whether the lamp is tall."""
     tall, which = draws.chance(0.35), draws.between(0, 1)
     door, window, picture = hangings.values()
     steps = [-width / 2 + 0.3 + step * (width - 0.6) / 16 for step in range(17)]

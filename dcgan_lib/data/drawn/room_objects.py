@@ -1,8 +1,6 @@
 """What a drawn bedroom is made of: one function an object, which puts its faces on the stage.
 
-Lengths in metres; ``draws`` are an object's own random choices. Sections: colours, the room itself,
-what hangs on its walls (door, window, picture), what stands in it (bed, side table, lamp, rug,
-plant).
+Lengths in metres; ``draws`` are an object's own random choices.
 """
 
 import math
@@ -190,7 +188,6 @@ def window(stage: Stage, layout: Layout, sky: Sky, draws: Draws) -> None:
 
 
 def _view(stage: Stage, wall, u: Range, v: Range, sky: Sky, draws: Draws) -> None:
-    """Add what is seen through a window."""
     (u0, u1), (v0, v1), (high, low, ground) = u, v, sky.colours
     width, height, bands = u1 - u0, v1 - v0, 4
     for k in range(bands):
@@ -209,7 +206,6 @@ def _view(stage: Stage, wall, u: Range, v: Range, sky: Sky, draws: Draws) -> Non
 
 
 def _curtains(stage: Stage, wall, u: Range, v: Range, sky: Sky, draws: Draws) -> None:
-    """Add curtains, a blind, or nothing."""
     (u0, u1), (v0, v1) = u, v
     kind = draws.pick(("curtains", "curtains", "curtains", "blind", "bare"))
     cloth = hsv(draws.between(0, 1), draws.between(0.05, 0.6), draws.between(0.6, 0.95))
@@ -294,10 +290,7 @@ def picture(stage: Stage, layout: Layout, draws: Draws) -> None:
 
 
 def _on_bed(bed: Bed, a: Range, b: Range) -> tuple[Range, Range]:
-    """Return the x and z ranges of a part of the bed.
-
-    ``a`` runs from the head (0) to the foot (1), ``b`` across.
-    """
+    """Return x and z of a part of the bed: ``a`` is 0 at the head, 1 at the foot; ``b`` across."""
     (x0, x1), (z0, z1) = bed.x, bed.z
     wide, deep = x1 - x0, z1 - z0
     if not bed.head:
@@ -345,7 +338,6 @@ def bed(stage: Stage, layout: Layout, blanket_hue: float, draws: Draws) -> None:
 
 
 def _pillows(stage: Stage, bed: Bed, top: float, sheet: Colour, draws: Draws) -> None:
-    """Add one or two pillows that lean on the head of the bed."""
     count = draws.pick((1, 2) if bed.head else (1, 2, 2))
     colour = mix(sheet, draws.pick((WHITE, WHITE, hsv(draws.between(0, 1), 0.35, 0.92))), 0.9)
     edges = [0.08 + 0.84 * k / count for k in range(count + 1)]

@@ -1,10 +1,7 @@
 """Bedrooms in perspective, drawn from a seed, with the truth about every one.
 
-Here: the truth, the way from it to a picture, and the light. Where things stand is in
-`room_layout`, what they look like in `room_objects`.
-
-Legend: ``images_u8`` is N x 3 x 64 x 64 uint8 (0..255); boxes are (x0, y0, x1, y1) in pixels, x1
-and y1 exclusive; ``_hw`` is 64 x 64.
+Where things stand is in `room_layout`, what they look like in `room_objects`. Boxes are (x0, y0,
+x1, y1) in pixels, x1 and y1 exclusive; ``_hw`` is 64 x 64.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -63,7 +60,6 @@ class RoomTruth:
     """In [-1, 1]: -1 looks 20 degrees to the left, 1 looks 20 degrees to the right."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -74,36 +70,14 @@ _FIELDS = [field.name for field in fields(RoomTruth)]
 
 
 def draw_rooms(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
-    """Draw bedrooms with the truth about each.
+    """Draw n x 3 x 64 x 64 bedrooms with the truth about each.
 
-    Parameters
-    ----------
-    num_images : int
-        How many, at least 1. Image i depends on the seed and i only: a shorter set is a prefix of a
-        longer one.
-    seed : int, default 0
-        Not negative.
-    progress : bool, default False
-        Show a progress bar on stderr.
-
-    Returns
-    -------
-    ImageSet
-        ``images_u8`` N x 3 x 64 x 64, no labels, and in ``attributes``, each of length N:
-        ``window``, ``lamp``, ``door``, ``picture``, ``bed`` (bool, independent; shares in
-        ``PRESENCE``); ``window_box`` ... ``bed_box`` (N x 4 float32, pixels, the visible part, NaN
-        where absent); ``wall_hue``, ``blanket_hue`` (float32 in [0, 0.8); blanket NaN where there
-        is no bed); ``camera_yaw`` (float32 in [-1, 1]).
-
-    Raises
-    ------
-    UserError
-        When ``num_images`` is under 1 or ``seed`` is negative.
-
-    Notes
-    -----
-    Our choice: the paper's bedrooms come without truth. Here a sentence such as "the windows
-    are gone" can be counted.
+    Our choice: the paper's bedrooms come without truth; here "the windows are gone" can be counted.
+    Image i depends on the seed and i only: a shorter set is a prefix of a longer one. Attributes,
+    each of length n: ``window``, ``lamp``, ``door``, ``picture``, ``bed`` (bool, independent;
+    shares in ``PRESENCE``); ``window_box`` ... ``bed_box`` (n x 4 float32, pixels, the visible
+    part, NaN where absent); ``wall_hue``, ``blanket_hue`` (float32 in [0, 0.8); blanket NaN where
+    there is no bed); ``camera_yaw`` (float32 in [-1, 1]).
     """
     images_u8, numbers = blank("rooms", num_images, seed, SIZE, progress=progress)
     boxes, truths = np.empty((num_images, len(OBJECTS), 4), np.float32), []
@@ -129,29 +103,11 @@ def room_truth(index: int = 0, seed: int = 0) -> RoomTruth:
 def draw_room(
     index: int = 0, seed: int = 0, **changes: bool | float
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Draw image ``index`` of ``draw_rooms(..., seed)`` again, with some of its truth changed.
+    """Draw image ``index`` of ``draw_rooms(..., seed)`` again, with fields of its truth changed.
 
-    All else stays: with ``window=False`` the same room is drawn without its window (and
-    without its light), with ``camera_yaw=0.5`` the camera turns in the same room.
-
-    Parameters
-    ----------
-    index, seed : int
-        Which image of which set.
-    **changes
-        Fields of ``RoomTruth`` with their new values.
-
-    Returns
-    -------
-    image_u8 : numpy.ndarray
-        3 x 64 x 64 uint8.
-    boxes : dict of str to numpy.ndarray
-        For each object its visible box (4 float32, pixels), NaN where it is absent.
-
-    Raises
-    ------
-    UserError
-        When a change names no field of ``RoomTruth`` or its value is out of range.
+    All else stays: with ``window=False`` the same room is drawn without its window (and without its
+    light), with ``camera_yaw=0.5`` the camera turns in the same room. Return the picture (3 x 64 x
+    64 uint8) and each object's visible box (4 float32, pixels, NaN where it is absent).
     """
     if unknown := sorted(set(changes) - set(_FIELDS)):
         raise UserError(f"a room has {', '.join(_FIELDS)}; got {', '.join(unknown)}.")
@@ -201,7 +157,6 @@ def _render(
 def _furnish(
     stage: Stage, layout: Layout, truth: RoomTruth, light: "Light", draws: dict[str, Draws]
 ) -> None:
-    """Put the room and what is in it on the stage, from back to front."""
     paint = room_objects.wall_paint(truth.wall_hue, draws["paint"])
     room_objects.shell(stage, layout, paint, draws["shell"])
     if truth.door:
@@ -245,10 +200,8 @@ class Light:
 
     sky: Sky
     x: float
-    """Where it comes from: -1 from the left wall, 0 from the back wall's middle, 1 from the right
-    wall."""
+    """Where it comes from: -1 the left wall, 0 the back wall's middle, 1 the right wall."""
     lamp_lit: bool
-    """Whether the lamp, if there is one, burns."""
 
 
 def _draw_light(layout: Layout, draws: Draws) -> Light:
@@ -289,10 +242,7 @@ def _lit(
 
 
 def _soft_shadows(layout: Layout, light: Light, truth: RoomTruth) -> np.ndarray:
-    """Return the light on the bare room (64 x 64 float32, 1 neutral).
-
-    Dark corners, contact shadows, a patch of sun.
-    """
+    """Return the light on the bare room (64 x 64 float32, 1 neutral): corners, shadows, sun."""
     half, camera = layout.width / 2, layout.camera
     ends = [(-half, 0), (half, 0), (half, layout.height), (-half, layout.height)]
     points: list[Point] = [(x, y, layout.depth) for x, y in ends]

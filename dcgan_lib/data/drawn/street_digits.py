@@ -1,8 +1,7 @@
 """House numbers, drawn from a seed: a centred digit on a wall or a plate, others beside it.
 
 Axes: n images, k points. Scene coordinates: one digit tall, the centred digit's middle at the
-origin, y downwards; the camera maps them to the picture's pixels. u_k are one image's uniform
-numbers in [0, 1).
+origin, y downwards; the camera maps them to pixels. u_k are an image's uniforms in [0, 1).
 """
 
 from functools import cache
@@ -49,11 +48,8 @@ class Glyph(NamedTuple):
 def digit_glyphs() -> tuple[tuple[Glyph, ...], ...]:
     """Return the outlines, ``digit_glyphs()[font][digit]``, fonts in the order of `FONTS`.
 
-    Notes
-    -----
     Our choice: outlines instead of rendered text, since they do not depend on a rasteriser's
-    version or on the fonts a system happens to have. Worked out once per process, in about half a
-    second.
+    version or on the fonts a system happens to have.
     """
     return tuple(tuple(_glyph(name, str(digit)) for digit in range(10)) for name in FONTS)
 
@@ -79,7 +75,6 @@ def _from_file(name: str, text: str) -> list[np.ndarray]:
 
 
 def _from_strokes(font: int, thickness: int, text: str) -> list[np.ndarray]:
-    """Trace the contours of a large digit drawn with OpenCV's stroke fonts."""
     scale = 88 / cv2.getTextSize(text, font, 1.0, 1)[0][1]
     canvas = np.zeros((200, 200), np.uint8)
     cv2.putText(canvas, text, (50, 150), font, scale, 255, thickness, cv2.LINE_8)
@@ -104,36 +99,13 @@ _PAINTS = np.array(palette("141418 f6f4ee c6a046 b4b8be a02826 244278 2c6042 785
 
 
 def draw_street_digits(num_images: int, seed: int = 0, *, progress: bool = False) -> ImageSet:
-    """Draw street-number digits with their labels.
+    """Draw n x 3 x 32 x 32 digits in the spirit of SVHN (paper, section 5.2), with their labels.
 
-    Parameters
-    ----------
-    num_images : int
-        How many, at least 1. Image i depends on the seed and i only: a shorter set is a prefix of a
-        longer one.
-    seed : int, default 0
-        Not negative.
-    progress : bool, default False
-        Show a progress bar on stderr.
-
-    Returns
-    -------
-    ImageSet
-        `images_u8` n x 3 x 32 x 32; `labels` the centred digit, 0 to 9, uniform; `class_names` "0"
-        to "9"; and in `attributes`, each of length n: `font` (int64, which of `FONTS`, uniform) and
-        `contrast` (float32, the difference in luma between the digit's paint and what is behind it
-        before lighting, 0..1).
-
-    Raises
-    ------
-    UserError
-        When `num_images` is under 1 or `seed` is negative.
-
-    Notes
-    -----
-    Our choice, in the spirit of SVHN (paper, section 5.2): digits light on dark and dark on light,
-    blurred, seen at an angle and flanked by others, so that single pixels say little about the
-    label.
+    Image i depends on the seed and i only: a shorter set is a prefix of a longer one. The label is
+    the centred digit, uniform. Attributes, each of length n: `font` (int64, which of `FONTS`,
+    uniform) and `contrast` (float32, the difference in luma between the digit's paint and what is
+    behind it before lighting, 0..1). Our choice: digits light on dark and dark on light, blurred,
+    seen at an angle and flanked by others, so that single pixels say little about the label.
     """
     images_u8, numbers = blank("street-digits", num_images, seed, SIDE, progress=progress)
     stream = np.random.default_rng(seed)
@@ -193,10 +165,7 @@ class _Camera:
 
 
 def _pieces(place, rows: int, columns: int, gap: float, offset: float = 0.0) -> np.ndarray:
-    """Return the corners (n x 4 x 2) of rectangles that cover the whole picture.
-
-    Every other row is moved by ``offset`` of a width.
-    """
+    """Return corners (n x 4 x 2) that cover the picture, odd rows ``offset`` widths further on."""
     height, width = 2.8 / rows, 3.4 / columns
     row, column = np.mgrid[0 : rows + 1, -1 : columns + 1].reshape(2, -1)
     x0 = -1.7 + (column + offset * (row % 2) + place[0]) * width
@@ -208,7 +177,6 @@ def _pieces(place, rows: int, columns: int, gap: float, offset: float = 0.0) -> 
 def _surface(
     pattern: Draws, shade: Draws, canvas: np.ndarray, camera: _Camera, wall: np.ndarray
 ) -> None:
-    """Paint plaster, bricks, boards, tiles or a fence of bars."""
     kind = pattern.pick(("plaster", "bricks", "boards", "tiles", "bars"))
     place = pattern.between(0, 1), pattern.between(0, 1)
     if kind == "plaster":
@@ -235,7 +203,6 @@ def _surface(
 
 
 def _plate(draws: Draws, canvas: np.ndarray, camera: _Camera, colour: np.ndarray) -> None:
-    """Paint a number plate with a rim."""
     half_w, half_h = draws.between(0.55, 1.5), draws.between(0.6, 0.85)
     middle = draws.between(-0.4, 0.4) * max(half_w - 0.55, 0)
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -250,7 +217,6 @@ def _plate(draws: Draws, canvas: np.ndarray, camera: _Camera, colour: np.ndarray
 def _digits(
     draws: Draws, glyphs: tuple[Glyph, ...], centred: Glyph
 ) -> list[tuple[np.ndarray, Glyph]]:
-    """Place the centred digit and, often, one on each side, as outlines in the scene."""
     placed = []
     for side in (-1, 1):
         there, other = draws.chance(0.75), draws.pick(glyphs)
@@ -264,7 +230,6 @@ def _digits(
 def _write(
     draws: Draws, canvas: np.ndarray, camera: _Camera, digits, paint: np.ndarray, behind: np.ndarray
 ) -> None:
-    """Paint the digits, some with a drop shadow or an edge."""
     style, shade = draws.between(0, 1), 0.5 if draws.chance(0.6) else 1.5
     edge = np.clip(behind * shade, 0, 255).tolist()
     drop = np.array([draws.between(-2.2, 2.2), draws.between(0.6, 2.2)]) * (_SCALE << _SHIFT) / 2
@@ -296,7 +261,6 @@ def _paint_for(draws: Draws, behind: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _light(draws: Draws, canvas: np.ndarray) -> np.ndarray:
-    """Blur, shrink, light from one side and add the sensor's noise."""
     sigma = draws.between(0.0, 2.2)
     if sigma > 0.5:
         canvas = cv2.GaussianBlur(canvas, (7, 7), sigma)

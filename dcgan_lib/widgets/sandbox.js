@@ -82,6 +82,7 @@ function samplePoints(target, n, random, drawn = []) {
 
 // --- Networks ---
 
+const BIAS = 0.5; // standard deviation of the first biases
 const SLOPE = 0.2; // of LeakyReLU below zero, as in the paper's discriminator
 
 /** Fully connected layers with LeakyReLU between them. All parameters lie in one array: each layer's weights (o x i), then its biases. */
@@ -97,9 +98,11 @@ class Network {
     }
     this.params = new Float64Array(size);
     this.grads = new Float64Array(size);
-    for (const { inputs, weight, bias } of this.layers) {
+    for (const { inputs, outputs, weight, bias } of this.layers) {
       const sd = Math.sqrt(2 / (1 + SLOPE * SLOPE) / inputs); // He's rule: the size of activations stays about the same
       for (let k = weight; k < bias; k++) this.params[k] = sd * random.normal();
+      // Without biases every crease of D would begin in the middle of the plane, and learn slowly to leave it.
+      for (let k = bias; k < bias + outputs; k++) this.params[k] = BIAS * random.normal();
     }
     this.room = 0;
   }
@@ -299,10 +302,10 @@ function coverage(target, points) {
 
 // What a reader sets; each key is a trait of the Python class. The plain values are a game that converges.
 const DEFAULTS = {
-  target: "ring", learning_rate: 0.002, beta1: 0.5, loss: "non-saturating", d_updates: 1, g_updates: 1, width: 32, seed: 1, points: [],
+  target: "ring", learning_rate: 0.003, beta1: 0.5, loss: "non-saturating", d_updates: 1, g_updates: 1, width: 32, seed: 1, points: [],
 };
 const LOSSES = { "non-saturating": "non-saturating: −log D", minimax: "minimax: log(1 − D)" };
-const RATES = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05];
+const RATES = [0.0001, 0.0003, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05];
 const BETAS = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
 const WIDTHS = [2, 4, 8, 16, 32, 64];
 const SPEEDS = [[5, "5 rounds/s"], [20, "20 rounds/s"], [60, "60 rounds/s"], [200, "200 rounds/s"], [Infinity, "as fast as it goes"]];

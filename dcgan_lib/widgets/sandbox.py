@@ -62,7 +62,7 @@ class Sandbox(PageWidget):
     _esm = script("sandbox.js")
     _css = SANDBOX_STYLE
     target = Unicode("ring").tag(sync=True)
-    learning_rate = Float(0.002).tag(sync=True)
+    learning_rate = Float(0.003).tag(sync=True)
     beta1 = Float(0.5).tag(sync=True)
     loss = Unicode("non-saturating").tag(sync=True)
     d_updates = Int(1).tag(sync=True)

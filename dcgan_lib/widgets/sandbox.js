@@ -461,11 +461,12 @@ class Plane {
     if (probe) this.drawProbe(context, place(...probe), dot, style.color);
   }
 
+  /** Colour the plane; the square root shows small differences, and the legend's scale is made alike. */
   paintField(context, field, size, [fake, unsure, real]) {
     const image = new ImageData(SIDE, SIDE);
     for (let k = 0; k < field.length; k++) {
-      const t = 2 * field[k] - 1, end = t < 0 ? fake : real;
-      for (let c = 0; c < 3; c++) image.data[4 * k + c] = unsure[c] + Math.abs(t) * (end[c] - unsure[c]);
+      const t = 2 * field[k] - 1, end = t < 0 ? fake : real, much = Math.sqrt(Math.abs(t));
+      for (let c = 0; c < 3; c++) image.data[4 * k + c] = unsure[c] + much * (end[c] - unsure[c]);
       image.data[4 * k + 3] = 255;
     }
     this.small.getContext("2d").putImageData(image, 0, 0);
@@ -645,7 +646,7 @@ const FRAME_BUDGET = 22; // milliseconds of training between two pictures
 class Sandbox {
   /** settings: what to start from; space: the sandbox's name in the page's address, if it keeps its state there; changed: is told each change. */
   constructor(root, settings, { space = "", changed = () => {} } = {}) {
-    Object.assign(this, { root, space, changed, playing: false, visible: true, speed: 60, arrows: true, probe: null, due: 0 });
+    Object.assign(this, { root, space, changed, playing: false, visible: true, speed: 200, arrows: true, probe: null, due: 0 });
     this.initial = tidy({ ...DEFAULTS, ...settings });
     this.settings = this.fromAddress();
     this.build();

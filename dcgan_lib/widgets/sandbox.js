@@ -58,7 +58,7 @@ const TARGETS = {
   grid9: { name: "grid of 9 Gaussians", sd: 0.1, modes: grid(3, 1.2) },
   grid25: { name: "grid of 25 Gaussians", sd: 0.06, modes: grid(5, 0.75) },
   moons: { name: "two moons", sd: 0.08, modes: [] },
-  gaussian: { name: "one Gaussian", sd: 0.3, modes: [[0.8, 0.6]] },
+  gaussian: { name: "one Gaussian", sd: 0.2, modes: [[1, 0.8]] },
   own: { name: "draw your own", sd: 0.06, modes: [] },
 };
 
@@ -384,7 +384,16 @@ function writeAddress(space, text) {
 // --- Presets: each is a question with settings that answer it; test_sandbox.py holds what they say ---
 
 const PRESETS = [
-  { name: "It converges", settings: {}, says: "PLACEHOLDER" },
+  { name: "It converges", settings: {},
+    says: "D and G move in turn, and by about round 1,000 G’s points cover all eight Gaussians. D then cannot tell: the colours fade, and both losses stay near their dotted lines." },
+  { name: "Mode collapse", settings: { learning_rate: 0.005, g_updates: 5 },
+    says: "G moves five times for each move of D, so all its points run to the one place that D trusts most. D then learns to distrust that place, and the whole heap jumps on: never more than one Gaussian at a time." },
+  { name: "Collapse cured", settings: { learning_rate: 0.005 },
+    says: "The same game, but G moves only once a round. D keeps up, its gradient differs from place to place, and G’s points spread over the ring." },
+  { name: "Vanishing gradient", settings: { target: "gaussian", learning_rate: 0.005, loss: "minimax", d_updates: 10, g_updates: 0 },
+    says: "D trains alone until it is sure of itself, and under log(1 − D) the arrows on G’s points shrink to nothing. Now choose −log D as G’s loss: the same D gives long arrows. Then let G move once a round." },
+  { name: "β₁ = 0.9 swings", settings: { target: "gaussian", learning_rate: 0.01, beta1: 0.9 },
+    says: "With so much momentum G overshoots the Gaussian and D overshoots after it, so the cloud swings around its goal. Set β₁ to 0.5, the paper’s choice, and reset: the swing becomes about half as wide." },
 ];
 
 // --- Drawing ---
@@ -728,14 +737,14 @@ class Sandbox {
       this.reset();
       this.tell("Back at the start. ");
     }), ...(this.space ? [act("Copy link", () => this.copyLink())] : []));
-    const picture = el("div", { class: "sx-picture" }, this.stage, legend, this.drawn);
+    const picture = el("div", { class: "sx-picture" }, this.stage, legend, this.drawn, this.hint, this.live);
     const panel = el("div", { class: "sx-panel" }, buttons, this.pace.row,
       el("dl", { class: "sx-numbers" }, ...Object.values(this.numbers).map(({ node }) => node)),
       el("figure", { class: "sx-losses" }, this.chart.canvas, chartKey),
       el("div", { class: "sx-controls", role: "group", "aria-label": "Settings of the game" }, ...Object.values(this.controls).map(({ row }) => row), seed,
         el("label", { class: "sx-check" }, arrowBox, "arrows: where D’s gradient moves G’s points")));
     const tries = el("div", { class: "sx-tries", role: "group", "aria-label": "Try this" }, el("span", { class: "sx-try" }, "Try this"), ...this.presets);
-    this.root.replaceChildren(el("div", { class: "sx", role: "group", "aria-label": "A GAN on points in the plane" }, tries, this.says, el("div", { class: "sx-main" }, picture, panel), this.hint, this.live));
+    this.root.replaceChildren(el("div", { class: "sx", role: "group", "aria-label": "A GAN on points in the plane" }, tries, this.says, el("div", { class: "sx-main" }, picture, panel)));
   }
 
   // --- settings ---

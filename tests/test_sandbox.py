@@ -7,6 +7,9 @@ the twin does here.
 import html
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +35,7 @@ GAME = {
     "points": [],
 }
 ROUNDS = 100
+EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "extensions"
 # Play a game on batches that are written down, with the weights as they were before.
 RECORD = """
   const settings = read("settings.json"), game = new Game(settings), list = (x) => [...x];
@@ -202,8 +206,11 @@ def test_mode_counts_as_covered_by_a_quarter_of_its_share(tmp_path):
     """Of 80 points on the ring a fair share is 10, so 3 points within 3 standard deviations cover a
     mode and 2 do not."""
     code = """
-      const points = new Float64Array(160).fill(1.95), [[x, y], [u, v], [s, t]] = TARGETS.ring.modes;
-      const put = (n, from, a, b) => { for (let i = 0; i < n; i++) points.set([a, b], 2 * (from + i)); };
+      const points = new Float64Array(160).fill(1.95), { modes } = TARGETS.ring;
+      const [[x, y], [u, v], [s, t]] = modes;
+      const put = (n, from, a, b) => {
+        for (let i = 0; i < n; i++) points.set([a, b], 2 * (from + i));
+      };
       put(3, 0, x + 0.29, y);
       put(2, 3, u, v);
       put(9, 5, s + 0.31, t);
@@ -249,9 +256,10 @@ def play_preset(tmp_path, name: str, seed: int, code: str) -> object:
 
 @needs_node
 @pytest.mark.parametrize("seed", [1, 2])
-def test_collapse_keeps_to_one_mode_and_its_cure_covers_the_ring(seed, tmp_path):
+def test_collapse_keeps_to_one_or_two_modes_and_its_cure_covers_the_ring(seed, tmp_path):
     code = "answer([200, 300, 400, 500, 600].map(covered));"
-    assert max(play_preset(tmp_path, "Mode collapse", seed, code)) <= 1
+    seen = play_preset(tmp_path, "Mode collapse", seed, code)
+    assert max(seen) <= 2 and np.median(seen) <= 1
     code = "answer(covered(1200));"
     assert play_preset(tmp_path, "Collapse cured", seed, code) >= 7
     assert play_preset(tmp_path, "It converges", seed, code) >= 7
@@ -278,9 +286,9 @@ def test_swing_is_wider_than_with_the_papers_beta1(tmp_path):
       game.settings = { ...game.settings, beta1: BETA1 };
       for (let rounds = 100; rounds <= 400; rounds += 3) {
         until(rounds);
-        const points = game.generated();
-        const mean = (axis) => points.filter((_, p) => p % 2 === axis).reduce((a, b) => a + b) / SHOWN;
-        means.push([mean(0), mean(1)]);
+        const sums = [0, 0];
+        game.generated().forEach((value, p) => (sums[p % 2] += value));
+        means.push(sums.map((sum) => sum / SHOWN));
       }
       answer(means);
     """
@@ -298,7 +306,10 @@ def test_swing_is_wider_than_with_the_papers_beta1(tmp_path):
 # --- settings ---
 @needs_node
 def test_defaults_names_and_limits_are_those_of_python(tmp_path):
-    code = "answer({ DEFAULTS, targets: Object.keys(TARGETS), losses: Object.keys(LOSSES), MOST_POINTS });"
+    code = """
+      const [targets, losses] = [TARGETS, LOSSES].map(Object.keys);
+      answer({ DEFAULTS, targets, losses, MOST_POINTS });
+    """
     seen = run_js(tmp_path, code, script="sandbox.js")
     traits = Sandbox.class_traits()
     assert list(seen["DEFAULTS"]) == Sandbox.setting_names()
@@ -314,9 +325,9 @@ def test_address_brings_settings_back_and_survives_damage(tmp_path):
     code = """
       const text = encode(read("changed.json"), DEFAULTS);
       const damaged = decode("seed:4;width:wide;target:;;nothing:1;points:1,x,3;beta1:0.9");
+      const silly = { target: "toString", learning_rate: 9, d_updates: -3, width: 1e9, seed: 2.6 };
       answer({ text, back: tidy({ ...DEFAULTS, ...decode(text) }), none: encode(DEFAULTS, DEFAULTS),
-        damaged: tidy({ ...DEFAULTS, ...damaged }),
-        silly: tidy({ target: "toString", learning_rate: 9, d_updates: -3, width: 1e9, seed: 2.6 }) });
+        damaged: tidy({ ...DEFAULTS, ...damaged }), silly: tidy(silly) });
     """
     seen = run_js(tmp_path, code, files={"changed.json": changed}, script="sandbox.js")
     assert seen["back"] == changed and seen["none"] == ""
@@ -375,6 +386,28 @@ def test_impossible_settings_are_refused_in_a_sentence(settings, told, sandbox):
     with pytest.raises(UserError, match=re.escape(told)) as found:
         sandbox(**settings)
     assert "\n" not in str(found.value)
+
+
+def test_built_page_gets_script_and_style_only_where_a_sandbox_is(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    settings = (
+        f"extensions = ['dcgan_sandbox']\nimport sys; sys.path.insert(0, {str(EXTENSIONS)!r})"
+    )
+    (source / "conf.py").write_text(settings)
+    (source / "index.rst").write_text(
+        f"Page\n====\n\n.. toctree::\n\n   other\n\n.. raw:: html\n\n   {sandbox_html(seed=4)}\n"
+    )
+    (source / "other.rst").write_text("Other\n=====\n")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", source, tmp_path / "html"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    shown, other = ((tmp_path / "html" / f"{name}.html").read_text() for name in ("index", "other"))
+    assert re.search(r'<script defer="defer" src="_static/sandbox\.js', shown)
+    assert "_static/sandbox.css" in shown and "sandbox" not in other
+    static = tmp_path / "html" / "_static"
+    assert (static / "sandbox.js").read_text() == classic_script("sandbox")
+    assert (static / "sandbox.css").exists()
 
 
 def test_script_asks_no_other_place():

@@ -139,12 +139,12 @@ class Network {
     this.deltas[last + 1].set(delta.subarray(0, n * this.sizes[last + 1]));
     for (let l = last; l >= 0; l--) {
       const { inputs, outputs, weight, bias } = this.layers[l];
-      const out = this.outs[l + 1], from = this.outs[l], dOut = this.deltas[l + 1], dFrom = this.deltas[l];
+      const out = this.outs[l + 1], from = this.outs[l], dTo = this.deltas[l + 1], dFrom = this.deltas[l];
       dFrom.fill(0, 0, n * inputs);
       for (let b = 0; b < n; b++) {
         const h = b * inputs;
         for (let o = 0; o < outputs; o++) {
-          const at = b * outputs + o, d = l < last && out[at] < 0 ? SLOPE * dOut[at] : dOut[at], w = weight + o * inputs;
+          const at = b * outputs + o, d = l < last && out[at] < 0 ? SLOPE * dTo[at] : dTo[at], w = weight + o * inputs;
           for (let i = 0; i < inputs; i++) dFrom[h + i] += d * params[w + i];
           if (!addsToGrads) continue;
           for (let i = 0; i < inputs; i++) grads[w + i] += d * from[h + i];
@@ -221,6 +221,7 @@ class Game {
     const { d_updates, g_updates } = this.settings;
     for (let k = 0; k < d_updates; k++) this.dLoss = this.updateD(this.reals(BATCH), this.latents(BATCH));
     for (let k = 0; k < g_updates; k++) this.gLoss = this.updateG(this.latents(BATCH));
+    if (!g_updates) this.gLoss = this.judge(this.generator.forward(this.latents(BATCH), BATCH), BATCH).loss; // G rests, but its loss is still told
     this.rounds += 1;
   }
 
@@ -387,7 +388,7 @@ const PRESETS = [
   { name: "It converges", settings: {},
     says: "D and G move in turn, and by about round 1,000 G’s points cover all eight Gaussians. D then cannot tell: the colours fade, and both losses stay near their dotted lines." },
   { name: "Mode collapse", settings: { learning_rate: 0.005, g_updates: 5 },
-    says: "G moves five times for each move of D, so all its points run to the one place that D trusts most. D then learns to distrust that place, and the whole heap jumps on: never more than one Gaussian at a time." },
+    says: "G moves five times for each move of D, so all its points run to the one place that D trusts most. D then learns to distrust that place, and the whole heap jumps on: it is at one Gaussian at a time, or at two in passing." },
   { name: "Collapse cured", settings: { learning_rate: 0.005 },
     says: "The same game, but G moves only once a round. D keeps up, its gradient differs from place to place, and G’s points spread over the ring." },
   { name: "Vanishing gradient", settings: { target: "gaussian", learning_rate: 0.005, loss: "minimax", d_updates: 10, g_updates: 0 },
@@ -721,7 +722,7 @@ class Sandbox {
     this.drawn = el("div", { class: "sx-row sx-drawn" }, act("Clear the drawing", () => this.set({ points: [] })), act("A heart", () => this.set({ points: heart() })));
     const key = (kind, text) => el("span", { class: "sx-key" }, el("i", { class: `sx-mark sx-${kind}`, "aria-hidden": "true" }), text);
     const legend = el("div", { class: "sx-legend" }, key("real-point", "real"), key("fake-point", "generated"), key("line", "D = ½"),
-      el("span", { class: "sx-key" }, "D: generated", el("i", { class: "sx-scale", "aria-hidden": "true" }), "real"));
+      el("span", { class: "sx-key" }, "D says: generated", el("i", { class: "sx-scale", "aria-hidden": "true" }), "real"));
 
     const number = (text) => {
       const value = el("dd", {}, "0");
@@ -972,7 +973,7 @@ class Sandbox {
   }
 }
 
-const signed = (x) => (x < 0 ? "−" : "") + Math.abs(x).toFixed(2);
+const signed = (x) => (Number.isFinite(x) ? (x < 0 ? "−" : "") + Math.abs(x).toFixed(2) : "–");
 
 // --- Mounting: a static page, or a widget in a live notebook ---
 

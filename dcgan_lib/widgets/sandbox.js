@@ -82,8 +82,8 @@ function samplePoints(target, n, random, drawn = []) {
 
 // --- Networks ---
 
-const BIAS = 0.5; // standard deviation of the first biases
 const SLOPE = 0.2; // of LeakyReLU below zero, as in the paper's discriminator
+const BIAS_SD = 0.5; // of the biases at the start; our choice
 
 /** Fully connected layers with LeakyReLU between them. All parameters lie in one array: each layer's weights (o x i), then its biases. */
 class Network {
@@ -102,7 +102,7 @@ class Network {
       const sd = Math.sqrt(2 / (1 + SLOPE * SLOPE) / inputs); // He's rule: the size of activations stays about the same
       for (let k = weight; k < bias; k++) this.params[k] = sd * random.normal();
       // Without biases every crease of D would begin in the middle of the plane, and learn slowly to leave it.
-      for (let k = bias; k < bias + outputs; k++) this.params[k] = BIAS * random.normal();
+      for (let k = bias; k < bias + outputs; k++) this.params[k] = BIAS_SD * random.normal();
     }
     this.room = 0;
   }
@@ -308,6 +308,7 @@ const DEFAULTS = {
 const LOSSES = { "non-saturating": "non-saturating: −log D", minimax: "minimax: log(1 − D)" };
 const RATES = [0.0001, 0.0003, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05];
 const BETAS = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
+const UPDATES = [0, 1, 2, 3, 5, 10, 20];
 const WIDTHS = [2, 4, 8, 16, 32, 64];
 const SPEEDS = [[5, "5 rounds/s"], [20, "20 rounds/s"], [60, "60 rounds/s"], [200, "200 rounds/s"], [Infinity, "as fast as it goes"]];
 const RESTARTS = ["target", "width", "seed"]; // a change of these begins a new game
@@ -343,6 +344,9 @@ function tidy(settings, instead = DEFAULTS) {
     points: points.slice(0, MOST_POINTS).filter((point) => point?.length === 2 && point.every(Number.isFinite)).map((point) => point.map((x) => limit(hundredths(x), -REACH, REACH))),
   };
 }
+
+/** Return settings in which a reader who is to draw finds a heart, not nothing. */
+const begun = (settings) => (settings.target === "own" && !settings.points.length ? { ...settings, points: heart() } : settings);
 
 const equal = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
@@ -648,7 +652,7 @@ function slider(text, values, say, onmove) {
 }
 
 const act = (text, onclick, attributes = {}) => button(text, onclick, { class: "sx-button", ...attributes });
-const times = (n) => (n === 1 ? "once" : n === 2 ? "twice" : n ? `${n} times` : "never");
+const perRound = (n) => `${n} a round`;
 const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const DRAW_STEP = 0.09; // between two points of a stroke
 const FRAME_BUDGET = 22; // milliseconds of training between two pictures
@@ -657,7 +661,7 @@ class Sandbox {
   /** settings: what to start from; space: the sandbox's name in the page's address, if it keeps its state there; changed: is told each change. */
   constructor(root, settings, { space = "", changed = () => {} } = {}) {
     Object.assign(this, { root, space, changed, playing: false, visible: true, speed: 200, arrows: true, probe: null, due: 0 });
-    this.initial = tidy({ ...DEFAULTS, ...settings });
+    this.initial = begun(tidy({ ...DEFAULTS, ...settings }));
     this.settings = this.fromAddress();
     this.build();
     this.reset();
@@ -678,7 +682,7 @@ class Sandbox {
   }
 
   fromAddress() {
-    return tidy({ ...this.initial, ...(this.space ? readAddress(this.space) : {}) }, this.initial);
+    return begun(tidy({ ...this.initial, ...(this.space ? readAddress(this.space) : {}) }, this.initial));
   }
 
   // --- what is on the page ---
@@ -690,8 +694,8 @@ class Sandbox {
       loss: select("G’s loss", Object.entries(LOSSES), pick("loss")),
       learning_rate: slider("Learning rate", RATES, String, pick("learning_rate")),
       beta1: slider("Adam’s β₁", BETAS, String, pick("beta1")),
-      d_updates: slider("D a round", [0, 1, 2, 3, 5, 10], times, pick("d_updates")),
-      g_updates: slider("G a round", [0, 1, 2, 3, 5, 10], times, pick("g_updates")),
+      d_updates: slider("D’s updates", UPDATES, perRound, pick("d_updates")),
+      g_updates: slider("G’s updates", UPDATES, perRound, pick("g_updates")),
       width: slider("Width", WIDTHS, (n) => `${n} units`, pick("width")),
     };
     this.pace = slider("Speed", SPEEDS.map(([n]) => n), (n) => SPEEDS.find(([each]) => each === n)[1], (n) => {
@@ -700,7 +704,7 @@ class Sandbox {
     });
     this.pace.show(this.speed);
     this.seedBox = el("input", { type: "number", class: "sx-seed", min: 0, max: 2 ** 32 - 1, step: 1, inputmode: "numeric", onchange: () => this.set({ seed: this.seedBox.value === "" ? this.settings.seed : Number(this.seedBox.value) }) });
-    const seed = el("div", { class: "sx-field" }, el("label", {}, el("span", {}, "Seed"), this.seedBox), act("Another", () => this.set({ seed: (this.settings.seed + 1) % 2 ** 32 })));
+    const seed = el("div", { class: "sx-field" }, el("label", {}, el("span", {}, "Seed"), this.seedBox), act("Another", () => this.set({ seed: (this.settings.seed + 1) % 2 ** 32 }), { "aria-label": "Another seed" }));
 
     this.presets = PRESETS.map((preset) => act(preset.name, () => this.take(preset), { class: "sx-button sx-preset" }));
     this.says = el("p", { class: "sx-says" });
@@ -738,6 +742,9 @@ class Sandbox {
       this.reset();
       this.tell("Back at the start. ");
     }), ...(this.space ? [act("Copy link", () => this.copyLink())] : []));
+    const about = el("details", { class: "sx-about" }, el("summary", {}, "What is played, and what counts as covered"),
+      el("p", {}, `G turns a standard normal z of ${Z_DIM} numbers into a point; D turns a point into the logit of its being real. Both have two hidden layers with LeakyReLU, because its slope below zero lets a gradient through everywhere. A round is some updates of D and then some of G, each by Adam on a fresh batch of ${BATCH}.`),
+      el("p", {}, `A mode is one Gaussian of the target. A generated point is near it within 3 standard deviations, the circle around it; the mode is covered, and its circle a full line, if at least a quarter of its fair share of the ${SHOWN} shown points is near.`));
     const picture = el("div", { class: "sx-picture" }, this.stage, legend, this.drawn, this.hint, this.live);
     const panel = el("div", { class: "sx-panel" }, buttons, this.pace.row,
       el("dl", { class: "sx-numbers" }, ...Object.values(this.numbers).map(({ node }) => node)),
@@ -745,14 +752,13 @@ class Sandbox {
       el("div", { class: "sx-controls", role: "group", "aria-label": "Settings of the game" }, ...Object.values(this.controls).map(({ row }) => row), seed,
         el("label", { class: "sx-check" }, arrowBox, "arrows: where D’s gradient moves G’s points")));
     const tries = el("div", { class: "sx-tries", role: "group", "aria-label": "Try this" }, el("span", { class: "sx-try" }, "Try this"), ...this.presets);
-    this.root.replaceChildren(el("div", { class: "sx", role: "group", "aria-label": "A GAN on points in the plane" }, tries, this.says, el("div", { class: "sx-main" }, picture, panel)));
+    this.root.replaceChildren(el("div", { class: "sx", role: "group", "aria-label": "A GAN on points in the plane" }, tries, this.says, el("div", { class: "sx-main" }, picture, panel), about));
   }
 
   // --- settings ---
   /** Take changes of the settings from a control, the address or Python; some begin a new game. */
   set(changes, { fromPython = false } = {}) {
-    const next = tidy({ ...this.settings, ...changes }, this.settings);
-    if (next.target === "own" && this.settings.target !== "own" && !next.points.length) next.points = heart();
+    const wanted = tidy({ ...this.settings, ...changes }, this.settings), next = this.settings.target === "own" ? wanted : begun(wanted);
     const keys = Object.keys(DEFAULTS).filter((key) => !equal(next[key], this.settings[key]));
     this.settings = next;
     if (keys.length && !fromPython) this.changed(Object.fromEntries(keys.map((key) => [key, next[key]])));

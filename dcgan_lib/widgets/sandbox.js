@@ -390,7 +390,7 @@ function writeAddress(space, text) {
 
 const PRESETS = [
   { name: "It converges", settings: {},
-    says: "D and G move in turn, and by about round 1,000 G’s points cover all eight Gaussians. D then cannot tell: the colours fade, and both losses stay near their dotted lines." },
+    says: "D and G move in turn, and by about round 1,000 G’s points cover all eight Gaussians. Inside the circles D can then hardly tell: its colour fades there, and both losses stay near their dotted lines." },
   { name: "Mode collapse", settings: { learning_rate: 0.005, g_updates: 5 },
     says: "G moves five times for each move of D, so all its points run to the one place that D trusts most. D then learns to distrust that place, and the whole heap jumps on: it is at one Gaussian at a time, or at two in passing." },
   { name: "Collapse cured", settings: { learning_rate: 0.005 },

@@ -404,7 +404,7 @@ const PRESETS = [
 // --- Drawing ---
 
 const SIDE = 41; // of the grid on which D is asked
-const ARROWS = 70, LONGEST = 0.45, PER_GRADIENT = 0.25; // of arrows: how many, and their length in the plane
+const ARROWS = 70, LONGEST = 0.35, PER_GRADIENT = 0.1; // of arrows: how many, and their length in the plane
 const REALS = 220;
 
 /** Return a colour as three numbers; `name` is a custom property that holds #rrggbb. */

@@ -37,6 +37,12 @@ PICK_CELLS = [
     "picker = ExemplarPicker(count=6)\npicker",
     "import json\n\nprint(json.dumps(picker.picked))",
 ]
+SANDBOX_CELLS = [
+    "from dcgan_lib.widgets.sandbox import Sandbox\n\n"
+    "sandbox = Sandbox(target='moons', seed=3)\nsandbox",
+    "print(sandbox)",
+    "sandbox.beta1 = 0.9",
+]
 # Run one cell by Lab's own command, and return the text it printed.
 RUN_CELL = """async (index) => {
   const panel = jupyterapp.shell.currentWidget;
@@ -57,7 +63,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a JupyterLab in a folder of its own and return its address."""
     pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("lab")
-    for name, cells in (("trial", CELLS), ("boxes", BOX_CELLS), ("picks", PICK_CELLS)):
+    notebooks = {
+        "trial": CELLS,
+        "boxes": BOX_CELLS,
+        "picks": PICK_CELLS,
+        "sandbox": SANDBOX_CELLS,
+    }
+    for name, cells in notebooks.items():
         notebook = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(source) for source in cells]
         )
@@ -193,6 +205,25 @@ def test_ticks_reach_python(lab, browser):
         page.get_by_role("checkbox", name="8", exact=True).check()
         page.get_by_text("B: 8 ").wait_for()
         assert json.loads(page.evaluate(RUN_CELL, 1)) == {"A": [1, 4, 7], "B": [8], "C": []}
+
+
+def test_sandbox_trains_and_follows_python(lab, browser):
+    with Visit(browser, width=1400) as visit:
+        page = open_notebook(visit, lab, "sandbox")
+        page.evaluate(RUN_CELL, 0)
+        page.locator(".dcgan-sandbox[data-ready]").wait_for()
+        page.get_by_label("Width").focus()
+        page.keyboard.press("ArrowLeft")
+        assert page.evaluate(ACTIVE) == 0, "an arrow key reached Lab"
+        page.get_by_role("button", name="Play").click()
+        rounds = "document.querySelector('.dcgan-sandbox').dataset.rounds"
+        page.wait_for_function(f"{rounds} > 20")
+        page.wait_for_timeout(500)  # the traits' way to Python
+        printed = page.evaluate(RUN_CELL, 1)
+        assert printed.strip() == "Sandbox(target='moons', width=16, seed=3)"
+        page.evaluate(RUN_CELL, 2)
+        settings = "document.querySelector('.dcgan-sandbox').sandbox.settings"
+        page.wait_for_function(f"{settings}.beta1 === 0.9")
 
 
 def eval_printed(text: str) -> tuple[list[float], dict[str, float], int]:

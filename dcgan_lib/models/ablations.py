@@ -140,16 +140,18 @@ class AblatedDiscriminator(Discriminator):
 
     def _change(self, plan: list[ConvPlan]) -> None:
         config, ablation = self.config, self.ablation
-        pairs = 2 if ablation.d_activation == "maxout" else 1
-        if ablation.resampling != "strided" or pairs == 2:
-            stride = None if ablation.resampling == "strided" else 1
-            self.convs = nn.ModuleList(_convolution(layer, pairs, stride) for layer in plan)
-            self.convs.apply(initialise)
         norm = {"eps": config.bn_eps, "affine": config.bn_affine}
-        if pairs == 2:
+        pairs = 1
+        if ablation.d_activation == "maxout":
+            pairs = 2
             wide = [nn.BatchNorm2d(2 * layer.coarse_channels, **norm) for layer in plan[1:]]
+            self.convs = nn.ModuleList(_doubled(layer) for layer in plan)
             self.norms = nn.ModuleList([nn.Identity(), *wide])
+            self.convs.apply(initialise)
             self.norms.apply(initialise)
+        if ablation.resampling != "strided":
+            for conv in self.convs:
+                conv.stride = (1, 1)
         if ablation.batch_norm in ("everywhere", "D's input"):
             self.norms[0] = nn.BatchNorm2d(pairs * plan[0].coarse_channels, **norm)
             initialise(self.norms[0])
@@ -221,10 +223,14 @@ def _upsampling(layer: ConvPlan) -> nn.Sequential:
     )
 
 
-def _convolution(layer: ConvPlan, pairs: int, stride: int | None) -> Conv2d:
-    inputs, outputs = layer.fine_channels, pairs * layer.coarse_channels
+def _doubled(layer: ConvPlan) -> Conv2d:
     return Conv2d(
-        inputs, outputs, layer.kernel_size, stride or layer.stride, layer.padding, bias=False
+        layer.fine_channels,
+        2 * layer.coarse_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        bias=False,
     )
 
 

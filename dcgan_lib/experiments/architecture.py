@@ -60,7 +60,7 @@ from dcgan_lib.models.sampling import (
 from dcgan_lib.paths import atomic_write, exclusive, read_json
 from dcgan_lib.training.checkpoints import load_discriminator, to_bytes
 from dcgan_lib.training.loop import Batches, choose_device, draw_latents, find_trouble
-from dcgan_lib.training.step import Gan, make_gan, train_step
+from dcgan_lib.training.step import Gan, StepRecord, make_gan, train_step
 
 # ---------------------------------------------------------------- the rules
 
@@ -267,10 +267,14 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
-def _means(records: list) -> dict[str, float]:
+LINE = ("step", "d_loss", "g_loss", "d_real", "d_fake")
+
+
+def _means(records: list[StepRecord]) -> dict[str, float]:
     means = {}
-    for name in ("d_loss", "g_loss", "d_real", "d_fake"):
-        means[name] = float(torch.stack([getattr(record, name) for record in records]).mean())
+    for name in LINE[1:]:
+        mean = torch.stack([getattr(record, name) for record in records]).mean()
+        means[name] = float(f"{mean:.5g}")
     return means
 
 
@@ -308,8 +312,6 @@ def find_trained(folder: Path, config: TrainConfig) -> Trained | None:
 # ---------------------------------------------------------------- what pictures are measured with
 
 
-NUM_FULL, NUM_LOOK = 1_000, 500
-"""Samples at the two points that are measured in full, and at the other looks."""
 NUM_MODES = 20
 
 
@@ -339,18 +341,33 @@ class Yardstick:
     Parameters
     ----------
     held_out : ImageSet
-        At least `NUM_FULL` images, of which a random thousand is used.
+        Images that no run learns from.
     features : FeatureExtractor
         What distances, diversity and, without a probe, modes are measured in.
     probe : Probe, optional
         Names the class of an image; without one the modes are K-means clusters of the held-out
         images' features.
+    num_images : int, default 1,000
+        How many of the held-out images are used, at random; and how many samples are measured at
+        the two points that count, with half as many at the other looks.
+
+    Raises
+    ------
+    UserError
+        If there are fewer held-out images, or not twice as many as modes are asked for.
     """
 
     def __init__(
-        self, held_out: ImageSet, features: FeatureExtractor, probe: Probe | None = None
+        self,
+        held_out: ImageSet,
+        features: FeatureExtractor,
+        probe: Probe | None = None,
+        num_images: int = 1_000,
     ) -> None:
-        rows = np.random.default_rng(0).permutation(len(held_out))[:NUM_FULL]
+        allowed = f"from {2 * NUM_MODES} to the {len(held_out):,} held-out images there are"
+        require(2 * NUM_MODES <= num_images <= len(held_out), "num_images", num_images, allowed)
+        self.num_images = num_images
+        rows = np.random.default_rng(0).permutation(len(held_out))[:num_images]
         self.real_u8 = held_out.images_u8[np.sort(rows)]
         self.few_u8 = self.real_u8[::2]
         self.features = Remembering(features, self.real_u8, self.few_u8)
@@ -469,9 +486,6 @@ def measure_run(
     config: TrainConfig,
     trained: Trained,
     yardstick: Yardstick,
-    *,
-    num_full: int = NUM_FULL,
-    num_look: int = NUM_LOOK,
 ) -> dict[str, Any]:
     """Measure every look of a run, and return plain values.
 
@@ -488,7 +502,7 @@ def measure_run(
     for look in LOOKS:
         if look not in trained.weights:
             continue
-        num = num_full if look in (THIRD, END) else num_look
+        num = yardstick.num_images // (1 if look in (THIRD, END) else 2)
         pictures_u8 = draw_pictures(change, config, trained.weights[look], num)
         distance = yardstick.distance(pictures_u8)
         found = {
@@ -578,7 +592,7 @@ def summarise_run(
     return {name: float(f"{value:.5g}") for name, value in found.items()}
 
 
-MOST_LOST, LEAST_DIVERSITY, MOST_TROUBLED = 0.5, 0.5, 0.5
+MOST_LOST, LEAST_DIVERSITY, MOST_TROUBLED = 0.5, 0.25, 0.5
 
 
 def find_flags(measures: dict[str, float], stopped: int | None) -> list[str]:
@@ -591,7 +605,7 @@ def find_flags(measures: dict[str, float], stopped: int | None) -> list[str]:
     if measures["lost"] > MOST_LOST:
         flags.append("collapsed: more than half of the modes are lost")
     if measures["diversity"] < LEAST_DIVERSITY:
-        flags.append("collapsed: samples differ less than half as much as real images")
+        flags.append("collapsed: samples differ less than a quarter as much as real images")
     return flags
 
 
@@ -612,17 +626,19 @@ class Ablate(Command, verb="ablate"):
     """Which rules, by name; unset: all of them."""
     seeds: int = 3
     """Runs of each rule."""
-    steps: int = 3_000
+    steps: int = 5_000
     """Minibatches of a run."""
     base_width: int = 16
     """Feature maps at the finest resolution."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Images in a minibatch."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the training."""
     features: str | None = None
     """What distances are measured in; unset: the set's usual ones where they read 32x32. Finished
     trainings are measured again, not trained again."""
+    num_images: int = 1_000
+    """Held-out images, and samples, at the two points that are measured in full."""
     device: Device = local("cpu")
     """Where to train."""
     threads: int = local(1)
@@ -644,7 +660,7 @@ class Ablate(Command, verb="ablate"):
         require(self.threads >= 1, "threads", self.threads, "at least 1")
         torch.set_num_threads(self.threads)
         begun = time.monotonic()
-        train, yardstick = open_set(self.set, self.features)
+        train, yardstick = open_set(self.set, self.features, self.num_images)
         settings = Settings(
             set=train.name,
             steps=self.steps,
@@ -667,7 +683,7 @@ class Ablate(Command, verb="ablate"):
         folder = self.out / settings.set / f"{name}-{seed}"
         try:
             with exclusive(folder / "run.json", wait=False):
-                if is_finished(place, settings, yardstick.features.name) and not self.again:
+                if is_finished(place, settings, yardstick) and not self.again:
                     return
                 content = self._train_and_measure(name, seed, settings, train, yardstick, folder)
                 save_details(place, content)
@@ -709,22 +725,25 @@ class Ablate(Command, verb="ablate"):
             "seed": seed,
             "settings": dataclasses.asdict(settings),
             "features": yardstick.features.name,
+            "num_images": yardstick.num_images,
             "stopped": trained.stopped,
             "seconds": round(trained.seconds + time.perf_counter() - begun, 1),
             "training_seconds": round(trained.seconds, 1),
             **found,
-            "windows": trained.windows,
+            "losses": [[line[name] for name in LINE] for line in trained.windows],
         }
 
 
-def open_set(name: str, features: str | None) -> tuple[ImageSet, Yardstick]:
+def open_set(
+    name: str, features: str | None, num_images: int = 1_000
+) -> tuple[ImageSet, Yardstick]:
     """Load a set's training images at 32x32, and what its generators are measured with."""
     train = load_image_set(name, image_size=SIDE)
     split = HELD_OUT_SPLIT.get(train.name, "validation")
     held_out = load_image_set(name, split, image_size=SIDE)
     probe = load_probe(PROBE_OF[train.name]) if train.name in PROBE_OF else None
     extractor = choose_features(features, train.name, train.num_channels)
-    return train, Yardstick(held_out, extractor, probe)
+    return train, Yardstick(held_out, extractor, probe, num_images)
 
 
 # ---------------------------------------------------------------- what is kept
@@ -735,7 +754,7 @@ def details_name(settings: Settings, rule: str, seed: int) -> str:
     return f"ablations/{settings.set}/{rule}-{seed}"
 
 
-def is_finished(name: str, settings: Settings, features: str) -> bool:
+def is_finished(name: str, settings: Settings, yardstick: Yardstick) -> bool:
     """Return whether a run is kept, was made with the same settings, and measured the same way.
 
     Raises
@@ -751,7 +770,8 @@ def is_finished(name: str, settings: Settings, features: str) -> bool:
             f"data/results/{name}.json was made with other settings ({kept['settings']}): use "
             "those, give --again, or remove the folder"
         )
-    return kept["features"] == features
+    measured = yardstick.features.name, yardstick.num_images
+    return (kept["features"], kept["num_images"]) == measured
 
 
 def load_runs(settings: Settings) -> dict[tuple[str, int], dict[str, Any]]:

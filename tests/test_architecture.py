@@ -11,9 +11,11 @@ from torch import nn
 from dcgan_lib import cli
 from dcgan_lib.config import replace
 from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.ledger import load_row, save_details
+from dcgan_lib.evaluation.probes import load_probe
 from dcgan_lib.experiments.architecture import (
     EXPECTATIONS,
     LOOKS,
@@ -145,6 +147,17 @@ def test_planted_collapse_is_seen(yardstick):
     assert yardstick.distance(one).low > yardstick.distance(real).high
 
 
+def test_a_probe_s_classes_are_counted_where_there_is_a_probe(yardstick):
+    digits = load_image_set("street-digits", num_images=120, seed=5)
+    with_probe = Yardstick(
+        digits, choose_features("pixels", 3), load_probe("probe-street-digits"), num_images=100
+    )
+    ones = digits.images_u8[digits.labels == 1]
+    assert with_probe.classes_lost(digits.images_u8) == 0
+    assert with_probe.classes_lost(ones) == pytest.approx(0.9)
+    assert yardstick.classes_lost(digits.images_u8) is None
+
+
 def test_grey_images_have_colours_too():
     grey = blobs(100, 0).images_u8[:, :1]
     features = FeatureExtractor("pixels", 1_024, nn.Identity(), lambda x: x.flatten(1) / 255)
@@ -197,18 +210,19 @@ def test_a_run_s_numbers_come_from_the_looks_they_are_named_after():
 
 
 @pytest.mark.parametrize(
-    ("changed", "stopped", "said"),
+    ("changed", "classes_lost", "stopped", "said"),
     [
-        ({}, None, []),
-        ({"lost": 0.6}, None, ["collapsed: more than half of the modes"]),
-        ({"diversity": 0.2}, None, ["collapsed: samples differ"]),
-        ({"troubled": 0.6}, None, ["diverged: the losses"]),
-        ({}, 40, ["diverged: a number was no longer finite"]),
+        ({}, 0.0, None, []),
+        ({"lost": 0.6}, 0.0, None, ["collapsed: more than half of the modes"]),
+        ({}, 0.6, None, ["collapsed: more than half of the classes"]),
+        ({"diversity": 0.2}, 0.0, None, ["collapsed: samples differ"]),
+        ({"troubled": 0.6}, 0.0, None, ["diverged: the losses"]),
+        ({}, 0.0, 40, ["diverged: a number was no longer finite"]),
     ],
 )
-def test_flags_say_what_went_wrong(changed, stopped, said):
+def test_flags_say_what_went_wrong(changed, classes_lost, stopped, said):
     measures = {"lost": 0.1, "diversity": 0.9, "troubled": 0.0} | changed
-    found = find_flags(measures, stopped)
+    found = find_flags(measures, classes_lost, stopped)
     assert len(found) == len(said)
     assert all(flag.startswith(start) for flag, start in zip(found, said, strict=True))
 
@@ -219,14 +233,16 @@ def test_losses_out_of_bounds_are_trouble():
 
 
 def test_features_are_chosen_by_name():
-    assert choose_features("pixels", "cifar10", 3).num_features == 3_072
-    assert choose_features(None, "street-digits", 3).name == "street-digits-classifier"
-    usual = choose_features(None, "cifar10", 3)
+    assert choose_features("pixels", 3).num_features == 3_072
+    assert choose_features("street-digits-classifier", 3).name == "street-digits-classifier"
+    usual = choose_features(None, 3)
     assert usual.name == "tinyimagenet-discriminator" and usual.num_features == 64 + 128 + 256
     x_u8 = torch.from_numpy(blobs(6, 0).images_u8)
     torch.testing.assert_close(usual(x_u8)[:2], usual(x_u8[:2]), atol=1e-4, rtol=1e-4)
+    grey = x_u8[:, :1].contiguous()
+    torch.testing.assert_close(usual(grey), usual(grey.repeat(1, 3, 1, 1)))
     with pytest.raises(UserError, match="does not read 32x32"):
-        choose_features("rooms-probe", "rooms", 3)
+        choose_features("rooms-probe", 3)
 
 
 # --- what is kept, and the table ---

@@ -36,7 +36,7 @@ from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.distances import kid
 from dcgan_lib.evaluation.features import PROBE_EXTRACTORS, FeatureExtractor, get_features
-from dcgan_lib.evaluation.generators import FEATURES_OF, HELD_OUT_SPLIT
+from dcgan_lib.evaluation.generators import HELD_OUT_SPLIT
 from dcgan_lib.evaluation.ledger import (
     Caveat,
     Result,
@@ -343,10 +343,9 @@ class Yardstick:
     held_out : ImageSet
         Images that no run learns from.
     features : FeatureExtractor
-        What distances, diversity and, without a probe, modes are measured in.
+        What distances, diversity and modes are measured in.
     probe : Probe, optional
-        Names the class of an image; without one the modes are K-means clusters of the held-out
-        images' features.
+        Names the class of an image.
     num_images : int, default 1,000
         How many of the held-out images are used, at random; and how many samples are measured at
         the two points that count, with half as many at the other looks.
@@ -374,11 +373,9 @@ class Yardstick:
         self._probe = probe
         real_nf = self.features.extract(self.real_u8)
         self._spread = _mean_pairwise(real_nf)
-        self._clusters = None
-        if probe is None:
-            self._clusters = KMeans(NUM_MODES, n_init=4, random_state=0).fit(real_nf)
-        self.modes = "clusters" if probe is None else "probe classes"
+        self._clusters = KMeans(NUM_MODES, n_init=4, random_state=0).fit(real_nf)
         self._real_modes = self._mode_shares(self.real_u8)
+        self._real_classes = None if probe is None else self._class_shares(self.real_u8)
         self._real_colours = _colour_shares(self.real_u8) > COMMON
 
     def distance(self, pictures_u8: np.ndarray) -> Estimate:
@@ -391,10 +388,17 @@ class Yardstick:
         return kid(self.few_u8, pictures_u8, self.features, subsets=40, subset_size=size).estimate
 
     def lost(self, pictures_u8: np.ndarray) -> float:
-        """Return the share of modes that pictures fall into less than a fifth as often as real."""
-        there = self._real_modes > 0
-        shares = self._mode_shares(pictures_u8)
-        return float((shares < self._real_modes / 5)[there].mean())
+        """Return the share of modes lost: K-means clusters of the held-out images' features.
+
+        One is lost where less than a fifth as many pictures fall into it as real images do.
+        """
+        return _lost(self._real_modes, self._mode_shares(pictures_u8))
+
+    def classes_lost(self, pictures_u8: np.ndarray) -> float | None:
+        """Return the share of the classes lost, as the probe names them; None without a probe."""
+        if self._probe is None:
+            return None
+        return _lost(self._real_classes, self._class_shares(pictures_u8))
 
     def diversity(self, pictures_u8: np.ndarray) -> float:
         """Return the mean distance of two pictures' features over that of two real images'."""
@@ -405,12 +409,17 @@ class Yardstick:
         return float((_colour_shares(pictures_u8) > COMMON / 10)[self._real_colours].mean())
 
     def _mode_shares(self, pictures_u8: np.ndarray) -> np.ndarray:
-        if self._probe is None:
-            named = self._clusters.predict(self.features.extract(pictures_u8))
-            return np.bincount(named, minlength=NUM_MODES) / len(named)
-        named = self._probe.predict(pictures_u8)["label"].argmax(1)
-        classes = len(self._probe.head("label").class_names)
-        return np.bincount(named, minlength=classes) / len(named)
+        modes_n = self._clusters.predict(self.features.extract(pictures_u8))
+        return np.bincount(modes_n, minlength=NUM_MODES) / len(modes_n)
+
+    def _class_shares(self, pictures_u8: np.ndarray) -> np.ndarray:
+        classes_n = self._probe.predict(pictures_u8)["label"].argmax(1)
+        number = len(self._probe.head("label").class_names)
+        return np.bincount(classes_n, minlength=number) / len(classes_n)
+
+
+def _lost(real_shares: np.ndarray, shares: np.ndarray) -> float:
+    return float((shares < real_shares / 5)[real_shares > 0].mean())
 
 
 COMMON = 1e-4
@@ -438,40 +447,41 @@ PROBE_OF = {"mnist": "probe-mnist", "street-digits": "probe-street-digits"}
 DISCRIMINATOR_FEATURES = "tinyimagenet-discriminator"
 
 
-def choose_features(name: str | None, set_name: str, channels: int) -> FeatureExtractor:
-    """Return the features that a set's distances are measured in.
+def choose_features(name: str | None, channels: int) -> FeatureExtractor:
+    """Return the features that distances are measured in, by name.
 
     Parameters
     ----------
     name : str, optional
-        Any of `get_features`; "pixels"; or "tinyimagenet-discriminator", the mean of each map of
-        the committed discriminator, which no digit or face has shaped. Unset: the set's usual
-        features where they read 32x32, else the discriminator's.
+        Any of `get_features`; "pixels"; or "tinyimagenet-discriminator", the default: the mean of
+        each map of the committed discriminator, grey images repeated to RGB.
+
+    Notes
+    -----
+    A probe reads one thing off an image and is blind to the rest. On street digits its distance
+    put a generator of 111 steps behind the untrained one, and hardly fell after 1,300 steps while
+    the digits became legible; the discriminator's fell throughout.
     """
-    usual = FEATURES_OF.get(set_name)
-    if name is None:
-        name = usual if set_name in PROBE_OF else DISCRIMINATOR_FEATURES
+    name = name or DISCRIMINATOR_FEATURES
     if name == "pixels":
         size = channels * SIDE * SIDE
         return FeatureExtractor(name, size, nn.Identity(), lambda x_u8: x_u8.flatten(1) / 255)
     if name == DISCRIMINATOR_FEATURES:
         return _discriminator_features()
-    features = get_features(name)
-    if name in PROBE_EXTRACTORS and load_probe(PROBE_EXTRACTORS[name]).config.image_size != (
-        SIDE,
-        SIDE,
-    ):
+    size = (SIDE, SIDE)
+    if name in PROBE_EXTRACTORS and load_probe(PROBE_EXTRACTORS[name]).config.image_size != size:
         raise UserError(
             f"{name} does not read {SIDE}x{SIDE}: choose pixels or {DISCRIMINATOR_FEATURES}"
         )
-    return features
+    return get_features(name)
 
 
 def _discriminator_features() -> FeatureExtractor:
     network = load_discriminator("tinyimagenet").to(memory_format=torch.channels_last)
 
     def transform(x_u8: Tensor) -> Tensor:
-        maps = network.features(from_u8(x_u8, network.config))
+        rgb_u8 = x_u8 if x_u8.shape[1] == 3 else x_u8.expand(-1, 3, -1, -1)
+        maps = network.features(from_u8(rgb_u8, network.config))
         return torch.cat([h.mean((2, 3)) for h in maps], 1)
 
     number = sum(conv.out_channels for conv in network.convs)
@@ -495,7 +505,8 @@ def measure_run(
     -------
     dict
         ``looks``: for each look its ``step``, ``distance``, ``low``, ``high``, ``lost``,
-        ``diversity`` and ``colours``. ``measures``: the run's numbers, by the keys of `MEASURES`.
+        ``diversity``, ``colours`` and, with a probe, ``classes_lost``. ``measures``: the run's
+        numbers, by the keys of `MEASURES`.
         ``flags``: what went wrong, in words; empty for a sound run.
     """
     looks = []
@@ -513,14 +524,16 @@ def measure_run(
             "diversity": yardstick.diversity(pictures_u8),
             "colours": yardstick.colours(pictures_u8),
         }
+        classes_lost = yardstick.classes_lost(pictures_u8)
+        if classes_lost is not None:
+            found["classes_lost"] = classes_lost
         place = {"look": look, "step": round(config.steps * look / END)}
         looks.append(place | {name: float(f"{value:.5g}") for name, value in found.items()})
     measures = summarise_run(looks, trained.windows, config.steps)
     return {
         "looks": looks,
         "measures": measures,
-        "flags": find_flags(measures, trained.stopped),
-        "modes": yardstick.modes,
+        "flags": find_flags(measures, looks[-1].get("classes_lost", 0.0), trained.stopped),
     }
 
 
@@ -549,7 +562,7 @@ def draw_pictures(
 MEASURES = {
     "distance_third": "distance after a third of the steps",
     "distance": "distance at the end",
-    "lost": "share of modes lost at the end",
+    "lost": "share of the modes lost at the end",
     "diversity": "diversity at the end, real images 1",
     "swing": "oscillation of the distance over the last third",
     "d_loss_swing": "oscillation of D's loss over the last third",
@@ -595,7 +608,7 @@ def summarise_run(
 MOST_LOST, LEAST_DIVERSITY, MOST_TROUBLED = 0.5, 0.25, 0.5
 
 
-def find_flags(measures: dict[str, float], stopped: int | None) -> list[str]:
+def find_flags(measures: dict[str, float], classes_lost: float, stopped: int | None) -> list[str]:
     """Say what went wrong in a run, by bounds that were chosen on trial runs of the recipe."""
     flags = []
     if stopped is not None:
@@ -604,6 +617,8 @@ def find_flags(measures: dict[str, float], stopped: int | None) -> list[str]:
         flags.append("diverged: the losses are out of bounds for most of the last third")
     if measures["lost"] > MOST_LOST:
         flags.append("collapsed: more than half of the modes are lost")
+    if classes_lost > MOST_LOST:
+        flags.append("collapsed: more than half of the classes are lost")
     if measures["diversity"] < LEAST_DIVERSITY:
         flags.append("collapsed: samples differ less than a quarter as much as real images")
     return flags
@@ -618,6 +633,11 @@ class Ablate(Command, verb="ablate"):
 
     A run that was cut off begins again; finished ones are kept. Several processes may work on one
     table: each takes the runs that no other has begun.
+
+    Width 16 and batches of 32 take 18 ms a step on one core in bfloat16, so 5,000 steps take a
+    minute and a half: a small network, but updated often enough to part what works from what does
+    not. In a trial of 3,000 such steps on CIFAR-10 the recipe's KID fell from 14 to 0.16, and that
+    of a planted learning rate of 2e-2 stayed at 2.0.
     """
 
     set: str = "street-digits"
@@ -627,7 +647,7 @@ class Ablate(Command, verb="ablate"):
     seeds: int = 3
     """Runs of each rule."""
     steps: int = 5_000
-    """Minibatches of a run."""
+    """Minibatches of a run, each an update of D and one of G."""
     base_width: int = 16
     """Feature maps at the finest resolution."""
     batch_size: int = 32
@@ -635,8 +655,8 @@ class Ablate(Command, verb="ablate"):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the training."""
     features: str | None = None
-    """What distances are measured in; unset: the set's usual ones where they read 32x32. Finished
-    trainings are measured again, not trained again."""
+    """What distances are measured in; unset: tinyimagenet-discriminator, a committed network's
+    layers. Finished trainings are measured again, not trained again."""
     num_images: int = 1_000
     """Held-out images, and samples, at the two points that are measured in full."""
     device: Device = local("cpu")
@@ -742,7 +762,7 @@ def open_set(
     split = HELD_OUT_SPLIT.get(train.name, "validation")
     held_out = load_image_set(name, split, image_size=SIDE)
     probe = load_probe(PROBE_OF[train.name]) if train.name in PROBE_OF else None
-    extractor = choose_features(features, train.name, train.num_channels)
+    extractor = choose_features(features, train.num_channels)
     return train, Yardstick(held_out, extractor, probe, num_images)
 
 

@@ -261,6 +261,7 @@ def keep(rule, seed, flags=(), settings=TINY, **measures):
         "settings": dataclasses.asdict(settings),
         "features": "means",
         "num_images": 100,
+        "seconds": 2.0,
         "measures": usual,
         "flags": list(flags),
     }
@@ -305,16 +306,17 @@ def test_claims_are_judged_by_the_paired_differences(ledger):
     keep_all(
         hidden_dense={"distance": 0.9},
         d_relu={"distance": 0.9},
+        d_maxout={"distance": 0.9},
         batch_norm_everywhere={"swing": 0.1, "distance": 0.1},
     )
-    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record", 5.0)
+    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
     assert load_row("arch.stable:blobs").verdict == "transfers"
     assert load_row("arch.fc:blobs").verdict == "transfers"
     assert load_row("arch.leaky:blobs").verdict == "partly transfers"
     assert load_row("arch.bn-everywhere:blobs").verdict == "does not transfer"
     row = load_row("train.lr:blobs")
     assert row.verdict == "not tested at scale" and "width 4" in row.caveat.why
-    assert row.n == 3 and row.low < row.value < row.high
+    assert row.n == 3 and row.low < row.value < row.high and row.seconds == 2 * 3 * len(RULES)
 
 
 def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger):
@@ -322,7 +324,7 @@ def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger):
     keep(RECIPE, 1, ["diverged"])
     for seed in range(3):
         keep("planted-rate", seed, [])
-    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record", 5.0)
+    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
     row = load_row("arch.stable:blobs")
     assert row.verdict == "does not transfer" and row.value == pytest.approx(200 / 3)
 
@@ -331,7 +333,7 @@ def test_claims_need_every_rule(ledger):
     for seed in range(3):
         keep(RECIPE, seed)
     with pytest.raises(UserError, match="fewer than two finished seeds"):
-        record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record", 5.0)
+        record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
 
 
 # --- the command ---

@@ -295,6 +295,15 @@ def test_effects_are_paired_by_seed(ledger):
     assert len(text.splitlines()) == 4 and "0 of 3" in text
 
 
+def test_a_run_that_ends_far_off_is_flagged(ledger):
+    for seed in range(2):
+        keep(RECIPE, seed, distance=0.1)
+        keep("d-relu", seed, distance=0.29)
+        keep("d-maxout", seed, distance=0.29 + 0.02 * seed)
+    rows = {row.rule: row.flagged for row in summary(load_runs(TINY))}
+    assert rows == {RECIPE: 0, "d-relu": 0, "d-maxout": 1}
+
+
 def keep_all(**measures_by_rule):
     for seed in range(3):
         for rule, change in RULES.items():

@@ -454,14 +454,17 @@ def choose_features(name: str | None, channels: int) -> FeatureExtractor:
     Parameters
     ----------
     name : str, optional
-        Any of `get_features`; "pixels"; or "tinyimagenet-discriminator", the default: the mean of
-        each map of the committed discriminator, grey images repeated to RGB.
+        Any of `get_features`; "pixels"; or "tinyimagenet-discriminator", the default: of each layer
+        of the committed discriminator the mean over positions, where each position's activations
+        are scaled to a root mean square of 1; grey images are repeated to RGB.
 
     Notes
     -----
-    A probe reads one thing off an image and is blind to the rest. On street digits its distance
-    put a generator of 111 steps behind the untrained one, and hardly fell after 1,300 steps while
-    the digits became legible; the discriminator's fell throughout.
+    Chosen on trial runs. A probe reads one thing off an image and is blind to the rest: on street
+    digits its KID put a learning rate of 2e-2 beside the recipe. Without the scaling a few images
+    of strong contrast ruled the KID, because its kernel is cubic: it rose sevenfold while the
+    digits became legible. With it, KID fell from 2.1 to 0.14 for the recipe in 2,000 steps of 64,
+    and ended at 0.35 for the rate of 2e-2 and at 1.3 for a constant z.
     """
     name = name or DISCRIMINATOR_FEATURES
     if name == "pixels":
@@ -482,8 +485,11 @@ def _discriminator_features() -> FeatureExtractor:
 
     def transform(x_u8: Tensor) -> Tensor:
         rgb_u8 = x_u8 if x_u8.shape[1] == 3 else x_u8.expand(-1, 3, -1, -1)
-        maps = network.features(from_u8(rgb_u8, network.config))
-        return torch.cat([h.mean((2, 3)) for h in maps], 1)
+        parts = []
+        for h in network.features(from_u8(rgb_u8, network.config)):
+            size = h.square().mean(1, keepdim=True).sqrt()
+            parts.append((h / (size + 1e-3)).mean((2, 3)))
+        return torch.cat(parts, 1)
 
     number = sum(conv.out_channels for conv in network.convs)
     return FeatureExtractor(DISCRIMINATOR_FEATURES, number, network, transform)
@@ -637,8 +643,8 @@ class Ablate(Command, verb="ablate"):
 
     Width 16 and batches of 32 take 18 ms a step on one core in bfloat16, so 5,000 steps take a
     minute and a half: a small network, but updated often enough to part what works from what does
-    not. In a trial of 3,000 such steps on CIFAR-10 the recipe's KID fell from 14 to 0.16, and that
-    of a learning rate of 2e-2 stayed at 2.0.
+    not. In a trial of 3,000 such steps on CIFAR-10 the recipe's KID fell from 2.6 to 0.21, and
+    that of a learning rate of 2e-2 stayed at 0.69.
     """
 
     set: str = "street-digits"

@@ -58,6 +58,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.mnist_supplement:BnAffine",
             "batch norm with and without scale and bias",
         ),
+        "ablate": (
+            "experiments.architecture:Ablate",
+            "the paper's rules, broken one at a time",
+        ),
         "fooled": (
             "experiments.latent_walk:Fooled",
             "nearest neighbours under small image transforms",

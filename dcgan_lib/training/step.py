@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from dcgan_lib.config import TrainConfig
+from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.models.networks import (
     AnyDiscriminator,
     AnyGenerator,
@@ -56,11 +56,20 @@ class StepRecord:
     """Mean of D(G(z))."""
 
 
-def make_gan(config: TrainConfig, device: torch.device | str = "cpu") -> Gan:
+def new_networks(config: ModelConfig) -> tuple[AnyGenerator, AnyDiscriminator]:
+    """Return an untrained pair."""
+    return new_generator(config), new_discriminator(config)
+
+
+def make_gan(
+    config: TrainConfig,
+    device: torch.device | str = "cpu",
+    new_pair: Callable[[ModelConfig], tuple[AnyGenerator, AnyDiscriminator]] = new_networks,
+) -> Gan:
     """Build the pair from ``config.seed`` alone; precision ``auto`` begins as float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        networks = new_generator(config.model), new_discriminator(config.model)
+        networks = new_pair(config.model)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     for network in networks:
         network.to(device, memory_format=memory_format)

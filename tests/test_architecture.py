@@ -1,0 +1,393 @@
+"""Ablations of the paper's rules: what each run changes, what is kept, what the measures see."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dcgan_lib import cli
+from dcgan_lib.config import replace
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.load import load_image_set
+from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.features import FeatureExtractor
+from dcgan_lib.evaluation.ledger import load_row, save_details
+from dcgan_lib.evaluation.probes import load_probe
+from dcgan_lib.experiments.architecture import (
+    EXPECTATIONS,
+    LOOKS,
+    MEASURES,
+    RECIPE,
+    RULES,
+    Settings,
+    Yardstick,
+    choose_features,
+    details_name,
+    draw_pictures,
+    find_flags,
+    find_trained,
+    is_finished,
+    keep_trained,
+    load_runs,
+    measure_run,
+    record_claims,
+    run_config,
+    summarise_run,
+    summary,
+    summary_text,
+    train_one,
+)
+from dcgan_lib.models.ablations import Ablation
+from dcgan_lib.paths import exclusive
+
+TINY = Settings(set="blobs", steps=36, base_width=4, batch_size=16, precision="float32")
+
+
+def blobs(num, seed):
+    """Coloured discs on a dark ground: 32x32 images of four colours."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:32, :32]
+    images = np.full((num, 3, 32, 32), 30, np.uint8)
+    for image in images:
+        top, left = rng.integers(8, 24, 2)
+        disc = (rows - top) ** 2 + (columns - left) ** 2 < rng.integers(20, 60)
+        image[:, disc] = rng.choice([[220, 40, 40], [40, 220, 40], [40, 40, 220], [200] * 3])[
+            :, None
+        ]
+    card = {"splits": {"train": [0, num // 6], "validation": [num // 6, num]}}
+    return ImageSet(name="blobs", images_u8=images, card=card)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return blobs(128, 0)
+
+
+@pytest.fixture(scope="module")
+def yardstick():
+    features = FeatureExtractor(
+        "means", 48, nn.Identity(), lambda x: nn.functional.avg_pool2d(x / 255, 8).flatten(1)
+    )
+    return Yardstick(blobs(200, 1), features, num_images=100)
+
+
+def config_of(rule, seed=0):
+    return run_config(RULES[rule], TINY, seed, 3)
+
+
+# --- the rules ---
+def test_the_recipe_is_the_paper_s():
+    config = config_of(RECIPE)
+    assert next(iter(RULES)) == RECIPE and RULES[RECIPE].ablation == Ablation()
+    assert (config.learning_rate, config.beta1, config.model.kernel_size) == (2e-4, 0.5, 5)
+    assert config.model.z_distribution == "uniform" and config.model.leaky_slope == 0.2
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES if name != RECIPE])
+def test_a_rule_changes_what_it_says_and_nothing_else(rule):
+    change, usual = RULES[rule], config_of(RECIPE)
+    model = replace(usual.model, **change.model)
+    assert config_of(rule) == replace(usual, model=model, **change.run)
+    said = [change.ablation.broken, change.model, change.run, change.constant_z]
+    if rule != "no-batch-norm-he":
+        assert sum(map(bool, said)) == 1 and sum(len(each) for each in said[:3]) <= 1
+    assert config_of(rule) != usual or change.ablation.broken or change.constant_z
+
+
+def test_every_rule_of_a_claim_stands_in_the_ledger_and_in_an_expectation():
+    expected = {each.rule for group in EXPECTATIONS.values() for each in group}
+    assert expected <= set(RULES)
+    for claim, group in EXPECTATIONS.items():
+        assert {RULES[each.rule].claim for each in group} == {claim}
+        assert all(each.measure in MEASURES for each in group)
+
+
+# --- training ---
+def test_a_run_keeps_its_looks_and_repeats_itself(train, tmp_path):
+    change, config = RULES["d-maxout"], config_of("d-maxout")
+    first, again = (train_one(change, config, train) for _ in range(2))
+    assert tuple(first.weights) == LOOKS and first.stopped is None
+    assert first.windows == again.windows and first.windows[-1]["step"] == 36
+    other = train_one(change, replace(config, seed=1), train)
+    assert other.windows != first.windows
+    keep_trained(tmp_path, first, config)
+    found = find_trained(tmp_path, config)
+    assert found.windows == first.windows and found.weights.keys() == first.weights.keys()
+    for look, state in first.weights.items():
+        assert all(torch.equal(value, found.weights[look][name]) for name, value in state.items())
+    assert find_trained(tmp_path, replace(config, seed=1)) is None
+    assert find_trained(tmp_path / "nowhere", config) is None
+
+
+def test_a_run_that_is_no_longer_finite_ends_there_and_is_measured_where_it_was(train, yardstick):
+    change, config = RULES[RECIPE], replace(config_of(RECIPE), weight_decay=1e300)
+    trained = train_one(change, config, train)
+    assert trained.stopped == 2 and list(trained.weights) == [0]
+    found = measure_run(change, config, trained, yardstick)
+    assert any("no longer finite" in flag for flag in found["flags"])
+    json.dumps(found, allow_nan=False)
+
+
+# --- the measures ---
+def test_held_out_images_are_near_whole_and_colourful(yardstick):
+    real = blobs(200, 2).images_u8
+    value = yardstick.distance(real)
+    assert value.low < 0.01 and yardstick.lost(real) < 0.1
+    assert 0.9 < yardstick.diversity(real) < 1.1 and yardstick.colours(real) == 1
+
+
+def test_planted_collapse_is_seen(yardstick):
+    real = blobs(200, 2).images_u8
+    one = np.repeat(real[:1], 200, 0)
+    assert yardstick.diversity(one) == 0 and yardstick.lost(one) >= 0.9
+    assert yardstick.colours(one) < 1
+    assert yardstick.distance(one).low > yardstick.distance(real).high
+
+
+def test_a_probe_s_classes_are_counted_where_there_is_a_probe(yardstick):
+    digits = load_image_set("street-digits", num_images=120, seed=5)
+    with_probe = Yardstick(
+        digits, choose_features("pixels", 3), load_probe("probe-street-digits"), num_images=100
+    )
+    ones = digits.images_u8[digits.labels == 1]
+    assert with_probe.classes_lost(digits.images_u8) == 0
+    assert with_probe.classes_lost(ones) == pytest.approx(0.9)
+    assert yardstick.classes_lost(digits.images_u8) is None
+
+
+def test_grey_images_have_colours_too():
+    grey = blobs(100, 0).images_u8[:, :1]
+    features = FeatureExtractor("pixels", 1_024, nn.Identity(), lambda x: x.flatten(1) / 255)
+    yardstick = Yardstick(ImageSet(name="grey", images_u8=grey), features, num_images=100)
+    assert yardstick.colours(grey) == 1 and yardstick.colours(np.zeros_like(grey)) < 1
+
+
+def test_planted_failures_are_flagged_after_a_tiny_run(train, yardstick):
+    change, config = RULES["planted-constant"], config_of("planted-constant")
+    trained = train_one(change, config, train)
+    found = measure_run(change, config, trained, yardstick)
+    assert found["measures"]["diversity"] < 0.01
+    assert any("differ less than a quarter" in flag for flag in found["flags"])
+    assert any("modes are lost" in flag for flag in found["flags"])
+
+
+def test_the_same_pictures_are_drawn_for_every_measure(train):
+    change, config = RULES["unbounded"], config_of("unbounded")
+    weights = train_one(change, config, train).weights[18]
+    one, other = (draw_pictures(change, config, weights, 20) for _ in range(2))
+    assert one.dtype == np.uint8 and one.shape == (20, 3, 32, 32)
+    np.testing.assert_array_equal(one, other)
+
+
+def look(number, distance=0.1, **more):
+    usual = {"low": 0.0, "high": 1.0, "lost": 0.0, "diversity": 1.0, "colours": 1.0}
+    return {"look": number, "step": 10 * number, "distance": distance} | usual | more
+
+
+def losses(step, d_loss=1.0, g_loss=1.5, d_real=0.6, d_fake=0.4):
+    return {"step": step, "d_loss": d_loss, "g_loss": g_loss, "d_real": d_real, "d_fake": d_fake}
+
+
+WINDOWS = [losses(step) for step in range(5, 185, 5)]
+
+
+def test_a_steady_fall_is_no_oscillation_and_a_zigzag_is():
+    falling = [look(number, 1 - number / 20) for number in LOOKS]
+    zigzag = [look(number, 0.1 + 0.05 * (number % 2)) for number in LOOKS]
+    assert summarise_run(falling, WINDOWS, 180)["swing"] < 1e-9
+    assert summarise_run(zigzag, WINDOWS, 180)["swing"] > 0.02
+
+
+def test_a_run_s_numbers_come_from_the_looks_they_are_named_after():
+    looks = [look(number, number / 100, colours=number / 18) for number in LOOKS]
+    found = summarise_run(looks, WINDOWS, 180)
+    assert (found["distance_third"], found["distance"]) == (0.06, 0.18)
+    assert found["colours_early"] == pytest.approx(2 / 18, abs=1e-4) and found["colours"] == 1
+    assert found["d_loss_swing"] == found["troubled"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "classes_lost", "stopped", "said"),
+    [
+        ({}, 0.0, None, []),
+        ({"lost": 0.6}, 0.0, None, ["collapsed: more than half of the modes"]),
+        ({}, 0.6, None, ["collapsed: more than half of the classes"]),
+        ({"diversity": 0.2}, 0.0, None, ["collapsed: samples differ"]),
+        ({"troubled": 0.6}, 0.0, None, ["diverged: the losses"]),
+        ({}, 0.0, 40, ["diverged: a number was no longer finite"]),
+    ],
+)
+def test_flags_say_what_went_wrong(changed, classes_lost, stopped, said):
+    measures = {"lost": 0.1, "diversity": 0.9, "troubled": 0.0} | changed
+    found = find_flags(measures, classes_lost, stopped)
+    assert len(found) == len(said)
+    assert all(flag.startswith(start) for flag, start in zip(found, said, strict=True))
+
+
+def test_losses_out_of_bounds_are_trouble():
+    bad = [losses(step, d_loss=0.01) if step > 120 else losses(step) for step in range(5, 185, 5)]
+    assert summarise_run([look(number) for number in LOOKS], bad, 180)["troubled"] == 1
+
+
+def test_features_are_chosen_by_name():
+    assert choose_features("pixels", 3).num_features == 3_072
+    assert choose_features("street-digits-classifier", 3).name == "street-digits-classifier"
+    usual = choose_features(None, 3)
+    assert usual.name == "tinyimagenet-discriminator" and usual.num_features == 64 + 128 + 256
+    x_u8 = torch.from_numpy(blobs(6, 0).images_u8)
+    torch.testing.assert_close(usual(x_u8)[:2], usual(x_u8[:2]), atol=1e-4, rtol=1e-4)
+    grey = x_u8[:, :1].contiguous()
+    torch.testing.assert_close(usual(grey), usual(grey.repeat(1, 3, 1, 1)))
+    with pytest.raises(UserError, match="does not read 32x32"):
+        choose_features("rooms-probe", 3)
+
+
+# --- what is kept, and the table ---
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def keep(rule, seed, flags=(), settings=TINY, **measures):
+    rng = np.random.default_rng([seed, list(RULES).index(rule)])
+    usual = {name: 0.5 + 0.001 * rng.random() for name in MEASURES} | measures
+    content = {
+        "rule": rule,
+        "seed": seed,
+        "settings": dataclasses.asdict(settings),
+        "features": "means",
+        "num_images": 100,
+        "seconds": 2.0,
+        "measures": usual,
+        "flags": list(flags),
+    }
+    save_details(details_name(settings, rule, seed), content)
+
+
+def test_finished_runs_are_known_by_settings_and_by_what_they_were_measured_with(ledger, yardstick):
+    keep("d-relu", 0)
+    name, other = (details_name(TINY, "d-relu", seed) for seed in (0, 1))
+    grey = FeatureExtractor("grey", 1, nn.Identity(), lambda x: x.float().mean((1, 2, 3))[:, None])
+    held_out = blobs(100, 1)
+    assert is_finished(name, TINY, yardstick) and not is_finished(other, TINY, yardstick)
+    assert not is_finished(name, TINY, Yardstick(held_out, grey, num_images=100))
+    assert not is_finished(name, TINY, Yardstick(held_out, yardstick.features, num_images=90))
+    with pytest.raises(UserError, match="made with other settings"):
+        is_finished(name, dataclasses.replace(TINY, steps=37), yardstick)
+
+
+def test_effects_are_paired_by_seed(ledger):
+    for seed in range(3):
+        keep(RECIPE, seed, distance=0.1 * seed)
+        keep("d-relu", seed, distance=0.1 * seed + 0.01 + 0.0001 * seed)
+        keep("d-maxout", seed, distance=0.1 * (2 - seed))
+    rows = {row.rule: row for row in summary(load_runs(TINY))}
+    assert set(rows) == {RECIPE, "d-relu", "d-maxout"}
+    effect = rows["d-relu"].effects["distance"]
+    assert effect.differs and effect.difference.value == pytest.approx(0.0101)
+    assert effect.mean.high - effect.mean.low > 0.3  # the seeds themselves differ far more
+    assert not rows["d-maxout"].effects["distance"].differs
+    text = summary_text(list(rows.values()))
+    assert len(text.splitlines()) == 4 and "0 of 3" in text
+
+
+def test_a_run_that_ends_far_off_is_flagged(ledger):
+    for seed in range(2):
+        keep(RECIPE, seed, distance=0.1)
+        keep("d-relu", seed, distance=0.29)
+        keep("d-maxout", seed, distance=0.29 + 0.02 * seed)
+    rows = {row.rule: row.flagged for row in summary(load_runs(TINY))}
+    assert rows == {RECIPE: 0, "d-relu": 0, "d-maxout": 1}
+
+
+def keep_all(**measures_by_rule):
+    for seed in range(3):
+        for rule, change in RULES.items():
+            flags = ["collapsed"] if change.planted else []
+            keep(rule, seed, flags, **measures_by_rule.get(rule.replace("-", "_"), {}))
+
+
+def test_claims_are_judged_by_the_paired_differences(ledger):
+    keep_all(
+        hidden_dense={"distance": 0.9},
+        d_relu={"distance": 0.9},
+        d_maxout={"distance": 0.9},
+        batch_norm_everywhere={"swing": 0.1, "distance": 0.1},
+    )
+    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
+    assert load_row("arch.stable:blobs").verdict == "transfers"
+    assert load_row("arch.fc:blobs").verdict == "transfers"
+    assert load_row("arch.leaky:blobs").verdict == "partly transfers"
+    assert load_row("arch.bn-everywhere:blobs").verdict == "does not transfer"
+    row = load_row("train.lr:blobs")
+    assert row.verdict == "not tested at scale" and "width 4" in row.caveat.why
+    assert row.n == 3 and row.low < row.value < row.high and row.seconds == 2 * 3 * len(RULES)
+
+
+def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger):
+    keep_all()
+    keep(RECIPE, 1, ["diverged"])
+    for seed in range(3):
+        keep("planted-rate", seed, [])
+    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
+    row = load_row("arch.stable:blobs")
+    assert row.verdict == "does not transfer" and row.value == pytest.approx(200 / 3)
+
+
+def test_claims_need_every_rule(ledger):
+    for seed in range(3):
+        keep(RECIPE, seed)
+    with pytest.raises(UserError, match="fewer than two finished seeds"):
+        record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
+
+
+# --- the command ---
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--rules nonsense", "each of --rules must be one of recipe, max-pooling"),
+        ("--seeds 0", "seeds must be at least 1"),
+        ("--seeds 1 --record", "seeds must be at least 2"),
+        ("--set nowhere", "no image set or folder 'nowhere'"),
+    ],
+)
+def test_mistakes_are_answered_at_once(words, message, capsys):
+    assert cli.main(["ablate", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_made_again_and_a_kept_training_is_only_measured(
+    ledger, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "sets"))
+    blobs(120, 0).save(tmp_path / "sets" / "prepared" / "blobs")
+    words = "ablate --set blobs --rules d-relu --seeds 2 --steps 18 --base-width 4 --batch-size 8"
+    words = [*words.split(), "--num-images", "60", "--out", str(tmp_path / "out")]
+    folder, training = tmp_path / "ablations" / "blobs", tmp_path / "out" / "blobs" / "d-relu-0"
+    assert cli.main(words) == 0
+    first = capsys.readouterr().out.splitlines()
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    assert sorted(kept) == ["d-relu-0.json", "d-relu-1.json", "recipe-0.json", "recipe-1.json"]
+    assert first[3].startswith("d-relu, seed 1: distance") and first[-1].startswith("d-relu")
+    trained = (training / "run.json").stat().st_mtime_ns
+    (folder / "d-relu-0.json").unlink()
+    assert cli.main(words) == 0
+    second = capsys.readouterr().out.splitlines()
+    assert second[0].startswith("d-relu, seed 0") and second[1:] == first[-3:]
+    assert trained == (training / "run.json").stat().st_mtime_ns
+    assert cli.main(words) == 0 and capsys.readouterr().out.splitlines() == first[-3:]
+    assert kept["recipe-0.json"] == (folder / "recipe-0.json").stat().st_mtime_ns
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(ledger, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "sets"))
+    blobs(120, 0).save(tmp_path / "sets" / "prepared" / "blobs")
+    words = "ablate --set blobs --rules recipe --seeds 1 --steps 18 --base-width 4 --num-images 60"
+    with exclusive(tmp_path / "out" / "blobs" / "recipe-0" / "run.json"):
+        assert cli.main([*words.split(), "--out", str(tmp_path / "out")]) == 0
+    assert "another process has begun it" in capsys.readouterr().out
+    assert not (tmp_path / "ablations").exists()

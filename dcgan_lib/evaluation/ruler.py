@@ -54,18 +54,22 @@ def shuffle_patches(images_u8: np.ndarray, num_moved: int) -> np.ndarray:
     return damaged_u8
 
 
-def mosaic(images_u8: np.ndarray, share: float) -> np.ndarray:
-    """Replace blocks of 4 x 4 pixels by their mean, in the middle ``share`` of either side."""
+def mosaic(images_u8: np.ndarray, size: int, share: float = 1) -> np.ndarray:
+    """Replace blocks of ``size`` x ``size`` pixels by their mean.
+
+    ``share`` is that of either side which is replaced, about the middle of the picture.
+    """
     height, width = images_u8.shape[2:]
-    num_down, num_across = round(share * height / 4), round(share * width / 4)
-    top, left = (height - 4 * num_down) // 2, (width - 4 * num_across) // 2
-    rows, columns = slice(top, top + 4 * num_down), slice(left, left + 4 * num_across)
+    num_down, num_across = int(share * height / size), int(share * width / size)
+    top, left = (height - size * num_down) // 2, (width - size * num_across) // 2
+    rows, columns = slice(top, top + size * num_down), slice(left, left + size * num_across)
     blocks = images_u8[:, :, rows, columns].reshape(
-        *images_u8.shape[:2], num_down, 4, num_across, 4
+        *images_u8.shape[:2], num_down, size, num_across, size
     )
-    means = _rounded(blocks.mean((3, 5))).repeat(4, axis=2).repeat(4, axis=3)
     damaged_u8 = images_u8.copy()
-    damaged_u8[:, :, rows, columns] = means
+    damaged_u8[:, :, rows, columns] = (
+        _rounded(blocks.mean((3, 5))).repeat(size, axis=2).repeat(size, axis=3)
+    )
     return damaged_u8
 
 
@@ -111,22 +115,38 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return values.round().clip(0, 255).astype(np.uint8)
 
 
-DAMAGES: dict[str, tuple[Damage, Damage]] = {
-    "blur": (lambda x_u8: blur(x_u8, 2), lambda x_u8: blur(x_u8, 4)),
-    "noise": (lambda x_u8: add_noise(x_u8, 8), lambda x_u8: add_noise(x_u8, 32)),
-    "shuffled patches": (
-        lambda x_u8: shuffle_patches(x_u8, 4),
-        lambda x_u8: shuffle_patches(x_u8, 16),
-    ),
-    "mosaic": (lambda x_u8: mosaic(x_u8, 0.5), lambda x_u8: mosaic(x_u8, 1)),
-    "fog": (lambda x_u8: fog(x_u8, 0.5), lambda x_u8: fog(x_u8, 1)),
-    "faded colour": (lambda x_u8: fade(x_u8, 0.5), lambda x_u8: fade(x_u8, 1)),
-    "few pictures": (
-        lambda x_u8: repeat_few(x_u8, max(2, len(x_u8) // 20)),
-        lambda x_u8: repeat_few(x_u8, max(1, len(x_u8) // 100)),
-    ),
+DAMAGES: dict[str, dict[str, Damage]] = {
+    "blur": {
+        "2 x 2": lambda x_u8: blur(x_u8, 2),
+        "4 x 4": lambda x_u8: blur(x_u8, 4),
+    },
+    "noise": {
+        "8 levels": lambda x_u8: add_noise(x_u8, 8),
+        "32 levels": lambda x_u8: add_noise(x_u8, 32),
+    },
+    "shuffled patches": {
+        "4 of 16": lambda x_u8: shuffle_patches(x_u8, 4),
+        "16 of 16": lambda x_u8: shuffle_patches(x_u8, 16),
+    },
+    "mosaic": {
+        "2 x 2": lambda x_u8: mosaic(x_u8, 2),
+        "4 x 4": lambda x_u8: mosaic(x_u8, 4),
+    },
+    "mosaic inside": {"4 x 4": lambda x_u8: mosaic(x_u8, 4, share=0.5)},
+    "fog": {
+        "half": lambda x_u8: fog(x_u8, 0.5),
+        "nothing else": lambda x_u8: fog(x_u8, 1),
+    },
+    "colour": {
+        "half": lambda x_u8: fade(x_u8, 0.5),
+        "none": lambda x_u8: fade(x_u8, 1),
+    },
+    "few pictures": {
+        "one in 20": lambda x_u8: repeat_few(x_u8, max(2, len(x_u8) // 20)),
+        "one in 100": lambda x_u8: repeat_few(x_u8, max(1, len(x_u8) // 100)),
+    },
 }
-"""By kind, slight and strong; grey pictures have no colour to lose."""
+"""By kind, from slight to strong; grey pictures have no colour to lose."""
 
 # ---------------------------------------------------------------- the rank test
 
@@ -187,7 +207,7 @@ def rank_test(
     features: FeatureExtractor,
     *,
     labels_n: np.ndarray | None = None,
-    damages: Mapping[str, tuple[Damage, Damage]] = DAMAGES,
+    damages: Mapping[str, Mapping[str, Damage]] = DAMAGES,
     subsets: int = 100,
     subset_size: int | None = None,
 ) -> RankTest:
@@ -201,7 +221,7 @@ def rank_test(
         Classes of ``real_u8``: then pictures of half of the classes, and of a tenth, are a ladder
         too.
     damages : mapping
-        By kind, slight and strong.
+        By kind, from slight to strong.
     subsets, subset_size : int
         As for `kid`; by default a quarter of the smaller side.
     """
@@ -217,23 +237,18 @@ def rank_test(
             subset_size=min(subset_size, len(images_u8) // 2),
         )
 
+    def ladder(kind: str, worse: Mapping[str, np.ndarray]) -> Ladder:
+        found = [distance(images_u8) for images_u8 in worse.values()]
+        return Ladder(kind=kind, steps=("real", *worse), distances=(real, *found))
+
     real, ladders = distance(real_u8), []
-    for kind, (slight, strong) in damages.items():
-        if kind == "faded colour" and real_u8.shape[1] == 1:
+    for kind, degrees in damages.items():
+        if kind == "colour" and real_u8.shape[1] == 1:
             continue
-        worse = (distance(slight(real_u8)), distance(strong(real_u8)))
-        ladders.append(
-            Ladder(kind=kind, steps=("real", "slight", "strong"), distances=(real, *worse))
-        )
+        damaged = {degree: damage(real_u8) for degree, damage in degrees.items()}
+        ladders.append(ladder(kind, damaged))
     if labels_n is not None:
-        fewer = _fewer_classes(real_u8, labels_n)
-        ladders.append(
-            Ladder(
-                kind="lost classes",
-                steps=("real", *fewer),
-                distances=(real, *(distance(images_u8) for images_u8 in fewer.values())),
-            )
-        )
+        ladders.append(ladder("lost classes", _fewer_classes(real_u8, labels_n)))
     return RankTest(features=features.name, ladders=tuple(ladders))
 
 

@@ -30,7 +30,7 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError, check_number
 from dcgan_lib.evaluation.features import PROBE_EXTRACTORS, FeatureExtractor, get_features
-from dcgan_lib.evaluation.generators import BORROWED_FEATURES, FEATURES_OF, HELD_OUT_SPLIT
+from dcgan_lib.evaluation.generators import BORROWED_FEATURES, HELD_OUT_SPLIT, PROBE_FEATURES_OF
 from dcgan_lib.evaluation.ledger import Result, load_details, record, save_details
 from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probes import Probe, load_probe
@@ -90,11 +90,11 @@ def find_judges(checkpoint: str) -> tuple[str, FeatureExtractor, Probe]:
         If no probe was made for the image set.
     """
     image_set = load_config(checkpoint)[1]["image_set"]
-    if image_set not in FEATURES_OF:
+    if image_set not in PROBE_FEATURES_OF:
         raise UserError(
             f"no probe was made for the set {image_set!r}, so its walks cannot be measured"
         )
-    features = get_features(FEATURES_OF[image_set])
+    features = get_features(PROBE_FEATURES_OF[image_set])
     return image_set, features, load_probe(PROBE_EXTRACTORS[features.name])
 
 
@@ -685,13 +685,12 @@ class Fooled(Command, verb="fooled"):
     def run(self) -> None:
         """Measure, print, and record if asked."""
         begun, name = time.perf_counter(), self.image_set
-        if name not in FEATURES_OF:
-            raise UserError(
-                f"no features were made for the set {name!r}: choose from {', '.join(FEATURES_OF)}"
-            )
+        if name not in PROBE_FEATURES_OF:
+            known = ", ".join(PROBE_FEATURES_OF)
+            raise UserError(f"no features were made for the set {name!r}: choose from {known}")
         size = 32 if "mnist" in name else None
         images = load_image_set(name, image_size=size, num_images=self.num_images).images_u8
-        features = get_features(FEATURES_OF[name])
+        features = get_features(PROBE_FEATURES_OF[name])
         found = fooled_neighbours(images, features, n=self.n, seed=self.seed)
         print(
             f"{name}: share of {self.n:,} images whose changed copy has another nearest neighbour"

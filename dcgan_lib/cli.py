@@ -407,8 +407,9 @@ class Evaluate(Command, verb="evaluate"):
     num_images: int = 5_000
     """Samples, and the most held-out images to compare with."""
     features: str | None = None
-    """Whose features to compare; unset: those of the probe made for the set, which fit its size
-    alone. pixels fit every size, grey or RGB; so does inception, once its weights are there."""
+    """Whose features to compare; unset: efficientnet-lite0 for distances, and for neighbours those
+    of the probe made for the set, which fit its size alone. pixels and efficientnet-lite0 fit
+    every size, grey or RGB; so does inception, once its weights are there."""
     held_out: str | None = None
     """Split to compare with; unset: test, or validation where the set has no test split."""
     seed: int = 1

@@ -24,7 +24,6 @@ from dcgan_lib.experiments.architecture import (
     RULES,
     Settings,
     Yardstick,
-    choose_features,
     details_name,
     draw_pictures,
     find_flags,
@@ -149,9 +148,8 @@ def test_planted_collapse_is_seen(yardstick):
 
 def test_a_probe_s_classes_are_counted_where_there_is_a_probe(yardstick):
     digits = load_image_set("street-digits", num_images=120, seed=5)
-    with_probe = Yardstick(
-        digits, choose_features("pixels", 3), load_probe("probe-street-digits"), num_images=100
-    )
+    pixels = FeatureExtractor("pixels", 3_072, nn.Identity(), lambda x: x.flatten(1) / 255)
+    with_probe = Yardstick(digits, pixels, load_probe("probe-street-digits"), num_images=100)
     ones = digits.images_u8[digits.labels == 1]
     assert with_probe.classes_lost(digits.images_u8) == 0
     assert with_probe.classes_lost(ones) == pytest.approx(0.9)
@@ -230,19 +228,6 @@ def test_flags_say_what_went_wrong(changed, classes_lost, stopped, said):
 def test_losses_out_of_bounds_are_trouble():
     bad = [losses(step, d_loss=0.01) if step > 120 else losses(step) for step in range(5, 185, 5)]
     assert summarise_run([look(number) for number in LOOKS], bad, 180)["troubled"] == 1
-
-
-def test_features_are_chosen_by_name():
-    assert choose_features("pixels", 3).num_features == 3_072
-    assert choose_features("street-digits-classifier", 3).name == "street-digits-classifier"
-    usual = choose_features(None, 3)
-    assert usual.name == "tinyimagenet-discriminator" and usual.num_features == 64 + 128 + 256
-    x_u8 = torch.from_numpy(blobs(6, 0).images_u8)
-    torch.testing.assert_close(usual(x_u8)[:2], usual(x_u8[:2]), atol=1e-4, rtol=1e-4)
-    grey = x_u8[:, :1].contiguous()
-    torch.testing.assert_close(usual(grey), usual(grey.repeat(1, 3, 1, 1)))
-    with pytest.raises(UserError, match="does not read 32x32"):
-        choose_features("rooms-probe", 3)
 
 
 # --- what is kept, and the table ---

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from dcgan_lib.evaluation import generators
 from dcgan_lib.evaluation.features import (
     FEATURES_OF,
     PROBE_EXTRACTORS,
+    PROBE_FEATURES_OF,
+    RULER,
     FeatureExtractor,
     get_features,
 )
@@ -101,18 +104,18 @@ def test_a_report_from_end_to_end(street_report):
     report, rows = street_report, street_report.rows
     assert (report.image_set, report.split, report.seed) == ("street-digits", "test", 3)
     assert (report.num_held_out, report.num_images) == (NUM, NUM) and report.seconds > 0
-    assert list(rows) == ["kid", "untrained_kid", "fid", "memorised", "copies", "memorised_pixels"]
-    assert {row.n for row in rows.values()} == {NUM} and not report.missing and not report.classes
+    assert list(rows) == ["kid", "untrained_kid", "memorised", "copies", "memorised_pixels"]
+    assert {row.n for row in rows.values()} == {NUM} and not report.classes
+    assert len(report.missing) == 1 and "FID on 1280 features needs" in report.missing[0]
     assert 0 < rows["kid"].estimate.value != rows["untrained_kid"].estimate.value
-    assert rows["fid"].estimate.value > 0
-    assert rows["kid"].how == f"KID (100 subsets of {NUM // 2}) on street-digits-classifier"
+    assert rows["kid"].how == f"KID (100 subsets of {NUM // 2}) on {RULER}"
     assert rows["kid"].estimate.low < rows["kid"].estimate.value, "subsets differ"
     assert f"in street-digits-classifier, {NUM} images a side" in rows["memorised"].how
     assert "in pixels" in rows["memorised_pixels"].how
 
 
 def test_the_text_has_every_number_with_its_interval_and_n(street_run, street_report):
-    first, *lines, last = street_report.text().splitlines()
+    first, *lines, missing, last = street_report.text().splitlines()
     assert first == (
         f"{street_run}: {NUM} samples against {NUM} test images of street-digits, seed 3"
     )
@@ -121,6 +124,7 @@ def test_the_text_has_every_number_with_its_interval_and_n(street_run, street_re
         value, low, high = (f"{x:.{digits}f}" for x in row.in_unit)
         assert line.strip().startswith(row.label.strip()) and line.endswith(f", n {NUM})")
         assert value in line and f"[{low}, {high}]" in line and row.how in line
+    assert missing == f"  not measured: {street_report.missing[0]}"
     assert "KID estimates a squared distance without bias" in last
 
 
@@ -136,7 +140,12 @@ def measure_copies(street_sets, split):
     """Measure a generator whose samples are the very images of a split."""
     black, features = np.zeros_like(street_sets["test"]), get_features("street-digits-classifier")
     return measure_samples(
-        street_sets[split], black, street_sets["train"], street_sets["test"], features
+        street_sets[split],
+        black,
+        street_sets["train"],
+        street_sets["test"],
+        features,
+        neighbour_features=features,
     )[0]
 
 
@@ -156,12 +165,13 @@ def test_copies_of_training_images_are_noticed(street_sets):
 def test_what_needs_more_images_is_named_and_the_rest_is_measured(street_sets):
     features, few = get_features("street-digits-classifier"), street_sets["test"][:10]
     noise = np.random.default_rng(0).integers(0, 256, few.shape, dtype=np.uint8)
-    rows, missing = measure_samples(street_sets["validation"], noise, few, few, features)
+    measure = partial(measure_samples, features=features, neighbour_features=features)
+    rows, missing = measure(street_sets["validation"], noise, few, few)
     assert list(rows) == ["kid", "untrained_kid"]
     assert "FID on 12 features needs at least 15 images" in missing[0]
     assert "100 images on either side" in missing[1] and len(missing) == 2
     with pytest.raises(UserError, match="KID on subsets of 1 needs"):
-        measure_samples(street_sets["validation"], noise, few, few[:1], features)
+        measure(street_sets["validation"], noise, few, few[:1])
 
 
 def own_set(folder, shape, splits=("train", "test")):
@@ -182,7 +192,7 @@ def test_an_own_small_set_of_any_size_has_its_kid(place, tmp_path, shape, capsys
     run = own_set(tmp_path, shape)
     assert cli.main(["evaluate", run, "--num-images", "40"]) == 2
     error = capsys.readouterr().err
-    assert "--features; pixels fit every size" in error
+    assert "--features; pixels and efficientnet-lite0 fit every size" in error
     probes = "street-digits-classifier"
     assert cli.main(["evaluate", run, "--num-images", "40", "--features", probes]) == 2
     assert "n x (3, 32, 32)" in capsys.readouterr().err
@@ -209,7 +219,16 @@ def test_features_and_splits_that_do_not_exist_are_refused(street_run):
 
 
 def test_every_set_with_features_has_an_extractor():
-    assert set(FEATURES_OF.values()) <= set(PROBE_EXTRACTORS)
+    assert set(FEATURES_OF.values()) == {RULER}
+    assert set(PROBE_FEATURES_OF.values()) <= set(PROBE_EXTRACTORS)
+    assert set(PROBE_FEATURES_OF) <= set(FEATURES_OF)
+
+
+def test_a_set_without_a_probe_has_its_copies_looked_for_in_pixels_alone(street_sets):
+    sides = [street_sets[name] for name in ("validation", "validation", "train", "test")]
+    features = get_features("street-digits-classifier")
+    rows, _ = measure_samples(*sides, features, neighbour_features=None, mirrored=True)
+    assert list(rows) == ["kid", "untrained_kid", "fid", "memorised_pixels"]
 
 
 def fake_mnist(monkeypatch, num=NUM):
@@ -315,7 +334,7 @@ def test_a_report_becomes_rows_of_the_ledger(digits_report, ledger, name):
     kid, near, recognised, entropy = rows
     assert kid.value == pytest.approx(report.rows["kid"].estimate.value, rel=1e-3) and kid.n == NUM
     assert kid.verdict == "own figure" and not kid.checks
-    assert "before training" in kid.notes and "FID on the same features" in kid.notes
+    assert "before training" in kid.notes
     assert kid.data == near.data == f"mnist, {NUM} images of its test split"
     assert near.value == pytest.approx(100 * report.rows["memorised"].estimate.value, rel=1e-3)
     assert near.unit == "%" and "; in pixels " in near.notes
@@ -331,7 +350,7 @@ def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(
     sides = [street_sets[name] for name in ("validation", "validation", "train", "test")]
     features = get_features("street-digits-classifier")
     assert "memorised_mirrored" not in digits_report.rows
-    rows, _ = measure_samples(*sides, features, mirrored=True)
+    rows, _ = measure_samples(*sides, features, neighbour_features=features, mirrored=True)
     row = rows["memorised_mirrored"]
     assert "with their mirror images" in row.text()
     found = digits_report.rows | {"memorised_mirrored": row}

@@ -80,33 +80,57 @@ def kid(
     UserError
         If either side has fewer than ``subset_size`` images.
     """
-    smaller = min(len(real_u8), len(fake_u8))
-    if subset_size < 2 or subsets < 2 or smaller < subset_size:
-        raise UserError(
-            f"KID on subsets of {subset_size} needs at least {subset_size} images on either side "
-            f"and 2 subsets of 2 or more, but got {len(real_u8)} real, {len(fake_u8)} fake, "
-            f"{subsets} subsets: add images or take smaller subsets"
-        )
+    _check_enough(len(real_u8), len(fake_u8), subsets, subset_size)
+    return kid_of_features(
+        features.extract(real_u8),
+        features.extract(fake_u8),
+        features.name,
+        subsets=subsets,
+        subset_size=subset_size,
+        seed=seed,
+    )
+
+
+def kid_of_features(
+    real_nf: np.ndarray,
+    fake_nf: np.ndarray,
+    name: str,
+    *,
+    subsets: int = 100,
+    subset_size: int = 500,
+    seed: int = 0,
+) -> Distance:
+    """Measure `kid` between features, n x f, that were computed before, and are called ``name``."""
+    _check_enough(len(real_nf), len(fake_nf), subsets, subset_size)
     with warnings.catch_warnings():  # it keeps all features: a few MB here, and meant to be
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
         metric = KernelInceptionDistance(
             feature=nn.Identity(), subsets=subsets, subset_size=subset_size
         )
-    metric.update(_features(features, real_u8), real=True)
-    metric.update(_features(features, fake_u8), real=False)
+    metric.update(torch.from_numpy(real_nf).double(), real=True)
+    metric.update(torch.from_numpy(fake_nf).double(), real=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         value, std = (float(x) for x in metric.compute())
-    half = float(1.96 * std / np.sqrt(smaller / subset_size))
+    half = float(1.96 * std / np.sqrt(min(len(real_nf), len(fake_nf)) / subset_size))
     return Distance(
         metric=f"KID ({subsets} subsets of {subset_size})",
         value=value,
         low=value - half,
         high=value + half,
-        n_real=len(real_u8),
-        n_fake=len(fake_u8),
-        features=features.name,
+        n_real=len(real_nf),
+        n_fake=len(fake_nf),
+        features=name,
     )
+
+
+def _check_enough(num_real: int, num_fake: int, subsets: int, subset_size: int) -> None:
+    if subset_size < 2 or subsets < 2 or min(num_real, num_fake) < subset_size:
+        raise UserError(
+            f"KID on subsets of {subset_size} needs at least {subset_size} images on either side "
+            f"and 2 subsets of 2 or more, but got {num_real} real, {num_fake} fake, "
+            f"{subsets} subsets: add images or take smaller subsets"
+        )
 
 
 def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) -> Distance:
@@ -126,13 +150,14 @@ def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) ->
         If nine tenths of either side are not more images than there are features, because a
         covariance cannot be fitted then.
     """
-    least = int(features.num_features * _NUM_GROUPS / (_NUM_GROUPS - 1)) + 2
-    if min(len(real_u8), len(fake_u8)) < least:
-        raise UserError(
-            f"FID on {features.num_features} features needs at least {least} images on either "
-            f"side, but got {len(real_u8)} real and {len(fake_u8)} fake: add images, or use KID"
-        )
-    real_nd, fake_nd = _features(features, real_u8), _features(features, fake_u8)
+    _check_enough_for_fid(len(real_u8), len(fake_u8), features.num_features)
+    return fid_of_features(features.extract(real_u8), features.extract(fake_u8), features.name)
+
+
+def fid_of_features(real_nf: np.ndarray, fake_nf: np.ndarray, name: str) -> Distance:
+    """Measure `fid` between features, n x f, that were computed before, and are called ``name``."""
+    _check_enough_for_fid(len(real_nf), len(fake_nf), real_nf.shape[1])
+    real_nd, fake_nd = (torch.from_numpy(side).double() for side in (real_nf, fake_nf))
     value, without = _frechet(real_nd, fake_nd), []
     for group in range(_NUM_GROUPS):
         sides = (
@@ -146,14 +171,19 @@ def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) ->
         value=value,
         low=max(0.0, value - half),
         high=value + half,
-        n_real=len(real_u8),
-        n_fake=len(fake_u8),
-        features=features.name,
+        n_real=len(real_nf),
+        n_fake=len(fake_nf),
+        features=name,
     )
 
 
-def _features(features: FeatureExtractor, images_u8: np.ndarray) -> Tensor:
-    return torch.from_numpy(features.extract(images_u8)).double()
+def _check_enough_for_fid(num_real: int, num_fake: int, num_features: int) -> None:
+    least = int(num_features * _NUM_GROUPS / (_NUM_GROUPS - 1)) + 2
+    if min(num_real, num_fake) < least:
+        raise UserError(
+            f"FID on {num_features} features needs at least {least} images on either "
+            f"side, but got {num_real} real and {num_fake} fake: add images, or use KID"
+        )
 
 
 def _frechet(real_nd: Tensor, fake_nd: Tensor) -> float:

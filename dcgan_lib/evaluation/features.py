@@ -25,6 +25,8 @@ from tqdm import tqdm
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.models.dcgan import Discriminator
+from dcgan_lib.models.efficientnet import NUM_FEATURES as NUM_EFFICIENTNET
+from dcgan_lib.models.efficientnet import EfficientNetLite0, load_efficientnet_lite0
 from dcgan_lib.models.networks import AnyDiscriminator, check_convolutional
 from dcgan_lib.models.sampling import batch_norms, in_batches, measuring_batch_norm, network_input
 from dcgan_lib.paths import data_root
@@ -491,6 +493,8 @@ def _new_table(shape: tuple[int, int], path: Path | None) -> np.ndarray:
 # ---------------------------------------------------------------- named extractors, for distances
 
 
+RULER = "efficientnet-lite0"
+"""The features that rank damaged pictures as the eye does: see `dcgan_lib.evaluation.ruler`."""
 PROBE_EXTRACTORS = {
     "mnist-classifier": "probe-mnist",
     "street-digits-classifier": "probe-street-digits",
@@ -498,7 +502,20 @@ PROBE_EXTRACTORS = {
     "rooms-probe": "probe-rooms",
     "portraits-probe": "probe-portraits",
 }
-FEATURES_OF = {
+RULED_SETS = (
+    "mnist",
+    "faces64",
+    "rooms",
+    "bedrooms64",
+    "portraits",
+    "street-digits",
+    "cifar10",
+    "tinyimagenet32",
+    "svhn10k",
+)
+FEATURES_OF = dict.fromkeys(RULED_SETS, RULER)
+"""The features that distances to an image set are measured in: they pass its `ruler.rank_test`."""
+PROBE_FEATURES_OF = {
     "mnist": "mnist-classifier",
     "faces64": "faces-probe",
     "rooms": "rooms-probe",
@@ -506,9 +523,14 @@ FEATURES_OF = {
     "portraits": "portraits-probe",
     "street-digits": "street-digits-classifier",
 }
-"""The features that an image set is measured in, by `get_features`."""
+"""The features that neighbours, walks and single classes are measured in; distances never are,
+because these rank blurred and noisy pictures beside real ones."""
 BORROWED_FEATURES = frozenset({"bedrooms64"})
 """Sets in features learnt on another set: distances may be compared, attributes mean nothing."""
+EFFICIENTNET_SIDE = 96
+"""What pictures of any size are resized to, our choice: ImageNet's 224 costs five times as much."""
+CPU_PORTION = 16
+"""Pictures at a time on a CPU: the wide first layers then stay in its cache."""
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SOURCE = (
     f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -562,6 +584,8 @@ def get_features(name: str) -> FeatureExtractor:
     Parameters
     ----------
     name : str
+        "efficientnet-lite0": the 1,280 numbers below the classifier of an ImageNet network, which
+        reads pictures of any size, grey or RGB; its weights come in a package of their own.
         "mnist-classifier", "street-digits-classifier", "faces-probe", "rooms-probe" or
         "portraits-probe": the last hidden layer of the committed probe, 128 numbers. "inception":
         the 2,048 numbers of the Inception network that published FIDs are measured with (grey
@@ -572,10 +596,12 @@ def get_features(name: str) -> FeatureExtractor:
     UserError
         If the name is unknown, or its weights are not there; the message says how to get them.
     """
+    if name == RULER:
+        return _efficientnet()
     if name == "inception":
         return _inception()
     if name not in PROBE_EXTRACTORS:
-        known = ", ".join([*PROBE_EXTRACTORS, "inception"])
+        known = ", ".join([RULER, *PROBE_EXTRACTORS, "inception"])
         raise UserError(f"there are no features called {name!r}: choose from {known}")
     probe = load_probe(PROBE_EXTRACTORS[name])
     return probe_features(probe, name, framed=name == "mnist-classifier")
@@ -597,6 +623,26 @@ def _through_probe(probe: Probe, framed: bool, x_u8: Tensor) -> Tensor:
         x_u8 = frame(x_u8, probe.config.image_size)
     probe.check_images(tuple(x_u8.shape), True)
     return probe.features(probe.scale(x_u8))
+
+
+def _efficientnet() -> FeatureExtractor:
+    network = load_efficientnet_lite0()
+    return FeatureExtractor(
+        RULER, NUM_EFFICIENTNET, network, partial(_through_efficientnet, network)
+    )
+
+
+def _through_efficientnet(network: EfficientNetLite0, x_u8: Tensor) -> Tensor:
+    device = next(network.parameters()).device
+    portion = CPU_PORTION if device.type == "cpu" else BATCH
+    found = []
+    for part_u8 in x_u8.split(portion):
+        x_bchw = part_u8.to(device).float().expand(-1, 3, -1, -1)
+        side = (EFFICIENTNET_SIDE, EFFICIENTNET_SIDE)
+        x_bchw = F.interpolate(x_bchw, side, mode="bilinear", antialias=True)
+        x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
+        found.append(network((x_bchw - 127) / 128))  # as the network was trained
+    return torch.cat(found)
 
 
 def _inception() -> FeatureExtractor:

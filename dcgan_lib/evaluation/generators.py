@@ -16,8 +16,19 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.distances import BELOW_ZERO, Distance, fid, kid
-from dcgan_lib.evaluation.features import FEATURES_OF, FeatureExtractor, get_features
+from dcgan_lib.evaluation.distances import (
+    BELOW_ZERO,
+    Distance,
+    fid_of_features,
+    kid_of_features,
+)
+from dcgan_lib.evaluation.features import (
+    FEATURES_OF,
+    PROBE_FEATURES_OF,
+    RULER,
+    FeatureExtractor,
+    get_features,
+)
 from dcgan_lib.evaluation.neighbours import Memorisation, memorisation
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
@@ -142,7 +153,8 @@ def evaluate_generator(
     num_images : int, default 5,000
         Samples; also the most held-out images that are used.
     features : str, optional
-        Name for `get_features`, or "pixels"; by default the probe made for the image set.
+        Name for `get_features`, or "pixels", for distances and neighbours alike; by default
+        distances are measured in `FEATURES_OF` the set, neighbours in its `PROBE_FEATURES_OF`.
     held_out : str, optional
         Split to compare with; by default the test split, or validation where that is all there is.
     seed : int, default 1
@@ -160,6 +172,9 @@ def evaluate_generator(
     if num_images < 2:
         raise UserError(f"a distance needs at least 2 samples, but --num-images is {num_images}")
     extractor = _extractor(features or FEATURES_OF.get(name), name, model)
+    near = extractor
+    if features is None:
+        near = get_features(PROBE_FEATURES_OF[name]) if name in PROBE_FEATURES_OF else None
     train = _load_split(about, model.image_size, "train")
     split, unseen = _load_held_out(about, model.image_size, held_out, num_images)
     samples, labels = draw_samples(load_generator(checkpoint), num_images, seed)
@@ -170,6 +185,7 @@ def evaluate_generator(
         train.images_u8,
         unseen.images_u8,
         extractor,
+        neighbour_features=near,
         mirrored=config.mirror,
     )
     classes: tuple[ClassQuality, ...] = ()
@@ -179,7 +195,7 @@ def evaluate_generator(
         rows |= digit_rows(named, confidence, probe.head("label").num_outputs, labels)
         if labels is not None:
             images, truth = unseen.images_u8, unseen.labels
-            classes = class_quality(images, truth, samples, labels, named, extractor)
+            classes = class_quality(images, truth, samples, labels, named, near)
     return GeneratorReport(
         checkpoint=str(checkpoint),
         image_set=name,
@@ -197,9 +213,10 @@ def evaluate_generator(
 def _extractor(features: str | None, set_name: str, model: ModelConfig) -> FeatureExtractor:
     if features is None:
         raise UserError(
-            f"no features were made for the set {set_name!r}: name some with --features; pixels "
-            "fit every size, grey or RGB, and so does inception, once its weights are there, but a "
-            "probe's features fit only the size that it reads"
+            f"no features were tested for the set {set_name!r}: name some with --features; pixels "
+            f"and {RULER} fit every size, grey or RGB, and so does inception, once its weights are "
+            "there, but a probe's features fit only the size that it reads; test them first, by "
+            "dcgan_lib.evaluation.ruler.rank_test"
         )
     if features != "pixels":
         return get_features(features)
@@ -262,6 +279,7 @@ def measure_samples(
     held_out_u8: np.ndarray,
     features: FeatureExtractor,
     *,
+    neighbour_features: FeatureExtractor | None,
     mirrored: bool = False,
 ) -> tuple[dict[str, Measured], list[str]]:
     """Measure KID, FID, and whether training images are repeated.
@@ -272,6 +290,10 @@ def measure_samples(
         What the generator draws, and what it drew before training.
     train_u8, held_out_u8 : ndarray
         What it saw, and images of the same source that it did not.
+    features : FeatureExtractor
+        For KID and FID.
+    neighbour_features : FeatureExtractor or None
+        Where copies of training images are looked for; None: in pixels alone.
     mirrored : bool, default False
         The generator was shown each image's mirror image too.
 
@@ -286,19 +308,24 @@ def measure_samples(
         If there are not even enough for KID, 2 on either side, or the features do not fit.
     """
     sides, rows = (samples_u8[:MAX_COMPARED], train_u8, held_out_u8), {}
-    for key, fake_u8 in (("kid", samples_u8), ("untrained_kid", untrained_u8)):
-        smaller, larger = sorted((len(held_out_u8), len(fake_u8)))
+    held_out_nf, samples_nf = features.extract(held_out_u8), features.extract(samples_u8)
+    for key, fake_nf in (("kid", samples_nf), ("untrained_kid", features.extract(untrained_u8))):
+        smaller, larger = sorted((len(held_out_nf), len(fake_nf)))
         # Subsets of all images on both sides would not differ: the interval would have no width.
         size = min(500, smaller if smaller < larger else max(2, smaller // 2))
-        rows |= _distance(key, kid(held_out_u8, fake_u8, features, subset_size=size))
+        found = kid_of_features(held_out_nf, fake_nf, features.name, subset_size=size)
+        rows |= _distance(key, found)
+    as_many_nf = samples_nf[: len(held_out_nf)]
     attempts = [
-        lambda: _distance("fid", fid(held_out_u8, samples_u8[: len(held_out_u8)], features)),
-        lambda: _copies("memorised", memorisation(*sides, features=features)),
+        lambda: _distance("fid", fid_of_features(held_out_nf, as_many_nf, features.name)),
         lambda: _copies("memorised_pixels", memorisation(*sides)),
     ]
-    if mirrored:
-        how = {"features": features, "mirrored": True}
-        attempts += [lambda: _copies("memorised_mirrored", memorisation(*sides, **how))]
+    if neighbour_features is not None:
+        near = {"features": neighbour_features}
+        attempts.insert(1, lambda: _copies("memorised", memorisation(*sides, **near)))
+        if mirrored:
+            both = near | {"mirrored": True}
+            attempts.append(lambda: _copies("memorised_mirrored", memorisation(*sides, **both)))
     missing: list[str] = []
     for attempt in attempts:
         try:

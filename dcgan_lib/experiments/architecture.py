@@ -35,7 +35,7 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import held_out_split, load_image_set
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.distances import kid
-from dcgan_lib.evaluation.features import PROBE_EXTRACTORS, FeatureExtractor, get_features
+from dcgan_lib.evaluation.features import RULER, FeatureExtractor, get_features
 from dcgan_lib.evaluation.ledger import (
     Caveat,
     Result,
@@ -49,7 +49,6 @@ from dcgan_lib.evaluation.probes import Probe, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval, wilson_interval
 from dcgan_lib.models.ablations import Ablation, new_pair
 from dcgan_lib.models.sampling import (
-    from_u8,
     in_batches,
     sample_latents,
     seeded,
@@ -57,7 +56,7 @@ from dcgan_lib.models.sampling import (
     write_grid,
 )
 from dcgan_lib.paths import atomic_write, exclusive, read_json
-from dcgan_lib.training.checkpoints import load_discriminator, to_bytes
+from dcgan_lib.training.checkpoints import to_bytes
 from dcgan_lib.training.loop import Batches, choose_device, draw_latents, find_trouble
 from dcgan_lib.training.step import Gan, StepRecord, make_gan, train_step
 
@@ -444,55 +443,6 @@ def _mean_pairwise(features_nf: np.ndarray, most: int = 500) -> float:
 
 PROBE_OF = {"mnist": "probe-mnist", "street-digits": "probe-street-digits"}
 """Sets whose classes a committed probe reads at 32x32."""
-DISCRIMINATOR_FEATURES = "tinyimagenet-discriminator"
-
-
-def choose_features(name: str | None, channels: int) -> FeatureExtractor:
-    """Return the features that distances are measured in, by name.
-
-    Parameters
-    ----------
-    name : str, optional
-        Any of `get_features`; "pixels"; or "tinyimagenet-discriminator", the default: of each layer
-        of the committed discriminator the mean over positions, where each position's activations
-        are scaled to a root mean square of 1; grey images are repeated to RGB.
-
-    Notes
-    -----
-    Chosen on trial runs. A probe reads one thing off an image and is blind to the rest: on street
-    digits its KID put a learning rate of 2e-2 beside the recipe. Without the scaling a few images
-    of strong contrast ruled the KID, because its kernel is cubic: it rose sevenfold while the
-    digits became legible. With it, KID fell from 2.1 to 0.14 for the recipe in 2,000 steps of 64,
-    and ended at 0.35 for the rate of 2e-2 and at 1.3 for a constant z.
-    """
-    name = name or DISCRIMINATOR_FEATURES
-    if name == "pixels":
-        size = channels * SIDE * SIDE
-        return FeatureExtractor(name, size, nn.Identity(), lambda x_u8: x_u8.flatten(1) / 255)
-    if name == DISCRIMINATOR_FEATURES:
-        return _discriminator_features()
-    size = (SIDE, SIDE)
-    if name in PROBE_EXTRACTORS and load_probe(PROBE_EXTRACTORS[name]).config.image_size != size:
-        raise UserError(
-            f"{name} does not read {SIDE}x{SIDE}: choose pixels or {DISCRIMINATOR_FEATURES}"
-        )
-    return get_features(name)
-
-
-def _discriminator_features() -> FeatureExtractor:
-    network = load_discriminator("tinyimagenet").to(memory_format=torch.channels_last)
-
-    def transform(x_u8: Tensor) -> Tensor:
-        rgb_u8 = x_u8 if x_u8.shape[1] == 3 else x_u8.expand(-1, 3, -1, -1)
-        parts = []
-        for h in network.features(from_u8(rgb_u8, network.config)):
-            size = h.square().mean(1, keepdim=True).sqrt()
-            parts.append((h / (size + 1e-3)).mean((2, 3)))
-        return torch.cat(parts, 1)
-
-    number = sum(conv.out_channels for conv in network.convs)
-    return FeatureExtractor(DISCRIMINATOR_FEATURES, number, network, transform)
-
 
 # ---------------------------------------------------------------- measuring a run
 
@@ -660,9 +610,9 @@ class Ablate(Command, verb="ablate"):
     """Images in a minibatch."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the training."""
-    features: str | None = None
-    """What distances are measured in; unset: tinyimagenet-discriminator, a committed network's
-    layers. Finished trainings are measured again, not trained again."""
+    features: str = RULER
+    """What distances, diversity and modes are measured in. Finished trainings are measured again,
+    not trained again."""
     num_images: int = 1_000
     """Held-out images, and samples, at the two points that are measured in full."""
     device: Device = local("cpu")
@@ -760,14 +710,14 @@ class Ablate(Command, verb="ablate"):
 
 
 def open_set(
-    name: str, features: str | None, num_images: int = 1_000
+    name: str, features: str = RULER, num_images: int = 1_000
 ) -> tuple[ImageSet, Yardstick]:
     """Load a set's training images at 32x32, and what its generators are measured with."""
     train = load_image_set(name, image_size=SIDE)
     split = held_out_split(train.name)
     held_out = load_image_set(name, split, image_size=SIDE)
     probe = load_probe(PROBE_OF[train.name]) if train.name in PROBE_OF else None
-    extractor = choose_features(features, train.num_channels)
+    extractor = get_features(features)
     return train, Yardstick(held_out, extractor, probe, num_images)
 
 

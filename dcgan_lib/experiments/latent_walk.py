@@ -31,8 +31,8 @@ from dcgan_lib.data.load import held_out_split, load_image_set
 from dcgan_lib.errors import UserError, check_number
 from dcgan_lib.evaluation.features import (
     BORROWED_FEATURES,
-    FEATURES_OF,
     PROBE_EXTRACTORS,
+    PROBE_FEATURES_OF,
     FeatureExtractor,
     get_features,
 )
@@ -93,11 +93,11 @@ def load_walker(checkpoint: str) -> AnyGenerator:
 def find_judges(checkpoint: str) -> tuple[str, FeatureExtractor, Probe]:
     """Return a checkpoint's image set, and the features and the probe that measure its walks."""
     image_set = load_config(checkpoint)[1]["image_set"]
-    if image_set not in FEATURES_OF:
+    if image_set not in PROBE_FEATURES_OF:
         raise UserError(
             f"no probe was made for the set {image_set!r}, so its walks cannot be measured"
         )
-    features = get_features(FEATURES_OF[image_set])
+    features = get_features(PROBE_FEATURES_OF[image_set])
     return image_set, features, load_probe(PROBE_EXTRACTORS[features.name])
 
 
@@ -642,13 +642,12 @@ class Fooled(Command, verb="fooled"):
     def run(self) -> None:
         """Measure, print, and record if asked."""
         begun, name = time.perf_counter(), self.image_set
-        if name not in FEATURES_OF:
-            raise UserError(
-                f"no features were made for the set {name!r}: choose from {', '.join(FEATURES_OF)}"
-            )
+        if name not in PROBE_FEATURES_OF:
+            known = ", ".join(PROBE_FEATURES_OF)
+            raise UserError(f"no features were made for the set {name!r}: choose from {known}")
         size = 32 if "mnist" in name else None
         images = load_image_set(name, image_size=size, num_images=self.num_images).images_u8
-        features = get_features(FEATURES_OF[name])
+        features = get_features(PROBE_FEATURES_OF[name])
         found = fooled_neighbours(images, features, n=self.n, seed=self.seed)
         print(
             f"{name}: share of {self.n:,} images whose changed copy has another nearest neighbour"

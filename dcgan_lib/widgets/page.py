@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 STYLE = FOLDER / "explorer.css"
 EXPORT = "export default { render };\n"
 MOUNT = """\
-const start = () => document.querySelectorAll(".dcgan-explorer").forEach((place) => mount(place));
+const start = () => document.querySelectorAll(".dcgan-WIDGET").forEach((place) => mount(place));
 document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", start) : start();
 """
 
@@ -32,12 +32,12 @@ def script(name: str) -> str:
     return "".join(parts)
 
 
-def classic_script() -> str:
-    """Return the explorer's script without modules; it mounts all explorers of a page."""
-    body, found, rest = script("explorer.js").rpartition(EXPORT)
+def classic_script(widget: str = "explorer") -> str:
+    """Return a widget's script without modules; it mounts all of a page, of class dcgan-WIDGET."""
+    body, found, rest = script(f"{widget}.js").rpartition(EXPORT)
     if not found or rest:
-        raise AssertionError(f"the last line of explorer.js must be: {EXPORT}")
-    return f"(() => {{\n{body}{MOUNT}}})();\n"
+        raise AssertionError(f"the last line of {widget}.js must be: {EXPORT}")
+    return f"(() => {{\n{body}{MOUNT.replace('WIDGET', widget)}}})();\n"
 
 
 def explorer_html(model: str, mode: str = "free", **state: Any) -> str:

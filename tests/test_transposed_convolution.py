@@ -121,7 +121,7 @@ def test_kernels_are_what_their_names_say(tmp_path):
     code = """
       answer([2, 3, 4, 5].map((side) => Object.fromEntries(
         ["bilinear", "ones", "corners", "random-1", "random-1", "random-2"].map((kind, n) =>
-          [`${n} ${kind}`, startKernel(kind, side)]))));
+          [`${n} ${kind}`, startKernel(kind, { kernel_size: side, stride: 2 })]))));
     """
     for side, found in zip((2, 3, 4, 5), run_js(tmp_path, code, script=SCRIPT), strict=True):
         assert (np.array(found["1 ones"]) == 1).all()
@@ -129,18 +129,32 @@ def test_kernels_are_what_their_names_say(tmp_path):
         assert corners[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [1, 2, 3, 4]
         assert np.count_nonzero(corners) == 4 and corners.shape == (side, side)
         assert found["3 random-1"] == found["4 random-1"] != found["5 random-2"]
-    # A bilinear kernel of size 4 at stride 2 keeps a constant input constant, as FCN's does.
-    four_hw = run_js(tmp_path, 'answer(startKernel("bilinear", 4));', script=SCRIPT)
-    settings = {"stride": 2, "padding": 1, "output_padding": 0}
-    output_hw = torch_output(np.ones((4, 4)), four_hw, settings)
-    np.testing.assert_allclose(output_hw[1:-1, 1:-1], 1)
+
+
+@needs_node
+def test_bilinear_kernel_keeps_a_constant_constant_where_it_is_wide_enough(tmp_path):
+    """As bilinear enlargement does; also where the overlap is uneven, as at DCGAN's 5 and 2."""
+    code = """
+      answer([[2, 1], [5, 1], [3, 2], [4, 2], [5, 2], [5, 3], [2, 2]].map(
+        ([kernel_size, stride]) =>
+          ({ stride, w: startKernel("bilinear", { kernel_size, stride }) })));
+    """
+    cases = run_js(tmp_path, code, script=SCRIPT)
+    middles = []
+    for case in cases:
+        settings = {"stride": case["stride"], "padding": 0, "output_padding": 0}
+        output_hw = torch_output(np.ones((8, 8)), case["w"], settings)
+        middles.append(output_hw[5:-5, 5:-5] if case["stride"] > 1 else output_hw[4:-4, 4:-4])
+    for middle_hw in middles[:-1]:
+        np.testing.assert_allclose(middle_hw, 1)
+    assert middles[-1].max() < 0.6, "a kernel of 2 is too narrow for stride 2"
 
 
 @needs_node
 def test_address_brings_the_state_back_and_survives_damage(tmp_path):
     code = """
-      const written = "stride:1;kernel_size:2;size:3;view:counts;kernel:25,-100,900,0";
-      const state = decode(written, DEFAULTS);
+      const given = "stride:1;kernel_size:2;size:3;view:counts;kernel:25,-100,900,0";
+      const state = decode(given, DEFAULTS);
       const text = encode(state, DEFAULTS);
       const random = encode(decode("kernel:random-4;input:ones", DEFAULTS), DEFAULTS);
       const damaged = decode("stride:far;;kernel:1,2;input:toString;view:;size:3", DEFAULTS);

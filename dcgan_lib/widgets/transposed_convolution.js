@@ -80,8 +80,8 @@ function startInput(kind, size) {
   return grid(size, (i, j) => [1, 2, 1, 0][(j - i + 4 * size) % 4]);
 }
 
-/** Return a kernel; "random-7" is the random one of seed 7. */
-function startKernel(kind, side) {
+/** Return a kernel; "random-7" is the random one of seed 7. The bilinear one enlarges by the stride, if it is wide enough for that. */
+function startKernel(kind, { kernel_size: side, stride }) {
   const last = side - 1, [name, seed] = kind.split("-");
   if (name === "ones") return grid(side, () => 1);
   if (name === "corners") return grid(side, (k, l) => (k % last === 0 && l % last === 0 ? 1 + 2 * (k / last) + l / last : 0));
@@ -89,8 +89,7 @@ function startKernel(kind, side) {
     const draw = uniform(Number(seed) || 1);
     return grid(side, () => Math.round(20 * draw() - 10) / 10);
   }
-  const factor = Math.ceil(side / 2), middle = side / 2 - 0.5; // as FCN's upsampling begins
-  const tent = (k) => 1 - Math.abs(k - middle) / factor;
+  const tent = (k) => Math.max(0, 1 - Math.abs(k - last / 2) / stride);
   return grid(side, (k, l) => tent(k) * tent(l));
 }
 
@@ -139,7 +138,7 @@ function decode(text, initial) {
   if (Object.hasOwn(INPUTS, found.input)) state.inputKind = found.input;
   if (Object.hasOwn(KERNELS, found.kernel?.replace(/-\d+$/, ""))) state.kernelKind = found.kernel;
   state.x = startInput(state.inputKind, settings.size);
-  state.w = startKernel(state.kernelKind, settings.kernel_size);
+  state.w = startKernel(state.kernelKind, settings);
   for (const [key, kind, side, written] of [["x", "inputKind", settings.size, found.input], ["w", "kernelKind", settings.kernel_size, found.kernel]]) {
     const numbers = (written ?? "").split(",").map((value) => Number(value) / 100);
     if (numbers.length !== side * side || !numbers.every((value) => Math.abs(value) <= MOST)) continue;
@@ -180,10 +179,10 @@ function sizeFormula({ size, kernel_size, stride, padding, output_padding }) {
 /** Say whether all output pixels away from the edges are reached by the same number of inputs, and why. */
 function evenness(settings) {
   const [fewest, most] = tapsPerAxis(settings), { kernel_size, stride } = settings;
-  if (fewest === most) return { isEven: true, text: `Even: ${kernel_size} is a multiple of ${stride}, so away from the edges ${count(fewest * fewest, "input reaches", "inputs reach")} every output pixel.` };
+  if (fewest === most) return { isEven: true, text: `${kernel_size} is a multiple of ${stride}, so away from the edges ${count(fewest * fewest, "input reaches", "inputs reach")} every output pixel.` };
   const counts = [...new Set([fewest * fewest, fewest * most, most * most])];
   const turns = `${counts.slice(0, -1).join(", ")} or ${counts.at(-1)}`;
-  return { isEven: false, text: `Uneven: ${kernel_size} is not a multiple of ${stride}, so rows and columns take turns of ${fewest} and ${most} kernel ${most === 1 ? "cell" : "cells"}, and away from the edges ${turns} inputs reach an output pixel: a checkerboard.` };
+  return { isEven: false, text: `${kernel_size} is not a multiple of ${stride}, so rows and columns take turns of ${fewest} and ${most} kernel ${most === 1 ? "cell" : "cells"}, and away from the edges ${turns} inputs reach an output pixel: a checkerboard.` };
 }
 
 // --- Grids ---
@@ -222,7 +221,6 @@ class Grid {
     this.squares.replaceChildren(...rows);
     const across = side + before + after;
     this.root.style.setProperty("--across", across);
-    this.root.classList.toggle("tc-many", across > 11);
   }
 
   cell(row, column) {
@@ -243,15 +241,16 @@ class Grid {
     this.cells[row][column].node.focus();
   }
 
-  /** Show numbers as text and as a tint. look(row, column) tells how a cell stands out: { kind, mark }. */
+  /** Show numbers as text and as a tint. look(row, column) tells how a cell stands out: { kind, mark, edges }. */
   show(rows, look, say) {
     const largest = Math.max(...rows.flat().map(Math.abs)) || 1;
     this.cells.forEach((line, row) => line.forEach(({ node, number, mark }, column) => {
-      const value = rows[row][column], { kind = "", mark: letter = "" } = look(row, column);
+      const value = rows[row][column], { kind = "", mark: letter = "", edges = "" } = look(row, column);
       const share = (100 * Math.abs(value)) / largest, quiet = kind === "quiet" ? 0.3 * share : share;
       const isActive = row === this.active[0] && column === this.active[1];
       node.className = `tc-cell tc-cell-${kind || "plain"}${value < 0 ? " tc-negative" : ""}${quiet > 65 ? " tc-strong" : ""}`;
       node.style.setProperty("--share", `${quiet > 65 ? Math.max(quiet, 69) : Math.min(quiet, 61)}%`); // between them neither black nor white is easy to read
+      node.style.setProperty("--edges", edges || "2px");
       node.tabIndex = isActive ? 0 : -1;
       node.setAttribute("aria-selected", kind === "chosen");
       node.setAttribute("aria-label", say(row, column, value));
@@ -320,7 +319,7 @@ class TransposedConvolution {
     this.inputs = kinds(INPUTS, (kind) => this.take({ inputKind: kind, x: startInput(kind, this.settings.size) }));
     this.kernels = kinds(KERNELS, (kind) => {
       const seed = kind === "random" ? `-${1 + (Number(this.kernelKind.split("-")[1]) || 0)}` : "";
-      this.take({ kernelKind: kind + seed, w: startKernel(kind + seed, this.settings.kernel_size) });
+      this.take({ kernelKind: kind + seed, w: startKernel(kind + seed, this.settings) });
     });
     this.views = kinds(VIEWS, (view) => this.take({ view }));
 
@@ -334,7 +333,7 @@ class TransposedConvolution {
     this.grids.output.root.append(this.cropped);
 
     this.numberName = el("span", {});
-    this.number = el("input", { type: "text", inputmode: "decimal", class: "tc-input", autocomplete: "off", maxlength: 6 });
+    this.number = el("input", { type: "text", inputmode: "decimal", class: "tc-entry", autocomplete: "off", maxlength: 6 });
     this.number.addEventListener("change", () => this.type());
     this.number.addEventListener("keydown", (event) => this.keyInField(event));
     this.editor = el("div", { class: "tc-editor" }, el("label", {}, this.numberName, this.number),
@@ -345,14 +344,14 @@ class TransposedConvolution {
     const about = el("details", { class: "tc-about" }, el("summary", {}, "How to read and move it"),
       el("p", {}, "Choose an output pixel to see which products make it: equal letters join an input pixel with the kernel cell that it is multiplied by. Choose an input pixel to see the block that it stamps on the output, and a kernel cell to see where its one weight is used."),
       el("p", {}, `With the keyboard: Tab goes from grid to grid, the arrow keys from cell to cell. On the input and the kernel, type a number or press Shift with the up or down arrow to change it by ${STEP}.`));
-    const left = el("div", { class: "tc-left" }, this.grids.input.root, this.grids.kernel.root);
+    const left = el("div", { class: "tc-left" }, this.grids.input.root, this.grids.kernel.root, el("div", { class: "tc-edit" }, this.editor, this.hint));
     this.left = left;
     this.root.replaceChildren(el("div", { class: "tc", role: "group", "aria-label": "A transposed convolution, number by number" },
       el("div", { class: "tc-presets", role: "group", "aria-label": "Settings that are in use" }, ...this.presets),
       el("div", { class: "tc-settings", role: "group", "aria-label": "Settings" }, ...Object.values(this.sliders).map((one) => one.row)),
       el("div", { class: "tc-size-line" }, el("span", { class: "tc-formula-name" }, "output side = (input − 1) × stride − 2 × padding + kernel + output padding"), this.formula),
       el("div", { class: "tc-main" }, left, this.grids.output.root),
-      el("div", { class: "tc-edit" }, this.editor, this.hint), this.sum, this.even, about));
+      this.sum, this.even, about));
   }
 
   listen(each) {
@@ -421,8 +420,8 @@ class TransposedConvolution {
     const before = this.settings, after = tidy({ ...before, ...changes }, before);
     const keys = Object.keys(DEFAULTS).filter((key) => after[key] !== before[key]);
     this.settings = after;
-    if (keys.includes("size")) this.x = this.inputKind === "own" ? resized(this.x, after.size) : startInput(this.inputKind, after.size);
-    if (keys.includes("kernel_size")) this.w = this.kernelKind === "own" ? resized(this.w, after.kernel_size) : startKernel(this.kernelKind, after.kernel_size);
+    this.x = this.inputKind === "own" ? resized(this.x, after.size) : startInput(this.inputKind, after.size);
+    this.w = this.kernelKind === "own" ? resized(this.w, after.kernel_size) : startKernel(this.kernelKind, after);
     const told = Object.keys(DEFAULTS).filter((key) => after[key] !== (fromPython ? changes[key] : before[key]));
     if (told.length) this.changed(Object.fromEntries(told.map((key) => [key, after[key]])));
     if (keys.length && this.chosen.where === "output") this.choose("output", this.middle());
@@ -489,8 +488,7 @@ class TransposedConvolution {
     for (const [key, one] of Object.entries(this.sliders)) one.show(settings[key], key === "output_padding" ? stride - 1 : LIMITS[key][1]);
     this.formula.textContent = sizeFormula(settings);
     const { isEven, text } = evenness(settings);
-    this.even.textContent = text;
-    this.even.classList.toggle("tc-uneven", !isEven);
+    this.even.replaceChildren(el("strong", {}, isEven ? "Even overlap: " : "Uneven overlap: "), text);
     const press = (buttons, kind) => buttons.forEach((one) => one.setAttribute("aria-pressed", one.dataset.kind === kind));
     press(this.inputs, this.inputKind);
     press(this.kernels, this.kernelKind.split("-")[0]);
@@ -502,7 +500,10 @@ class TransposedConvolution {
     grids.input.show(this.x, looks.input, (i, j, value) => `${written(value)}, ${place(i, j)}`);
     grids.kernel.show(this.w, looks.kernel, (k, l, value) => `${written(value)}, ${place(k, l)}`);
     grids.output.show(shown, looks.output, (o, p, value) => `${this.view === "counts" ? count(value, "input") : written(value)}, ${place(o, p)}`);
-    for (const { node, row, column } of grids.output.margin) node.classList.toggle("tc-cropped-lit", looks.reaches(row, column));
+    for (const { node, row, column } of grids.output.margin) {
+      node.classList.toggle("tc-cropped-lit", looks.reaches(row, column));
+      node.style.setProperty("--edges", looks.edges?.(row, column) ?? "2px");
+    }
     this.sum.replaceChildren(...looks.words);
 
     const rest = stamped - side, more = settings.output_padding;
@@ -561,6 +562,8 @@ class TransposedConvolution {
       const value = x[i][j] * w[row - top][column - left];
       return `${value < 0 ? "" : "+"}${short(value)}`;
     };
+    const last = kernel_size - 1;
+    const edges = (row, column) => [row === top, column === left + last, row === top + last, column === left].map((isEdge) => (isEdge ? "3px" : "0")).join(" ");
     let kept = 0;
     for (let row = 0; row < side; row++) for (let column = 0; column < side; column++) kept += isIn(row, column);
     const lost = kernel_size ** 2 - kept;
@@ -570,8 +573,8 @@ class TransposedConvolution {
     return {
       input: (row, column) => ({ kind: row === i && column === j ? "chosen" : "quiet" }),
       kernel: () => ({ kind: "" }),
-      output: (row, column) => (isIn(row, column) ? { kind: "lit", mark: this.view === "counts" ? "+1" : share(row, column) } : { kind: "quiet" }),
-      reaches: isIn, words,
+      output: (row, column) => (isIn(row, column) ? { kind: "block", edges: edges(row, column), mark: this.view === "counts" ? "+1" : share(row, column) } : { kind: "quiet" }),
+      reaches: isIn, edges, words,
     };
   }
 

@@ -255,7 +255,7 @@ class Grid {
       node.setAttribute("aria-selected", kind === "chosen");
       node.setAttribute("aria-label", say(row, column, value));
       number.textContent = short(value);
-      mark.textContent = letter;
+      mark.dataset.mark = letter; // shown by the style sheet, so that it is no part of the name
     }));
   }
 }
@@ -268,7 +268,7 @@ function slider(text, key, onmove) {
   const [min, max] = LIMITS[key];
   const box = el("input", { type: "range", min, max, step: 1, class: "tc-range", oninput: () => onmove({ [key]: Number(box.value) }) });
   const shown = el("span", { class: "tc-value", "aria-hidden": "true" }); // the slider itself says it
-  const row = el("label", { class: "tc-field" }, el("span", {}, text), box, shown);
+  const row = el("label", { class: "tc-field" }, el("span", {}, text), shown, box);
   return { row, show(value, most = max) {
     box.max = most;
     box.disabled = most === min;
@@ -277,9 +277,13 @@ function slider(text, key, onmove) {
   } };
 }
 
+let made = 0; // controls of a page, for names that no two share
+
 class TransposedConvolution {
   /** settings: what to start from; space: the control's name in the page's address, if it keeps its state there; changed: is told each change of the settings. */
   constructor(root, settings, { space = "", changed = () => {} } = {}) {
+    made += 1;
+    this.name = `tc${made}`;
     this.initial = tidy({ ...DEFAULTS, ...settings });
     Object.assign(this, { root, space, changed, hovered: null }, space ? readAddress(space, this.initial) : decode("", this.initial));
     this.choose("output", this.middle());
@@ -308,10 +312,11 @@ class TransposedConvolution {
 
   // --- what is on the page ---
   build() {
+    this.summary = el("p", { class: "tc-summary", id: `${this.name}-summary` });
     this.presets = PRESETS.map((preset) => act("", () => this.set(preset.settings), { class: "tc-button tc-preset" }));
     this.presets.forEach((one, i) => one.append(el("strong", {}, PRESETS[i].name), el("span", {}, PRESETS[i].says)));
     const set = (changes) => this.set(changes);
-    this.sliders = { size: slider("input", "size", set), kernel_size: slider("kernel", "kernel_size", set), stride: slider("stride", "stride", set), padding: slider("padding", "padding", set), output_padding: slider("output padding", "output_padding", set) };
+    this.sliders = { size: slider("input size", "size", set), kernel_size: slider("kernel size", "kernel_size", set), stride: slider("stride", "stride", set), padding: slider("padding", "padding", set), output_padding: slider("output padding", "output_padding", set) };
     this.formula = el("output", { class: "tc-formula" });
     this.even = el("p", { class: "tc-even" });
 
@@ -333,10 +338,10 @@ class TransposedConvolution {
     this.grids.output.root.append(this.cropped);
 
     this.numberName = el("span", {});
-    this.number = el("input", { type: "text", inputmode: "decimal", class: "tc-entry", autocomplete: "off", maxlength: 6 });
+    this.number = el("input", { id: `${this.name}-number`, type: "text", inputmode: "decimal", class: "tc-entry", autocomplete: "off", maxlength: 6 });
     this.number.addEventListener("change", () => this.type());
     this.number.addEventListener("keydown", (event) => this.keyInField(event));
-    this.editor = el("div", { class: "tc-editor" }, el("label", {}, this.numberName, this.number),
+    this.editor = el("div", { class: "tc-editor" }, el("label", { for: `${this.name}-number` }, this.numberName), this.number,
       act("−", () => this.nudge(-STEP), { "aria-label": `Lower by ${STEP}` }), act("+", () => this.nudge(STEP), { "aria-label": `Raise by ${STEP}` }));
     this.hint = el("p", { class: "tc-note" }, "Choose a number of the input or of the kernel to change it.");
     this.sum = el("div", { class: "tc-sum", "aria-live": "polite" });
@@ -346,7 +351,7 @@ class TransposedConvolution {
       el("p", {}, `With the keyboard: Tab goes from grid to grid, the arrow keys from cell to cell. On the input and the kernel, type a number or press Shift with the up or down arrow to change it by ${STEP}.`));
     const left = el("div", { class: "tc-left" }, this.grids.input.root, this.grids.kernel.root, el("div", { class: "tc-edit" }, this.editor, this.hint));
     this.left = left;
-    this.root.replaceChildren(el("div", { class: "tc", role: "group", "aria-label": "A transposed convolution, number by number" },
+    this.root.replaceChildren(el("div", { class: "tc", role: "group", "aria-label": "A transposed convolution, number by number", "aria-describedby": this.summary.id }, this.summary,
       el("div", { class: "tc-presets", role: "group", "aria-label": "Settings that are in use" }, ...this.presets),
       el("div", { class: "tc-settings", role: "group", "aria-label": "Settings" }, ...Object.values(this.sliders).map((one) => one.row)),
       el("div", { class: "tc-size-line" }, el("span", { class: "tc-formula-name" }, "output side = (input − 1) × stride − 2 × padding + kernel + output padding"), this.formula),
@@ -482,13 +487,17 @@ class TransposedConvolution {
     grids.kernel.resize(kernel_size);
     grids.output.resize(side, padding, Math.max(0, stamped - side));
     this.left.style.setProperty("--columns", `${size}fr ${kernel_size}fr`);
-    if (!this.grids[this.chosen.where].cells[this.chosen.row]?.[this.chosen.column]) this.choose(this.chosen.where, grids[this.chosen.where].active);
+    const isThere = ({ where, row, column }) => grids[where].cells[row]?.[column];
+    if (!isThere(this.chosen)) this.choose(this.chosen.where, grids[this.chosen.where].active);
+    if (this.hovered && !isThere(this.hovered)) this.hovered = null; // the mouse may rest where a smaller grid ends
     grids[this.chosen.where].active = [this.chosen.row, this.chosen.column];
 
     for (const [key, one] of Object.entries(this.sliders)) one.show(settings[key], key === "output_padding" ? stride - 1 : LIMITS[key][1]);
     this.formula.textContent = sizeFormula(settings);
     const { isEven, text } = evenness(settings);
-    this.even.replaceChildren(el("strong", {}, isEven ? "Even overlap: " : "Uneven overlap: "), text);
+    const verdict = isEven ? "Even overlap: " : "Uneven overlap: ";
+    this.even.replaceChildren(el("strong", {}, verdict), text);
+    this.summary.textContent = `Input ${size} by ${size}, kernel ${kernel_size} by ${kernel_size}, stride ${stride}, padding ${padding}, output padding ${settings.output_padding}: the output is ${side} by ${side}. ${verdict}${text}`;
     const press = (buttons, kind) => buttons.forEach((one) => one.setAttribute("aria-pressed", one.dataset.kind === kind));
     press(this.inputs, this.inputKind);
     press(this.kernels, this.kernelKind.split("-")[0]);
@@ -497,9 +506,9 @@ class TransposedConvolution {
 
     const y = transposedConvolution(this.x, this.w, settings), counts = overlapCounts(settings), shown = this.view === "counts" ? counts : y;
     const looks = this.looks(y);
-    grids.input.show(this.x, looks.input, (i, j, value) => `${written(value)}, ${place(i, j)}`);
-    grids.kernel.show(this.w, looks.kernel, (k, l, value) => `${written(value)}, ${place(k, l)}`);
-    grids.output.show(shown, looks.output, (o, p, value) => `${this.view === "counts" ? count(value, "input") : written(value)}, ${place(o, p)}`);
+    grids.input.show(this.x, looks.input, (i, j, value) => `${short(value)}, ${place(i, j)}`);
+    grids.kernel.show(this.w, looks.kernel, (k, l, value) => `${short(value)}, ${place(k, l)}`);
+    grids.output.show(shown, looks.output, (o, p, value) => `${this.view === "counts" ? count(value, "input") : short(value)}, ${place(o, p)}`);
     for (const { node, row, column } of grids.output.margin) {
       node.classList.toggle("tc-cropped-lit", looks.reaches(row, column));
       node.style.setProperty("--edges", looks.edges?.(row, column) ?? "2px");
@@ -614,14 +623,17 @@ function render({ model, el: host }) {
   const keys = Object.keys(DEFAULTS), read = () => Object.fromEntries(keys.map((key) => [key, model.get(key)]));
   const root = el("div", { class: "dcgan-transposed_convolution" });
   host.append(root);
+  let isTelling = false; // a change of several settings arrives one by one, and half of it is no state to show
   const control = new TransposedConvolution(root, read(), {
     changed: (changes) => {
+      isTelling = true;
       for (const [key, value] of Object.entries(changes)) model.set(key, value);
+      isTelling = false;
       model.save_changes();
     },
   });
   root.control = control;
-  const listen = () => control.set(read(), { fromPython: true });
+  const listen = () => isTelling || control.set(read(), { fromPython: true });
   for (const key of keys) model.on(`change:${key}`, listen);
   return () => {
     for (const key of keys) model.off(`change:${key}`, listen);

@@ -349,13 +349,13 @@ class TransposedConvolution {
     const about = el("details", { class: "tc-about" }, el("summary", {}, "How to read and move it"),
       el("p", {}, "Choose an output pixel to see which products make it: equal letters join an input pixel with the kernel cell that it is multiplied by. Choose an input pixel to see the block that it stamps on the output, and a kernel cell to see where its one weight is used."),
       el("p", {}, `With the keyboard: Tab goes from grid to grid, the arrow keys from cell to cell. On the input and the kernel, type a number or press Shift with the up or down arrow to change it by ${STEP}.`));
-    const left = el("div", { class: "tc-left" }, this.grids.input.root, this.grids.kernel.root, el("div", { class: "tc-edit" }, this.editor, this.hint));
+    const left = el("div", { class: "tc-left" }, this.grids.input.root, this.grids.kernel.root), edit = el("div", { class: "tc-edit" }, this.editor, this.hint);
     this.left = left;
     this.root.replaceChildren(el("div", { class: "tc", role: "group", "aria-label": "A transposed convolution, number by number", "aria-describedby": this.summary.id }, this.summary,
       el("div", { class: "tc-presets", role: "group", "aria-label": "Settings that are in use" }, ...this.presets),
       el("div", { class: "tc-settings", role: "group", "aria-label": "Settings" }, ...Object.values(this.sliders).map((one) => one.row)),
       el("div", { class: "tc-size-line" }, el("span", { class: "tc-formula-name" }, "output side = (input − 1) × stride − 2 × padding + kernel + output padding"), this.formula),
-      el("div", { class: "tc-main" }, left, this.grids.output.root),
+      el("div", { class: "tc-main" }, left, this.grids.output.root, edit),
       this.sum, this.even, about));
   }
 

@@ -249,7 +249,7 @@ class Grid {
       const share = (100 * Math.abs(value)) / largest, quiet = kind === "quiet" ? 0.3 * share : share;
       const isActive = row === this.active[0] && column === this.active[1];
       node.className = `tc-cell tc-cell-${kind || "plain"}${value < 0 ? " tc-negative" : ""}${quiet > 65 ? " tc-strong" : ""}`;
-      node.style.setProperty("--share", `${quiet > 65 ? Math.max(quiet, 69) : Math.min(quiet, 61)}%`); // between them neither black nor white is easy to read
+      node.style.setProperty("--share", `${quiet > 65 ? Math.max(quiet, 72) : Math.min(quiet, 61)}%`); // between them neither black nor white is easy to read
       node.style.setProperty("--edges", edges || "2px");
       node.tabIndex = isActive ? 0 : -1;
       node.setAttribute("aria-selected", kind === "chosen");

@@ -28,7 +28,7 @@ def run_js(
     )
     (folder / "test.mjs").write_text(head + source + tools + code, encoding="utf-8")
     done = subprocess.run(
-        ["node", folder / "test.mjs"], capture_output=True, text=True, timeout=120
+        ["node", folder / "test.mjs"], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -149,7 +149,9 @@ def test_javascript_draws_what_numpy_draws(config, precision, monkeypatch, tmp_p
 
 @needs_node
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     size=st.tuples(st.integers(8, 24), st.integers(8, 24)),

@@ -174,7 +174,7 @@ def test_weights_are_drawn_as_the_authors_did():
     assert generator.project_norm.bias.abs().max() == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(8, 128),
     width=st.integers(8, 128),

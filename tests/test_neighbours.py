@@ -39,7 +39,7 @@ def test_agrees_with_brute_force(chunk_size):
     st.integers(0, 1000),
     st.floats(0, 1e4),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_exact_for_any_shape_and_offset(num_queries, num_references, width, seed, offset):
     rng = np.random.default_rng(seed)
     # In float32, which is what the search reads: an int64 and a float32 give a float64.

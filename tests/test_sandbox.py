@@ -392,7 +392,7 @@ def test_built_page_gets_script_and_style_only_where_a_sandbox_is(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     settings = (
-        f"extensions = ['dcgan_sandbox']\nimport sys; sys.path.insert(0, {str(EXTENSIONS)!r})"
+        f"extensions = ['dcgan_widgets']\nimport sys; sys.path.insert(0, {str(EXTENSIONS)!r})"
     )
     (source / "conf.py").write_text(settings)
     (source / "index.rst").write_text(
@@ -400,7 +400,7 @@ def test_built_page_gets_script_and_style_only_where_a_sandbox_is(tmp_path):
     )
     (source / "other.rst").write_text("Other\n=====\n")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", source, tmp_path / "html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     shown, other = ((tmp_path / "html" / f"{name}.html").read_text() for name in ("index", "other"))
     assert re.search(r'<script defer="defer" src="_static/sandbox\.js', shown)

@@ -35,7 +35,7 @@ def test_generator_answers(place, root_site, site, html, browser):
     address = {"root": root_site, "sub-path": site, "disk": (html / "index.html").as_uri()}[place]
     with Visit(browser, width=1440) as visit:
         visit.page.goto(address, wait_until="commit")
-        visit.page.wait_for_function(DRAWN, timeout=60_000)
+        visit.page.wait_for_function(DRAWN, timeout=120_000)
         settle(visit.page)
         before, redraws = pixels(visit.page), drag_across_the_pad(visit.page)
         settle(visit.page)

@@ -52,7 +52,7 @@ def scroll_through(page: object) -> None:
         page.wait_for_timeout(30)
     page.wait_for_load_state("networkidle")
     if page.locator(f'script[type="{WIDGET_VIEW}"]').count():
-        page.locator(".jupyter-widgets").first.wait_for(timeout=20_000)
+        page.locator(".jupyter-widgets").first.wait_for(timeout=120_000)
         page.wait_for_timeout(300)
 
 
@@ -122,7 +122,7 @@ def test_search_finds_a_chapter_even_on_a_disk(site, html, browser):
         with Visit(browser) as visit:
             page = visit.open(start + "search.html?q=discriminator")
             page.locator("#search-results li a", has_text="Training details").first.wait_for(
-                timeout=10_000
+                timeout=120_000
             )
             assert visit.problems == []
 
@@ -144,7 +144,7 @@ def test_formulae_are_set(site, browser):
         page = visit.open(site + "03_training_details.html")
         page.locator("mjx-container").first.wait_for()
         left = "document.querySelectorAll('.math:not(:has(mjx-container))').length"
-        page.wait_for_function(f"{left} === 0", timeout=10_000)
+        page.wait_for_function(f"{left} === 0", timeout=120_000)
         assert page.locator("mjx-merror").count() == 0
 
 
@@ -162,7 +162,7 @@ def test_linked_slider_moves_its_picture(site, browser):
         page.keyboard.press("ArrowLeft")
         pictures = "[...document.querySelectorAll('.widget-image')]"
         changed = f"before => {pictures}.find((one) => one.checkVisibility()).src !== before"
-        page.wait_for_function(changed, arg=before, timeout=5_000)
+        page.wait_for_function(changed, arg=before, timeout=120_000)
 
 
 @pytest.mark.parametrize("name", ["index.html", "how_to_read.html", "03_training_details.html"])

@@ -102,7 +102,7 @@ def rounds(page) -> int:
 
 def wait_for_rounds(page, most: int) -> None:
     page.wait_for_function(
-        f"document.querySelector('.dcgan-sandbox').dataset.rounds > {most}", timeout=60_000
+        f"document.querySelector('.dcgan-sandbox').dataset.rounds > {most}", timeout=120_000
     )
 
 

@@ -265,12 +265,12 @@ def test_finished_runs_are_known_by_settings_and_by_what_they_were_measured_with
         is_finished(name, dataclasses.replace(TINY, steps=37), yardstick)
 
 
-def test_effects_are_paired_by_seed(ledger):
+def test_effects_are_paired_by_seed(ledger, yardstick):
     for seed in range(3):
         keep(RECIPE, seed, distance=0.1 * seed)
         keep("d-relu", seed, distance=0.1 * seed + 0.01 + 0.0001 * seed)
         keep("d-maxout", seed, distance=0.1 * (2 - seed))
-    rows = {row.rule: row for row in summary(load_runs(TINY))}
+    rows = {row.rule: row for row in summary(load_runs(TINY, yardstick))}
     assert set(rows) == {RECIPE, "d-relu", "d-maxout"}
     effect = rows["d-relu"].effects["distance"]
     assert effect.differs and effect.difference.value == pytest.approx(0.0101)
@@ -280,13 +280,34 @@ def test_effects_are_paired_by_seed(ledger):
     assert len(text.splitlines()) == 4 and "0 of 3" in text
 
 
-def test_a_run_that_ends_far_off_is_flagged(ledger):
+def test_a_run_that_ends_far_off_is_flagged(ledger, yardstick):
     for seed in range(2):
         keep(RECIPE, seed, distance=0.1)
         keep("d-relu", seed, distance=0.29)
         keep("d-maxout", seed, distance=0.29 + 0.02 * seed)
-    rows = {row.rule: row.flagged for row in summary(load_runs(TINY))}
+    rows = {row.rule: row.flagged for row in summary(load_runs(TINY, yardstick))}
     assert rows == {RECIPE: 0, "d-relu": 0, "d-maxout": 1}
+
+
+def test_runs_that_were_measured_otherwise_are_left_out(ledger, yardstick):
+    for seed in range(2):
+        keep(RECIPE, seed)
+        keep("d-relu", seed)
+    fewer = Yardstick(blobs(100, 1), yardstick.features, num_images=90)
+    assert len(load_runs(TINY, yardstick)) == 4 and load_runs(TINY, fewer) == {}
+
+
+def test_a_run_that_ended_early_is_not_called_steady(ledger, yardstick):
+    early = summarise_run([look(0), look(1)], [losses(5)], 180)
+    assert early["swing"] is early["d_loss_swing"] is early["g_loss_swing"] is None
+    assert early["troubled"] == 1
+    for seed in range(3):
+        keep(RECIPE, seed)
+        keep("beta1-0.9", seed, ["diverged"], swing=None)
+    rows = {row.rule: row for row in summary(load_runs(TINY, yardstick))}
+    assert rows["beta1-0.9"].effects["swing"] is None
+    assert rows["beta1-0.9"].effects["distance"] is not None
+    assert "-" in summary_text(list(rows.values())).splitlines()[-1]
 
 
 def keep_all(**measures_by_rule):
@@ -296,14 +317,14 @@ def keep_all(**measures_by_rule):
             keep(rule, seed, flags, **measures_by_rule.get(rule.replace("-", "_"), {}))
 
 
-def test_claims_are_judged_by_the_paired_differences(ledger):
+def test_claims_are_judged_by_the_paired_differences(ledger, yardstick):
     keep_all(
         hidden_dense={"distance": 0.9},
         d_relu={"distance": 0.9},
         d_maxout={"distance": 0.9},
         batch_norm_everywhere={"swing": 0.1, "distance": 0.1},
     )
-    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
+    record_claims(load_runs(TINY, yardstick), TINY, "dcgan ablate --set blobs --record")
     assert load_row("arch.stable:blobs").verdict == "transfers"
     assert load_row("arch.fc:blobs").verdict == "transfers"
     assert load_row("arch.leaky:blobs").verdict == "partly transfers"
@@ -313,21 +334,21 @@ def test_claims_are_judged_by_the_paired_differences(ledger):
     assert row.n == 3 and row.low < row.value < row.high and row.seconds == 2 * 3 * len(RULES)
 
 
-def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger):
+def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger, yardstick):
     keep_all()
     keep(RECIPE, 1, ["diverged"])
     for seed in range(3):
         keep("planted-rate", seed, [])
-    record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
+    record_claims(load_runs(TINY, yardstick), TINY, "dcgan ablate --set blobs --record")
     row = load_row("arch.stable:blobs")
     assert row.verdict == "does not transfer" and row.value == pytest.approx(200 / 3)
 
 
-def test_claims_need_every_rule(ledger):
+def test_claims_need_every_rule(ledger, yardstick):
     for seed in range(3):
         keep(RECIPE, seed)
     with pytest.raises(UserError, match="fewer than two finished seeds"):
-        record_claims(load_runs(TINY), TINY, "dcgan ablate --set blobs --record")
+        record_claims(load_runs(TINY, yardstick), TINY, "dcgan ablate --set blobs --record")
 
 
 # --- the command ---

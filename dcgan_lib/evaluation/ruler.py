@@ -175,9 +175,8 @@ class Ladder:
             f"{step} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
             for step, found in zip(self.steps, self.distances, strict=True)
         ]
-        return (
-            f"{'in order' if self.in_order else 'NOT in order'}: {self.kind}: {' < '.join(parts)}"
-        )
+        verdict = "in order" if self.in_order else "NOT in order"
+        return f"{verdict}: {self.kind}: {', then '.join(parts)}"
 
 
 @dataclass(frozen=True, kw_only=True)

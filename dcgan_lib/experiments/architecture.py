@@ -220,7 +220,7 @@ class Trained:
     windows: list[dict[str, float]]
     """Means of d_loss, g_loss, d_real and d_fake over `WINDOW` steps, with the ``step`` after."""
     stopped: int | None
-    """The step at which a number was no longer finite; None where the run came to its end."""
+    """The step at which a number was found no longer finite; None where the run came to its end."""
     seconds: float
     weights: dict[int, dict[str, Tensor]]
     """The generator's weights by look."""
@@ -247,10 +247,11 @@ def train_one(
         if not finite or not all(value.isfinite().all() for value in weights.values()):
             stopped = done
             break
-        windows.append(line)
-        pending = []
         if done in due:
             kept[due[done]] = weights
+        if done % WINDOW == 0 or done == config.steps:
+            windows.append(line)
+            pending = []
     seconds = time.perf_counter() - begun
     return Trained(windows=windows, stopped=stopped, seconds=seconds, weights=kept)
 
@@ -546,18 +547,23 @@ still falling, and of means over `WINDOW` steps for the losses."""
 
 def summarise_run(
     looks: list[dict[str, float]], windows: list[dict[str, float]], steps: int
-) -> dict[str, float]:
-    """Return a run's numbers from its looks and its losses."""
+) -> dict[str, float | None]:
+    """Return a run's numbers from its looks and its losses.
+
+    Oscillations are None for a run that ended before its last third.
+    """
     last = looks[-1]
     third = [look for look in looks if look["look"] <= THIRD][-1]
     early = [look for look in looks if 0 < look["look"] < THIRD] or looks[:1]
     late = [look for look in looks if look["look"] >= LAST_THIRD]
-    ending = [line for line in windows if line["step"] > steps * LAST_THIRD / END] or windows[-1:]
-    swing = 0.0
-    if len(late) > 2:
+    ending = [line for line in windows if line["step"] > steps * LAST_THIRD / END]
+    swing = d_loss_swing = g_loss_swing = None
+    if len(late) > 2 and len(ending) > 1:
         x, y = (np.array([look[name] for look in late]) for name in ("step", "distance"))
         line = linregress(x, y)
         swing = float(np.std(y - line.intercept - line.slope * x, ddof=2))
+        d_loss_swing = float(np.std([line["d_loss"] for line in ending]))
+        g_loss_swing = float(np.std([line["g_loss"] for line in ending]))
     troubled = [find_trouble(line) is not None for line in ending]
     found = {
         "distance_third": third["distance"],
@@ -565,13 +571,13 @@ def summarise_run(
         "lost": last["lost"],
         "diversity": last["diversity"],
         "swing": swing,
-        "d_loss_swing": float(np.std([line["d_loss"] for line in ending])) if ending else 0.0,
-        "g_loss_swing": float(np.std([line["g_loss"] for line in ending])) if ending else 0.0,
+        "d_loss_swing": d_loss_swing,
+        "g_loss_swing": g_loss_swing,
         "colours_early": float(np.mean([look["colours"] for look in early])),
         "colours": last["colours"],
         "troubled": float(np.mean(troubled)) if troubled else 1.0,
     }
-    return {name: float(f"{value:.5g}") for name, value in found.items()}
+    return {name: None if value is None else float(f"{value:.5g}") for name, value in found.items()}
 
 
 MOST_LOST, LEAST_DIVERSITY, MOST_TROUBLED = 0.5, 0.25, 0.5
@@ -659,10 +665,18 @@ class Ablate(Command, verb="ablate"):
         for seed in range(self.seeds):
             for name in (RECIPE, *(name for name in chosen if name != RECIPE)):
                 self._one(name, seed, settings, train, yardstick)
-        runs = load_runs(settings)
+        runs = load_runs(settings, yardstick)
         print(summary_text(summary(runs)))
         if self.record:
-            record_claims(runs, settings, self.command_line())
+            wanted = {(rule, seed) for rule in RULES for seed in range(self.seeds)}
+            if missing := sorted(wanted - set(runs)):
+                raise UserError(
+                    f"{len(missing)} of {len(wanted)} runs are not finished, such as "
+                    f"{missing[0][0]} with seed {missing[0][1]}: run dcgan ablate without --rules, "
+                    "or wait for the process that has begun them"
+                )
+            kept = {key: run for key, run in runs.items() if key in wanted}
+            record_claims(kept, settings, self.command_line())
 
     def _one(
         self, name: str, seed: int, settings: Settings, train: ImageSet, yardstick: Yardstick
@@ -671,7 +685,7 @@ class Ablate(Command, verb="ablate"):
         folder = self.out / settings.set / f"{name}-{seed}"
         try:
             with exclusive(folder / "run.json", wait=False):
-                if is_finished(place, settings, yardstick) and not self.again:
+                if not self.again and is_finished(place, settings, yardstick):
                     return
                 content = self._train_and_measure(name, seed, settings, train, yardstick, folder)
                 save_details(place, content)
@@ -755,21 +769,23 @@ def is_finished(name: str, settings: Settings, yardstick: Yardstick) -> bool:
     kept = load_details(name, "dcgan ablate")
     if kept["settings"] != dataclasses.asdict(settings):
         raise UserError(
-            f"data/results/{name}.json was made with other settings ({kept['settings']}): use "
-            "those, give --again, or remove the folder"
+            f"data/results/{name}.json was made with other settings ({kept['settings']}): give "
+            "those, or --again to replace it"
         )
     measured = yardstick.features.name, yardstick.num_images
     return (kept["features"], kept["num_images"]) == measured
 
 
-def load_runs(settings: Settings) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return every finished run of a table by rule and seed."""
+def load_runs(settings: Settings, yardstick: Yardstick) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return every run of a table that was made and measured in one way, by rule and seed."""
+    measured = yardstick.features.name, yardstick.num_images
     runs: dict[tuple[str, int], dict[str, Any]] = {}
     for rule in RULES:
         seed = 0
         while has_details(details_name(settings, rule, seed)):
             kept = load_details(details_name(settings, rule, seed), "dcgan ablate")
-            if kept["settings"] == dataclasses.asdict(settings):
+            found = kept["features"], kept["num_images"]
+            if kept["settings"] == dataclasses.asdict(settings) and found == measured:
                 runs[rule, seed] = kept
             seed += 1
     return runs
@@ -801,8 +817,8 @@ class Row:
     """Hold a rule's line of the table."""
 
     rule: str
-    effects: dict[str, Effect]
-    """By the keys of `MEASURES`."""
+    effects: dict[str, Effect | None]
+    """By the keys of `MEASURES`; None where runs ended too soon to have the measure."""
     flagged: int
     """Seeds on which something went wrong; see `is_flagged`."""
     seeds: int
@@ -839,15 +855,18 @@ def is_flagged(runs: dict[tuple[str, int], dict[str, Any]], rule: str, seed: int
     return bool(runs[rule, seed]["flags"]) or distance > FAR * max(usual, 0.0)
 
 
-def _effect(runs: dict, rule: str, measure: str, seeds: list[int]) -> Effect:
-    values = np.array([runs[rule, seed]["measures"][measure] for seed in seeds])
-    usual = np.array([runs[RECIPE, seed]["measures"][measure] for seed in seeds])
+def _effect(runs: dict, rule: str, measure: str, seeds: list[int]) -> Effect | None:
+    pairs = [[runs[name, seed]["measures"][measure] for name in (rule, RECIPE)] for seed in seeds]
+    pairs = [pair for pair in pairs if None not in pair]
+    if len(pairs) < 2:
+        return None
+    values, usual = np.array(pairs).T
     return Effect(
         rule=rule,
         measure=measure,
         mean=mean_interval(values),
         difference=mean_interval(values - usual),
-        seeds=len(seeds),
+        seeds=len(pairs),
     )
 
 
@@ -861,6 +880,9 @@ def summary_text(rows: list[Row]) -> str:
         cells = []
         for name in SHOWN:
             effect = row.effects[name]
+            if effect is None:
+                cells.append(f"{'-':>16}")
+                continue
             star = "*" if effect.differs else " "
             half = effect.mean.high - effect.mean.value
             cells.append(f"{effect.mean.value:.3f}+-{half:.3f}{star}".rjust(16))
@@ -879,6 +901,14 @@ class Expectation:
     measure: str
     direction: Literal["higher", "lower"]
     words: str
+
+    def holds(self, effect: Effect | None) -> bool:
+        """Tell whether the paired difference lies wholly on the expected side of 0."""
+        if effect is None:
+            return False
+        if self.direction == "higher":
+            return effect.difference.low > 0
+        return effect.difference.high < 0
 
 
 EXPECTATIONS: dict[str, tuple[Expectation, ...]] = {
@@ -997,8 +1027,8 @@ EXPECTATIONS: dict[str, tuple[Expectation, ...]] = {
         ),
     ),
 }
-"""What each claim of the ledger leads one to expect. The row's value is the first one's paired
-difference."""
+"""What each claim of the ledger leads one to expect. The row's value is the paired difference of
+the first one that could be measured."""
 
 
 PARTLY_ASKED = {"arch.leaky": f"the claim is stronger at higher resolution; asked at {SIDE}x{SIDE}"}
@@ -1040,13 +1070,11 @@ def record_claims(
     }
     written = [_record_stable(rows, settings, about)]
     for claim, expected in EXPECTATIONS.items():
-        effects = [rows[each.rule].effects[each.measure] for each in expected]
-        checks = {
-            each.words: effect.difference.low > 0
-            if each.direction == "higher"
-            else effect.difference.high < 0
-            for each, effect in zip(expected, effects, strict=True)
-        }
+        found = {each: rows[each.rule].effects[each.measure] for each in expected}
+        checks = {each.words: each.holds(effect) for each, effect in found.items()}
+        effects = [effect for effect in found.values() if effect is not None]
+        if not effects:
+            raise UserError(f"{claim} cannot be judged: all of its runs ended too soon")
         caveat = None
         if claim in PARTLY_ASKED:
             caveat = Caveat(kind="at most partly", why=PARTLY_ASKED[claim])

@@ -80,9 +80,10 @@ const DEFAULTS = {
   direction: "", far: 1, rows: 4, columns: 7,
   layer: 0, off: [],
   step: -1,
+  discriminator: false,
 };
-const IN_ADDRESS = Object.keys(DEFAULTS).filter((key) => !["models", "modes", "base", "extra", "rows", "columns"].includes(key));
-const REBUILT = ["mode", "models", "modes", "extra", "rows", "columns", "gallery"]; // these change the controls themselves
+const IN_ADDRESS = Object.keys(DEFAULTS).filter((key) => !["models", "modes", "base", "extra", "rows", "columns", "discriminator"].includes(key));
+const REBUILT = ["mode", "models", "modes", "extra", "rows", "columns", "gallery", "discriminator"]; // these change the controls themselves
 const short = (x) => String(Math.round(x * 1e4) / 1e4);
 
 /** Write whole numbers as ranges: 0-3,7. */
@@ -198,12 +199,27 @@ class Explorer {
       if (this.state.model !== model) return;
       this.network = network;
       this.about = network.about;
+      this.judge = null;
       this.build();
     } catch (error) {
       console.error(error);
       if (this.network) return this.say(error.message);
       this.root.querySelector(".dx-note")?.remove();
       this.root.append(el("p", { class: "dx-note", role: "status" }, error.message));
+    }
+  }
+
+  /** Fetch the discriminator, after the first picture stands; without one the explorer goes on alone. */
+  async callJudge() {
+    const { model } = this.state;
+    try {
+      const judge = await this.load(model, "discriminator");
+      if (this.state.model !== model) return;
+      this.judge = judge;
+      this.build();
+    } catch (error) {
+      console.error(error);
+      this.say(error.message);
     }
   }
 
@@ -249,6 +265,7 @@ class Explorer {
       this.stale = false;
       this.tidy();
       this.jobs = this.view.update();
+      if (this.meter) this.jobs.splice(1, 0, { run: () => this.judgePicture() });
       this.after();
     }
     const end = performance.now() + 24;
@@ -274,10 +291,18 @@ class Explorer {
     const pixels = network.run(z, state.label, cut);
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
-    this.painted.set(canvas, { key, z });
+    this.painted.set(canvas, { key, z, pixels: this.state.discriminator ? pixels.slice() : null });
     this.redraws++;
     const took = performance.now() - started;
     if (this.redraws > 2) this.time = 0.9 * (this.time ?? took) + 0.1 * took; // the first ones are still being compiled
+  }
+
+  /** Show what the discriminator thinks of the picture that the view names. */
+  judgePicture() {
+    const { pixels } = this.painted.get(this.view.judged);
+    this.opinion = this.judge.probability(pixels, this.state.label);
+    this.meter.show(this.opinion);
+    this.root.dataset.opinion = this.opinion.toFixed(4);
   }
 
   /** Tell the address, Python and the screen reader, each in its own time. */
@@ -289,7 +314,7 @@ class Explorer {
     this.settling = setTimeout(() => {
       if (this.space && touched.length + this.unsaved) history.replaceState(history.state, "", address(this.space, this.state, this.initial));
       this.unsaved = 0;
-      if (touched.length) this.say(this.view.words());
+      if (touched.length) this.say(this.meter ? `${this.view.words()}. ${opinionWords(this.opinion)}` : this.view.words());
       this.note.textContent = this.noteText();
     }, 300);
     this.unsaved = (this.unsaved ?? 0) + touched.length;
@@ -345,7 +370,10 @@ class Explorer {
     this.note = el("p", { class: "dx-note" }, this.noteText());
     this.live = el("p", { class: "dx-live", "aria-live": "polite" });
     const tools = el("div", { class: "dx-tools" }, ...this.tools());
-    const parts = [this.chooser(), this.view.element, tools, el("div", { class: "dx-foot" }, this.note, this.live)];
+    const judges = state.discriminator && this.view.judged;
+    if (judges && !this.judge) this.callJudge();
+    this.meter = judges && this.judge ? opinionMeter() : null;
+    const parts = [this.chooser(), this.view.element, this.meter?.element, tools, el("div", { class: "dx-foot" }, this.note, this.live)];
     const label = `Explorer of the generator ${about.name}: ${MODE_NAMES[state.mode]}`;
     const inside = el("div", { class: `dx dx-${state.mode}`, role: "group", "aria-label": label });
     inside.append(...parts.filter(Boolean));
@@ -514,7 +542,7 @@ function freeMode(explorer) {
     el("div", { class: "dx-row" }, ...axes.map((axis) => axis.row), again),
     ...(sliders.length ? [el("div", { class: "dx-sliders" }, ...sliders.map(([, entry]) => entry.row))] : []));
   return {
-    element,
+    element, judged: picture,
     update() {
       const [x, y] = state.pad;
       for (const [side, value] of [["--x", x], ["--y", -y]]) pad.style.setProperty(side, `${50 + 50 * value}%`);
@@ -563,7 +591,7 @@ function walkMode(explorer) {
   const element = el("div", { class: "dx-view" }, el("div", { class: "dx-stage dx-alone" }, picture),
     el("div", {}, strip, bar.row), el("div", { class: "dx-row" }, play, curve.row, again));
   return {
-    element, seeded: false,
+    element, seeded: false, judged: picture,
     update() {
       if (strip.dataset.anchors !== state.anchors.join(",")) arrange();
       const t = limit(state.t, 0, last()), i = Math.min(Math.floor(t), last() - 1);
@@ -732,7 +760,7 @@ function mapsMode(explorer) {
     el("div", { class: "dx-pair" }, figure(before, "all maps on"), figure(after, "as switched below")),
     el("div", { class: "dx-row" }, box.row, button("All on", () => explorer.set({ off: [] })), button("All off", () => explorer.set({ off: every() })), hint), sea);
   return {
-    element,
+    element, judged: after,
     update() {
       if (built !== state.layer) arrange();
       box.show(state.layer);

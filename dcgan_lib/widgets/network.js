@@ -1,6 +1,6 @@
 // The networks of a page, for the widgets that show one: what runs them, and where their weights come from.
 // A generator turns z into pixels, a discriminator pixels into its opinion; both are rows of the same few layers, with batch
-// norm already folded into them by export.py. Sections: layers, generator, discriminator, where models come from.
+// norm already folded into them by export.py. Sections: layers, generator, discriminator and its opinion, where models come from.
 
 // --- Layers: projections and convolutions of both kinds ---
 
@@ -241,6 +241,25 @@ class Discriminator extends Network {
   }
 }
 
+/** Say a probability as a reader would: never 0 or 1. */
+const inWords = (p) => (p < 0.005 ? "less than 0.01" : p > 0.995 ? "more than 0.99" : p.toFixed(2));
+const opinionWords = (p) => `D: ${inWords(p)} real`;
+
+/** Return a bar from generated to real that shows an opinion. */
+function opinionMeter() {
+  const fill = el("span", { class: "dx-fill" }), words = el("strong", { class: "dx-verdict" }), verdict = el("span", { class: "dx-leans" });
+  const bar = el("div", { class: "dx-meter", role: "meter", "aria-label": "D’s opinion: the probability that the picture is real", "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": 0 }, fill);
+  const element = el("div", { class: "dx-opinion" }, words, el("span", { class: "dx-end" }, "generated"), bar, el("span", { class: "dx-end" }, "real"), verdict);
+  return { element, show(p) {
+    fill.style.width = `${100 * p}%`;
+    element.dataset.leans = p < 0.5 ? "generated" : "real";
+    words.textContent = opinionWords(p);
+    verdict.textContent = p < 0.5 ? "taken for generated" : "taken for real";
+    bar.setAttribute("aria-valuenow", p.toFixed(4));
+    bar.setAttribute("aria-valuetext", `${inWords(p)}, ${verdict.textContent}`);
+  } };
+}
+
 // --- Where models come from: a script beside the page, or the kernel ---
 
 const loading = new Map(); // one promise a model, shared by every widget of a page's script
@@ -252,8 +271,9 @@ function fromBase64(text) {
   return bytes;
 }
 
-/** Load a model's script, once; a script works where fetch does not: from file://. */
-function loadFromSite(name) {
+/** Load a network's script, once; a script works where fetch does not: from file://. */
+function loadFromSite(model, network = "generator") {
+  const name = network === "generator" ? model : `${model}-${network}`;
   if (!loading.has(name)) {
     loading.set(name, new Promise((resolve, reject) => {
       const found = () => window.dcganModels?.[name];
@@ -269,12 +289,12 @@ function loadFromSite(name) {
   return loading.get(name);
 }
 
-/** Ask the kernel for a model's weights. */
-function loadFromKernel(kernel, name) {
+/** Ask the kernel for a network's weights. */
+function loadFromKernel(kernel, name, network = "generator") {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error("No kernel answers: run this cell to bring it to life.")), 20000);
     const answer = (message, buffers) => {
-      if (message.model !== name || !["weights", "no weights"].includes(message.type)) return;
+      if (message.model !== name || (message.network ?? "generator") !== network || !["weights", "no weights"].includes(message.type)) return;
       clearTimeout(timer);
       kernel.off("msg:custom", answer);
       if (message.type === "no weights") return reject(new Error(message.reason));
@@ -282,7 +302,7 @@ function loadFromKernel(kernel, name) {
       resolve(networkOf(message.about, new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength).slice()));
     };
     kernel.on("msg:custom", answer);
-    kernel.send({ type: "need weights", model: name });
+    kernel.send({ type: "need weights", model: name, network });
   });
 }
 

@@ -71,8 +71,10 @@ class Networks:
         if app.builder.format != "html":
             return
         for widget, mount_point in MOUNT_POINTS.items():
-            for found in mount_point.findall(context.get("body", "")):
+            shown = mount_point.findall(context.get("body", ""))
+            for found in shown:
                 self.remember(widget, json.loads(html.unescape(found)))
+            if shown:
                 copy_script(Path(app.outdir) / "_static", widget)
                 app.add_js_file(f"{widget}.js", defer="defer")
                 app.add_css_file("explorer.css")

@@ -18,7 +18,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.directions import load_directions
 from dcgan_lib.interpretation.forgetting import check_layer, silenced
 from dcgan_lib.models.sampling import generate_u8
-from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
+from dcgan_lib.training.checkpoints import find_run, load_config, load_discriminator, load_generator
 from dcgan_lib.widgets import latents
 from dcgan_lib.widgets.export import ExportedModel, export_judge, export_model
 from dcgan_lib.widgets.page import PageWidget, check_mode, explorer_html, script
@@ -110,6 +110,8 @@ class Explorer(PageWidget):
         load_config(checkpoint)
         z = settings.pop("z", None)
         super().__init__(model=checkpoint, mode=mode, seed=seed, **settings)
+        for name in [self.model, *self.models] if self.discriminator else []:
+            load_discriminator(name)
         self._ready = True
         self.on_msg(self._answer)
         self._follow()

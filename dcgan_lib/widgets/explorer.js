@@ -216,7 +216,7 @@ class Explorer {
       const judge = await this.load(model, "discriminator");
       if (this.state.model !== model) return;
       this.judge = judge;
-      this.build();
+      this.redraw();
     } catch (error) {
       console.error(error);
       this.say(error.message);
@@ -265,7 +265,7 @@ class Explorer {
       this.stale = false;
       this.tidy();
       this.jobs = this.view.update();
-      if (this.meter) this.jobs.splice(1, 0, { run: () => this.judgePicture() });
+      if (this.meter && this.judge) this.jobs.splice(1, 0, { run: () => this.judgePicture() });
       this.after();
     }
     const end = performance.now() + 24;
@@ -314,7 +314,7 @@ class Explorer {
     this.settling = setTimeout(() => {
       if (this.space && touched.length + this.unsaved) history.replaceState(history.state, "", address(this.space, this.state, this.initial));
       this.unsaved = 0;
-      if (touched.length) this.say(this.meter ? `${this.view.words()}. ${opinionWords(this.opinion)}` : this.view.words());
+      if (touched.length) this.say(this.meter && this.judge ? `${this.view.words()}. ${opinionWords(this.opinion)}` : this.view.words());
       this.note.textContent = this.noteText();
     }, 300);
     this.unsaved = (this.unsaved ?? 0) + touched.length;
@@ -370,10 +370,10 @@ class Explorer {
     this.note = el("p", { class: "dx-note" }, this.noteText());
     this.live = el("p", { class: "dx-live", "aria-live": "polite" });
     const tools = el("div", { class: "dx-tools" }, ...this.tools());
-    const judges = state.discriminator && this.view.judged;
-    if (judges && !this.judge) this.callJudge();
-    this.meter = judges && this.judge ? opinionMeter() : null;
-    const parts = [this.chooser(), this.view.element, this.meter?.element, tools, el("div", { class: "dx-foot" }, this.note, this.live)];
+    this.meter = state.discriminator && this.view.judged ? opinionMeter() : null;
+    if (this.meter) this.view.element.firstElementChild.after(this.meter.element);
+    if (this.meter && !this.judge) this.callJudge();
+    const parts = [this.chooser(), this.view.element, tools, el("div", { class: "dx-foot" }, this.note, this.live)];
     const label = `Explorer of the generator ${about.name}: ${MODE_NAMES[state.mode]}`;
     const inside = el("div", { class: `dx dx-${state.mode}`, role: "group", "aria-label": label });
     inside.append(...parts.filter(Boolean));
@@ -839,7 +839,7 @@ function render({ model, el: host }) {
   const keys = Object.keys(DEFAULTS), settings = Object.fromEntries(keys.map((key) => [key, model.get(key)]));
   const root = el("div", { class: "dcgan-explorer" }, el("p", { class: "dx-note" }, "Waiting for the generator’s weights…"));
   const explorer = new Explorer(root, settings, {
-    load: (name) => loadFromKernel(model, name),
+    load: (name, network) => loadFromKernel(model, name, network),
     changed: (touched, state) => {
       for (const key of touched) model.set(key, structuredClone(state[key]));
       model.save_changes();

@@ -128,9 +128,9 @@ class Judge {
     const { image_size: [height, width], name } = this.network.about, of = name.replace(/-discriminator$/, "");
     this.sheet = el("canvas", { class: "dx-sheet", width: 480, height: Math.round((480 * height) / width), role: "img", "aria-label": "Your drawing" });
     this.seen = el("canvas", { class: "dx-seen", width, height, role: "img", "aria-label": `What D sees: ${width} by ${height} pixels` });
-    this.hint = el("p", { class: "dx-invite", "aria-hidden": "true" }, "Draw a digit here");
+    this.hint = el("p", { class: "dx-invite", "aria-hidden": "true" }, "Draw a digit here, with mouse, pen or finger");
     this.meter = opinionMeter();
-    this.live = el("p", { class: "dx-live", "aria-live": "polite" });
+    this.live = el("p", { class: "dx-unseen", "aria-live": "polite" });
     this.note = el("p", { class: "dx-note" });
     this.penBox = el("input", { type: "range", min: 1, max: 6, step: 0.2, class: "dx-range", oninput: () => this.set({ pen: Number(this.penBox.value) }) });
     this.fitBox = el("input", { type: "checkbox", onchange: () => this.set({ fit: this.fitBox.checked }) });
@@ -142,11 +142,11 @@ class Judge {
     this.listen(stage);
     const figure = (inside, words) => el("figure", { class: "dx-figure" }, inside, el("figcaption", {}, words));
     const inside = el("div", { class: "dx dx-judge", role: "group", "aria-label": `Draw for the discriminator ${of}` },
-      el("div", { class: "dx-pair" }, figure(stage, "your drawing: use the mouse, a pen or a finger"),
+      el("div", { class: "dx-pair" }, figure(stage, "your drawing"),
         figure(el("div", { class: "dx-stage" }, this.seen), `what D sees: ${width} × ${height} pixels`)),
       this.meter.element,
-      el("div", { class: "dx-row" }, el("div", { class: "dx-presets", role: "group", "aria-label": "Ready drawings" }, ...digits.map(choice), ...others.map(choice)), el("span", { class: "dx-gap" }), this.undo, this.clear),
-      el("div", { class: "dx-row" }, el("label", { class: "dx-slider" }, el("span", { class: "dx-slider-name" }, "Pen"), this.penBox, this.penWords = el("span", { class: "dx-value", "aria-hidden": "true" })),
+      el("div", { class: "dx-row" }, el("div", { class: "dx-presets", role: "group", "aria-label": "Ready drawings" }, ...digits.map(choice), ...others.map(choice))),
+      el("div", { class: "dx-row" }, this.undo, this.clear, el("label", { class: "dx-slider" }, el("span", { class: "dx-slider-name" }, "Pen"), this.penBox, this.penWords = el("span", { class: "dx-value", "aria-hidden": "true" })),
         el("label", { class: "dx-field dx-check" }, this.fitBox, el("span", {}, "Scale and centre, as in MNIST"))),
       el("div", { class: "dx-foot" }, this.note, this.live));
     this.root.replaceChildren(inside);
@@ -172,7 +172,7 @@ class Judge {
       if (!drawing) return;
       const [x, y] = place(event), { strokes } = this.state, last = strokes.at(-1) ?? [], [lastX, lastY] = last.at(-1) ?? [Infinity, Infinity];
       if (Math.hypot(x - lastX, y - lastY) < LEAST_STEP) return;
-      if (strokes.flat().length >= MOST_POINTS) return this.say("The drawing is full: clear it to begin anew.");
+      if (strokes.flat().length >= MOST_POINTS) return (this.note.textContent = "The drawing is full: clear it to begin anew.");
       this.set({ strokes: [...strokes.slice(0, -1), [...last, [x, y]]] });
     });
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) stage.addEventListener(end, () => (drawing = false));
@@ -216,19 +216,15 @@ class Judge {
 
   /** After a pause, tell Python and the screen reader. */
   settle() {
-    if (!this.touched?.size) return this.tellTime();
+    this.tellTime();
+    if (!this.touched?.size) return;
     this.changed([...this.touched], this.state);
     this.touched.clear();
-    this.say(`${this.state.strokes.length ? "" : "An empty picture. "}${opinionWords(this.opinion)}`);
-    this.tellTime();
+    this.live.textContent = `${this.state.strokes.length ? "" : "An empty picture. "}${opinionWords(this.opinion)}`;
   }
 
   tellTime() {
     this.note.textContent = `The discriminator “${this.of}” runs in this page, ${Math.max(1, Math.round(this.time))} ms a picture`;
-  }
-
-  say(words) {
-    if (this.live.textContent !== words) this.live.textContent = words;
   }
 
   destroy() {

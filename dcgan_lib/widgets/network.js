@@ -247,7 +247,7 @@ const opinionWords = (p) => `D: ${inWords(p)} real`;
 
 /** Return a bar from generated to real that shows an opinion. */
 function opinionMeter() {
-  const fill = el("span", { class: "dx-fill" }), words = el("strong", { class: "dx-verdict" }), verdict = el("span", { class: "dx-leans" });
+  const fill = el("span", { class: "dx-fill" }), words = el("strong", { class: "dx-verdict" }, "D: …"), verdict = el("span", { class: "dx-leans" });
   const bar = el("div", { class: "dx-meter", role: "meter", "aria-label": "D’s opinion: the probability that the picture is real", "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": 0 }, fill);
   const element = el("div", { class: "dx-opinion" }, words, el("span", { class: "dx-end" }, "generated"), bar, el("span", { class: "dx-end" }, "real"), verdict);
   return { element, show(p) {

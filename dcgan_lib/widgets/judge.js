@@ -126,7 +126,7 @@ class Judge {
 
   build() {
     const { image_size: [height, width], name } = this.network.about, of = name.replace(/-discriminator$/, "");
-    this.sheet = el("canvas", { class: "dx-sheet", width: 480, height: Math.round((480 * height) / width), role: "img", "aria-label": "Your drawing" });
+    this.sheet = el("canvas", { class: "dx-sheet", width: 480, height: Math.round((480 * height) / width), "aria-hidden": "true" });
     this.seen = el("canvas", { class: "dx-seen", width, height, role: "img", "aria-label": `What D sees: ${width} by ${height} pixels` });
     this.hint = el("p", { class: "dx-invite", "aria-hidden": "true" }, "Draw a digit here, with mouse, pen or finger");
     this.meter = opinionMeter();
@@ -138,8 +138,11 @@ class Judge {
     this.clear = button("Clear", () => this.set({ strokes: [] }));
     const choice = (key) => button(key, () => this.set({ strokes: preset(key) }), { class: "dx-button dx-preset", "aria-label": `Draw ${key.length > 1 ? `a ${key}` : `the digit ${key}`}` });
     const digits = Object.keys(PRESETS).filter((key) => key.length === 1), others = Object.keys(PRESETS).filter((key) => key.length > 1);
-    const stage = el("div", { class: "dx-stage dx-paper" }, this.sheet, this.hint);
+    this.cross = el("span", { class: "dx-cross", "aria-hidden": "true" });
+    const stage = el("div", { class: "dx-stage dx-paper", tabindex: 0, role: "application", "aria-roledescription": "sheet to draw on",
+      "aria-label": "Your drawing: the arrow keys move the pen, with Shift farther; Space puts it down and lifts it; Backspace takes the last stroke away" }, this.sheet, this.hint, this.cross);
     this.listen(stage);
+    this.listenToKeys(stage);
     const figure = (inside, words) => el("figure", { class: "dx-figure" }, inside, el("figcaption", {}, words));
     const inside = el("div", { class: "dx dx-judge", role: "group", "aria-label": `Draw for the discriminator ${of}` },
       el("div", { class: "dx-pair" }, figure(stage, "your drawing"),
@@ -154,6 +157,48 @@ class Judge {
     this.redraw();
   }
 
+  /** Begin a stroke at a point, or lead the last one on to it. */
+  put(point, isNew) {
+    const { strokes } = this.state;
+    if (strokes.flat().length >= MOST_POINTS) return (this.note.textContent = "The drawing is full: clear it to begin anew.");
+    this.set({ strokes: isNew ? [...strokes, [point]] : [...strokes.slice(0, -1), [...(strokes.at(-1) ?? []), point]] });
+  }
+
+  /** Let keys draw: a pen that the arrows move, up or down. */
+  listenToKeys(stage) {
+    let pen = [0.5, 0.5], isDown = false;
+    const show = () => {
+      this.cross.style.setProperty("--x", `${100 * pen[0]}%`);
+      this.cross.style.setProperty("--y", `${100 * pen[1]}%`);
+      this.cross.classList.toggle("dx-down", isDown);
+    };
+    const lift = () => {
+      isDown = false;
+      show();
+    };
+    stage.addEventListener("blur", lift);
+    stage.addEventListener("pointerdown", lift);
+    stage.addEventListener("keydown", (event) => {
+      const step = event.shiftKey ? 0.125 : 0.03125, [x, y] = pen;
+      const moves = { ArrowLeft: [x - step, y], ArrowRight: [x + step, y], ArrowUp: [x, y - step], ArrowDown: [x, y + step] };
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key in moves) {
+        pen = moves[event.key].map(rounded);
+        if (isDown) this.put(pen, !this.state.strokes.length); // cleared while the pen was down
+      } else if (event.key === " ") {
+        isDown = !isDown;
+        if (isDown) this.put(pen, true);
+        this.live.textContent = isDown ? "Pen down" : "Pen up";
+      } else if (event.key === "Backspace") {
+        lift();
+        this.set({ strokes: this.state.strokes.slice(0, -1) });
+      } else return;
+      event.preventDefault();
+      show();
+    });
+    show();
+  }
+
   /** Let a pointer draw on the stage: one stroke from press to release. */
   listen(stage) {
     const place = (event) => {
@@ -164,16 +209,15 @@ class Judge {
     stage.addEventListener("pointerdown", (event) => {
       if (event.button) return;
       event.preventDefault(); // or a drag would select the words around
+      stage.focus({ preventScroll: true });
       stage.setPointerCapture(event.pointerId);
       drawing = true;
-      this.set({ strokes: [...this.state.strokes, [place(event)]] });
+      this.put(place(event), true);
     });
     stage.addEventListener("pointermove", (event) => {
       if (!drawing) return;
-      const [x, y] = place(event), { strokes } = this.state, last = strokes.at(-1) ?? [], [lastX, lastY] = last.at(-1) ?? [Infinity, Infinity];
-      if (Math.hypot(x - lastX, y - lastY) < LEAST_STEP) return;
-      if (strokes.flat().length >= MOST_POINTS) return (this.note.textContent = "The drawing is full: clear it to begin anew.");
-      this.set({ strokes: [...strokes.slice(0, -1), [...last, [x, y]]] });
+      const [x, y] = place(event), [lastX, lastY] = this.state.strokes.at(-1)?.at(-1) ?? [Infinity, Infinity];
+      if (Math.hypot(x - lastX, y - lastY) >= LEAST_STEP) this.put([x, y], !this.state.strokes.length);
     });
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) stage.addEventListener(end, () => (drawing = false));
   }

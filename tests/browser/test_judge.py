@@ -164,7 +164,7 @@ def test_keys_alone_draw_undo_and_clear(show):
     page.get_by_role("button", name="Draw a star").focus()
     page.keyboard.press("Space")
     star = opinion(page, four)
-    page.get_by_label("Pen").focus()
+    page.get_by_role("slider", name="Pen").focus()
     page.keyboard.press("ArrowRight")
     thick = opinion(page, star)
     page.get_by_label("Scale and centre").focus()
@@ -178,6 +178,20 @@ def test_keys_alone_draw_undo_and_clear(show):
     page.wait_for_timeout(200)
     assert page.evaluate(f"{STATE}.strokes") == [] and opinion(page) == before
     assert page.evaluate("window.heard") is None, "a key went on to the page around"
+
+
+def test_a_pen_that_keys_move_draws(show):
+    page = show()
+    page.locator(".dx-paper").focus()
+    for key in ("Shift+ArrowUp", "Space", "ArrowRight", "ArrowDown", "Space", "ArrowDown"):
+        page.keyboard.press(key)
+    stroke = [[0.5, 0.375], [0.5313, 0.375], [0.5313, 0.4063]]
+    assert page.evaluate(f"{STATE}.strokes") == [stroke]
+    page.keyboard.press("Space")
+    page.keyboard.press("Backspace")
+    assert page.evaluate(f"{STATE}.strokes") == [stroke], "only the second stroke goes"
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(f"{STATE}.strokes") == [stroke], "the pen is up again"
 
 
 def test_a_finger_draws_and_does_not_scroll(show):

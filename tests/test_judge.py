@@ -4,6 +4,9 @@ import base64
 import html
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +18,10 @@ from dcgan_lib.training.checkpoints import load_discriminator
 from dcgan_lib.widgets.explorer import Explorer
 from dcgan_lib.widgets.export import export_judge, probabilities
 from dcgan_lib.widgets.judge import MAX_POINTS, Judge, judge_html, rasterise
-from dcgan_lib.widgets.page import EXPORT, classic_script, script
+from dcgan_lib.widgets.page import EXPORT, classic_script, explorer_html, script
 
 SEVEN = [[[0.2, 0.2], [0.8, 0.2], [0.4, 0.9]]]
+EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "extensions"
 DRAWINGS = {
     "nothing": [],
     "a dot": [[[0.1, 0.9]]],
@@ -167,3 +171,38 @@ def test_script_for_pages_has_no_module_syntax():
     assert not re.search(r"^\s*(export|import)\b", text, re.MULTILINE) and "mount(place)" in text
     assert source.endswith(EXPORT) and len(re.findall(r"^export\b", source, re.MULTILINE)) == 1
     assert "fetch(" not in source and not re.search(r"https?://", source)
+
+
+# --- the book ---
+def test_a_page_gets_what_it_shows_and_no_more(tmp_path):
+    """A page with a judge, one whose explorer asks for a discriminator, and one that does not."""
+    source, html_folder = tmp_path / "source", tmp_path / "html"
+    source.mkdir()
+    (source / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(EXTENSIONS)!r})\nextensions = ['dcgan_explorer']\n"
+    )
+    mounts = {
+        "index": judge_html() + judge_html(strokes=SEVEN),
+        "asks": explorer_html("portraits", discriminator=True),
+        "plain": explorer_html("rooms"),
+    }
+    for name, mount in mounts.items():
+        text = f"Page\n====\n\n.. raw:: html\n\n   {mount}\n"
+        if name == "index":
+            text += "\n.. toctree::\n\n   asks\n   plain\n"
+        (source / f"{name}.rst").write_text(text)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", source, html_folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    shown = (html_folder / "index.html").read_text()
+    assert len(re.findall(r"_static/judge\.js", shown)) == 1 and "_static/explorer.css" in shown
+    assert "_static/explorer.js" not in shown
+    assert "_static/judge.js" not in (html_folder / "asks.html").read_text()
+    assert (html_folder / "_static" / "judge.js").read_text() == classic_script("judge")
+    models = {path.name for path in (html_folder / "_static" / "models").glob("*.js")}
+    assert models == {
+        "mnist-discriminator.js",
+        "portraits-discriminator.js",
+        "portraits.js",
+        "rooms.js",
+    }

@@ -212,6 +212,7 @@ def test_mistakes_are_told_in_a_sentence(explorer):
         ({"seed": -1}, "seed must be"),
         ({"seed": 2**32}, "seed must be"),
         ({"speed": 3}, "no setting ['speed']"),
+        ({"discriminator": True, "models": ["mnist-paper"]}, "has no discriminator.safetensors"),
         ({"z": [1.0]}, "z must be 100 finite numbers"),
         ({"z": [float("nan")] * 100}, "finite"),
     ):
@@ -260,6 +261,12 @@ def test_what_a_notebook_stores_is_the_same_everywhere(explorer):
     assert data["text/html"] == again._repr_mimebundle_()[0]["text/html"]
     settings = json.loads(html.unescape(re.search('data-explorer="([^"]*)"', data["text/html"])[1]))
     assert settings == {"model": "mnist", "mode": "walk", "anchors": [3, 4], "t": 0.5}
+
+
+def test_an_explorer_with_its_discriminator_says_so_on_the_page(explorer):
+    asked, plain = explorer("mnist", discriminator=True), explorer("mnist")
+    assert "&quot;discriminator&quot;: true" in asked.page()
+    assert "discriminator" not in plain.page()
 
 
 # --- the page ---

@@ -1,4 +1,4 @@
-"""Exported generators: batch norm folded, coarse weights within their limits, JavaScript against
+"""Exported networks: batch norm folded, coarse weights within their limits, JavaScript against
 PyTorch."""
 
 import base64
@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from node import needs_node, run_js
 
 from dcgan_lib.config import ModelConfig
+from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.dcgan import Generator
-from dcgan_lib.models.sampling import generate_u8, refresh_batch_norm
+from dcgan_lib.models.dcgan import Discriminator, Generator
+from dcgan_lib.models.networks import new_discriminator
+from dcgan_lib.models.sampling import from_u8, generate_u8, logits_of, refresh_batch_norm
 from dcgan_lib.paths import checkpoints_root
-from dcgan_lib.training.checkpoints import load_generator
+from dcgan_lib.training.checkpoints import load_discriminator, load_generator
 from dcgan_lib.widgets import export
 from dcgan_lib.widgets.export import (
     export_generator,
@@ -120,7 +122,7 @@ def by_node(
     }
     code = (
         "const about = read('about.json'), labels = read('labels.json');\n"
-        "const network = new Network(about, fromBase64(about.weights));\n"
+        "const network = new Generator(about, fromBase64(about.weights));\n"
         "const draw = (z, i) => [...network.run(Float32Array.from(z), labels[i] ?? 0)];\n"
         "answer(read('z.json').map(draw));\n"
     )
@@ -194,7 +196,7 @@ def test_silenced_maps_are_zero(monkeypatch, tmp_path):
     about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
     code = (
         "const about = read('about.json');\n"
-        "const network = new Network(about, fromBase64(about.weights));\n"
+        "const network = new Generator(about, fromBase64(about.weights));\n"
         "const cut = { layer: 1, off: [0, 2] };\n"
         "const rgba = network.run(Float32Array.from(read('z.json')), 0, cut);\n"
         "answer([...rgba.filter((_, i) => i % 4 < 3)]);\n"
@@ -287,6 +289,122 @@ def test_onnx_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install onnx onnxscript onnxruntime$"):
         export.write_onnx("mnist", tmp_path / "mnist.onnx")
+
+
+# --- the discriminator ---
+def discriminator_of(config: ModelConfig, seed: int = 0) -> Discriminator:
+    """Make a discriminator with statistics of its own, whose probabilities are far from 0 and 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        discriminator = Discriminator(config)
+        for name, parameter in discriminator.named_parameters():
+            torch.nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.1)
+        x_u8 = torch.randint(0, 256, (32, config.num_channels, *config.image_size))
+        labels_n = torch.arange(32) % config.num_classes if config.num_classes else None
+        for _ in range(3):
+            discriminator.train()(from_u8(x_u8, config), labels_n)
+    return discriminator.eval()
+
+
+def pictures_and_labels(config: ModelConfig, num: int = 6) -> tuple[np.ndarray, np.ndarray | None]:
+    rng = np.random.default_rng(3)
+    shape = (num, config.num_channels, *config.image_size)
+    labels_n = np.arange(num) % config.num_classes if config.num_classes else None
+    return rng.integers(0, 256, shape, dtype=np.uint8), labels_n
+
+
+def opinions(
+    discriminator: Discriminator, x_u8: np.ndarray, labels_n: np.ndarray | None = None
+) -> np.ndarray:
+    labels = None if labels_n is None else torch.from_numpy(labels_n)
+    return export.probabilities(logits_of(discriminator, x_u8, labels))
+
+
+def judged_by_node(
+    folder, exported: export.ExportedModel, x_u8: np.ndarray, labels_n: np.ndarray | None = None
+) -> np.ndarray:
+    about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
+    labels = labels_n.tolist() if labels_n is not None else []
+    pixels = x_u8.transpose(0, 2, 3, 1).reshape(len(x_u8), -1).tolist()
+    code = (
+        "const about = read('about.json'), labels = read('labels.json');\n"
+        "const network = networkOf(about, fromBase64(about.weights));\n"
+        "const judge = (pixels, i) => network.probability(pixels, labels[i] ?? 0);\n"
+        "answer(read('pixels.json').map(judge));\n"
+    )
+    files = {"about.json": about, "pixels.json": pixels, "labels.json": labels}
+    return np.array(run_js(folder, code, files=files))
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=str)
+def test_a_folded_discriminator_has_the_same_opinion(config):
+    discriminator = discriminator_of(config)
+    exported = export.export_discriminator(discriminator, "tiny")
+    x_u8, labels_n = pictures_and_labels(config)
+    exact = opinions(discriminator, x_u8, labels_n)
+    assert np.ptp(exact) > 0.001, "the pictures must differ for the test to say anything"
+    apart = np.abs(export.judge_exported(exported, x_u8, labels_n) - exact)
+    assert apart.max() <= 1 / 255 and exported.about["error"]["max"] <= 1
+
+
+def test_a_discriminator_with_other_statistics_is_seen():
+    """The wrong twin: folded with statistics that the discriminator no longer has."""
+    discriminator = discriminator_of(VARIANTS[0])
+    exported = export.export_discriminator(discriminator, "tiny")
+    discriminator.norms[1].running_mean += 1
+    x_u8, _ = pictures_and_labels(VARIANTS[0])
+    apart = np.abs(export.judge_exported(exported, x_u8) - opinions(discriminator, x_u8))
+    assert apart.max() > 2 / 255
+
+
+@needs_node
+@pytest.mark.parametrize("config", VARIANTS, ids=str)
+def test_javascript_judges_what_pytorch_judges(config, tmp_path):
+    discriminator = discriminator_of(config)
+    exported = export.export_discriminator(discriminator, "tiny")
+    x_u8, labels_n = pictures_and_labels(config)
+    seen = judged_by_node(tmp_path, exported, x_u8, labels_n)
+    assert np.abs(seen - opinions(discriminator, x_u8, labels_n)).max() <= 1 / 255
+    by_numpy = export.judge_exported(exported, x_u8, labels_n)
+    assert np.abs(seen - by_numpy).max() <= 1e-4
+
+
+@needs_node
+@pytest.mark.parametrize("name", ["mnist", "portraits"])
+def test_committed_discriminators_keep_the_promised_error(name, tmp_path):
+    """On 200 pictures that did not measure the error: generated, drawn, and noise."""
+    generator, discriminator = load_generator(name), load_discriminator(name)
+    config = generator.config
+    z_nd = np.stack([seed_latent(seed, config) for seed in range(70_000, 70_080)])
+    generated_u8 = generate_u8(generator, torch.from_numpy(z_nd))
+    drawn = "portraits" if name == "portraits" else "street-digits"
+    drawn_u8 = load_image_set(drawn, "test", num_images=80).images_u8[:80]
+    drawn_u8 = drawn_u8[:, : config.num_channels]
+    noise_u8, _ = pictures_and_labels(config, 40)
+    x_u8 = np.concatenate([generated_u8, drawn_u8, noise_u8])
+    exact = opinions(discriminator, x_u8)
+    seen = judged_by_node(tmp_path, export.export_judge(name), x_u8)
+    print(f"{name}: at most {255 * np.abs(seen - exact).max():.3f} of 255 levels, n {len(x_u8)}")
+    assert len(x_u8) == 200 and np.ptp(exact) > 0.5
+    assert np.abs(seen - exact).max() <= 1 / 255
+
+
+def test_a_dense_discriminator_is_refused():
+    config = ModelConfig(architecture="dense", image_size=(8, 8), num_stages=1, hidden_units=4)
+    with pytest.raises(UserError, match="convolutional discriminators, but tiny's is a dense one"):
+        export.export_discriminator(new_discriminator(config), "tiny")
+    with pytest.raises(UserError, match=r"has no discriminator\.safetensors"):
+        export.export_judge("mnist-conditional")
+
+
+def test_the_command_writes_a_discriminator_under_its_own_name(tmp_path, capsys):
+    export.Export(checkpoint="mnist", out=tmp_path, discriminator=True).run()
+    told = capsys.readouterr().out
+    assert told.startswith(f"{tmp_path / 'mnist-discriminator.js'}: ") and "probabilities" in told
+    start = '(window.dcganModels ||= {})["mnist-discriminator"] = '
+    assert (tmp_path / "mnist-discriminator.js").read_text().startswith(start)
+    with pytest.raises(UserError, match="neither --onnx nor --samples"):
+        export.Export(checkpoint="mnist", out=tmp_path, discriminator=True, onnx=True).run()
 
 
 # --- where it is written ---

@@ -1,7 +1,7 @@
 // The live explorer: runs a generator in the page and lets a reader move through its latent space.
-// No framework, no build step. In a notebook anywidget imports this file, after elements.js, as a module; the book loads
-// them as a classic script in which the last line is replaced by one that mounts every element of class dcgan-explorer.
-// Sections: numbers, network, where models come from, state and address, elements, drawing, modes, mounting.
+// No framework, no build step. In a notebook anywidget imports this file, after elements.js and network.js, as a module; the
+// book loads them as a classic script in which the last line is replaced by one that mounts each element of class dcgan-explorer.
+// Sections: numbers, state and address, elements, drawing, modes, mounting.
 
 // --- Numbers: the same in Python, dcgan_lib/widgets/latents.py ---
 
@@ -69,244 +69,6 @@ function between(a, b, t, curve) {
   return combine(a.length, [[1 - t, a], [t, b]]);
 }
 
-// --- Network: transposed convolutions with batch norm already folded into them ---
-
-const HALF = { table: null }; // float16 to float32, all 65,536 of them, made when first needed
-function halfTable() {
-  if (HALF.table) return HALF.table;
-  HALF.table = Float32Array.from({ length: 65536 }, (_, bits) => {
-    const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    if (exponent === 31) return fraction ? NaN : sign * Infinity;
-    return exponent ? sign * (1 + fraction / 1024) * 2 ** (exponent - 15) : sign * fraction * 2 ** -24;
-  });
-  return HALF.table;
-}
-
-/** A generator: floats in, pixels out. Maps lie pixel by pixel, channels innermost. */
-class Network {
-  constructor(about, bytes) {
-    this.about = about;
-    this.bytes = bytes.byteOffset % 4 ? bytes.slice() : bytes;
-    const [height, width] = about.image_size;
-    this.pixels = new Uint8ClampedArray(4 * height * width).fill(255);
-    this.dense = about.layers.filter((layer) => layer.kind === "linear").map((layer) => this.readLinear(layer));
-    this.convs = about.layers.filter((layer) => layer.kind === "conv").map((layer) => this.readConv(layer));
-    const { inputs, height: h, width: w } = this.convs[0];
-    this.maps = [new Float32Array(inputs * h * w)]; // what goes into each convolution
-    for (const conv of this.convs) this.maps.push(new Float32Array(conv.outHeight * conv.outWidth * conv.padded));
-    const most = Math.max(...this.convs.map((conv) => (conv.inputs + 1) * conv.height * conv.width));
-    this.start = new Int32Array(Math.max(...this.convs.map((conv) => conv.height * conv.width)) + 1);
-    this.index = new Int32Array(most);
-    this.value = new Float32Array(most);
-  }
-
-  floats(offset, length) {
-    return new Float32Array(this.bytes.buffer, this.bytes.byteOffset + offset, length);
-  }
-
-  /** Return a function from the position of a weight to its value; each run of weights shares one int8 scale. */
-  reader(layer, size, run) {
-    const from = this.bytes.byteOffset + layer.weight;
-    if (layer.type === "int8") {
-      const stored = new Int8Array(this.bytes.buffer, from, size), scale = this.floats(layer.scale, size / run);
-      return (at) => stored[at] * scale[(at / run) | 0];
-    }
-    const stored = new Uint16Array(this.bytes.buffer, from, size), table = halfTable();
-    return (at) => table[stored[at]];
-  }
-
-  readLinear(layer) {
-    const columns = layer.inputs + this.about.num_classes, [channels, height, width] = layer.grid ?? [layer.outputs, 1, 1];
-    const read = this.reader(layer, columns * layer.outputs, columns), bias = this.floats(layer.bias, layer.outputs);
-    const cells = height * width, weight = new Float32Array(columns * layer.outputs), moved = new Float32Array(layer.outputs);
-    for (let from = 0; from < layer.outputs; from++) {
-      const row = (from % cells) * channels + Math.floor(from / cells); // channels innermost
-      moved[row] = bias[from];
-      for (let i = 0; i < columns; i++) weight[row * columns + i] = read(from * columns + i);
-    }
-    return { weight, bias: moved, columns, inputs: layer.inputs, outputs: layer.outputs };
-  }
-
-  /** Read a convolution into the order in which it is used: blocks of outputs, then taps, then inputs. */
-  readConv(layer) {
-    const { inputs, outputs, kernel: k, stride } = layer, [height, width] = layer.in_size, [outHeight, outWidth] = layer.out_size;
-    const rows = inputs + this.about.num_classes, block = outputs > 4 ? 8 : 4, padded = Math.ceil(outputs / block) * block;
-    const read = this.reader(layer, rows * outputs * k * k, k * k), weight = new Float32Array(rows * padded * k * k);
-    for (let i = 0, at = 0; i < rows; i++)
-      for (let o = 0; o < outputs; o++)
-        for (let tap = 0; tap < k * k; tap++, at++)
-          weight[((Math.floor(o / block) * k * k + tap) * rows + i) * block + (o % block)] = read(at);
-    const bias = new Float32Array(padded), pad = (k - 1) >> 1;
-    bias.set(this.floats(layer.bias, outputs));
-    const reached = (size, limit) => // first and last input of each output position
-      Int32Array.from({ length: 2 * size }, (_, i) => i & 1 ? Math.min(limit - 1, Math.floor(((i >> 1) + pad) / stride))
-        : Math.max(0, Math.ceil(((i >> 1) + pad - k + 1) / stride)));
-    const rowRange = reached(outHeight, height), columnRange = reached(outWidth, width);
-    return { weight, bias, inputs, outputs, rows, padded, block, k, pad, stride, height, width, outHeight, outWidth,
-      rowRange, columnRange, relu: layer.relu };
-  }
-
-  /** Return the pixels (RGBA) of a latent vector; cut = {layer, off} silences maps of one layer. */
-  run(z, label = 0, cut = null) {
-    let h = z;
-    this.dense.forEach((layer, i) => {
-      const out = i === this.dense.length - 1 ? this.maps[0] : new Float32Array(layer.outputs);
-      this.project(layer, h, label, out);
-      h = out;
-    });
-    this.convs.forEach((conv, i) => {
-      if (cut && cut.layer === i) this.silence(this.maps[i], cut.off);
-      this.list(conv, this.maps[i], i ? this.convs[i - 1].padded : conv.inputs, label);
-      (conv.block === 8 ? gather8 : gather4)(conv, this, this.maps[i + 1]);
-    });
-    return this.paint();
-  }
-
-  project({ weight, bias, columns, inputs, outputs }, z, label, out) {
-    for (let o = 0, at = 0; o < outputs; o++, at += columns) {
-      let sum = bias[o];
-      for (let i = 0; i < inputs; i++) sum += weight[at + i] * z[i];
-      if (columns > inputs) sum += weight[at + inputs + label];
-      out[o] = sum > 0 ? sum : 0; // every projection is followed by ReLU
-    }
-  }
-
-  channels(layer) { // how many values a pixel of a layer's maps takes
-    return layer ? this.convs[layer - 1].padded : this.convs[0].inputs;
-  }
-
-  silence(map, off) {
-    const step = this.channels(this.maps.indexOf(map));
-    for (const channel of off) for (let i = channel; i < map.length; i += step) map[i] = 0;
-  }
-
-  /** List each pixel's positive inputs: ReLU left about half of them at zero, and zeros cost nothing then. */
-  list({ inputs, rows, block, height, width }, map, step, label) {
-    const { start, index, value } = this;
-    let n = 0;
-    for (let p = 0; p < height * width; p++) {
-      start[p] = n;
-      for (let c = 0, i = p * step; c < inputs; c++, i++) {
-        if (map[i] > 0) {
-          index[n] = c * block;
-          value[n++] = map[i];
-        }
-      }
-      if (rows > inputs) { // the label, one-hot at every pixel
-        index[n] = (inputs + label) * block;
-        value[n++] = 1;
-      }
-    }
-    start[height * width] = n;
-  }
-
-  paint() {
-    const last = this.convs.at(-1), out = this.maps.at(-1), { pixels } = this;
-    const level = this.about.output === "tanh" ? (x) => (Math.tanh(x) + 1) * 127.5 : (x) => 255 / (1 + Math.exp(-x));
-    const second = last.outputs > 1 ? 1 : 0, third = last.outputs > 2 ? 2 : 0;
-    for (let p = 0, i = 0; i < pixels.length; p += last.padded, i += 4) {
-      pixels[i] = level(out[p]);
-      pixels[i + 1] = second ? level(out[p + second]) : pixels[i];
-      pixels[i + 2] = third ? level(out[p + third]) : pixels[i];
-    }
-    return pixels;
-  }
-}
-
-// Each output pixel gathers from the inputs that reach it; eight (or four) sums stay in registers.
-// The two are written out because a loop over the sums would take three times as long.
-function gather8(conv, { start, index, value }, out) {
-  const { weight: w, bias, rows, padded, k, pad, stride, width, outHeight, outWidth, rowRange, columnRange, relu } = conv;
-  for (let first = 0; first < padded; first += 8) {
-    const block = (first / 8) * k * k;
-    for (let y = 0, o = first; y < outHeight; y++) {
-      for (let x = 0; x < outWidth; x++, o += padded) {
-        let a = bias[first], b = bias[first + 1], c = bias[first + 2], d = bias[first + 3];
-        let e = bias[first + 4], f = bias[first + 5], g = bias[first + 6], h = bias[first + 7];
-        for (let iy = rowRange[2 * y]; iy <= rowRange[2 * y + 1]; iy++) {
-          for (let ix = columnRange[2 * x]; ix <= columnRange[2 * x + 1]; ix++) {
-            const tap = (block + (y + pad - iy * stride) * k + x + pad - ix * stride) * rows * 8;
-            const end = start[iy * width + ix + 1];
-            for (let n = start[iy * width + ix]; n < end; n++) {
-              const v = value[n], at = tap + index[n];
-              a += v * w[at]; b += v * w[at + 1]; c += v * w[at + 2]; d += v * w[at + 3];
-              e += v * w[at + 4]; f += v * w[at + 5]; g += v * w[at + 6]; h += v * w[at + 7];
-            }
-          }
-        }
-        const low = relu ? 0 : -Infinity;
-        out[o] = a > low ? a : low; out[o + 1] = b > low ? b : low; out[o + 2] = c > low ? c : low; out[o + 3] = d > low ? d : low;
-        out[o + 4] = e > low ? e : low; out[o + 5] = f > low ? f : low; out[o + 6] = g > low ? g : low; out[o + 7] = h > low ? h : low;
-      }
-    }
-  }
-}
-
-function gather4(conv, { start, index, value }, out) {
-  const { weight: w, bias, rows, padded, k, pad, stride, width, outHeight, outWidth, rowRange, columnRange, relu } = conv;
-  for (let y = 0, o = 0; y < outHeight; y++) {
-    for (let x = 0; x < outWidth; x++, o += padded) {
-      let a = bias[0], b = bias[1], c = bias[2], d = bias[3];
-      for (let iy = rowRange[2 * y]; iy <= rowRange[2 * y + 1]; iy++) {
-        for (let ix = columnRange[2 * x]; ix <= columnRange[2 * x + 1]; ix++) {
-          const tap = ((y + pad - iy * stride) * k + x + pad - ix * stride) * rows * 4;
-          const end = start[iy * width + ix + 1];
-          for (let n = start[iy * width + ix]; n < end; n++) {
-            const v = value[n], at = tap + index[n];
-            a += v * w[at]; b += v * w[at + 1]; c += v * w[at + 2]; d += v * w[at + 3];
-          }
-        }
-      }
-      const low = relu ? 0 : -Infinity;
-      out[o] = a > low ? a : low; out[o + 1] = b > low ? b : low; out[o + 2] = c > low ? c : low; out[o + 3] = d > low ? d : low;
-    }
-  }
-}
-
-// --- Where models come from: a script beside the page, or the kernel ---
-
-const loading = new Map(); // one promise a model, shared by every explorer of a page
-
-function fromBase64(text) {
-  const raw = atob(text), bytes = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-  return bytes;
-}
-
-/** Load a model's script, once; a script works where fetch does not: from file://. */
-function loadFromSite(name) {
-  if (!loading.has(name)) {
-    loading.set(name, new Promise((resolve, reject) => {
-      const found = () => window.dcganModels?.[name];
-      const finish = () => found() ? resolve(new Network(found(), fromBase64(found().weights))) : reject(new Error("empty"));
-      if (found()) return finish();
-      const root = document.documentElement.dataset.content_root || "./";
-      const script = el("script", { src: `${root}_static/models/${encodeURIComponent(name)}.js`, onload: finish });
-      script.onerror = () => reject(new Error(`The weights of “${name}” could not be loaded.`));
-      document.head.append(script);
-    }));
-    loading.get(name).catch(() => loading.delete(name));
-  }
-  return loading.get(name);
-}
-
-/** Ask the kernel for a model's weights. */
-function loadFromKernel(kernel, name) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error("No kernel answers: run this cell to bring the explorer to life.")), 20000);
-    const answer = (message, buffers) => {
-      if (message.model !== name || !["weights", "no weights"].includes(message.type)) return;
-      clearTimeout(timer);
-      kernel.off("msg:custom", answer);
-      if (message.type === "no weights") return reject(new Error(message.reason));
-      const view = buffers[0];
-      resolve(new Network(message.about, new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength).slice()));
-    };
-    kernel.on("msg:custom", answer);
-    kernel.send({ type: "need weights", model: name });
-  });
-}
-
 // --- State and address ---
 
 // Everything that decides what is shown; each key is a trait of the Python class.
@@ -318,9 +80,10 @@ const DEFAULTS = {
   direction: "", far: 1, rows: 4, columns: 7,
   layer: 0, off: [],
   step: -1,
+  discriminator: false,
 };
-const IN_ADDRESS = Object.keys(DEFAULTS).filter((key) => !["models", "modes", "base", "extra", "rows", "columns"].includes(key));
-const REBUILT = ["mode", "models", "modes", "extra", "rows", "columns", "gallery"]; // these change the controls themselves
+const IN_ADDRESS = Object.keys(DEFAULTS).filter((key) => !["models", "modes", "base", "extra", "rows", "columns", "discriminator"].includes(key));
+const REBUILT = ["mode", "models", "modes", "extra", "rows", "columns", "gallery", "discriminator"]; // these change the controls themselves
 const short = (x) => String(Math.round(x * 1e4) / 1e4);
 
 /** Write whole numbers as ranges: 0-3,7. */
@@ -436,12 +199,27 @@ class Explorer {
       if (this.state.model !== model) return;
       this.network = network;
       this.about = network.about;
+      this.judge = null;
       this.build();
     } catch (error) {
       console.error(error);
       if (this.network) return this.say(error.message);
       this.root.querySelector(".dx-note")?.remove();
       this.root.append(el("p", { class: "dx-note", role: "status" }, error.message));
+    }
+  }
+
+  /** Fetch the discriminator, after the first picture stands; without one the explorer goes on alone. */
+  async callJudge() {
+    const { model } = this.state;
+    try {
+      const judge = await this.load(model, "discriminator");
+      if (this.state.model !== model) return;
+      this.judge = judge;
+      this.redraw();
+    } catch (error) {
+      console.error(error);
+      this.say(error.message);
     }
   }
 
@@ -487,6 +265,7 @@ class Explorer {
       this.stale = false;
       this.tidy();
       this.jobs = this.view.update();
+      if (this.meter && this.judge) this.jobs.splice(1, 0, { run: () => this.judgePicture() });
       this.after();
     }
     const end = performance.now() + 24;
@@ -512,10 +291,18 @@ class Explorer {
     const pixels = network.run(z, state.label, cut);
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
-    this.painted.set(canvas, { key, z });
+    this.painted.set(canvas, { key, z, pixels: this.state.discriminator ? pixels.slice() : null });
     this.redraws++;
     const took = performance.now() - started;
     if (this.redraws > 2) this.time = 0.9 * (this.time ?? took) + 0.1 * took; // the first ones are still being compiled
+  }
+
+  /** Show what the discriminator thinks of the picture that the view names. */
+  judgePicture() {
+    const { pixels } = this.painted.get(this.view.judged);
+    this.opinion = this.judge.probability(pixels, this.state.label);
+    this.meter.show(this.opinion);
+    this.root.dataset.opinion = this.opinion.toFixed(4);
   }
 
   /** Tell the address, Python and the screen reader, each in its own time. */
@@ -527,7 +314,7 @@ class Explorer {
     this.settling = setTimeout(() => {
       if (this.space && touched.length + this.unsaved) history.replaceState(history.state, "", address(this.space, this.state, this.initial));
       this.unsaved = 0;
-      if (touched.length) this.say(this.view.words());
+      if (touched.length) this.say(this.meter && this.judge ? `${this.view.words()}. ${opinionWords(this.opinion)}` : this.view.words());
       this.note.textContent = this.noteText();
     }, 300);
     this.unsaved = (this.unsaved ?? 0) + touched.length;
@@ -583,6 +370,9 @@ class Explorer {
     this.note = el("p", { class: "dx-note" }, this.noteText());
     this.live = el("p", { class: "dx-live", "aria-live": "polite" });
     const tools = el("div", { class: "dx-tools" }, ...this.tools());
+    this.meter = state.discriminator && this.view.judged ? opinionMeter() : null;
+    if (this.meter) this.view.element.firstElementChild.after(this.meter.element);
+    if (this.meter && !this.judge) this.callJudge();
     const parts = [this.chooser(), this.view.element, tools, el("div", { class: "dx-foot" }, this.note, this.live)];
     const label = `Explorer of the generator ${about.name}: ${MODE_NAMES[state.mode]}`;
     const inside = el("div", { class: `dx dx-${state.mode}`, role: "group", "aria-label": label });
@@ -752,7 +542,7 @@ function freeMode(explorer) {
     el("div", { class: "dx-row" }, ...axes.map((axis) => axis.row), again),
     ...(sliders.length ? [el("div", { class: "dx-sliders" }, ...sliders.map(([, entry]) => entry.row))] : []));
   return {
-    element,
+    element, judged: picture,
     update() {
       const [x, y] = state.pad;
       for (const [side, value] of [["--x", x], ["--y", -y]]) pad.style.setProperty(side, `${50 + 50 * value}%`);
@@ -801,7 +591,7 @@ function walkMode(explorer) {
   const element = el("div", { class: "dx-view" }, el("div", { class: "dx-stage dx-alone" }, picture),
     el("div", {}, strip, bar.row), el("div", { class: "dx-row" }, play, curve.row, again));
   return {
-    element, seeded: false,
+    element, seeded: false, judged: picture,
     update() {
       if (strip.dataset.anchors !== state.anchors.join(",")) arrange();
       const t = limit(state.t, 0, last()), i = Math.min(Math.floor(t), last() - 1);
@@ -970,7 +760,7 @@ function mapsMode(explorer) {
     el("div", { class: "dx-pair" }, figure(before, "all maps on"), figure(after, "as switched below")),
     el("div", { class: "dx-row" }, box.row, button("All on", () => explorer.set({ off: [] })), button("All off", () => explorer.set({ off: every() })), hint), sea);
   return {
-    element,
+    element, judged: after,
     update() {
       if (built !== state.layer) arrange();
       box.show(state.layer);
@@ -1049,7 +839,7 @@ function render({ model, el: host }) {
   const keys = Object.keys(DEFAULTS), settings = Object.fromEntries(keys.map((key) => [key, model.get(key)]));
   const root = el("div", { class: "dcgan-explorer" }, el("p", { class: "dx-note" }, "Waiting for the generator’s weights…"));
   const explorer = new Explorer(root, settings, {
-    load: (name) => loadFromKernel(model, name),
+    load: (name, network) => loadFromKernel(model, name, network),
     changed: (touched, state) => {
       for (const key of touched) model.set(key, structuredClone(state[key]));
       model.save_changes();

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 import traitlets
-from traitlets import Dict, Float, Int, List, Unicode
+from traitlets import Bool, Dict, Float, Int, List, Unicode
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.interpretation.directions import load_directions
 from dcgan_lib.interpretation.forgetting import check_layer, silenced
 from dcgan_lib.models.sampling import generate_u8
-from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
+from dcgan_lib.training.checkpoints import find_run, load_config, load_discriminator, load_generator
 from dcgan_lib.widgets import latents
-from dcgan_lib.widgets.export import ExportedModel, export_model
+from dcgan_lib.widgets.export import ExportedModel, export_judge, export_model
 from dcgan_lib.widgets.page import PageWidget, check_mode, explorer_html, script
 
 
@@ -28,6 +28,28 @@ from dcgan_lib.widgets.page import PageWidget, check_mode, explorer_html, script
 def _export(folder: Path, samples: bool) -> ExportedModel:
     """Export for a page that a kernel serves: nothing is downloaded, so half precision is free."""
     return export_model(folder, "half", samples=samples)
+
+
+@lru_cache(maxsize=4)
+def _export_judge(folder: Path) -> ExportedModel:
+    return export_judge(folder)
+
+
+def send_weights(widget: PageWidget, content: dict[str, Any], *, samples: bool = False) -> None:
+    """Answer a page that asks for a network's weights, or say why it has none."""
+    if content.get("type") != "need weights":
+        return
+    name, network = content["model"], content.get("network", "generator")
+    about = {"model": name, "network": network}
+    try:
+        folder = find_run(name)
+        is_judge = network == "discriminator"
+        exported = _export_judge(folder) if is_judge else _export(folder, samples)
+    except UserError as error:
+        widget.send({"type": "no weights", **about, "reason": str(error)})
+    else:
+        answer = {"type": "weights", **about, "about": exported.about}
+        widget.send(answer, [exported.weights])
 
 
 def _trait(kind: type[traitlets.TraitType], *arguments: Any) -> Any:
@@ -62,6 +84,8 @@ class Explorer(PageWidget):
         from 0.
     step : int
         Mode steps: which stored picture, from 0; -1 is the last.
+    discriminator : bool
+        Modes free, walk and maps: show the checkpoint's discriminator's opinion of the picture.
     """
 
     _esm = script("explorer.js")
@@ -75,6 +99,7 @@ class Explorer(PageWidget):
     gallery, off = _trait(List, Int()), _trait(List, Int())
     groups = _trait(List, List(Int()), [[], [], []])
     values, extra = _trait(Dict), _trait(Dict)
+    discriminator = _trait(Bool, False)
 
     def __init__(
         self, checkpoint: str = "faces", mode: str = "free", seed: int = 0, **settings: Any
@@ -85,6 +110,8 @@ class Explorer(PageWidget):
         load_config(checkpoint)
         z = settings.pop("z", None)
         super().__init__(model=checkpoint, mode=mode, seed=seed, **settings)
+        for name in [self.model, *self.models] if self.discriminator else []:
+            load_discriminator(name)
         self._ready = True
         self.on_msg(self._answer)
         self._follow()
@@ -211,17 +238,7 @@ class Explorer(PageWidget):
 
     # --- how it is shown ---
     def _answer(self, _: Any, content: dict[str, Any], __: list[bytes]) -> None:
-        if content.get("type") != "need weights":
-            return
-        name = content["model"]
-        try:
-            exported = _export(find_run(name), "steps" in (self.mode, *self.modes))
-        except UserError as error:
-            self.send({"type": "no weights", "model": name, "reason": str(error)})
-        else:
-            self.send(
-                {"type": "weights", "model": name, "about": exported.about}, [exported.weights]
-            )
+        send_weights(self, content, samples="steps" in (self.mode, *self.modes))
 
     def __repr__(self) -> str:
         return f"Explorer(checkpoint={self.model!r}, mode={self.mode!r}, seed={self.seed})"

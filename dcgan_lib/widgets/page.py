@@ -18,6 +18,7 @@ MODES = {
     "steps": "stored pictures show its training",
 }
 FOLDER = Path(__file__).parent
+RUN_NETWORKS = ("explorer.js", "judge.js")
 STYLE = FOLDER / "explorer.css"
 EXPORT = "export default { render };\n"
 MOUNT = """\
@@ -27,8 +28,11 @@ document.readyState === "loading" ? document.addEventListener("DOMContentLoaded"
 
 
 def script(name: str) -> str:
-    """Return a widget's script, a module: the elements that all share, then its own lines."""
-    parts = [(FOLDER / part).read_text(encoding="utf-8") for part in ("elements.js", name)]
+    """Return a widget's script, a module: what it shares with others, then its own lines."""
+    shared = ["elements.js"]
+    if name in RUN_NETWORKS:
+        shared.append("network.js")
+    parts = [(FOLDER / part).read_text(encoding="utf-8") for part in [*shared, name]]
     return "".join(parts)
 
 

@@ -43,6 +43,10 @@ SANDBOX_CELLS = [
     "print(sandbox)",
     "sandbox.beta1 = 0.9",
 ]
+JUDGE_CELLS = [
+    "from dcgan_lib.widgets.judge import Judge\n\njudge = Judge()\njudge",
+    "print(judge, round(judge.probability, 2))",
+]
 # Run one cell by Lab's own command, and return the text it printed.
 RUN_CELL = """async (index) => {
   const panel = jupyterapp.shell.currentWidget;
@@ -68,6 +72,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "boxes": BOX_CELLS,
         "picks": PICK_CELLS,
         "sandbox": SANDBOX_CELLS,
+        "judge": JUDGE_CELLS,
     }
     for name, cells in notebooks.items():
         notebook = nbformat.v4.new_notebook(
@@ -224,6 +229,19 @@ def test_sandbox_trains_and_follows_python(lab, browser):
         page.evaluate(RUN_CELL, 2)
         settings = "document.querySelector('.dcgan-sandbox').sandbox.settings"
         page.wait_for_function(f"{settings}.beta1 === 0.9")
+
+
+def test_judge_hears_the_same_opinion_in_python(lab, browser):
+    with Visit(browser, width=1400) as visit:
+        page = open_notebook(visit, lab, "judge")
+        page.evaluate(RUN_CELL, 0)
+        page.locator(".dcgan-judge[data-ready]").wait_for()
+        page.get_by_role("button", name="Draw the digit 4").click()
+        page.wait_for_timeout(1_000)  # the traits' way to Python
+        shown = float(page.get_attribute(".dcgan-judge", "data-opinion"))
+        name, _, probability = page.evaluate(RUN_CELL, 1).strip().rpartition(" ")
+        assert name == "Judge(checkpoint='mnist', 3 strokes)"
+        assert float(probability) == pytest.approx(shown, abs=0.01)
 
 
 def eval_printed(text: str) -> tuple[list[float], dict[str, float], int]:

@@ -93,7 +93,9 @@ def at_a_desk(tmp_path, monkeypatch):
 
 
 COMMANDS = re.findall(
-    r"```bash\n([^`]*?)\n```\n\n```\{code-block\} text\n:class: message\n(.*?)\n```", PAGE, re.DOTALL
+    r"```bash\n([^`]*?)\n```\n\n```\{code-block\} text\n:class: message\n(.*?)\n```",
+    PAGE,
+    re.DOTALL,
 )
 CHEAP = ("dcgan sample faces", "mkdir notes", "--device cuda", "--image-size 256 256")
 

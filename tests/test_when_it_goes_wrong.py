@@ -121,6 +121,12 @@ def test_command_gives_the_message_that_stands_below_it(start, at_a_desk, capsys
     assert status == 2 and message in shown
 
 
+def test_a_device_that_is_not_there_is_refused_before_images_are_drawn(at_a_desk, capsys):
+    assert cli.main(["train", "--recipe", "rooms", "--device", "cuda:99"]) == 2
+    assert "is not available here" in capsys.readouterr().err
+    assert not Path("data").exists() and not Path("runs").exists()
+
+
 def test_pictures_without_statistics_are_flat_until_they_are_measured():
     generator = load_generator("portraits")
     z_bd = sample_latents(16, generator.config, seeded(0))

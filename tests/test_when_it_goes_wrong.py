@@ -74,9 +74,9 @@ def test_changed_message_is_noticed(templates):
 
 
 def test_every_symptom_of_the_table_has_its_section():
-    linked = re.findall(r"\(#(wrong-[a-z-]+)\)", PAGE)
+    linked = re.findall(r"^\| \[.*\]\(#(wrong-[a-z-]+)\) \|", PAGE, re.MULTILINE)
     sections = re.findall(r"^\((wrong-[a-z-]+)\)=$", PAGE, re.MULTILINE)
-    assert sorted(linked) == sorted(sections) and len(set(linked)) == len(linked)
+    assert linked == sections and len(linked) > 10
 
 
 def test_page_stands_after_the_machines():

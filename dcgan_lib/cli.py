@@ -306,8 +306,9 @@ class Train(Command, verb="train"):
     def run(self) -> None:
         """Train, then say where everything lies."""
         from dcgan_lib.data.load import load_image_set
-        from dcgan_lib.training.loop import fit
+        from dcgan_lib.training.loop import choose_device, fit
 
+        choose_device(self.device)  # a mistake is answered before the images are read
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         if self.tensorboard and not importlib.util.find_spec("tensorboard"):
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")

@@ -190,7 +190,7 @@ def _load_by_place(
         raise UserError(
             f"{name} was prepared at {other.image_size} with {other.num_channels} channels; "
             f"asked for {size or other.image_size} with {channels}: "
-            "prepare its folder of images again, so"
+            "ask for what it has, or prepare its folder of images again under another name"
         )
     beside = data_root().iterdir() if data_root().is_dir() else ()
     lying = sorted(path.name for path in beside if path.is_dir() and path.name[0] != ".")

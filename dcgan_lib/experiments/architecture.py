@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, replace, to_dict
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.load import held_out_split, load_image_set
+from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.distances import kid
 from dcgan_lib.evaluation.features import RULER, FeatureExtractor, get_features
@@ -741,8 +741,7 @@ def open_set(
 ) -> tuple[ImageSet, Yardstick]:
     """Load a set's training images at 32x32, and what its generators are measured with."""
     train = load_image_set(name, image_size=SIDE)
-    split = held_out_split(train.name)
-    held_out = load_image_set(name, split, image_size=SIDE)
+    held_out = load_image_set(name, HELD_OUT, image_size=SIDE)
     probe = load_probe(PROBE_OF[train.name]) if train.name in PROBE_OF else None
     extractor = get_features(features)
     return train, Yardstick(held_out, extractor, probe, num_images)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tyro.conf import Positional
 
 from dcgan_lib.command import Command
-from dcgan_lib.data.load import held_out_split, load_image_set
+from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.ledger import Caveat, Result, id_on, record, save_details
 from dcgan_lib.evaluation.statistics import mean_interval
@@ -140,7 +140,7 @@ def measure_run(run_dir: Path, num_images: int) -> History:
     size, channels = config.model.image_size, config.model.num_channels
     name = about["image_set"]
     held_out = load_image_set(
-        name, held_out_split(name), image_size=size, channels=channels, num_images=num_images
+        name, HELD_OUT, image_size=size, channels=channels, num_images=num_images
     )
     z_bd = sample_latents(num_images, config.model, seeded(0))
     history: History = {}

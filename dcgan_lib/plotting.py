@@ -6,6 +6,7 @@ Axes: n images, c channels, h x w pixels; ``_u8`` pixels 0..255.
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from importlib.resources import files
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torchvision.utils import make_grid
@@ -236,3 +238,103 @@ def plot_bands(
         axes[0].set_ylim(*y_range)
     axes[-1].legend(loc="best")
     return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One row of `plot_compared` in one panel; all numbers are multiples of the reference."""
+
+    points: tuple[float, ...]
+    """One for each repeat."""
+    interval: tuple[float, float] | None = None
+    """Of their mean; None where there are too few repeats."""
+    early: float | None = None
+    """The mean at an earlier time, as a multiple of the reference at that time."""
+    note: str = ""
+    """What to say beside the row, in a word or two; a row with a note is drawn in colour."""
+
+
+@_styled
+def plot_compared(
+    panels: Mapping[str, Mapping[str, Compared]],
+    groups: Mapping[str, Sequence[str]],
+    x_label: str,
+    *,
+    labels: tuple[str, str, str] = ("one repeat", "95 % interval", "mean, earlier"),
+    limits: tuple[float, float] = (0.4, 8.0),
+) -> Figure:
+    """Show many rows beside a reference of 1, in groups, one panel for each title.
+
+    The row's label stands above its marks, so that the figure is narrow enough for a phone. What
+    lies outside ``limits`` is drawn at the edge, intervals with an arrow. Rows of a group that no
+    panel has are left out, and so is a group without rows.
+    """
+    there = {label for rows in panels.values() for label in rows}
+    kept = {head: [each for each in rows if each in there] for head, rows in groups.items()}
+    kept = {head: rows for head, rows in kept.items() if rows}
+    numbers = [x for rows in panels.values() for row in rows.values() for x in row.points]
+    if not kept or not all(number > 0 for number in numbers):
+        raise UserError(
+            "a comparison needs panels whose rows stand in a group, and multiples above 0, "
+            f"but got {len(kept)} groups and {sorted(numbers)[:1]}"
+        )
+    num_lines = sum(len(rows) for rows in kept.values()) + 0.9 * len(kept)
+    figure = BookFigure(figsize=(5.4, 1.1 + 0.36 * num_lines), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    place, places, heads = 0.0, {}, {}
+    for head, rows in kept.items():
+        heads[head] = place + 0.35
+        place += 0.9
+        for label in rows:
+            places[label] = place + 0.7
+            place += 1
+    for axis, (title, rows) in zip(axes, panels.items(), strict=True):
+        axis.set_xscale("log")
+        axis.set_xlim(*limits)
+        axis.set_ylim(place + 0.2, 0)
+        ticks = [tick for tick in (0.25, 0.5, 1, 2, 4, 8, 16) if limits[0] <= tick <= limits[1]]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.yaxis.set_visible(False)
+        axis.spines["left"].set_visible(False)
+        axis.set_title(title)
+        axis.axvline(1, **GUIDE, linestyle="--")
+        for label, row in rows.items():
+            if label in places:
+                _draw_compared(axis, places[label], row, limits)
+    axes[0].set_zorder(2)  # the labels run on over the next panel
+    axes[0].patch.set_visible(False)
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    across = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "va": "center"}
+    for head, y in heads.items():
+        axes[0].annotate(head, (0, y), **across, bbox=white, fontsize=9.5, weight="bold")
+    for label, y in places.items():
+        axes[0].annotate(label, (0, y - 0.42), **across, bbox=white, fontsize=8.5)
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color="0.35", markersize=4.5),
+        Line2D([], [], color="0.35", linewidth=1.6),
+        Line2D([], [], marker="D", linestyle="", color="0.35", markersize=5, fillstyle="none"),
+    ]
+    figure.legend(marks, labels, loc="outside upper left", ncols=3, fontsize=8.5)
+    figure.supxlabel(x_label, fontsize=9.5)
+    return figure
+
+
+def _draw_compared(axis: Axes, y: float, row: Compared, limits: tuple[float, float]) -> None:
+    worse = np.mean(row.points) > 1
+    colour = "0.35" if not row.note else "C1" if worse else "C0"
+    low, high = limits
+    inside = np.clip(row.points, low * 1.03, high / 1.03)
+    if row.interval is not None:
+        ends = np.clip(row.interval, low * 1.01, high / 1.01)
+        axis.plot(ends, [y, y], color=colour, linewidth=3 if row.note else 1.6, alpha=0.55)
+        for bound, end, mark in zip(row.interval, ends, "<>", strict=True):
+            if bound != end:
+                axis.plot(end, y, mark, color=colour, markersize=5, clip_on=False)
+    if row.early is not None:
+        at = np.clip(row.early, low * 1.03, high / 1.03)
+        axis.plot(at, y, "D", color=colour, markersize=5, fillstyle="none", markeredgewidth=1)
+    axis.plot(inside, [y] * len(inside), "o", color=colour, markersize=4.5, clip_on=False)
+    if row.note:  # on the side away from the marks
+        x, side = (low * 1.03, "left") if worse else (high / 1.03, "right")
+        axis.text(x, y, row.note, ha=side, va="center", fontsize=8, color="0.15")

@@ -26,6 +26,8 @@ from dcgan_lib.errors import UserError
 STYLE = str(files("dcgan_lib") / "book.mplstyle")
 GUIDE = {"color": "0.4", "linewidth": 0.8}
 MARKERS = "osD^vP*X"
+HEADING = 0.7
+"""Height of a group's heading in `plot_compared`, in rows."""
 TICKS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)
 
 
@@ -278,20 +280,20 @@ def plot_compared(
             "a comparison needs panels whose rows stand in a group, and multiples above 0, "
             f"but got {len(kept)} groups and {sorted(numbers)[:1]}"
         )
-    num_lines = sum(len(rows) for rows in kept.values()) + 0.9 * len(kept)
-    figure = BookFigure(figsize=(5.4, 1.1 + 0.36 * num_lines), layout="constrained")
+    num_lines = sum(len(rows) for rows in kept.values()) + HEADING * len(kept)
+    figure = BookFigure(figsize=(4.8, 1.1 + 0.34 * num_lines), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     place, places, heads = 0.0, {}, {}
     for head, rows in kept.items():
-        heads[head] = place + 0.35
-        place += 0.9
+        heads[head] = place + 0.45
+        place += HEADING
         for label in rows:
-            places[label] = place + 0.7
+            places[label] = place + 0.6
             place += 1
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
         axis.set_xscale("log")
         axis.set_xlim(*limits)
-        axis.set_ylim(place + 0.2, 0)
+        axis.set_ylim(place + 0.1, 0)
         ticks = [tick for tick in (0.25, 0.5, 1, 2, 4, 8, 16) if limits[0] <= tick <= limits[1]]
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
@@ -304,12 +306,21 @@ def plot_compared(
                 _draw_compared(axis, places[label], row, limits)
     axes[0].set_zorder(2)  # the labels run on over the next panel
     axes[0].patch.set_visible(False)
-    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    across = {"xycoords": ("axes fraction", "data"), "annotation_clip": False, "va": "center"}
-    for head, y in heads.items():
-        axes[0].annotate(head, (0, y), **across, bbox=white, fontsize=9.5, weight="bold")
-    for label, y in places.items():
-        axes[0].annotate(label, (0, y - 0.42), **across, bbox=white, fontsize=8.5)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    lines = [(y, head, 9.5, "bold") for head, y in heads.items()]
+    lines += [(y - 0.42, label, 8.5, "normal") for label, y in places.items()]
+    for y, text, size, weight in lines:
+        written = axes[0].annotate(
+            text,
+            (0, y),
+            xycoords=("axes fraction", "data"),
+            annotation_clip=False,
+            va="center",
+            bbox=box,
+            fontsize=size,
+            weight=weight,
+        )
+        written.set_in_layout(False)  # they need no room beside the panel
     marks = [
         Line2D([], [], marker="o", linestyle="", color="0.35", markersize=4.5),
         Line2D([], [], color="0.35", linewidth=1.6),
@@ -321,20 +332,23 @@ def plot_compared(
 
 
 def _draw_compared(axis: Axes, y: float, row: Compared, limits: tuple[float, float]) -> None:
-    worse = np.mean(row.points) > 1
-    colour = "0.35" if not row.note else "C1" if worse else "C0"
+    colour = "0.35" if not row.note else "C1" if np.mean(row.points) > 1 else "C0"
     low, high = limits
-    inside = np.clip(row.points, low * 1.03, high / 1.03)
+    style = {"color": colour, "clip_on": False}
+    drawn = [*row.points]
     if row.interval is not None:
+        drawn += row.interval
         ends = np.clip(row.interval, low * 1.01, high / 1.01)
-        axis.plot(ends, [y, y], color=colour, linewidth=3 if row.note else 1.6, alpha=0.55)
+        axis.plot(ends, [y, y], **style, linewidth=3 if row.note else 1.6, alpha=0.55)
         for bound, end, mark in zip(row.interval, ends, "<>", strict=True):
             if bound != end:
-                axis.plot(end, y, mark, color=colour, markersize=5, clip_on=False)
+                axis.plot(end, y, mark, **style, markersize=5)
     if row.early is not None:
-        at = np.clip(row.early, low * 1.03, high / 1.03)
-        axis.plot(at, y, "D", color=colour, markersize=5, fillstyle="none", markeredgewidth=1)
-    axis.plot(inside, [y] * len(inside), "o", color=colour, markersize=4.5, clip_on=False)
-    if row.note:  # on the side away from the marks
-        x, side = (low * 1.03, "left") if worse else (high / 1.03, "right")
-        axis.text(x, y, row.note, ha=side, va="center", fontsize=8, color="0.15")
+        drawn.append(row.early)
+        at = np.clip(row.early, low, high)
+        axis.plot(at, y, "D", **style, markersize=5, fillstyle="none", markeredgewidth=1)
+    axis.plot(np.clip(row.points, low, high), [y] * len(row.points), "o", **style, markersize=4.5)
+    first, last = np.clip([min(drawn), max(drawn)], low, high)
+    on_the_left = first / low > high / last  # where there is more room
+    place = {"x": low * 1.05, "ha": "left"} if on_the_left else {"x": high / 1.02, "ha": "right"}
+    axis.text(y=y, s=row.note, va="center", fontsize=8, color="0.15", **place)

@@ -1022,7 +1022,7 @@ def differences_table(rows: list[Row]) -> str:
         flagged = f"{row.flagged} of {row.seeds}" if row.flagged else ""
         lines.append(" | ".join([words, *cells, flagged]))
     if same:
-        lines.append(f"\nNo difference shown in any of these, and no run flagged: {'; '.join(same)}.")
+        lines.append(f"\nNo difference shown in any measure, no run flagged: {'; '.join(same)}.")
     return "\n".join(lines)
 
 
@@ -1054,7 +1054,7 @@ def compared_with_recipe(runs: dict[tuple[str, int], dict[str, Any]]) -> dict[st
             note = "" if outcome(effect) == "no difference shown" else outcome(effect)
         flagged = sum(is_flagged(runs, rule, seed) for seed in seeds)
         if flagged:
-            note = ", ".join(filter(None, [note, f"flagged {flagged} of {len(seeds)}"]))
+            note = ", ".join(filter(None, [note, f"{flagged} flagged"]))
         found[change.words] = Compared(
             points=tuple(map(float, ends)),
             interval=interval,

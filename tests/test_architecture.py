@@ -26,6 +26,7 @@ from dcgan_lib.experiments.architecture import (
     Settings,
     Yardstick,
     compared_with_recipe,
+    count_flagged,
     details_name,
     differences_table,
     draw_pictures,
@@ -39,6 +40,7 @@ from dcgan_lib.experiments.architecture import (
     record_claims,
     rule_page,
     run_config,
+    settings_of,
     sort_rules,
     summarise_run,
     summary,
@@ -428,6 +430,10 @@ def test_distances_are_compared_as_multiples_of_the_recipe_s(ledger):
     np.testing.assert_allclose(double.points, 2 * np.array(usual.points))
     assert double.interval[0] > 1.8 and double.interval[1] < 2.2 and double.note == "worse"
     assert found[RULES["planted-rate"].words].note == "worse, 3 flagged"
+    runs = kept_runs("blobs")
+    assert count_flagged(runs, ["planted-rate", RECIPE]) == (3, 6)
+    del runs[RECIPE, 0]
+    assert count_flagged(runs, ["planted-rate"]) == (2, 2)
     alone = found[RULES["kernel-3"].words]
     assert alone.interval is None and alone.points == pytest.approx([2.04])
     assert alone.early == pytest.approx(0.4, abs=0.01)
@@ -435,13 +441,18 @@ def test_distances_are_compared_as_multiples_of_the_recipe_s(ledger):
 
 def test_a_rule_s_page_has_its_layers_and_its_rows_beside_the_recipe_s(ledger):
     runs = keep_two_sets()
-    page = rule_page("max-pooling", runs)
+    tables, settings = (
+        {name: summary(each) for name, each in runs.items()},
+        settings_of(runs["blobs"]),
+    )
+    assert settings == TINY
+    page = rule_page("max-pooling", tables, settings)
     assert page.count("<tr>") == page.count("</tr>") and page.count("<table>") == 3
     assert "<td>16 × 4 × 4</td>" in page and "recipe" in page
     assert page.count("<td>blobs</td>") == page.count("<td>spots</td>") == 2
     assert "<td>0.26</td>" in page and "<td>0 of 3</td>" in page
-    assert "too few runs" in rule_page("kernel-3", runs)
-    assert rule_page(RECIPE, runs).count("<td>blobs</td>") == 1
+    assert "too few runs" in rule_page("kernel-3", tables, settings)
+    assert rule_page(RECIPE, tables, settings).count("<td>blobs</td>") == 1
 
 
 # --- the command ---

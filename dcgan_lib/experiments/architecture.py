@@ -17,7 +17,7 @@ import html
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -821,6 +821,11 @@ def kept_runs(set_name: str) -> dict[tuple[str, int], dict[str, Any]]:
     return _kept_like(Settings(**kept["settings"]), kept["features"], kept["num_images"])
 
 
+def settings_of(runs: dict[tuple[str, int], dict[str, Any]]) -> Settings:
+    """Return what all runs of a table share."""
+    return Settings(**next(iter(runs.values()))["settings"])
+
+
 def _kept_like(
     settings: Settings, features: str, num_images: int
 ) -> dict[tuple[str, int], dict[str, Any]]:
@@ -1026,6 +1031,14 @@ def differences_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def count_flagged(
+    runs: dict[tuple[str, int], dict[str, Any]], rules: Iterable[str]
+) -> tuple[int, int]:
+    """Return how many runs of these rules are flagged, and how many there are to compare."""
+    there = [(rule, seed) for rule, seed in runs if rule in set(rules) and (RECIPE, seed) in runs]
+    return sum(is_flagged(runs, rule, seed) for rule, seed in there), len(there)
+
+
 def compared_with_recipe(runs: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Compared]:
     """Return each rule's distances for `dcgan_lib.plotting.plot_compared`, by the rule's words.
 
@@ -1052,7 +1065,7 @@ def compared_with_recipe(runs: dict[tuple[str, int], dict[str, Any]]) -> dict[st
             effect = rows[rule].effects["distance"]
             interval = tuple(1 + bound / usual for bound in effect.difference[1:])
             note = "" if outcome(effect) == "no difference shown" else outcome(effect)
-        flagged = sum(is_flagged(runs, rule, seed) for seed in seeds)
+        flagged = count_flagged(runs, [rule])[0]
         if flagged:
             note = ", ".join(filter(None, [note, f"{flagged} flagged"]))
         found[change.words] = Compared(
@@ -1064,13 +1077,12 @@ def compared_with_recipe(runs: dict[tuple[str, int], dict[str, Any]]) -> dict[st
     return found
 
 
-def rule_page(rule: str, runs_by_set: dict[str, dict[tuple[str, int], dict[str, Any]]]) -> str:
+def rule_page(rule: str, tables: dict[str, list[Row]], settings: Settings) -> str:
     """Return a page of HTML: a rule's networks, layer by layer, and its rows beside the recipe's.
 
-    The sets' runs share their settings, and their images have three colours.
+    ``tables`` has a summary for each set; the networks are those for images of three colours.
     """
     change = RULES[rule]
-    settings = Settings(**next(iter(runs_by_set.values()))[RECIPE, 0]["settings"])
     parts = [f"<p><b>{html.escape(change.words)}</b></p>"]
     totals = {}
     for each in dict.fromkeys((RECIPE, rule)):
@@ -1092,8 +1104,8 @@ def rule_page(rule: str, runs_by_set: dict[str, dict[tuple[str, int], dict[str, 
             beside = "" if mine == usual else f" (the recipe {usual:,})"
             parts.append(f"{what}: {mine:,}{beside}<br>")
     lines = []
-    for name, runs in runs_by_set.items():
-        rows = {row.rule: row for row in summary(runs)}
+    for name, table in tables.items():
+        rows = {row.rule: row for row in table}
         for each in dict.fromkeys((RECIPE, rule)):
             lines.append((name, RULES[each].words, *_measured_cells(rows.get(each))))
     heads = ("set", "rule", "distance at the end", "rule minus recipe", "flagged")

@@ -62,6 +62,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.architecture:Ablate",
             "the paper's rules, broken one at a time",
         ),
+        "filters": (
+            "experiments.filter_collapse:Filters",
+            "whether filters collapse in long training",
+        ),
         "fooled": (
             "experiments.latent_walk:Fooled",
             "nearest neighbours under small image transforms",

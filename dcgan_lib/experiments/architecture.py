@@ -1107,8 +1107,9 @@ def rule_page(rule: str, tables: dict[str, list[Row]], settings: Settings) -> st
     for name, table in tables.items():
         rows = {row.rule: row for row in table}
         for each in dict.fromkeys((RECIPE, rule)):
-            lines.append((name, RULES[each].words, *_measured_cells(rows.get(each))))
-    heads = ("set", "rule", "distance at the end", "rule minus recipe", "flagged")
+            which = "the recipe" if each == RECIPE else "this rule"
+            lines.append((f"{name}, {which}", *_measured_cells(rows.get(each))))
+    heads = ("measured", "distance at the end", "rule minus recipe", "flagged")
     parts.append(_html_table(heads, lines))
     return "\n".join(parts)
 

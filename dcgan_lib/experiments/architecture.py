@@ -1111,7 +1111,7 @@ def rule_page(rule: str, tables: dict[str, list[Row]], settings: Settings) -> st
             lines.append((f"{name}, {which}", *_measured_cells(rows.get(each))))
     heads = ("measured", "distance at the end", "rule minus recipe", "flagged")
     parts.append(_html_table(heads, lines))
-    return "\n".join(parts)
+    return '<div style="line-height: 1.5">' + "\n".join(parts) + "</div>"
 
 
 def _measured_cells(row: Row | None) -> tuple[str, str, str]:
@@ -1125,11 +1125,11 @@ def _measured_cells(row: Row | None) -> tuple[str, str, str]:
 
 
 def _html_table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
-    table = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
-    for line in lines:
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in line)
-        table += f"</tr>\n<tr>{cells}"
-    return f"<table><tr>{table}</tr></table>"
+    style = ' style="padding: 0.1em 0.9em 0.1em 0; text-align: left"'
+    rows = ["".join(f"<th{style}>{html.escape(head)}</th>" for head in heads)]
+    rows += ["".join(f"<td{style}>{html.escape(cell)}</td>" for cell in line) for line in lines]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<table style="margin: 0.5em 0">{body}</table>'
 
 
 # ---------------------------------------------------------------- the claims

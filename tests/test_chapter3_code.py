@@ -34,7 +34,7 @@ def test_the_loop_runs_in_an_empty_notebook(tmp_path):
     source = standalone_source()
     assert source.count("if step == 500:") == 1, "the run's length is shortened here"
     source = source.replace("if step == 500:", SHORT_RUN)
-    source = source.replace("(20, 80, 200, 500)", "(0, 1, 2)")
+    source = source.replace("(20, 80, 250, 500)", "(0, 1, 2)")
     source = source.replace("3_000", "100")
     command = [sys.executable, "-c", ALONE + source + ASK]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

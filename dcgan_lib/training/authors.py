@@ -24,11 +24,11 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
-from dcgan_lib.config import TrainConfig, recipe
+from dcgan_lib.config import Recipe, TrainConfig, recipe
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.dcgan import Discriminator, Generator
+from dcgan_lib.models.dcgan import Discriminator, Generator, plan_convolutions
 from dcgan_lib.models.networks import (
     untrained_discriminator,
     untrained_generator,
@@ -45,7 +45,11 @@ from dcgan_lib.training.checkpoints import load_config, save_config, save_weight
 
 REPOSITORY = "https://github.com/Newmu/dcgan_code"
 REMEDY = f"fetch the file again from {REPOSITORY}"
-BATCH, NUM_BATCHES = 128, 100
+BATCH = 128
+MOST_BATCHES = 100
+"""Of images, to measure a discriminator on."""
+OWN_BATCHES = 20
+"""Of pictures, to measure a generator on, as many as at the end of a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +61,12 @@ class Released:
     folder: str
     """In the authors' models/."""
     epoch: int
-    recipe: str
+    recipe: Recipe
     """The settings of this library that describe it."""
     sets: tuple[str, ...]
     """Images to measure the discriminator on, the first that is there: the set it was trained on,
     or one that stands in for it. ImageNet itself is left to --set, because preparing it takes
     hours."""
-
-    @property
-    def config(self) -> TrainConfig:
-        """Return the settings of its recipe."""
-        return recipe(self.recipe).config
 
     def path(self, place: Path, network: str, number: int) -> Path:
         """Return the file of a part, counted from 1; ``network`` is discrim or gen."""
@@ -79,14 +78,14 @@ RELEASED = (
         name="authors-svhn",
         folder="svhn_unsup_all_conv_dcgan_100z_gaussian_lr_0.0005_64mb",
         epoch=200,
-        recipe="paper-svhn",
+        recipe=recipe("paper-svhn"),
         sets=("svhn", "svhn10k"),
     ),
     Released(
         name="authors-imagenet",
         folder="imagenet_gan_pretrain_128f_relu_lrelu_7l_3x3_256z",
         epoch=30,
-        recipe="paper-imagenet32",
+        recipe=recipe("paper-imagenet32"),
         sets=("tinyimagenet32", "cifar10"),
     ),
 )
@@ -145,7 +144,7 @@ def read_pair(released: Released, place: Path) -> Pair:
     """
     pair = Pair(
         released=released,
-        config=released.config,
+        config=released.recipe.config,
         discriminator=None,
         generator=None,
         lacking=(),
@@ -183,13 +182,13 @@ def _read_discriminator(pair: Pair, place: Path) -> None:
 
 
 def _read_generator(pair: Pair, place: Path) -> None:
-    network = untrained_generator(pair.released.config.model)
+    network = untrained_generator(pair.released.recipe.config.model)
     weights, missing = _read_parts(network, pair.released, place, "gen")
     if not weights:
         pair.notes.append("the folder has no generator")
     elif missing:
         pair.notes.append(f"of the generator there is no {_listed(missing)}, so it is left out")
-    elif pair.config != pair.released.config:
+    elif pair.config != pair.released.recipe.config:
         pair.notes.append(
             "the generator is left out: in a checkpoint both networks have one shape, and the "
             "discriminator lacks layers"
@@ -239,15 +238,17 @@ def _in_our_layout(array: np.ndarray, name: str, network: Discriminator | Genera
     if array.ndim == 4:
         return array[:, :, ::-1, ::-1]
     if name == "head.weight":
-        channels = network.convs[-1].out_channels
-        side = round((len(array) / channels) ** 0.5)  # the released networks read square images
-        return array.reshape(channels, side, side).transpose(1, 2, 0).reshape(1, -1)
+        last = plan_convolutions(network.config)[-1]
+        maps = array.reshape(last.coarse_channels, *last.coarse_size)
+        return maps.transpose(1, 2, 0).reshape(1, -1)
     return array.T
 
 
 def _filled(network: Any, weights: dict[str, Tensor]) -> Any:
-    state = network.state_dict()
-    network.load_state_dict(state | {name: weights[name] for name in state if name in weights})
+    buffers = dict(network.named_buffers())
+    network.load_state_dict(
+        {name: buffers[name] if name in buffers else weights[name] for name in network.state_dict()}
+    )
     return network
 
 
@@ -279,8 +280,8 @@ def find_released(folder: Path) -> dict[Released, Path]:
 
 def images_to_measure_on(released: Released, set_name: str | None) -> ImageSet | None:
     """Load the training images of a set, or of the first usual one that is there, or None."""
-    height_width, channels = released.config.model.image_size, released.config.model.num_channels
-    how = {"image_size": height_width, "channels": channels, "progress": True}
+    model = released.recipe.config.model
+    how = {"image_size": model.image_size, "channels": model.num_channels, "progress": True}
     if set_name is not None:
         return load_image_set(set_name, "train", **how)
     for name in released.sets:
@@ -295,14 +296,14 @@ def images_to_measure_on(released: Released, set_name: str | None) -> ImageSet |
 def measure_discriminator(discriminator: Discriminator, images_u8: np.ndarray) -> int:
     """Set batch norm's statistics to their mean over minibatches of images, as the authors do.
 
-    At most 100 minibatches of 128, drawn without order, since folders come sorted by class; the
+    At most 100 minibatches of 128, shuffled, since a folder's images come sorted by class; the
     number of images is returned.
     """
     size = min(BATCH, len(images_u8))
     if size < 2:
         raise UserError("batch norm's statistics need at least 2 images: choose a larger --set")
     rows = np.random.default_rng(0).permutation(len(images_u8))
-    num_batches = min(NUM_BATCHES, len(rows) // size)
+    num_batches = min(MOST_BATCHES, len(rows) // size)
     with measuring_batch_norm(batch_norms(discriminator)):
         for number in range(num_batches):
             chosen = rows[number * size : (number + 1) * size]
@@ -329,8 +330,8 @@ def measure_pair(pair: Pair, set_name: str | None) -> dict[str, str]:
             num = measure_discriminator(pair.discriminator, images.images_u8)
             measured["discriminator"] = f"{num:,} images of {images.name}"
     if pair.generator is not None:
-        refresh_batch_norm(pair.generator, num_batches=NUM_BATCHES, batch_size=BATCH)
-        measured["generator"] = f"{NUM_BATCHES * BATCH:,} pictures of its own"
+        refresh_batch_norm(pair.generator, num_batches=OWN_BATCHES, batch_size=BATCH)
+        measured["generator"] = f"{OWN_BATCHES * BATCH:,} pictures of its own"
     return measured
 
 
@@ -339,9 +340,9 @@ def measure_pair(pair: Pair, set_name: str | None) -> dict[str, str]:
 
 def check_place(folder: Path) -> None:
     """Refuse to write over anything but an earlier import."""
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         try:
-            is_import = "released" in load_config(folder / "config.json")[1]
+            is_import = "released" in load_config(folder)[1]
         except UserError:
             is_import = False
         if not is_import:
@@ -384,7 +385,7 @@ def about_pair(pair: Pair, measured: dict[str, str], command: str) -> dict[str, 
     released = pair.released
     what = f"released by the paper's authors, {REPOSITORY}, {released.folder}"
     about = {
-        "image_set": recipe(released.recipe).image_set,
+        "image_set": released.recipe.image_set,
         "released": f"{what}, epoch {released.epoch}, MIT licence",
         "batch_norm": measured,
         "command": command,

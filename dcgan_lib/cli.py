@@ -66,6 +66,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.architecture:Ablate",
             "the paper's rules, broken one at a time",
         ),
+        "filters": (
+            "experiments.filter_collapse:Filters",
+            "whether filters collapse in long training",
+        ),
         "fooled": (
             "experiments.latent_walk:Fooled",
             "nearest neighbours under small image transforms",
@@ -415,8 +419,9 @@ class Evaluate(Command, verb="evaluate"):
     """Whose features to compare; unset: efficientnet-lite0 for distances, and for neighbours those
     of the probe made for the set, which fit its size alone. pixels and efficientnet-lite0 fit
     every size, grey or RGB; so does inception, once its weights are there."""
-    held_out: str | None = None
-    """Split to compare with; unset: test, or validation where the set has no test split."""
+    held_out: str = "held-out"
+    """Split to compare with; held-out: test of mnist and of the drawn sets, validation of others,
+    or the one of the two that there is."""
     seed: int = 1
     """Of the latent vectors."""
     record: str | None = None

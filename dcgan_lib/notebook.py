@@ -76,6 +76,21 @@ def step_through(
     return widgets.VBox([slider, _stack(pages, slider, "value")])
 
 
+def choose_page(pages: Mapping[str, str], description: str) -> widgets.VBox:
+    """Return a list to choose from, and the chosen page of HTML, with and without a kernel."""
+    if not pages:
+        raise UserError("a choice needs at least one page, but got none")
+    choice = widgets.Dropdown(
+        options=list(pages),
+        index=0,
+        description=description,
+        style={"description_width": "initial"},
+        layout=widgets.Layout(width="95%", max_width="32rem"),
+    )
+    shown = [widgets.HTML(page) for page in pages.values()]
+    return widgets.VBox([choice, _stack(shown, choice, "index")])
+
+
 def choose_picture(
     pictures: Mapping[tuple[str, ...], np.ndarray], names: Sequence[str], *, scale: int = 1
 ) -> widgets.VBox:

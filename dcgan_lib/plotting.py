@@ -6,6 +6,7 @@ Axes: n images, c channels, h x w pixels; ``_u8`` pixels 0..255.
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from importlib.resources import files
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torchvision.utils import make_grid
@@ -24,6 +26,8 @@ from dcgan_lib.errors import UserError
 STYLE = str(files("dcgan_lib") / "book.mplstyle")
 GUIDE = {"color": "0.4", "linewidth": 0.8}
 MARKERS = "osD^vP*X"
+HEADING = 0.7
+"""Height of a group's heading in `plot_compared`, in rows."""
 TICKS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)
 
 
@@ -236,3 +240,115 @@ def plot_bands(
         axes[0].set_ylim(*y_range)
     axes[-1].legend(loc="best")
     return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One row of `plot_compared` in one panel; all numbers are multiples of the reference."""
+
+    points: tuple[float, ...]
+    """One for each repeat."""
+    interval: tuple[float, float] | None = None
+    """Of their mean; None where there are too few repeats."""
+    early: float | None = None
+    """The mean at an earlier time, as a multiple of the reference at that time."""
+    note: str = ""
+    """What to say beside the row, in a word or two; a row with a note is drawn in colour."""
+
+
+@_styled
+def plot_compared(
+    panels: Mapping[str, Mapping[str, Compared]],
+    groups: Mapping[str, Sequence[str]],
+    x_label: str,
+    *,
+    labels: tuple[str, str, str] = ("one repeat", "95 % interval", "mean, earlier"),
+    limits: tuple[float, float] = (0.4, 8.0),
+) -> Figure:
+    """Show many rows beside a reference of 1, in groups, one panel for each title.
+
+    The row's label stands above its marks, so that the figure is narrow enough for a phone. What
+    lies outside ``limits`` is drawn at the edge, intervals with an arrow. Rows of a group that no
+    panel has are left out, and so is a group without rows.
+    """
+    there = {label for rows in panels.values() for label in rows}
+    kept = {head: [each for each in rows if each in there] for head, rows in groups.items()}
+    kept = {head: rows for head, rows in kept.items() if rows}
+    numbers = [x for rows in panels.values() for row in rows.values() for x in row.points]
+    if not kept or not all(number > 0 for number in numbers):
+        raise UserError(
+            "a comparison needs panels whose rows stand in a group, and multiples above 0, "
+            f"but got {len(kept)} groups and {sorted(numbers)[:1]}"
+        )
+    num_lines = sum(len(rows) for rows in kept.values()) + HEADING * len(kept)
+    figure = BookFigure(figsize=(4.8, 1.1 + 0.34 * num_lines), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    place, places, heads = 0.0, {}, {}
+    for head, rows in kept.items():
+        heads[head] = place + 0.45
+        place += HEADING
+        for label in rows:
+            places[label] = place + 0.6
+            place += 1
+    for axis, (title, rows) in zip(axes, panels.items(), strict=True):
+        axis.set_xscale("log")
+        axis.set_xlim(*limits)
+        axis.set_ylim(place + 0.1, 0)
+        ticks = [tick for tick in (0.25, 0.5, 1, 2, 4, 8, 16) if limits[0] <= tick <= limits[1]]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.yaxis.set_visible(False)
+        axis.spines["left"].set_visible(False)
+        axis.set_title(title)
+        axis.axvline(1, **GUIDE, linestyle="--")
+        for label, row in rows.items():
+            if label in places:
+                _draw_compared(axis, places[label], row, limits)
+    axes[0].set_zorder(2)  # the labels run on over the next panel
+    axes[0].patch.set_visible(False)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    lines = [(y, head, 9.5, "bold") for head, y in heads.items()]
+    lines += [(y - 0.42, label, 8.5, "normal") for label, y in places.items()]
+    for y, text, size, weight in lines:
+        written = axes[0].annotate(
+            text,
+            (0, y),
+            xycoords=("axes fraction", "data"),
+            annotation_clip=False,
+            va="center",
+            bbox=box,
+            fontsize=size,
+            weight=weight,
+        )
+        written.set_in_layout(False)  # they need no room beside the panel
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color="0.35", markersize=4.5),
+        Line2D([], [], color="0.35", linewidth=1.6),
+        Line2D([], [], marker="D", linestyle="", color="0.35", markersize=5, fillstyle="none"),
+    ]
+    figure.legend(marks, labels, loc="outside upper left", ncols=3, fontsize=8.5)
+    figure.supxlabel(x_label, fontsize=9.5)
+    return figure
+
+
+def _draw_compared(axis: Axes, y: float, row: Compared, limits: tuple[float, float]) -> None:
+    colour = "0.35" if not row.note else "C1" if np.mean(row.points) > 1 else "C0"
+    low, high = limits
+    style = {"color": colour, "clip_on": False}
+    drawn = [*row.points]
+    if row.interval is not None:
+        drawn += row.interval
+        ends = np.clip(row.interval, low * 1.01, high / 1.01)
+        axis.plot(ends, [y, y], **style, linewidth=3 if row.note else 1.6, alpha=0.55)
+        for bound, end, mark in zip(row.interval, ends, "<>", strict=True):
+            if bound != end:
+                axis.plot(end, y, mark, **style, markersize=5)
+    if row.early is not None:
+        drawn.append(row.early)
+        at = np.clip(row.early, low, high)
+        axis.plot(at, y, "D", **style, markersize=5, fillstyle="none", markeredgewidth=1)
+    axis.plot(np.clip(row.points, low, high), [y] * len(row.points), "o", **style, markersize=4.5)
+    first, last = np.clip([min(drawn), max(drawn)], low, high)
+    on_the_left = first / low > high / last  # where there is more room
+    place = {"x": low * 1.05, "ha": "left"} if on_the_left else {"x": high / 1.02, "ha": "right"}
+    axis.text(y=y, s=row.note, va="center", fontsize=8, color="0.15", **place)

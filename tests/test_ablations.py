@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from dcgan_lib.config import ModelConfig
+from dcgan_lib.config import ModelConfig, replace
 from dcgan_lib.errors import UserError
-from dcgan_lib.models.ablations import Ablation, ScaleAndBias, new_pair
+from dcgan_lib.models.ablations import Ablation, ScaleAndBias, describe_pair, new_pair
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.sampling import batch_norms
 
@@ -201,3 +201,82 @@ def test_what_cannot_be_ablated_is_refused(config, ablation, message):
 def test_an_unknown_ablation_is_refused():
     with pytest.raises(UserError, match="batch_norm must be one of"):
         Ablation(batch_norm="sometimes")
+
+
+# --- the description ---
+@pytest.mark.parametrize("ablation", list(every_ablation()))
+def test_the_description_has_every_weight(ablation):
+    described = describe_pair(SMALL, ablation)
+    for network, layers in zip(pair(ablation), described.values(), strict=True):
+        assert sum(layer.weights for layer in layers) == count(network)
+
+
+def pixels_touched(gradient_chw):
+    hit_hw = gradient_chw.abs().sum(0) > 0
+    return int(hit_hw.any(1).sum()), int(hit_hw.any(0).sum())
+
+
+@pytest.mark.parametrize(
+    ("config", "ablation"),
+    [
+        (SMALL, Ablation(g_activation="leaky relu")),
+        (replace(SMALL, kernel_size=3), Ablation(g_activation="leaky relu")),
+        (replace(SMALL, kernel_size=4), Ablation(g_activation="leaky relu")),
+        (SMALL, Ablation(g_activation="leaky relu", resampling="average pooling")),
+    ],
+)
+def test_fields_are_those_that_gradients_find(config, ablation):
+    """In a wide picture, whose edges cut nothing off."""
+    wide = replace(config, image_size=(128, 128), num_stages=3)
+    generator, discriminator = (network.eval() for network in pair(ablation, wide))
+    described = describe_pair(wide, ablation)
+    x_bchw = torch.rand(1, 3, 128, 128, requires_grad=True)
+    maps = discriminator.features(x_bchw)
+    for h, layer in zip(maps, described["discriminator"], strict=False):
+        (gradient,) = torch.autograd.grad(
+            h[0, :, h.shape[2] // 2, h.shape[3] // 2].sum(), x_bchw, retain_graph=True
+        )
+        assert pixels_touched(gradient[0]) == (layer.field, layer.field), layer.name
+    for k in range(len(generator.convs) - 1):
+        layer = described["generator"][k]  # what it gives is the input of the next convolution
+        h = torch.zeros(1, *map(int, layer.shape.split(" × ")))
+        changed = h.clone()
+        changed[0, :, h.shape[2] // 2, h.shape[3] // 2] = 1
+        with torch.no_grad():
+            images = [_from_grid(generator, x, k) for x in (h, changed)]
+        assert pixels_touched(images[1][0] - images[0][0]) == (layer.field, layer.field)
+
+
+def _from_grid(generator, h, first):
+    for conv, norm in list(zip(generator.convs, generator.norms, strict=False))[first:]:
+        h = generator.activate(norm(conv(h)))
+    return generator.convs[-1](h)
+
+
+def test_shapes_are_listed_and_pooling_costs_four_times_the_multiplications():
+    usual, pooled = (describe_pair(SMALL, Ablation(resampling=each)) for each in RESAMPLINGS)
+    assert [layer.shape for layer in usual["generator"]] == [
+        "64 × 4 × 4",
+        "32 × 8 × 8",
+        "16 × 16 × 16",
+        "3 × 32 × 32",
+    ]
+    for network, convolutions in (("generator", slice(1, None)), ("discriminator", slice(3))):
+        for layer, other in zip(usual[network], pooled[network], strict=True):
+            assert layer.shape == other.shape
+        costs = [
+            [layer.multiplications for layer in layers[network][convolutions]]
+            for layers in (usual, pooled)
+        ]
+        assert [4 * cost for cost in costs[0]] == costs[1]
+
+
+RESAMPLINGS = ("strided", "max pooling")
+
+
+def test_a_hidden_layer_sees_and_changes_the_whole_picture():
+    described = describe_pair(replace(SMALL, hidden_units=8), Ablation())
+    assert [layer.name for layer in described["generator"]][:2] == ["hidden", "project"]
+    assert described["generator"][0].field == described["discriminator"][-2].field == 32
+    maxout = describe_pair(SMALL, Ablation(d_activation="maxout"))["discriminator"]
+    assert maxout[0].shape == "16 × 16 × 16" and maxout[0].weights == 2 * 1_200

@@ -18,22 +18,30 @@ from dcgan_lib.evaluation.ledger import load_row, save_details
 from dcgan_lib.evaluation.probes import load_probe
 from dcgan_lib.experiments.architecture import (
     EXPECTATIONS,
+    GROUPS,
     LOOKS,
     MEASURES,
     RECIPE,
     RULES,
     Settings,
     Yardstick,
+    compared_with_recipe,
+    count_flagged,
     details_name,
+    differences_table,
     draw_pictures,
     find_flags,
     find_trained,
     is_finished,
     keep_trained,
+    kept_runs,
     load_runs,
     measure_run,
     record_claims,
+    rule_page,
     run_config,
+    settings_of,
+    sort_rules,
     summarise_run,
     summary,
     summary_text,
@@ -102,6 +110,12 @@ def test_every_rule_of_a_claim_stands_in_the_ledger_and_in_an_expectation():
     for claim, group in EXPECTATIONS.items():
         assert {RULES[each.rule].claim for each in group} == {claim}
         assert all(each.measure in MEASURES for each in group)
+
+
+def test_every_rule_but_the_recipe_has_its_group():
+    grouped = [rule for rules in GROUPS.values() for rule in rules]
+    assert sorted([RECIPE, *grouped]) == sorted(RULES)
+    assert set(GROUPS["planted failures"]) == {name for name in RULES if RULES[name].planted}
 
 
 # --- training ---
@@ -277,7 +291,7 @@ def test_effects_are_paired_by_seed(ledger, yardstick):
     assert effect.mean.high - effect.mean.low > 0.3  # the seeds themselves differ far more
     assert not rows["d-maxout"].effects["distance"].differs
     text = summary_text(list(rows.values()))
-    assert len(text.splitlines()) == 4 and "0 of 3" in text
+    assert len(text.splitlines()) == 5 and "0 of 3" in text
 
 
 def test_a_run_that_ends_far_off_is_flagged(ledger, yardstick):
@@ -344,11 +358,101 @@ def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger, yardstick):
     assert row.verdict == "does not transfer" and row.value == pytest.approx(200 / 3)
 
 
-def test_claims_need_every_rule(ledger, yardstick):
+def test_a_claim_is_recorded_once_all_of_its_rules_have_run(ledger, yardstick):
+    command = "dcgan ablate --set blobs --record"
     for seed in range(3):
         keep(RECIPE, seed)
-    with pytest.raises(UserError, match="fewer than two finished seeds"):
-        record_claims(load_runs(TINY, yardstick), TINY, "dcgan ablate --set blobs --record")
+        keep("planted-rate", seed, ["diverged"])
+    with pytest.raises(UserError, match="no claim has two finished seeds"):
+        record_claims(load_runs(TINY, yardstick), TINY, command)
+    for seed in range(2):
+        keep("planted-constant", seed, ["collapsed"])
+    written = record_claims(load_runs(TINY, yardstick), TINY, command)
+    assert [row.id for row in written] == ["arch.stable:blobs"]
+
+
+# --- for the chapter ---
+def test_runs_are_read_without_the_set_and_none_is_mixed_in(ledger):
+    assert kept_runs("blobs") == {}
+    for seed in range(2):
+        keep(RECIPE, seed)
+        keep("d-relu", seed)
+    keep("d-maxout", 0, settings=dataclasses.replace(TINY, steps=37))
+    assert set(kept_runs("blobs")) == {(name, k) for name in (RECIPE, "d-relu") for k in range(2)}
+
+
+def keep_two_sets():
+    """Return the tables of a set on which things differ, and of one on which some do."""
+    other = dataclasses.replace(TINY, set="spots")
+    for seed in range(3):
+        usual = 0.5 + 0.01 * seed
+        for settings in (TINY, other):
+            keep(RECIPE, seed, settings=settings, distance=usual)
+            keep("hidden-dense", seed, settings=settings, distance=2 * usual)
+            keep("max-pooling", seed, settings=settings, distance=usual / 2)
+            keep("planted-rate", seed, ["collapsed"], settings, distance=4 * usual)
+        keep("d-relu", seed, settings=TINY, distance=usual)
+        keep("d-relu", seed, settings=other, distance=0.8 * usual)
+        keep("d-maxout", seed, settings=TINY, distance=1.1 * usual)
+    return {name: kept_runs(name) for name in ("blobs", "spots")}
+
+
+def test_rules_are_sorted_by_what_they_did_on_each_set(ledger):
+    found = sort_rules({name: summary(runs) for name, runs in keep_two_sets().items()})
+    assert next(iter(found)) == "worse on blobs and spots"
+    assert list(found)[-1] == "better on blobs and spots"
+    assert found["worse on blobs and spots"] == [RULES["hidden-dense"].words]
+    assert found["better on blobs and spots"] == [RULES["max-pooling"].words]
+    assert found["no difference shown on blobs; better on spots"] == ["ReLU in D"]
+    assert found["worse on blobs; too few runs on spots"] == [RULES["d-maxout"].words]
+    listed = [words for each in found.values() for words in each]
+    assert len(listed) == len(set(listed)) == sum(not each.planted for each in RULES.values()) - 1
+
+
+def test_the_table_holds_what_differs_and_names_the_rest(ledger):
+    runs = keep_two_sets()["blobs"]
+    table = differences_table(summary(runs))
+    head, rule, *lines = table.splitlines()
+    assert all(line.count("|") == head.count("|") == rule.count("|") for line in lines[:-2])
+    line = {line.split(" | ")[0]: line.split(" | ") for line in lines}
+    assert line["the paper's recipe"][2] == "0.51" and "" not in line["the paper's recipe"][1:-1]
+    assert line[RULES["hidden-dense"].words][2] == "▲ 1.02"
+    assert line[RULES["max-pooling"].words][2] == "▼ 0.26"
+    assert line[RULES["planted-rate"].words][-1] == "3 of 3"
+    assert lines[-1].startswith("No difference shown") and "ReLU in D" in lines[-1]
+
+
+def test_distances_are_compared_as_multiples_of_the_recipe_s(ledger):
+    keep("kernel-3", 0, distance=1.02, distance_third=0.2)
+    found = {name: compared_with_recipe(runs) for name, runs in keep_two_sets().items()}["blobs"]
+    usual, double = found["the paper's recipe"], found[RULES["hidden-dense"].words]
+    assert np.mean(usual.points) == pytest.approx(1) and usual.interval is None and not usual.note
+    np.testing.assert_allclose(double.points, 2 * np.array(usual.points))
+    assert double.interval[0] > 1.8 and double.interval[1] < 2.2 and double.note == "worse"
+    assert found[RULES["planted-rate"].words].note == "worse, 3 flagged"
+    runs = kept_runs("blobs")
+    assert count_flagged(runs, ["planted-rate", RECIPE]) == (3, 6)
+    del runs[RECIPE, 0]
+    assert count_flagged(runs, ["planted-rate"]) == (2, 2)
+    alone = found[RULES["kernel-3"].words]
+    assert alone.interval is None and alone.points == pytest.approx([2.04])
+    assert alone.early == pytest.approx(0.4, abs=0.01)
+
+
+def test_a_rule_s_page_has_its_layers_and_its_rows_beside_the_recipe_s(ledger):
+    runs = keep_two_sets()
+    tables, settings = (
+        {name: summary(each) for name, each in runs.items()},
+        settings_of(runs["blobs"]),
+    )
+    assert settings == TINY
+    page = rule_page("max-pooling", tables, settings)
+    assert page.count("<tr>") == page.count("</tr>") and page.count("<table") == 3
+    assert ">16 × 4 × 4</td>" in page and "recipe" in page
+    assert page.count(">blobs, ") == page.count(">spots, ") == 2
+    assert ">0.26</td>" in page and ">0 of 3</td>" in page
+    assert "too few runs" in rule_page("kernel-3", tables, settings)
+    assert rule_page(RECIPE, tables, settings).count(">blobs, ") == 1
 
 
 # --- the command ---
@@ -383,9 +487,9 @@ def test_a_finished_run_is_not_made_again_and_a_kept_training_is_only_measured(
     (folder / "d-relu-0.json").unlink()
     assert cli.main(words) == 0
     second = capsys.readouterr().out.splitlines()
-    assert second[0].startswith("d-relu, seed 0") and second[1:] == first[-3:]
+    assert second[0].startswith("d-relu, seed 0") and second[1:] == first[-4:]
     assert trained == (training / "run.json").stat().st_mtime_ns
-    assert cli.main(words) == 0 and capsys.readouterr().out.splitlines() == first[-3:]
+    assert cli.main(words) == 0 and capsys.readouterr().out.splitlines() == first[-4:]
     assert kept["recipe-0.json"] == (folder / "recipe-0.json").stat().st_mtime_ns
 
 

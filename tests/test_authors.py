@@ -26,6 +26,7 @@ from dcgan_lib.training.authors import (
     ImportAuthors,
     Released,
     find_released,
+    images_to_measure_on,
     measure_discriminator,
     read_pair,
 )
@@ -260,9 +261,21 @@ def test_the_command_line_names_no_folder():
 
 def test_the_usual_folder_lies_in_the_data_folder(release, place):
     shutil.copytree(release / "dcgan_code" / "models", place / "data" / "authors-weights")
-    shutil.copytree(release / "photos", place / "data" / "svhn10k")
-    assert run("import-authors") == 0
-    assert load_config("runs/authors-svhn")[1]["batch_norm"]["discriminator"].endswith("svhn10k")
+    shutil.copytree(release / "photos", place / "data" / "photos")
+    assert run("import-authors", "--set", "photos") == 0
+    about = load_config("runs/authors-svhn")[1]
+    assert about["command"] == "dcgan import-authors --set photos"
+    assert about["batch_norm"]["discriminator"].endswith("images of photos")
+
+
+def test_the_first_usual_set_that_is_there_is_measured_on(release, place):
+    released = replace(small(MODELS[0]), sets=("not-here", "photos", "nor-here"))
+    assert images_to_measure_on(released, None) is None
+    shutil.copytree(release / "photos", place / "data" / "photos")
+    images = images_to_measure_on(released, None)
+    assert images.name == "photos" and images.image_size == MODELS[0].image_size
+    with pytest.raises(UserError, match="no image set or folder 'not-here'"):
+        images_to_measure_on(released, "not-here")
 
 
 def test_without_images_the_discriminator_is_left_out(release, place, capsys):

@@ -41,10 +41,27 @@ def run_alone(source: str, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", ["02_architecture"])
+@pytest.mark.parametrize("name", ["01_adversarial_game", "02_architecture"])
 def test_cells_called_complete_need_no_library(name):
     packages = imported_packages(standalone_source(name))
     assert packages - set(sys.stdlib_module_names) <= ALLOWED
+
+
+def test_the_game_of_chapter_1_runs_in_an_empty_notebook(tmp_path):
+    source = standalone_source("01_adversarial_game")
+    assert len([line for line in source.splitlines() if line.strip()]) < 50, "the chapter says so"
+    ask = """
+z_bd = torch.randn(100, 2)
+before = generator(z_bd).detach(), discriminator(z_bd).detach()
+losses = [play_round() for _ in range(20)]
+assert np.isfinite(losses).all(), losses
+for network, old in zip((generator, discriminator), before):
+    assert (network(z_bd).detach() - old).abs().max() > 0.01, "a player did not learn"
+print("played alone")
+"""
+    run = run_alone(source + ask, tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "played alone" in run.stdout
 
 
 def test_the_networks_of_chapter_2_run_in_an_empty_notebook(tmp_path):

@@ -1,5 +1,6 @@
 """The commands of chapter 7 from files to the ledger, on a small copy of SVHN in its own format."""
 
+import hashlib
 import json
 import os
 import re
@@ -160,6 +161,37 @@ def test_both_rows_of_table_2_from_mat_files(monkeypatch, tmp_path, capsys):
     test_error = float(re.search(r"^test error ([\d.]+) %", shown, re.M)[1])
     assert found.supervised.value == pytest.approx(test_error, abs=0.01)
     assert found.outcome != "not measured" and not found.commands
+
+
+def test_both_rows_of_table_2_on_the_part_of_svhn(monkeypatch, tmp_path, capsys):
+    """The same commands, on a small svhn10k that is read from SVHN's test file."""
+    images, labels = house_numbers(1_300, 0)
+    savemat(tmp_path / "test_32x32.mat", {"X": images, "y": labels})
+    digest = hashlib.sha256((labels % 10).astype(np.uint8)).hexdigest()
+    table = tmp_path / "photos.toml"
+    table.write_text(f'digits_per_photo = "{"2" * 650}"\nlabels_sha256 = "{digest}"\n')
+    monkeypatch.setattr(published, "SVHN10K_PHOTOS", table)
+    parts = published.PUBLIC_SETS["svhn10k"].parts
+    monkeypatch.setitem(parts, "train", {"train": (0, 1_100), "validation": (1_100, 1_200)})
+    monkeypatch.setitem(parts, "test", {"test": (0, 100)})
+    monkeypatch.setenv("DCGAN_DATA", str(tmp_path))
+    monkeypatch.setattr(supervised_search, "PAPER_TRIALS", 1)
+    for name, values in (("epochs", [1]), ("batch_size", [128])):
+        monkeypatch.setitem(SPACE, name, values)
+    words = ["search", "--set", "svhn10k", "--trials", "1", "--base-width", "2", "--draws", "2"]
+    words += ["--run-dir", str(tmp_path / "search"), "--record", "table2.supervised:svhn10k"]
+    assert cli.main(words) == 0
+    assert load_row("table2.supervised:svhn10k").data == "svhn10k, validation"
+    row = "--split test --record table2.dcgan:svhn10k"
+    mine = "mine --set svhn10k --protocol 1000 --draws 2"
+    assert run(f"{mine} {row}") == 0
+    shown = capsys.readouterr().out
+    assert "448 features, 1,000 labels, 2 draws" in shown and accuracy(shown, "validation") > 30
+    found = load_row("table2.dcgan:svhn10k")
+    assert (found.n, found.data) == (100, "svhn10k, test")
+    assert compare("svhn10k").outcome != "not measured"
+    assert run(f"{mine} {row}") == 2
+    assert "a second look" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

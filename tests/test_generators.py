@@ -209,6 +209,13 @@ def test_without_a_test_split_the_validation_images_are_compared(place, tmp_path
     assert (report.split, report.num_held_out) == ("validation", 20)
 
 
+def test_test_images_are_left_alone_where_there_are_validation_images(place, tmp_path):
+    run = own_set(tmp_path, (1, 16, 16), ("train", "val", "test"))
+    how = {"num_images": 20, "features": "pixels"}
+    assert evaluate_generator(run, **how).split == "validation"
+    assert evaluate_generator(run, **how, held_out="test").split == "test"  # asked for
+
+
 def test_features_and_splits_that_do_not_exist_are_refused(street_run):
     with pytest.raises(UserError, match="no features called 'nonsense'"):
         evaluate_generator(street_run, features="nonsense")
@@ -242,7 +249,11 @@ def fake_mnist(monkeypatch, num=NUM):
         images = rng.integers(0, 56, (num, 1, 16, 16)) + 20 * labels[:, None, None, None]
         names = tuple(map(str, range(10)))
         return ImageSet(
-            name="mnist", images_u8=images.astype(np.uint8), labels=labels, class_names=names
+            name="mnist",
+            images_u8=images.astype(np.uint8),
+            labels=labels,
+            class_names=names,
+            card={"split": "test" if split == "held-out" else split},
         )
 
     monkeypatch.setattr(generators, "load_image_set", load)
@@ -267,7 +278,10 @@ def digits_report(digits_run):
     with pytest.MonkeyPatch.context() as patch:
         asked = fake_mnist(patch)
         report = evaluate_generator(digits_run, num_images=NUM)
-    assert [(name, split) for name, split, _ in asked] == [("mnist", "train"), ("mnist", "test")]
+    assert [(name, split) for name, split, _ in asked] == [
+        ("mnist", "train"),
+        ("mnist", "held-out"),
+    ]
     assert [options["num_images"] for *_, options in asked] == [105, None], (
         "trained on 105, compared with all"
     )

@@ -1,5 +1,6 @@
 """Every set through the one door; what cannot be had here is made, small, in its own format."""
 
+import hashlib
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import pickle
 import struct
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +18,7 @@ from PIL import Image
 
 from dcgan_lib.data import published as public
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.load import choose_split, load_image_set, set_names
+from dcgan_lib.data.load import choose_split, held_out_split, load_image_set, set_names
 from dcgan_lib.data.prepare import prepare, resized
 from dcgan_lib.errors import UserError
 
@@ -36,7 +38,8 @@ def root(tmp_path, monkeypatch):
 
 def shorten(monkeypatch, name: str, **parts) -> None:
     """Give a set the splits of its small copy."""
-    monkeypatch.setitem(public.PUBLIC_SETS[name].parts, "train", parts["train"])
+    for part, splits in parts.items():
+        monkeypatch.setitem(public.PUBLIC_SETS[name].parts, part, splits)
 
 
 def accept_any_sum(monkeypatch, module: str) -> None:
@@ -205,6 +208,136 @@ def test_svhn(root, monkeypatch, place):
         found = load_image_set("svhn", split)
         np.testing.assert_array_equal(found.images_u8, images[rows].transpose(0, 3, 1, 2))
         np.testing.assert_array_equal(found.labels, labels[rows])  # the file's 10 is the digit 0
+
+
+# ---- svhn10k: a part of SVHN, by folder or by file ----
+
+# digits of each photo; the first 14 train or validate, and the 10th and 11th are of one photo
+PER_PHOTO = "21321322322"
+
+
+@pytest.fixture
+def digits(root, monkeypatch):
+    """Return a small svhn10k, not written yet: images h x w x c, labels and photos, 23 of each."""
+    shorten(
+        monkeypatch,
+        "svhn10k",
+        train={"train": (0, 10), "validation": (10, 14)},
+        test={"test": (0, 9)},
+    )
+    accept_any_sum(monkeypatch, "svhn")
+    labels, photos = np.arange(23) % 10, np.repeat(np.arange(1, 12), list(map(int, PER_PHOTO)))
+    digest = hashlib.sha256(labels.astype(np.uint8)).hexdigest()
+    table = root.parent / "photos.toml"
+    table.write_text(f'digits_per_photo = "{PER_PHOTO}"\nlabels_sha256 = "{digest}"\n')
+    monkeypatch.setattr(public, "SVHN10K_PHOTOS", table)
+    return noise(23, 32, 32, 3), labels, photos
+
+
+def digit_path(root: Path, at: int, label: int, photo: int) -> Path:
+    part = "train" if at < 14 else "test"
+    return root / "svhn10k" / part / str(label) / f"{photo:05}_{at:05}.png"
+
+
+def write_folder(root: Path, images, labels, photos) -> None:
+    for at, (image, label, photo) in enumerate(zip(images, labels, photos, strict=True)):
+        path = digit_path(root, at, label, photo)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image))
+
+
+def write_mat(root: Path, images, labels, photos) -> None:
+    """Write SVHN's whole test file, of which the set is the head."""
+    scipy_io = pytest.importorskip("scipy.io")
+    pixels = np.concatenate([images, noise(7, 32, 32, 3, seed=1)]).transpose(1, 2, 3, 0)
+    labels = np.append(labels, [5] * 7)
+    stored = {"X": pixels, "y": np.where(labels == 0, 10, labels)[:, None]}
+    scipy_io.savemat(root / "test_32x32.mat", stored)
+
+
+@pytest.mark.parametrize("write", [write_folder, write_mat])
+def test_svhn10k_is_split_by_photo(root, digits, write):
+    images, labels, photos = digits
+    write(root, images, labels, photos)
+    place, held = {image.tobytes(): at for at, image in enumerate(images)}, {}
+    for split, num in (("train", 10), ("validation", 4), ("test", 9)):
+        found = load_image_set("svhn10k", split)
+        rows = [place[image.tobytes()] for image in found.images_u8.transpose(0, 2, 3, 1)]
+        assert len(rows) == num and rows == sorted(rows)  # in SVHN's order
+        np.testing.assert_array_equal(found.labels, labels[rows])
+        np.testing.assert_array_equal(found.attributes["photo"], photos[rows])
+        held[split] = set(photos[rows].tolist())
+    assert held["train"] | held["validation"] == set(range(1, 8)) and held["test"] == {8, 9, 10, 11}
+    assert not held["train"] & held["validation"]
+    assert load_image_set("svhn10k", "held-out").card["split"] == "validation"
+
+
+def test_the_folder_and_the_file_give_the_same_svhn10k(root, digits, tmp_path, monkeypatch):
+    write_folder(root, *digits)
+    first = [load_image_set("SVHN10k", split).card["cut_from"] for split in ("train", "test")]
+    monkeypatch.setenv("DCGAN_DATA", str(tmp_path))
+    write_mat(tmp_path, *digits)
+    assert [load_image_set("svhn10k", split).card["cut_from"] for split in ("train", "test")] == (
+        first
+    )
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1_000])
+
+
+def enlarge(path: Path) -> None:
+    path.write_bytes(encoded(noise(40, 40, 3)))
+
+
+def narrow(path: Path) -> None:
+    path.write_bytes(encoded(noise(32, 31, 3)))
+
+
+def turn_grey(path: Path) -> None:
+    path.write_bytes(encoded(noise(32, 32)))
+
+
+def give_to_a_test_photo(path: Path) -> None:
+    path.rename(path.with_name("00008_00003.png"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove, r"train should hold 14 files DIGIT/PHOTO_INDEX.png, but holds 13"),
+        (cut_off, r"00002_00002.png should be .* in RGB, but is truncated"),
+        (enlarge, r"00002_00002.png should be a picture of 32 x 32 pixels .* too many pixels"),
+        (narrow, r"00002_00002.png should be a picture of 32 x 32 pixels .* too small"),
+        (turn_grey, r"00002_00002.png should be .* in RGB, but is grey"),
+        (give_to_a_test_photo, r"photo 8 has digits in both .*train and test"),
+    ],
+)
+def test_a_damaged_svhn10k_is_refused_and_says_what_to_do(root, digits, damage, message):
+    write_folder(root, *digits)
+    damage(digit_path(root, 2, 2, 2))
+    with pytest.raises(UserError, match=message) as told:
+        load_image_set("svhn10k")
+    assert "copy the folder svhn10k again" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_photos_that_cannot_be_kept_apart_are_refused(root, digits):
+    images, labels, photos = digits
+    write_folder(root, images, labels, np.where(photos < 8, 1, photos))  # 14 digits of one photo
+    with pytest.raises(UserError, match="no photos of svhn10k hold 4 digits together"):
+        load_image_set("svhn10k", "validation")
+    assert len(load_image_set("svhn10k", "test")) == 9
+
+
+def test_photos_are_counted_for_one_file_alone(root, digits):
+    images, labels, photos = digits
+    write_mat(root, images, np.roll(labels, 1), photos)
+    with pytest.raises(UserError, match=r"first 23 labels of test_32x32.mat .* fetch that file"):
+        load_image_set("svhn10k")
 
 
 # ---- CelebA: a folder and lists ----
@@ -555,6 +688,36 @@ def test_splits_are_views_where_they_touch(tmp_path):
             choose_split(whole, wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "splits", "expected"),
+    [
+        ("cifar10", ("train", "validation", "test"), "validation"),
+        ("svhn10k", ("train", "validation", "test"), "validation"),
+        ("mnist", ("train", "validation", "test"), "test"),
+        ("rooms", ("train", "validation", "test"), "test"),
+        ("faces64", ("train", "validation"), "validation"),
+        ("mine", ("train", "test"), "test"),
+        ("mnist", ("train", "validation"), "validation"),
+        ("bare", (), "validation"),  # which the one who loads it refuses
+    ],
+)
+def test_generators_are_compared_with_one_split_of_a_set(name, splits, expected):
+    assert held_out_split(name, splits) == expected
+
+
+def test_the_held_out_split_is_found_for_every_kind_of_set(root, drawn, tmp_path):
+    make_mnist(root / "MNIST" / "raw")
+    make_folder(root / "pets")
+    make_folder(root / "split" / "train")
+    make_folder(root / "split" / "test", num=6)
+    for name, split in (("mnist", "test"), ("pets", "validation"), ("split", "test")):
+        assert load_image_set(name, "held-out", image_size=20).card["split"] == split
+    assert load_image_set("rooms", "held-out", num_images=2).card["split"] == "test"
+    ImageSet(name="bare", images_u8=noise(5, 1, 4, 4)).save(tmp_path / "bare")
+    with pytest.raises(UserError, match="bare has the splits all"):
+        load_image_set(tmp_path / "bare", "held-out")
+
+
 def test_random_subsets_are_stable_and_differ_by_seed(root):
     first, again, other = (
         load_image_set("digits", num_images=100, seed=seed) for seed in (0, 0, 1)
@@ -648,6 +811,30 @@ def test_real_cifar10(root):
     found = load_image_set("cifar10", "test")
     assert len(found) == 10_000 and found.class_names[found.labels[0]] == "cat"
     assert np.bincount(found.labels).tolist() == [1000] * 10
+
+
+@pytest.mark.real_data("svhn10k")
+def test_real_svhn10k(root):
+    (root / "svhn10k").symlink_to(Path(REAL).resolve() / "svhn10k")
+    parts = {split: load_image_set("svhn10k", split) for split in ("train", "validation", "test")}
+    counts = {split: np.bincount(part.labels).tolist() for split, part in parts.items()}
+    assert counts == {
+        "train": [276, 777, 632, 450, 401, 356, 302, 302, 252, 252],
+        "validation": [63, 211, 143, 111, 95, 94, 79, 74, 64, 66],
+        "test": [345, 980, 815, 543, 468, 459, 392, 391, 305, 302],
+    }
+    photos = {split: part.attributes["photo"].tolist() for split, part in parts.items()}
+    assert [len(set(each)) for each in photos.values()] == [2_026, 496, 2_511]
+    assert len(set().union(*photos.values())) == 2_026 + 496 + 2_511, "no photo is in two splits"
+    digests = [parts[split].card["cut_from"]["digest"][:16] for split in ("train", "test")]
+    assert digests == ["04a92b938bc964a6", "a128dc234ba5bb5d"]
+    # the table for SVHN's own file says the same of every photo, and of every label
+    table = tomllib.loads(public.SVHN10K_PHOTOS.read_text())
+    per_photo = np.bincount(np.concatenate(list(photos.values())))[1:].tolist()
+    assert list(map(int, "".join(table["digits_per_photo"].split()))) == per_photo
+    digits = sorted(Path(REAL, "svhn10k").glob("*/*/*.png"), key=lambda path: path.name)
+    labels = bytes(int(path.parent.name) for path in digits)
+    assert hashlib.sha256(labels).hexdigest() == table["labels_sha256"]
 
 
 @pytest.mark.real_data("faces64")

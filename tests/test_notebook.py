@@ -15,7 +15,7 @@ from PIL import Image
 from dcgan_lib import config
 from dcgan_lib.errors import UserError
 from dcgan_lib.models import dcgan
-from dcgan_lib.notebook import choose_picture, show_source, step_through, webp_bytes
+from dcgan_lib.notebook import choose_page, choose_picture, show_source, step_through, webp_bytes
 from dcgan_lib.training import step
 
 MODULES = (config, dcgan, step)
@@ -205,3 +205,16 @@ def test_missing_combinations_are_refused():
     for wrong in ({}, {("one",): picture(1)}, {key: CHOICES[key] for key in list(CHOICES)[:-1]}):
         with pytest.raises(UserError):
             choose_picture(wrong, ("number", "letter"))
+
+
+def test_a_choice_turns_the_page_in_the_page_itself():
+    choice, stack = choose_page({"one": "<b>1</b>", "two": "<b>2</b>"}, "rule").children
+    assert choice.options == ("one", "two") and (choice.index, stack.selected_index) == (0, 0)
+    assert [page.value for page in stack.children] == ["<b>1</b>", "<b>2</b>"]
+    state = widgets.Widget.get_manager_state()["state"]
+    links = [entry["state"] for entry in state.values() if entry["model_name"] == "LinkModel"]
+    source, target = (f"IPY_MODEL_{widget.model_id}" for widget in (choice, stack))
+    wanted = {"source": [source, "index"], "target": [target, "selected_index"]}
+    assert any(wanted.items() <= link.items() for link in links)
+    with pytest.raises(UserError, match="at least one page"):
+        choose_page({}, "rule")

@@ -13,7 +13,9 @@ from PIL import Image
 
 from dcgan_lib.errors import UserError
 from dcgan_lib.plotting import (
+    Compared,
     plot_bands,
+    plot_compared,
     plot_curves,
     plot_estimates,
     plot_grids,
@@ -234,3 +236,40 @@ def test_bands_show_every_panel_and_refuse_a_value_outside_its_interval():
     for wrong in ({}, {"one": {}}, {"one": {"a": [(1, 60.0, 45.0, 55.0)]}}):
         with pytest.raises(UserError, match="each panel"):
             plot_bands(wrong, "count", "share")
+
+
+COMPARED = {
+    "digits": {
+        "usual": Compared(points=(0.9, 1.1)),
+        "broken": Compared(points=(2.0, 30.0), interval=(-1.0, 40.0), early=1.5, note="worse"),
+    },
+    "faces": {"usual": Compared(points=(1.0,))},
+}
+GROUPS = {"first": ["usual"], "second": ["broken", "nowhere"], "third": ["nowhere"]}
+
+
+def test_rows_stand_in_their_groups_beside_the_reference():
+    figure = plot_compared(COMPARED, GROUPS, "multiple")
+    left, right = figure.axes
+    assert [axis.get_title("left") for axis in (left, right)] == ["digits", "faces"]
+    written = [text.get_text() for text in left.texts]
+    assert {"first", "usual", "second", "broken", "worse"} <= set(written)
+    assert not {"third", "nowhere"} & set(written)
+    heights = {text.get_text(): text.xy[1] for text in left.texts if hasattr(text, "xy")}
+    assert heights["first"] < heights["usual"] < heights["second"] < heights["broken"]
+    high = left.get_xlim()[1]
+    marks = [line for line in left.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(marks[0].get_xdata(), (0.9, 1.1))
+    np.testing.assert_allclose(marks[1].get_xdata(), (2.0, high))
+    assert [line.get_marker() for line in left.lines if line.get_marker() in "<>"] == ["<", ">"]
+    assert [line.get_xdata()[0] for line in left.lines if line.get_marker() == "D"] == [1.5]
+
+
+def test_a_comparison_of_nothing_or_below_zero_is_refused():
+    for panels, groups in (
+        (COMPARED, {}),
+        ({}, GROUPS),
+        ({"digits": {"usual": Compared(points=(-0.1,))}}, GROUPS),
+    ):
+        with pytest.raises(UserError, match="a comparison needs"):
+            plot_compared(panels, groups, "multiple")

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -349,11 +350,13 @@ def made_up(monkeypatch, tmp_path):
         guided_backprop, "load_config", lambda name: (SimpleNamespace(model=MODEL), about)
     )
     monkeypatch.setattr(guided_backprop, "load_discriminator", lambda name: network)
-    monkeypatch.setattr(
-        guided_backprop,
-        "load_image_set",
-        lambda name, split, **options: squares(60, len(split), boxed=name != "plain"),
-    )
+
+    def load(name, split, **options):
+        split = "test" if split == "held-out" else split
+        found = squares(60, len(split), boxed=name != "plain")
+        return replace(found, card={"split": split})
+
+    monkeypatch.setattr(guided_backprop, "load_image_set", load)
     monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path / "results"))
     monkeypatch.chdir(tmp_path)
 

@@ -189,6 +189,9 @@ class ImageSet:
         folder = Path(folder)
         while True:  # once more where the set was replaced meanwhile: two states are never mixed
             before = _state(folder)
+            if before is None:
+                _read_card(folder)  # says what is missing, unless the set has just come
+                continue
             try:
                 fields = _read(folder, verify)
             except UserError:
@@ -301,12 +304,16 @@ def _state(folder: Path) -> tuple[int, int] | None:
     return None
 
 
-def _read(folder: Path, verify: bool) -> dict[str, Any]:
-    """Return the fields of the set in ``folder``, after checking its files against its card."""
-    record = read_json(
+def _read_card(folder: Path) -> Any:
+    return read_json(
         folder / CARD_FILE,
         f"{folder} is not a prepared image set, or a damaged one; prepare it again",
     )
+
+
+def _read(folder: Path, verify: bool) -> dict[str, Any]:
+    """Return the fields of the set in ``folder``, after checking its files against its card."""
+    record = _read_card(folder)
     fields = {"name", "class_names", "arrays", "files", "card"}
     if not isinstance(record, dict) or record.get("format") != FORMAT or fields - record.keys():
         raise _damaged(folder, f"{CARD_FILE} is of another format than {FORMAT!r}")

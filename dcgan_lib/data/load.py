@@ -5,7 +5,7 @@ Legend: n images, c channels, h x w pixels; ``images_u8`` is n x c x h x w, uint
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -56,13 +56,19 @@ KNOWN_FOLDERS = {
 }
 
 
+HELD_OUT = "held-out"
 TESTED_ON = {"mnist", "rooms", "portraits", "street-digits"}
-"""Sets whose test split serves for nothing else, so that generators are measured on it."""
+"""Sets whose generators are measured on the test split, and chosen by validation."""
 
 
-def held_out_split(name: str) -> str:
-    """Return the split of a set that no generator is trained on, and none was chosen by."""
-    return "test" if name in TESTED_ON else "validation"
+def held_out_split(name: str, splits: Container[str]) -> str:
+    """Return which of a set's splits generators are compared with: never one that they learn from.
+
+    It is validation, because elsewhere the test images wait for Tables 1 and 2; test of a set in
+    `TESTED_ON`, or of one that has no validation images.
+    """
+    wanted, other = ("test", "validation") if name in TESTED_ON else ("validation", "test")
+    return other if wanted not in splits and other in splits else wanted
 
 
 def set_names() -> tuple[str, ...]:
@@ -86,19 +92,20 @@ def load_image_set(
     """Load one split of an image set; what had to be decoded or drawn is kept for the next time.
 
     Validation sets are all [O] unless the set or the paper has one: MNIST's last 10,000 training
-    images (the number is [P]), CIFAR-10's last 5,000, SVHN's last 10,000 ([P]), and of a folder the
-    tenth of the files that the hash of the path picks, unless folders called train, val or test say
-    it. The card says which "split" it is, and in "cut_from" the digest of the whole.
+    images (the number is [P]), CIFAR-10's last 5,000, SVHN's last 10,000 ([P]), 1,000 of svhn10k,
+    by photo, and of a folder the tenth of the files that the hash of the path picks, unless folders
+    called train, val or test say it. The card says which "split" it is, and in "cut_from" the
+    digest of the whole.
 
     Parameters
     ----------
     name
-        In any case of letters: mnist, fashionmnist, cifar10, svhn, celeba, lsun-bedrooms, imagenet;
-        rooms, portraits, street-digits (drawn); digits (scikit-learn's 8x8); the name of a folder
-        in `data_root()` or of a set made by `prepare`; or the path of either.
+        In any case of letters: mnist, fashionmnist, cifar10, svhn, svhn10k, celeba, lsun-bedrooms,
+        imagenet; rooms, portraits, street-digits (drawn); digits (scikit-learn's 8x8); the name of
+        a folder in `data_root()` or of a set made by `prepare`; or the path of either.
     split
         "train", "validation", "test" or "extra", where the set has it; several joined by "+", such
-        as "train+validation"; or "all".
+        as "train+validation"; "all"; or "held-out", which is one of them: see `held_out_split`.
     image_size
         Side or (height, width) in pixels; by default the set's own, or 64 for a folder, as in the
         paper. MNIST at 32 is padded by 2 pixels, not resampled.
@@ -119,13 +126,17 @@ def load_image_set(
     plain_name = name.casefold().replace("_", "-")
     name = plain_name if plain_name in set_names() else name
     if name in PROCEDURAL:
+        split = held_out_split(name, NUM_DRAWN) if split == HELD_OUT else split
         return load_drawn(name, split, size, num_images, seed, channels, progress=progress)
     if name in PUBLIC_SETS:
-        own = PUBLIC_SETS[name].image_size
+        own, parts = PUBLIC_SETS[name].image_size, PUBLIC_SETS[name].parts.values()
+        split = held_out_split(name, set().union(*parts)) if split == HELD_OUT else split
         framing = Framing(image_size=size or own, channels=channels, fit=fit)
         found = load_public(name, split, framing, download=download, progress=progress)
     else:
         found = _load_by_place(name, size, channels, fit, progress)
+        spans = found.card.get("splits", ())
+        split = held_out_split(found.name, spans) if split == HELD_OUT else split
     return _draw(choose_split(found, split, drop_duplicates), num_images, seed)
 
 

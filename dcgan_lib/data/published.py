@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import pickle
+import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dcgan_lib.data.decode import Decoded, Framing, decode, open_image
+from dcgan_lib.data.decode import Decoded, Framing, decode, decode_file, decoding, open_image
 from dcgan_lib.data.image_set import ImageSet, new_folder
 from dcgan_lib.data.prepare import (
     Source,
     fill,
+    name_share,
     prepared_root,
     sound_or_none,
     source_of_arrays,
@@ -25,6 +28,11 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.paths import data_root
 
 DIGITS = tuple("0123456789")
+SVHN10K_PHOTOS = Path(__file__).with_name("svhn10k.toml")
+_ANEW = (
+    "copy the folder svhn10k again, or move it away so that the digits are read from SVHN's "
+    "test_32x32.mat"
+)
 Spans = dict[str, tuple[int, int | None]]
 
 
@@ -164,6 +172,101 @@ def open_svhn(part_name: str, download: bool) -> Source:
     return source_of_arrays(dataset.data, labels=labels, class_names=DIGITS)
 
 
+def open_svhn10k(part_name: str, download: bool) -> Source:
+    """Open the first 10,000 of SVHN's test digits, 32x32 RGB, with the number of each one's photo.
+
+    They are read from the folder ``svhn10k``, and where there is none from SVHN's own test file.
+    Neighbouring crops of one photo overlap, so whole photos validate; their digits come last.
+    """
+    spans = PUBLIC_SETS["svhn10k"].parts[part_name]
+    num = max(stop for _, stop in spans.values())
+    if (folder := data_root() / "svhn10k").is_dir():
+        images_u8, labels, photos = _digits_in_folder(folder, part_name, num)
+    else:
+        images_u8, labels, photos = _digits_in_svhn(part_name, num, download)
+    first, end = spans.get("validation", (num, num))
+    held = held_out_photos(photos, end - first)
+    order = np.argsort(held, kind="stable")
+    return source_of_arrays(
+        images_u8[order],
+        labels=labels[order],
+        class_names=DIGITS,
+        attributes={"photo": photos[order]},
+    )
+
+
+def held_out_photos(photos: np.ndarray, num: int) -> np.ndarray:
+    """Return a mask of ``num`` rows to validate: whole photos, picked by the hash of their numbers.
+
+    ``photos`` is the photo of each row, int64.
+    """
+    numbers, counts = np.unique(photos, return_counts=True)
+    chosen, left = [], num
+    for at in sorted(range(len(numbers)), key=lambda at: name_share(f"{numbers[at]}", "photo")):
+        if counts[at] <= left:
+            chosen.append(numbers[at])
+            left -= counts[at]
+    if left:
+        raise UserError(
+            f"no photos of svhn10k hold {num:,} digits together, so none can validate: {_ANEW}"
+        )
+    return np.isin(photos, chosen)
+
+
+def _digits_in_folder(
+    folder: Path, part_name: str, num: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read a part's images, labels and photos from ``PART/DIGIT/PHOTO_INDEX.png``, by index."""
+    rows: dict[str, list[tuple[int, int, int, Path]]] = {"train": [], "test": []}
+    for part, found in rows.items():
+        for path in (folder / part).glob("[0-9]/*"):
+            if match := re.fullmatch(r"(\d+)_(\d+)\.png", path.name):
+                found.append((int(match[2]), int(match[1]), int(path.parent.name), path))
+    if len(rows[part_name]) != num:
+        raise UserError(
+            f"{folder / part_name} should hold {num:,} files DIGIT/PHOTO_INDEX.png, but holds "
+            f"{len(rows[part_name]):,}: {_ANEW}"
+        )
+    in_train, in_test = ({photo for _, photo, *_ in found} for found in rows.values())
+    if shared := in_train & in_test:
+        raise UserError(
+            f"photo {min(shared)} has digits in both {folder / 'train'} and test, which would "
+            f"test what was learnt: {_ANEW}"
+        )
+    framing, images_u8 = Framing(image_size=32, min_side=32, max_pixels=32 * 32), []
+    _, photos, labels, paths = zip(*sorted(rows[part_name]), strict=True)
+    with decoding():
+        for path in paths:
+            decoded = decode_file(path, framing)
+            if decoded.image_u8 is None or len(decoded.image_u8) != 3:
+                why = f"{decoded.reason} ({decoded.detail})" if decoded.reason else "grey"
+                raise UserError(
+                    f"{path} should be a picture of 32 x 32 pixels in RGB, but is {why}: {_ANEW}"
+                )
+            images_u8.append(decoded.image_u8)
+    return np.stack(images_u8), np.array(labels, np.int64), np.array(photos, np.int64)
+
+
+def _digits_in_svhn(
+    part_name: str, num: int, download: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read a part's images, labels and photos from the head of SVHN's test file."""
+    from torchvision.datasets import SVHN
+
+    table = tomllib.loads(SVHN10K_PHOTOS.read_text())
+    counts = [int(digit) for digit in "".join(table["digits_per_photo"].split())]
+    photos = np.repeat(np.arange(1, len(counts) + 1), counts)
+    dataset = SVHN(_root("svhn", "test_32x32.mat"), split="test", download=download)
+    labels = np.atleast_1d(dataset.labels)[: len(photos)].astype(np.int64)
+    if hashlib.sha256(labels.astype(np.uint8)).hexdigest() != table["labels_sha256"]:
+        raise UserError(
+            f"the first {len(photos):,} labels of test_32x32.mat in {dataset.root} are not those "
+            "that svhn10k's photos were counted by: fetch that file again"
+        )
+    rows = slice(num) if part_name == "train" else slice(len(photos) - num, None)
+    return dataset.data[: len(photos)][rows], labels[rows], photos[rows]
+
+
 def open_celeba(part_name: str, download: bool) -> Source:
     """Open CelebA's aligned faces, 178x218 RGB, with 40 attributes and the person's number."""
     from torchvision.datasets import CelebA
@@ -281,6 +384,19 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         image_size=(32, 32),
         parts=_cut(73_257, 10_000) | _apart("extra"),  # [P] 10,000 of the training images validate
         open_part=open_svhn,
+    ),
+    "svhn10k": PublicSet(
+        title="svhn10k (the first 10,000 of SVHN's test digits)",
+        licence="non-commercial use only",
+        page="http://ufldl.stanford.edu/housenumbers/",
+        files="svhn10k/{train,test}/DIGIT/PHOTO_INDEX.png, or test_32x32.mat, there or in svhn/",
+        image_size=(32, 32),
+        # [O] the paper had 10,000 digits to validate and 26,032 to test
+        parts={
+            "train": {"train": (0, 4_000), "validation": (4_000, 5_000)},
+            "test": {"test": (0, 5_000)},
+        },
+        open_part=open_svhn10k,
     ),
     "celeba": PublicSet(
         title="CelebA (aligned)",

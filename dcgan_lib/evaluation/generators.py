@@ -14,7 +14,7 @@ from torch import nn
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.load import load_image_set
+from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.distances import (
     BELOW_ZERO,
@@ -141,7 +141,7 @@ def evaluate_generator(
     *,
     num_images: int = 5_000,
     features: str | None = None,
-    held_out: str | None = None,
+    held_out: str = HELD_OUT,
     seed: int = 1,
 ) -> GeneratorReport:
     """Measure a generator against images that it was not trained on.
@@ -156,7 +156,7 @@ def evaluate_generator(
         Name for `get_features`, or "pixels", for distances and neighbours alike; by default
         distances are measured in `FEATURES_OF` the set, neighbours in its `PROBE_FEATURES_OF`.
     held_out : str, optional
-        Split to compare with; by default the test split, or validation where that is all there is.
+        Split to compare with; by default that of `dcgan_lib.data.load.held_out_split`.
     seed : int, default 1
         Of the latent vectors.
 
@@ -176,7 +176,7 @@ def evaluate_generator(
     if features is None:
         near = get_features(PROBE_FEATURES_OF[name]) if name in PROBE_FEATURES_OF else None
     train = _load_split(about, model.image_size, "train")
-    split, unseen = _load_held_out(about, model.image_size, held_out, num_images)
+    unseen = _load_split(about, model.image_size, held_out, num_images)
     samples, labels = draw_samples(load_generator(checkpoint), num_images, seed)
     untrained, _ = draw_samples(untrained_generator(model), len(unseen), seed)
     rows, missing = measure_samples(
@@ -199,7 +199,7 @@ def evaluate_generator(
     return GeneratorReport(
         checkpoint=str(checkpoint),
         image_set=name,
-        split=split,
+        split=unseen.card["split"],
         num_held_out=len(unseen),
         num_images=num_images,
         seed=seed,
@@ -227,17 +227,6 @@ def _extractor(features: str | None, set_name: str, model: ModelConfig) -> Featu
         nn.Identity(),
         lambda x_u8: x_u8.flatten(1) / 255,
     )
-
-
-def _load_held_out(
-    about: dict[str, Any], size: tuple[int, int], split: str | None, most: int
-) -> tuple[str, ImageSet]:
-    if split is None:
-        try:
-            return "test", _load_split(about, size, "test", most)
-        except UserError:  # no test split; where more is missing, the next line says it
-            split = "validation"
-    return split, _load_split(about, size, split, most)
 
 
 def _load_split(

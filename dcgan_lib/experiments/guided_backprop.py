@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.data.load import held_out_split, load_image_set
+from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError, check_choices, check_number
 from dcgan_lib.evaluation.ledger import (
     Caveat,
@@ -140,13 +140,13 @@ def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet, str]:
     """Return the images to report on, those to choose on, and the name of the first one's split."""
     config, about = load_config(how.checkpoint)
     name = how.image_set or about["image_set"]
-    split = held_out_split(name)
     size, channels = config.model.image_size, config.model.num_channels
     options: dict[str, Any] = {"image_size": size, "channels": channels}
     source = name
     if name == about["image_set"]:
         source, options["fit"] = about.get("source", name), about.get("fit", "crop")
-    found = load_image_set(source, split, **options)
+    found = load_image_set(source, HELD_OUT, **options)
+    split = found.card["split"]
     if found.num_channels != channels:
         raise UserError(
             f"{name} has {found.num_channels} channels, but the discriminator reads {channels}"

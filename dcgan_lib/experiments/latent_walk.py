@@ -27,7 +27,7 @@ from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
 from dcgan_lib.config import ModelConfig
-from dcgan_lib.data.load import held_out_split, load_image_set
+from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError, check_number
 from dcgan_lib.evaluation.features import (
     BORROWED_FEATURES,
@@ -185,8 +185,8 @@ class Walk(Command, verb="walk"):
     def _measure(
         self, generator: AnyGenerator, image_set: str, features: FeatureExtractor, probe: Probe
     ) -> dict[str, Any]:
-        begun, split = time.perf_counter(), held_out_split(image_set)
-        held_out = load_image_set(image_set, split, image_size=generator.config.image_size)
+        begun = time.perf_counter()
+        held_out = load_image_set(image_set, HELD_OUT, image_size=generator.config.image_size)
         real_u8, how = held_out.images_u8[:2_000], {"curve": self.curve, "seed": self.seed}
         found = measure_walks(generator, features, probe, real_u8, segments=self.segments, **how)
         shown = rounded(found, 4)
@@ -196,7 +196,7 @@ class Walk(Command, verb="walk"):
             record_walks(
                 found,
                 image_set,
-                data=f"{image_set}, {len(real_u8):,} images of its {split} split",
+                data=f"{image_set}, {len(real_u8):,} images of its {held_out.card['split']} split",
                 checkpoint=self.checkpoint,
                 command=self.command_line(),
                 seconds=time.perf_counter() - begun,

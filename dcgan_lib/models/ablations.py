@@ -9,7 +9,7 @@ Axes as in ``models.dcgan``: ``z_bd``, ``x_bchw``, ``logits_b``; ``h`` between t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -188,6 +188,109 @@ class AblatedDiscriminator(Discriminator):
         if self.ablation.d_activation == "maxout":
             return torch.maximum(*h.chunk(2, 1))
         return F.leaky_relu(h, self.config.leaky_slope)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Describe one layer of a pair, with the normalisation and the pooling that follow it."""
+
+    name: str
+    shape: str
+    """Of what it gives: maps x height x width, or units."""
+    weights: int
+    multiplications: int
+    """For one picture, without normalisation."""
+    field: int
+    """Side in pixels of the square that one cell of its output sees (D) or changes (G), cut at
+    the picture's."""
+
+
+def describe_pair(config: ModelConfig, ablation: Ablation) -> dict[str, list[Layer]]:
+    """Return the layers of ``generator`` and ``discriminator``, in order, for square pictures."""
+    with torch.random.fork_rng(devices=[]):
+        generator, discriminator = new_pair(config, ablation)
+    pooled = ablation.resampling != "strided"
+    z_bd = torch.zeros(2, config.z_dim)
+    x_bchw = torch.zeros(2, config.num_channels, *config.image_size)
+    whole = config.image_size[0]
+
+    # Backwards from the picture: what one cell of each layer's output changes.
+    reach, reaches = 1, [1]
+    for layer in plan_convolutions(config):
+        wide = 2 * reach if pooled else 2 * (reach - 1) + 1
+        reach = wide + layer.kernel_size - 1
+        reaches.insert(0, reach)
+    hidden = [("hidden", "hidden_norm")] if config.hidden_units else []
+    up = [(f"convs.{k}", f"norms.{k}") for k in range(len(reaches) - 1)]
+    places = [*hidden, ("project", "project_norm"), *up]
+    places[-1] = (places[-1][0], "output_norm")
+    names = [*("hidden" for _ in hidden), "project", *(f"up {k + 1}" for k in range(len(up)))]
+    fields_g = [*(whole for _ in hidden), *reaches]
+    rows_g = _describe(generator, z_bd, places, names, fields_g, whole)
+    first = len(hidden)
+    rows_g[first] = replace(rows_g[first], shape=" × ".join(map(str, generator.base_shape)))
+
+    # Forwards from the picture: what one cell of each layer's output sees.
+    field, distance, fields_d = 1, 1, []
+    for conv in discriminator.convs:
+        field += (conv.kernel_size[0] - 1) * distance
+        distance *= conv.stride[0]
+        if pooled:
+            field, distance = field + distance, 2 * distance
+        fields_d.append(field)
+    places = [(f"convs.{k}", f"norms.{k}") for k in range(len(fields_d))]
+    names = [f"down {k + 1}" for k in range(len(fields_d))]
+    places += [*hidden, ("head", "")]
+    names += [*("hidden" for _ in hidden), "output"]
+    fields_d += [whole] * (len(hidden) + 1)
+    rows_d = _describe(discriminator, x_bchw, places, names, fields_d, whole)
+    with torch.no_grad():
+        maps = discriminator.eval().features(x_bchw)
+    for k, h in enumerate(maps):  # after maxout and pooling
+        rows_d[k] = replace(rows_d[k], shape=_shape(h))
+    return {"generator": rows_g, "discriminator": rows_d}
+
+
+def _describe(
+    network: nn.Module,
+    inputs: Tensor,
+    places: list[tuple[str, str]],
+    names: list[str],
+    fields: list[int],
+    whole: int,
+) -> list[Layer]:
+    shapes, multiplied = {}, {}
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes[layer] = _shape(output)
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            # Each weight meets each cell once: of the output, or, where stamped, of the input.
+            cells = given[0] if isinstance(layer, nn.ConvTranspose2d) else output
+            multiplied[layer] = layer.weight.numel() * cells[0, 0].numel()
+
+    hooks = [layer.register_forward_hook(note) for layer in network.modules()]
+    with torch.no_grad():
+        network.eval()(inputs)
+    for hook in hooks:
+        hook.remove()
+    rows = []
+    for (place, norm), name, field in zip(places, names, fields, strict=True):
+        layer = network.get_submodule(place)
+        parts = [layer, network.get_submodule(norm)] if norm else [layer]
+        rows.append(
+            Layer(
+                name=name,
+                shape=shapes[layer],
+                weights=sum(each.numel() for part in parts for each in part.parameters()),
+                multiplications=sum(multiplied.get(part, 0) for part in layer.modules()),
+                field=min(field, whole),
+            )
+        )
+    return rows
+
+
+def _shape(h: Tensor) -> str:
+    return " × ".join(str(side) for side in h.shape[1:])
 
 
 class ScaleAndBias(nn.Module):

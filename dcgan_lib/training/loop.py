@@ -317,7 +317,7 @@ def find_trouble(line: dict[str, float]) -> str | None:
     if d_loss < 0.05:
         return (
             "the discriminator has won (d_loss below 0.05): the generator learns little from it; "
-            "try more g_updates, a lower learning rate, or more images"
+            "try the paper's learning rate (0.0002) and beta1 (0.5), more images, or more g_updates"
         )
     if line.get("d_real", 1.0) < 0.02 and line.get("d_fake", 1.0) < 0.02:
         return (

@@ -34,6 +34,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "prepare": ("cli:Prepare", "decode a folder of images once, for training"),
         "train": ("cli:Train", "train a generator and a discriminator, or go on with a run"),
         "sample": ("cli:Sample", "draw pictures with a trained generator"),
+        "import-authors": (
+            "training.authors:ImportAuthors",
+            "turn the networks that the paper's authors released into checkpoints",
+        ),
         "export": ("widgets.export:Export", "write a generator for web pages, or as ONNX"),
     },
     "measure": {

@@ -53,11 +53,13 @@ def _words(options: Any, defaults: Any) -> list[str]:
     for entry in dataclasses.fields(options):
         value = getattr(options, entry.name)
         usual = _default(entry) if defaults is None else getattr(defaults, entry.name)
+        if entry.metadata.get("local"):
+            continue
         if Positional in typing.get_args(hints[entry.name]):
             positional += _text(value)
         elif dataclasses.is_dataclass(value):
             named += _words(value, usual)
-        elif value != usual and not entry.metadata.get("local"):
+        elif value != usual:
             named += _option(entry.name, value)
     return positional + named
 

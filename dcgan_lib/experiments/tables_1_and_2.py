@@ -385,12 +385,13 @@ class Features(Command, verb="features"):
             raise UserError(
                 f"features are recorded in the rows {', '.join(PROTOCOL_OF)}, but got {claim.id!r}"
             )
-        trained_on = (
-            load_config(self.checkpoint)[1].get("image_set") if self._kind == "dcgan" else None
-        )
+        about = load_config(self.checkpoint)[1] if self._kind == "dcgan" else {}
+        trained_on, lacking = about.get("image_set"), about.get("lacking")
         own, protocol = id_on(claim.id, set_name), PROTOCOL_OF[claim.id]
         if self.layers or self.grid != 4 or self.draws == 1:
             why = "takes all layers, a grid of 4 and draws: leave --layers, --grid and --draws out"
+        elif lacking and (claim.id == FEATURES or claim.id.startswith("table1.dcgan.")):
+            why = f"takes all layers, but {self.checkpoint} lacks {', '.join(lacking)}"
         elif claim.id.split(".")[1].partition("-")[0] != self._kind:
             why = f"is measured with other features than {self._kind}"
         elif self.protocol != protocol:
@@ -542,6 +543,10 @@ class Features(Command, verb="features"):
         if find_run(self.checkpoint).resolve().parent == checkpoints_root().resolve():
             return []
         config, about = load_config(self.checkpoint)
+        if "released" in about:
+            lacking = about.get("lacking")
+            without = f", without {', '.join(lacking)}" if lacking else ""
+            return [f"the network was {about['released']}{without}"]
         return [
             f"the network is a run that is not committed: {config.steps:,} minibatches of "
             f"{config.batch_size} from "

@@ -1,6 +1,9 @@
 """Whichever pair of networks a configuration describes: convolutional or dense, untrained."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
@@ -33,6 +36,30 @@ def untrained_discriminator(config: ModelConfig, seed: int = 0) -> AnyDiscrimina
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return new_discriminator(config).eval()
+
+
+class NoOutput(nn.Module):
+    """Stand where a discriminator has no output, and refuse to judge in its place."""
+
+    def __init__(self, lacking: Sequence[str]) -> None:
+        super().__init__()
+        self.lacking = tuple(lacking)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Refuse."""
+        raise UserError(
+            f"this discriminator lacks {', '.join(self.lacking)}, so it gives features but cannot "
+            "say how real a picture is: choose a whole one"
+        )
+
+
+def without_output(discriminator: Discriminator, lacking: Sequence[str]) -> Discriminator:
+    """Take the output of a discriminator away; ``lacking`` names all that is not there.
+
+    What is left has features, and weights of no output that somebody could take for trained ones.
+    """
+    discriminator.head = NoOutput(lacking)
+    return discriminator
 
 
 def check_convolutional(discriminator: AnyDiscriminator) -> Discriminator:

@@ -27,6 +27,7 @@ from dcgan_lib.models.networks import (
     AnyGenerator,
     new_discriminator,
     new_generator,
+    without_output,
 )
 from dcgan_lib.models.sampling import generate_u8, logits_of, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, checkpoints_root, read_json
@@ -90,7 +91,10 @@ def _load(name_or_path: str | Path, kind: str) -> AnyGenerator | AnyDiscriminato
             if (folder / f"{other}.safetensors").is_file():
                 why = f"it keeps its {other} alone"
         raise UserError(f"{folder} has no {path.name}: {why}")
-    network = NETWORKS[kind](load_config(folder)[0].model)
+    config, about = load_config(folder)
+    network = NETWORKS[kind](config.model)
+    if kind == "discriminator" and about.get("lacking"):
+        network = without_output(network, about["lacking"])
     try:
         weights = load_file(path)
     except SafetensorError as error:

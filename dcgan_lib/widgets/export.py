@@ -169,13 +169,13 @@ def export_discriminator(
             f"the page runs convolutional discriminators, but {name}'s is a dense one: "
             "choose a checkpoint of the DCGAN"
         )
-    layers = fold_discriminator(discriminator)
-    types = ["half"] * len(layers)
-    exported = _pack("discriminator", config, discriminator_name(name), layers, types)
     checked_u8 = _pictures_to_judge(config, pictures_u8)
     num = len(checked_u8)
     labels_n = torch.arange(num) % config.num_classes if config.num_classes else None
     exact_n = probabilities(logits_of(discriminator, checked_u8, labels_n))
+    layers = fold_discriminator(discriminator)
+    types = ["half"] * len(layers)
+    exported = _pack("discriminator", config, discriminator_name(name), layers, types)
     apart_n = 255 * np.abs(judge_exported(exported, checked_u8, labels_n) - exact_n)
     mean, most = float(apart_n.mean()), float(apart_n.max())
     exported.about["error"] = {"mean": round(mean, 4), "max": round(most, 4), "pictures": num}

@@ -70,6 +70,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.filter_collapse:Filters",
             "whether filters collapse in long training",
         ),
+        "rank-test": (
+            "experiments.ruler_ranks:RankTestOfSet",
+            "whether features rank damaged pictures of a set",
+        ),
         "fooled": (
             "experiments.latent_walk:Fooled",
             "nearest neighbours under small image transforms",

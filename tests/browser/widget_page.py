@@ -20,8 +20,8 @@ PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charse
 <body><main><h1 style="color: #777">Page</h1>{body}</main></body></html>"""
 GROUNDS = {"light": "#fff", "dark": "#14181e"}
 
-# An address of its own, because the tests see that a widget in a notebook leaves it as it is; no
-# server is asked, for the browser is answered by the fixture `live`.
+# A widget in a notebook must leave the page's address as it is, so the page has a real one. No
+# server is asked for it, because the fixture `live` answers the browser.
 NOTEBOOK = "http://notebook.test/"
 NOTEBOOK_PAGE = """<!doctype html><html lang="en"><head><title>Notebook</title></head>
 <body><main><h1>Notebook</h1><div id="cell"></div></main></body></html>"""
@@ -48,7 +48,8 @@ KERNEL = """async (state) => {
       kernel.asked += 1;
       const [answer, encoded] = await askPython(request);
       const bytes = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
-      tell("msg:custom", answer, [new DataView(bytes.buffer, 1)]); // an odd place, as it may be
+      // The bytes begin at an odd place, as they may in a message: Python put one more before them.
+      tell("msg:custom", answer, [new DataView(bytes.buffer, 1)]);
     },
   };
   window.kernel = { state, saved: 0, asked: 0, fromPython: set };
@@ -56,8 +57,8 @@ KERNEL = """async (state) => {
   document.head.append(style);
   kernel.leave = widget.render({ model, el: document.querySelector("#cell") });
 }"""
-# `preload: false`, because a page from a disk may not read its own files; no rule that is asked for
-# here needs it.
+# `preload: false`, because a page from a disk may not read its own style sheet. Only rules that are
+# experimental or of less weight need that.
 SERIOUS = """async () => (await axe.run({ preload: false })).violations
   .filter(({ impact }) => impact === "serious" || impact === "critical")
   .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(" | ")}`)"""

@@ -187,3 +187,22 @@ def test_notebook_and_page_follow_each_other(live):
     page.evaluate("kernel.fromPython('beta1', 0.9)")
     assert settings(page)["beta1"] == 0.9 and page.evaluate("kernel.saved") == 1
     page.evaluate("kernel.leave()")
+
+
+def test_a_preset_in_a_notebook_sets_no_half_of_itself(live):
+    page = live(Sandbox(width=4).get_state())
+    page.evaluate(
+        """() => {
+          const { sandbox } = document.querySelector(".dcgan-sandbox");
+          const set = sandbox.set.bind(sandbox);
+          window.followed = 0;
+          sandbox.set = (changes, how) => {
+            if (how?.fromPython) followed += 1;
+            return set(changes, how);
+          };
+        }"""
+    )
+    page.locator(".sx-preset").nth(2).click()
+    told = settings(page)
+    assert page.evaluate("kernel.saved") == 1 and page.evaluate("followed") == 0
+    assert all(page.evaluate("(key) => kernel.state[key]", key) == told[key] for key in told)

@@ -1000,14 +1000,17 @@ function render({ model, el: host }) {
   const keys = Object.keys(DEFAULTS), read = () => Object.fromEntries(keys.map((key) => [key, model.get(key)]));
   const root = el("div", { class: "dcgan-sandbox" });
   host.append(root); // first, so that the plane has a size
+  let isTelling = false; // a change of several settings arrives one by one, and half of it is no game to play
   const sandbox = new Sandbox(root, read(), {
     changed: (changes) => {
+      isTelling = true;
       for (const [key, value] of Object.entries(changes)) model.set(key, structuredClone(value));
+      isTelling = false;
       model.save_changes();
     },
   });
   root.sandbox = sandbox;
-  const listen = () => sandbox.set(read(), { fromPython: true });
+  const listen = () => isTelling || sandbox.set(read(), { fromPython: true });
   for (const key of keys) model.on(`change:${key}`, listen);
   const seen = new IntersectionObserver((entries) => sandbox.wake(entries.at(-1).isIntersecting));
   seen.observe(root);

@@ -1,23 +1,28 @@
-"""What the browser tests share: the built book on a server, under a folder's address, and
-Chromium."""
+"""What the browser tests share: the built book on a server, under a folder's address, Chromium, and
+pages that show a widget."""
 
+import base64
 import functools
 import http.server
 import os
 import re
 import shutil
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from .widget_page import KERNEL, NOTEBOOK, NOTEBOOK_PAGE, WidgetPage, need_npm
+
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
 SUBPATH = "dcgan-book"  # as on GitHub Pages
 HTML = Path(os.environ.get("DCGAN_BOOK_HTML", ROOT / "_build" / "html"))
+OWN = re.compile(rf"http://127\.0\.0\.1:\d+/|{re.escape(NOTEBOOK)}|file:|data:|blob:")
+# Collect the keys that a widget lets through to the page around it.
+HEAR_KEYS = """window.heard = [];
+document.addEventListener("keydown", (event) => heard.push(event.key));"""
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -32,8 +37,7 @@ def html() -> Path:
     """Return the folder of the built book, which must hold npm's scripts."""
     if not (HTML / "index.html").exists():
         pytest.skip("the book is not built: run `make book`")
-    if not AXE.exists() and not os.environ.get("CI"):
-        pytest.skip("npm's scripts are missing: install npm and run `make book`")
+    need_npm()
     return HTML
 
 
@@ -84,17 +88,19 @@ class Visit:
         self.page.on(
             "requestfailed", lambda request: self.problems.append(f"failed: {request.url}")
         )
+        self.page.on("request", self._check)
         self.page.on("requestfinished", self._weigh)
 
     def _listen(self, message: object) -> None:
         if message.type == "error":
             self.problems.append(f"console: {message.text}")
 
-    def _weigh(self, request: object) -> None:
-        local = re.match(r"(http://127\.0\.0\.1:\d+/|file:|data:|blob:)", request.url)
-        if not local:
+    def _check(self, request: object) -> None:
+        if not OWN.match(request.url):
             self.problems.append(f"external: {request.url}")
-        elif request.url.startswith("http"):
+
+    def _weigh(self, request: object) -> None:
+        if request.url.startswith("http://127.0.0.1:"):
             self.weights[request.url.split("?")[0]] = request.sizes()["responseBodySize"]
 
     def open(self, address: str) -> object:
@@ -111,3 +117,58 @@ class Visit:
 
     def __exit__(self, *_: object) -> None:
         self.context.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable[..., object]]:
+    """Open pages in fresh profiles; each test ends with no error told and nothing asked of other
+    places."""
+    visits = []
+
+    def new_page(**options) -> object:
+        visits.append(Visit(browser, **options))
+        visits[-1].context.add_init_script(HEAR_KEYS)
+        return visits[-1].page
+
+    yield new_page
+    for one in visits:
+        one.context.close()
+    assert [problem for one in visits for problem in one.problems] == []
+
+
+@pytest.fixture
+def show(visit, widget_page: WidgetPage) -> Callable[..., object]:
+    """Open, from the disk, the page that a test file describes in its fixture `widget_page`, and
+    wait until a widget is drawn."""
+
+    def open_page(*mounts: str, theme="light", hash="", **options) -> object:
+        page = visit(**options)
+        page.goto(widget_page.write(*mounts, theme=theme) + hash)
+        page.locator(widget_page.ready).first.wait_for()
+        return page
+
+    return open_page
+
+
+@pytest.fixture
+def live(visit) -> Callable[..., object]:
+    """Show a widget by the state that Jupyter would send. Where it asks Python, `answer` takes its
+    message and returns another one and bytes."""
+
+    def open_page(
+        state: dict, answer: Callable[[dict], tuple[dict, bytes]] | None = None
+    ) -> object:
+        def ask_python(request: dict) -> tuple[dict, str]:
+            message, content = answer(request)
+            return message, base64.b64encode(b"\0" + content).decode()
+
+        page = visit()
+        page.route(
+            NOTEBOOK, lambda route: route.fulfill(body=NOTEBOOK_PAGE, content_type="text/html")
+        )
+        page.expose_function("askPython", ask_python)
+        page.goto(NOTEBOOK)
+        page.evaluate(KERNEL, state)
+        return page
+
+    return open_page

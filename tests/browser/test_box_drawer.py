@@ -1,59 +1,26 @@
 """The box drawer's page in Chromium, with a stand-in for the kernel: mouse, keyboard and labels."""
 
-import json
-
 import pytest
 
 from dcgan_lib.widgets.page import STYLE, script
 
-from .conftest import AXE, Visit
+from .widget_page import serious_faults
 
 pytestmark = pytest.mark.browser
-# Show the widget as anywidget does; the model answers with a grey picture and keeps what is saved.
-SHOW = """async ([source, css]) => {
-  const blob = new Blob([source], { type: "text/javascript" });
-  const { default: widget } = await import(URL.createObjectURL(blob));
-  const state = { object: "window", num_images: 3, width: 64, height: 64, index: 0, boxes: [] };
-  const listeners = {}, grey = new Uint8Array(64 * 64 * 4).fill(150).buffer;
-  window.saved = () => JSON.stringify([state.index, state.boxes]);
-  window.heard = [];
-  document.addEventListener("keydown", (event) => window.heard.push(event.key));
-  const tell = (name, ...words) => (listeners[name] ?? []).forEach((answer) => answer(...words));
-  const model = {
-    get: (key) => structuredClone(state[key]),
-    set: (key, value) => { state[key] = value; },
-    save_changes: () => {},
-    on: (name, listener) => (listeners[name] ??= []).push(listener),
-    off: () => {},
-    send: ({ index }) => {
-      const answer = [{ type: "picture", index }, [new DataView(grey)]];
-      setTimeout(() => tell("msg:custom", ...answer));
-    },
-  };
-  document.documentElement.lang = "en";
-  document.title = "Boxes";
-  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
-  const main = document.createElement("main");
-  main.append(Object.assign(document.createElement("h1"), { textContent: "Boxes" }));
-  document.body.append(main);
-  widget.render({ model, el: main });
-}"""
-SERIOUS = """async () => (await axe.run()).violations
-  .filter(({ impact }) => impact === "serious" || impact === "critical")
-  .map(({ id, help }) => `${id}: ${help}`)"""
+STATE = {"object": "window", "num_images": 3, "width": 64, "height": 64, "index": 0, "boxes": []}
+GREY = bytes([150]) * (64 * 64 * 4)
 
 
 @pytest.fixture
-def page(browser):
-    with Visit(browser) as visit:
-        visit.page.evaluate(SHOW, [script("box_drawer.js"), STYLE.read_text()])
-        visit.page.locator(".dcgan-explorer[data-ready='0']").wait_for()
-        yield visit.page
-        assert visit.problems == []
+def page(live):
+    source = {"_esm": script("box_drawer.js"), "_css": STYLE.read_text()}
+    page = live(source | STATE, lambda asked: ({"type": "picture", "index": asked["index"]}, GREY))
+    page.locator(".dcgan-explorer[data-ready='0']").wait_for()
+    return page
 
 
 def saved(page) -> list:
-    return json.loads(page.evaluate("saved()"))
+    return page.evaluate("[kernel.state.index, kernel.state.boxes]")
 
 
 def drag(page, *corners) -> None:
@@ -121,7 +88,4 @@ def test_number_field_tells_the_picture_that_is_shown(page):
 
 
 def test_controls_have_names(page):
-    if not AXE.exists():
-        pytest.skip("npm's scripts are missing")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    assert page.evaluate(SERIOUS) == []
+    assert serious_faults(page) == []

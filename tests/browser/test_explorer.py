@@ -1,10 +1,7 @@
 """The explorer in Chromium, on a page of its own from a file: pixels, hands, keys, address, and a
 stand-in kernel."""
 
-import base64
 import io
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,77 +17,44 @@ from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets.explorer import Explorer
 from dcgan_lib.widgets.export import export_generator, export_model, names_for_pages, write_script
 from dcgan_lib.widgets.latents import seed_latent
-from dcgan_lib.widgets.page import MODES, STYLE, classic_script, explorer_html, script
+from dcgan_lib.widgets.page import MODES, STYLE, explorer_html
+
+from .widget_page import WidgetPage, pixels, serious_faults
 
 pytestmark = pytest.mark.browser
 COMMITTED = names_for_pages()
 FAST = min(
     COMMITTED, key=lambda name: (checkpoints_root() / name / "generator.safetensors").stat().st_size
 )
-AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
 EXPLORER = "explorer = document.querySelector('.dcgan-explorer').explorer"
-HEAD = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
-<title>Explorer</title><meta name="viewport" content="width=device-width">
-<link rel="stylesheet" href="explorer.css">
-<style>body {{ margin: 16px; background: {ground}; font-family: sans-serif }}</style>
-<script src="explorer.js" defer></script></head>
-<body><main><h1 style="color: #777">Page</h1>{body}</main></body></html>"""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def widget_page(tmp_path_factory) -> WidgetPage:
     """A static page's folder with every committed generator and a tiny conditional one."""
-    place = tmp_path_factory.mktemp("page")
+    folder = tmp_path_factory.mktemp("page")
+    models = folder / "_static" / "models"
     for name in COMMITTED:
-        write_script(export_model(name, samples=True), place / "_static" / "models" / f"{name}.js")
-        Image.fromarray(Explorer(name).picture).save(place / "_static" / "models" / f"{name}.png")
+        write_script(export_model(name, samples=True), models / f"{name}.js")
+        Image.fromarray(Explorer(name).picture).save(models / f"{name}.png")
     tiny = untrained_generator(ModelConfig(image_size=(16, 16), num_classes=4, base_width=2))
-    write_script(export_generator(tiny, "tiny"), place / "_static" / "models" / "tiny.js")
-    Image.new("RGB", (16, 16)).save(place / "_static" / "models" / "tiny.png")
-    (place / "explorer.js").write_text(classic_script())
-    (place / "explorer.css").write_bytes(STYLE.read_bytes())
-    return place
+    write_script(export_generator(tiny, "tiny"), models / "tiny.js")
+    Image.new("RGB", (16, 16)).save(models / "tiny.png")
+    return WidgetPage(
+        folder=folder,
+        widgets=("explorer",),
+        style=STYLE,
+        mount=explorer_html(FAST),
+        ready=".dcgan-explorer[data-ready]",
+    )
 
 
 @pytest.fixture
-def visit(browser):
-    """Open pages in fresh profiles; each test ends with no error told and nothing asked of other
-    places."""
-    contexts, problems = [], []
-
-    def note_request(request) -> None:
-        if not request.url.startswith(("file:", "data:", "blob:", "http://explorer.test/")):
-            problems.append(f"asked for {request.url}")
-
-    def new_page(width=800, **options) -> object:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console",
-            lambda message: problems.append(message.text) if message.type == "error" else None,
-        )
-        page.on("request", note_request)
-        return page
-
-    yield new_page
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-@pytest.fixture
-def show(visit, folder):
+def show(show):
     """Open a page with explorers and wait until it is drawn."""
 
-    def open_page(*mounts: str, theme="light", hash="", **options) -> object:
-        ground = {"light": "#fff", "dark": "#14181e"}[theme]
-        (folder / "page.html").write_text(
-            HEAD.format(theme=theme, ground=ground, body="".join(mounts))
-        )
-        page = visit(**options)
-        page.goto((folder / "page.html").as_uri() + hash)
-        page.wait_for_selector(".dcgan-explorer[data-ready]")
+    def open_page(*mounts: str, **options) -> object:
+        page = show(*mounts, **options)
         settle(page)
         return page
 
@@ -104,14 +68,6 @@ def settle(page) -> None:
         "return !jobs.length && !stale && !frameNumber }"
     )
     page.wait_for_timeout(350)
-
-
-def pixels(page, selector=".dx-stage canvas") -> np.ndarray:
-    """Return a canvas's own pixels, h x w x 3."""
-    code = """(canvas) => [canvas.width, canvas.height,
-      [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]]"""
-    width, height, values = page.eval_on_selector(selector, code)
-    return np.array(values, np.int16).reshape(height, width, 4)[..., :3]
 
 
 def expected(name: str, z_d: np.ndarray) -> np.ndarray:
@@ -159,19 +115,11 @@ def test_every_mode_draws_and_fits(show):
             )
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(show, theme):
     for mode in MODES:
         page = show(explorer_html(FAST, mode, modes=list(MODES)), theme=theme)
-        page.add_script_tag(path=AXE)
-        found = page.evaluate("axe.run({ preload: false }).then((report) => report.violations)")
-        grave = [
-            (row["id"], [node["html"] for node in row["nodes"]])
-            for row in found
-            if row["impact"] in ("serious", "critical")
-        ]
-        assert not grave, (mode, grave)
+        assert serious_faults(page) == [], mode
 
 
 WATCH = f"""() => {{ const {EXPLORER}, draw = explorer.paint; window.redraws = 0;
@@ -205,9 +153,6 @@ def test_a_drag_redraws_and_stays_true(show):
 
 def test_keys_move_the_pad_and_nothing_else(show):
     page = show(explorer_html(FAST))
-    page.evaluate(
-        "window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))"
-    )
     page.focus(".dx-pad")
     before = pixels(page)
     for key in ("ArrowRight", "ArrowRight", "ArrowUp", "Shift+ArrowLeft"):
@@ -413,68 +358,24 @@ def test_a_conditional_generator_draws_the_class(show):
     assert pixels(page).shape[:2] == load_generator(FAST).config.image_size
 
 
-def test_without_scripts_a_picture_and_a_sentence_stay(visit, folder):
-    (folder / "still.html").write_text(
-        HEAD.format(theme="light", ground="#fff", body=explorer_html(FAST))
-    )
+def test_without_scripts_a_picture_and_a_sentence_stay(visit, widget_page):
     page = visit(java_script_enabled=False)
-    page.goto((folder / "still.html").as_uri())
+    page.goto(widget_page.write(explorer_html(FAST)))
     image = page.locator(".dcgan-explorer img")
     assert image.is_visible() and image.get_attribute("alt")
     assert "runs in this page" in page.inner_text(".dcgan-explorer p")
 
 
-# --- a stand-in for the kernel: the widget's own model with traits, events and messages ---
-KERNEL = """
-import widget from "./module.js";
-const about = JSON.parse(document.querySelector("#about").textContent), listeners = {};
-const bytes = new Uint8Array([0, ...Uint8Array.from(atob(about.weights), (c) => c.charCodeAt(0))]);
-const tell = (event, ...given) => (listeners[event] ?? []).forEach((f) => f(...given));
-window.kernel = {
-  traits: TRAITS, saved: 0, asked: 0,
-  get(key) { return this.traits[key]; },
-  set(key, value) { this.traits[key] = value; },
-  save_changes() { this.saved += 1; },
-  on(event, f) { (listeners[event] ??= []).push(f); },
-  off(event, f) { listeners[event] = listeners[event].filter((g) => g !== f); },
-  send({ model }) {
-    this.asked += 1; // the buffer begins at an odd place, as it may in a message
-    const answer = [{ type: "weights", model, about }, [new DataView(bytes.buffer, 1)]];
-    setTimeout(() => tell("msg:custom", ...answer));
-  },
-  fromPython(key, value) { this.traits[key] = value; tell(`change:${key}`); },
-};
-window.clean = widget.render({ model: kernel, el: document.querySelector("#cell") });
-"""
-
-
-def test_python_moves_the_picture_and_the_picture_tells_python(visit, tmp_path):
+# --- in a notebook ---
+def test_python_moves_the_picture_and_the_picture_tells_python(live):
     name = FAST
     exported, widget = export_model(name, "half"), Explorer(name, seed=6)
-    traits = {
-        key: getattr(widget, key)
-        for key in Explorer.class_trait_names(sync=True)
-        if not key.startswith("_")
-    }
-    traits = {
-        key: value
-        for key, value in traits.items()
-        if isinstance(value, str | int | float | list | dict)
-    }
-    about = exported.about | {"weights": base64.b64encode(exported.weights).decode()}
-    (tmp_path / "module.js").write_text(script("explorer.js"))
-    (tmp_path / "page.html").write_text(
-        '<div id="cell"></div>'
-        f'<script type="application/json" id="about">{json.dumps(about)}</script>'
-        f'<script type="module" src="kernel.js"></script>'
-    )
-    (tmp_path / "kernel.js").write_text(KERNEL.replace("TRAITS", json.dumps(traits)))
-    page = visit()  # modules need http: the browser is answered from the folder
-    page.route(
-        "http://explorer.test/*",
-        lambda route: route.fulfill(path=tmp_path / route.request.url.split("/")[-1]),
-    )
-    page.goto("http://explorer.test/page.html")
+
+    def answer(request: dict) -> tuple[dict, bytes]:
+        about = {"type": "weights", "model": request["model"], "about": exported.about}
+        return about, exported.weights
+
+    page = live(widget.get_state(), answer)
     page.wait_for_selector("[data-ready]")
     page.wait_for_timeout(400)
     assert page.evaluate("kernel.asked") == 1 and page.evaluate("kernel.saved") == 0
@@ -495,10 +396,8 @@ def test_python_moves_the_picture_and_the_picture_tells_python(visit, tmp_path):
     page.focus(".dx-pad")
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(250)
-    assert (
-        page.evaluate("kernel.traits.pad") == [0.55, -0.25] and page.evaluate("kernel.saved") == 1
-    )
+    assert page.evaluate("kernel.state.pad") == [0.55, -0.25] and page.evaluate("kernel.saved") == 1
     page.evaluate("kernel.fromPython('mode', 'walk')")
     page.wait_for_selector("[data-ready=walk]")
     assert page.evaluate("location.hash") == "" and page.locator("text=Copy link").count() == 0
-    page.evaluate("clean()")
+    page.evaluate("kernel.leave()")

@@ -12,7 +12,8 @@ from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.widgets.latents import seed_latent
 
 from .conftest import Quiet, Visit
-from .test_explorer import EXPLORER, drag_across_the_pad, expected, pixels, settle
+from .test_explorer import EXPLORER, drag_across_the_pad, expected, settle
+from .widget_page import pixels
 
 pytestmark = pytest.mark.browser
 DRAWN = "document.querySelector('.dcgan-explorer[data-ready]')"

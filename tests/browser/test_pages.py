@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from .conftest import AXE, HTML, Visit
+from .conftest import HTML, Visit
+from .widget_page import serious_faults
 
 pytestmark = pytest.mark.browser
 PAGES = sorted(path.name for path in HTML.glob("*.html")) or ["index.html"]
@@ -16,12 +17,6 @@ WIDTHS = (360, 768, 1024, 1440, 1600)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 MEGABYTE = 1_000_000
 
-SERIOUS = """async () => {
-  const { violations } = await axe.run({ resultTypes: ["violations"] });
-  const bad = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-  const lines = (nodes) => nodes.map(({ html }) => html.slice(0, 120)).join(" | ");
-  return bad.map(({ id, nodes }) => `${id}: ${lines(nodes)}`);
-}"""
 TOO_WIDE = """() => {
   const root = document.documentElement;
   return root.scrollWidth > root.clientWidth ? `${root.scrollWidth} in ${root.clientWidth}` : "";
@@ -62,11 +57,10 @@ def test_page_is_complete_and_accessible(name, site, browser):
         page = visit.open(site + name)
         scroll_through(page)
         assert visit.problems == []
-        page.evaluate(AXE.read_text(encoding="utf-8"))
         for theme in ("light", "dark"):
             page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
             page.wait_for_timeout(300)  # colours that fade
-            assert page.evaluate(SERIOUS) == [], theme
+            assert serious_faults(page) == [], theme
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate(TOO_WIDE) == "", f"scrolls sideways at {width} px"

@@ -2,25 +2,14 @@
 keys, and keeps its settings in the address."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from dcgan_lib.widgets.page import classic_script, script
 from dcgan_lib.widgets.sandbox import SANDBOX_STYLE, Sandbox, sandbox_html
 
-from .conftest import AXE, Visit
+from .widget_page import WidgetPage, serious_faults
 
 pytestmark = pytest.mark.browser
-PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
-<title>Sandbox</title><meta name="viewport" content="width=device-width">
-<link rel="stylesheet" href="sandbox.css">
-<style>body {{ margin: 16px; background: {ground}; font-family: sans-serif }}</style>
-<script src="sandbox.js" defer></script></head>
-<body><main><h1 style="color: #777">Page</h1>{body}</main></body></html>"""
-SERIOUS = """async () => (await axe.run({ preload: false })).violations
-  .filter(({ impact }) => impact === "serious" || impact === "critical")
-  .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`)"""
 COLOURS = """() => {
   const canvas = document.querySelector(".sx-plane"), { width } = canvas;
   const { data } = canvas.getContext("2d").getImageData(0, 0, width, width);
@@ -30,66 +19,17 @@ COLOURS = """() => {
 }"""
 PLACES = "JSON.stringify([...document.querySelector('.dcgan-sandbox').sandbox.game.generated()])"
 SETTINGS = "JSON.stringify(document.querySelector('.dcgan-sandbox').sandbox.settings)"
-# Show the widget as anywidget does, with a stand-in for the kernel's half.
-SHOW = """async ([source, css, state]) => {
-  const blob = new Blob([source], { type: "text/javascript" });
-  const { default: widget } = await import(URL.createObjectURL(blob));
-  const listeners = {};
-  window.state = state;
-  window.saved = 0;
-  window.heard = [];
-  document.addEventListener("keydown", (event) => window.heard.push(event.key));
-  window.fromPython = (key, value) => {
-    state[key] = value;
-    (listeners[`change:${key}`] ?? []).forEach((listener) => listener());
-  };
-  const model = {
-    get: (key) => structuredClone(state[key]),
-    set: (key, value) => { state[key] = value; },
-    save_changes: () => { window.saved += 1; },
-    on: (name, listener) => (listeners[name] ??= []).push(listener),
-    off: (name) => { delete listeners[name]; },
-  };
-  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
-  const host = document.createElement("div");
-  document.body.append(host);
-  window.leave = widget.render({ model, el: host });
-}"""
 
 
 @pytest.fixture
-def visit(browser):
-    """Open pages in fresh profiles; each test ends with no error told and nothing asked of other
-    places."""
-    visits = []
-
-    def new_page(**options) -> object:
-        visits.append(Visit(browser, **options))
-        return visits[-1].page
-
-    yield new_page
-    problems = [problem for one in visits for problem in one.problems]
-    for one in visits:
-        one.context.close()
-    assert problems == []
-
-
-@pytest.fixture
-def show(visit, tmp_path: Path):
-    """Open a page with sandboxes from a file and wait until the first is drawn."""
-    (tmp_path / "sandbox.js").write_text(classic_script("sandbox"), encoding="utf-8")
-    (tmp_path / "sandbox.css").write_bytes(SANDBOX_STYLE.read_bytes())
-
-    def open_page(*mounts: str, theme="light", hash="", **options) -> object:
-        ground = {"light": "#fff", "dark": "#14181e"}[theme]
-        body = "".join(mounts or [sandbox_html()])
-        (tmp_path / "page.html").write_text(PAGE.format(theme=theme, ground=ground, body=body))
-        page = visit(**options)
-        page.goto((tmp_path / "page.html").as_uri() + hash)
-        page.locator(".dcgan-sandbox[data-ready]").first.wait_for()
-        return page
-
-    return open_page
+def widget_page(tmp_path) -> WidgetPage:
+    return WidgetPage(
+        folder=tmp_path,
+        widgets=("sandbox",),
+        style=SANDBOX_STYLE,
+        mount=sandbox_html(),
+        ready=".dcgan-sandbox[data-ready]",
+    )
 
 
 def settings(page) -> dict:
@@ -130,7 +70,6 @@ def test_plays_pauses_steps_and_starts_again(show):
 
 def test_keyboard_alone_sets_and_plays(show):
     page = show()
-    page.evaluate("document.addEventListener('keydown', (event) => (window.heard = event.key))")
     page.get_by_label("Learning rate").focus()
     page.keyboard.press("ArrowRight")
     page.get_by_label("Real points").focus()
@@ -147,7 +86,7 @@ def test_keyboard_alone_sets_and_plays(show):
     assert "At (0.10, 0.50) D says: real with probability" in (
         page.locator("[aria-live]").inner_text()
     )
-    assert page.evaluate("window.heard") is None, "a key went on to the page around"
+    assert page.evaluate("heard") == [], "a key went on to the page around"
 
 
 def test_reader_draws_by_mouse_and_by_keys(show):
@@ -232,24 +171,38 @@ def test_two_on_a_page_keep_apart_and_rest_out_of_sight(show):
 def test_controls_have_names_and_contrast_and_fit(theme, width, show):
     page = show(sandbox_html(target="own"), theme=theme, width=width)
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    if not AXE.exists():
-        pytest.skip("npm's scripts are missing")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    assert page.evaluate(SERIOUS) == []
+    assert serious_faults(page) == []
 
 
-def test_notebook_and_page_follow_each_other(visit):
+def test_notebook_and_page_follow_each_other(live):
     widget = Sandbox(target="grid9", seed=5)
-    state = {name: getattr(widget, name) for name in Sandbox.setting_names()}
+    page = live(widget.get_state())
     widget.close()
-    page = visit()
-    page.evaluate(SHOW, [script("sandbox.js"), SANDBOX_STYLE.read_text(), state])
     page.locator(".dcgan-sandbox[data-ready]").wait_for()
     assert settings(page)["target"] == "grid9"
     assert page.get_by_role("button", name="Copy link").count() == 0
     page.get_by_label("Width").focus()
     page.keyboard.press("ArrowLeft")
-    assert page.evaluate("[state.width, saved, heard]") == [16, 1, []]
-    page.evaluate("fromPython('beta1', 0.9)")
-    assert settings(page)["beta1"] == 0.9 and page.evaluate("saved") == 1
-    page.evaluate("leave()")
+    assert page.evaluate("[kernel.state.width, kernel.saved, heard]") == [16, 1, []]
+    page.evaluate("kernel.fromPython('beta1', 0.9)")
+    assert settings(page)["beta1"] == 0.9 and page.evaluate("kernel.saved") == 1
+    page.evaluate("kernel.leave()")
+
+
+def test_a_preset_in_a_notebook_sets_no_half_of_itself(live):
+    page = live(Sandbox(width=4).get_state())
+    page.evaluate(
+        """() => {
+          const { sandbox } = document.querySelector(".dcgan-sandbox");
+          const set = sandbox.set.bind(sandbox);
+          window.followed = 0;
+          sandbox.set = (changes, how) => {
+            if (how?.fromPython) followed += 1;
+            return set(changes, how);
+          };
+        }"""
+    )
+    page.locator(".sx-preset").nth(2).click()
+    told = settings(page)
+    assert page.evaluate("kernel.saved") == 1 and page.evaluate("followed") == 0
+    assert all(page.evaluate("(key) => kernel.state[key]", key) == told[key] for key in told)

@@ -2,97 +2,33 @@
 and keys, and keeps its state in the address."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from dcgan_lib.widgets.page import classic_script, script
 from dcgan_lib.widgets.transposed_convolution import (
     CONVOLUTION_STYLE,
     TransposedConvolution,
     convolution_html,
 )
 
-from .conftest import AXE, Visit
+from .widget_page import WidgetPage, serious_faults
 
 pytestmark = pytest.mark.browser
-PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
-<title>Convolution</title><meta name="viewport" content="width=device-width">
-<link rel="stylesheet" href="transposed_convolution.css">
-<style>body {{ margin: 16px; background: {ground}; font-family: sans-serif }}</style>
-<script src="transposed_convolution.js" defer></script></head>
-<body><main><h1 style="color: #777">Page</h1>{body}</main></body></html>"""
-SERIOUS = """async () => (await axe.run({ preload: false })).violations
-  .filter(({ impact }) => impact === "serious" || impact === "critical")
-  .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`)"""
 SETTINGS = (
     "JSON.stringify(document.querySelector('.dcgan-transposed_convolution').control.settings)"
 )
 CONTROL = ".dcgan-transposed_convolution"
-# Show the widget as anywidget does, with a stand-in for the kernel's half. As in Jupyter, a change
-# is heard at once, before the next one is set.
-SHOW = """async ([source, css, state]) => {
-  const blob = new Blob([source], { type: "text/javascript" });
-  const { default: widget } = await import(URL.createObjectURL(blob));
-  const listeners = {};
-  window.state = state;
-  window.saved = 0;
-  window.heard = [];
-  document.addEventListener("keydown", (event) => window.heard.push(event.key));
-  const set = (key, value) => {
-    if (state[key] === value) return;
-    state[key] = value;
-    (listeners[`change:${key}`] ?? []).forEach((listener) => listener());
-  };
-  window.fromPython = set;
-  const model = {
-    get: (key) => state[key],
-    set,
-    save_changes: () => { window.saved += 1; },
-    on: (name, listener) => (listeners[name] ??= []).push(listener),
-    off: (name) => { delete listeners[name]; },
-  };
-  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
-  const host = document.createElement("div");
-  document.body.append(host);
-  window.leave = widget.render({ model, el: host });
-}"""
 
 
 @pytest.fixture
-def visit(browser):
-    """Open pages in fresh profiles; each test ends with no error told and nothing asked of other
-    places."""
-    visits = []
-
-    def new_page(**options) -> object:
-        visits.append(Visit(browser, **options))
-        return visits[-1].page
-
-    yield new_page
-    problems = [problem for one in visits for problem in one.problems]
-    for one in visits:
-        one.context.close()
-    assert problems == []
-
-
-@pytest.fixture
-def show(visit, tmp_path: Path):
-    """Open a page with controls from a file and wait until the first is drawn."""
-    source = classic_script("transposed_convolution")
-    (tmp_path / "transposed_convolution.js").write_text(source, encoding="utf-8")
-    (tmp_path / "transposed_convolution.css").write_bytes(CONVOLUTION_STYLE.read_bytes())
-
-    def open_page(*mounts: str, theme="light", hash="", **options) -> object:
-        ground = {"light": "#fff", "dark": "#14181e"}[theme]
-        body = "".join(mounts or [convolution_html()])
-        (tmp_path / "page.html").write_text(PAGE.format(theme=theme, ground=ground, body=body))
-        page = visit(**options)
-        page.goto((tmp_path / "page.html").as_uri() + hash)
-        page.locator(f"{CONTROL}[data-ready]").first.wait_for()
-        return page
-
-    return open_page
+def widget_page(tmp_path) -> WidgetPage:
+    return WidgetPage(
+        folder=tmp_path,
+        widgets=("transposed_convolution",),
+        style=CONVOLUTION_STYLE,
+        mount=convolution_html(),
+        ready=f"{CONTROL}[data-ready]",
+    )
 
 
 def settings(page) -> dict:
@@ -158,7 +94,6 @@ def test_input_stamps_a_block_and_padding_crops_it(show):
 
 def test_keyboard_alone_moves_changes_and_sets(show):
     page = show()
-    page.evaluate("document.addEventListener('keydown', (event) => (window.heard = event.key))")
     cell(page, "Output", 4, 4).focus()
     for key in ("ArrowRight", "ArrowDown", "End"):
         page.keyboard.press(key)
@@ -181,7 +116,7 @@ def test_keyboard_alone_moves_changes_and_sets(show):
     page.keyboard.press("ArrowLeft")
     assert (settings(page)["stride"], settings(page)["output_padding"]) == (1, 0)
     assert page.get_by_label("output padding").is_disabled()
-    assert page.evaluate("window.heard") is None, "a key went on to the page around"
+    assert page.evaluate("heard") == [], "a key went on to the page around"
 
 
 def test_number_is_changed_by_touch_and_nonsense_is_refused(show):
@@ -251,30 +186,25 @@ def test_controls_have_names_and_contrast_and_fit(theme, width, show):
     )
     cell(page.locator(CONTROL).first, "Input", 1, 1).click()
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    if not AXE.exists():
-        pytest.skip("npm's scripts are missing")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    assert page.evaluate(SERIOUS) == []
+    assert serious_faults(page) == []
 
 
-def test_notebook_and_page_follow_each_other(visit):
+def test_notebook_and_page_follow_each_other(live):
     widget = TransposedConvolution(kernel_size=3, stride=1, padding=0)
-    state = widget.settings()
-    widget.close()
-    page = visit()
-    source = script("transposed_convolution.js")
-    page.evaluate(SHOW, [source, CONVOLUTION_STYLE.read_text(), state])
+    page = live(widget.get_state())
     page.locator(f"{CONTROL}[data-ready]").wait_for()
-    assert settings(page) == state
+    assert settings(page) == widget.settings()
+    widget.close()
     page.get_by_role("button", name="DCGAN").click()
     dcgan = {"kernel_size": 5, "stride": 2, "padding": 2, "output_padding": 1, "size": 4}
-    assert page.evaluate("[state, saved]") == [dcgan, 1]
-    page.evaluate("fromPython('stride', 1)")
+    state = page.evaluate("kernel.state")
+    assert {key: state[key] for key in dcgan} == dcgan and page.evaluate("kernel.saved") == 1
+    page.evaluate("kernel.fromPython('stride', 1)")
     assert settings(page) == {**dcgan, "stride": 1, "output_padding": 0}
-    assert page.evaluate("[state.output_padding, saved]") == [0, 2], (
+    assert page.evaluate("[kernel.state.output_padding, kernel.saved]") == [0, 2], (
         "Python must hear what was not possible"
     )
     page.get_by_role("slider", name="padding", exact=True).focus()
     page.keyboard.press("ArrowLeft")
-    assert page.evaluate("[state.padding, heard]") == [1, []]
-    page.evaluate("leave()")
+    assert page.evaluate("[kernel.state.padding, heard]") == [1, []]
+    page.evaluate("kernel.leave()")

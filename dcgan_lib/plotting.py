@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,6 +22,9 @@ from PIL import Image
 from torchvision.utils import make_grid
 
 from dcgan_lib.errors import UserError
+
+if TYPE_CHECKING:
+    from dcgan_lib.evaluation.ruler import Ladder
 
 STYLE = str(files("dcgan_lib") / "book.mplstyle")
 GUIDE = {"color": "0.4", "linewidth": 0.8}
@@ -352,3 +355,64 @@ def _draw_compared(axis: Axes, y: float, row: Compared, limits: tuple[float, flo
     on_the_left = first / low > high / last  # where there is more room
     place = {"x": low * 1.05, "ha": "left"} if on_the_left else {"x": high / 1.02, "ha": "right"}
     axis.text(y=y, s=row.note, va="center", fontsize=8, color="0.15", **place)
+
+
+@_styled
+def plot_ladders(
+    panels: Mapping[str, "Sequence[Ladder]"],
+    x_label: str,
+    *,
+    words: Mapping[str, str] | None = None,
+    columns: int = 3,
+) -> Figure:
+    """Show how far away each kind of damage puts pictures, degree by degree, one panel a title.
+
+    A panel's ladders begin at the same undamaged pictures, which are drawn as a band. Ladders that
+    are not in order are dashed, and marked. ``words`` gives kinds other names.
+    """
+    ladders = [ladder for panel in panels.values() for ladder in panel]
+    names = list(dict.fromkeys(ladder.kind for ladder in ladders))
+    fewest = min((len(ladder.steps) for ladder in ladders), default=0)
+    if not all(panels.values()) or fewest < 2:
+        raise UserError(
+            "each panel needs ladders of two steps or more, but got "
+            f"{len(panels)} panels, {len(ladders)} ladders, and one of {fewest} steps"
+        )
+    rows = math.ceil(len(panels) / columns)
+    size = (8.0, 0.7 + rows * (0.45 + 0.2 * len(names)))
+    figure = BookFigure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axis, (title, panel) in zip(axes, panels.items(), strict=False):
+        real = panel[0].distances[0]
+        axis.axvspan(real.low, real.high, color="0.8", linewidth=0)
+        for ladder in panel:
+            _draw_ladder(axis, names.index(ladder.kind), ladder)
+        axis.set_title(title)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    axes[0].set_xscale("symlog", linthresh=0.1, linscale=0.5)
+    axes[0].set_xticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
+    axes[0].set_yticks(range(len(names)), [(words or {}).get(name, name) for name in names])
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    marks = [
+        Line2D([], [], color="0.8", linewidth=6),
+        Line2D([], [], color="C0", marker="o", markersize=5, fillstyle="none"),
+        Line2D([], [], color="C0", marker="o", markersize=5),
+        Line2D([], [], color="C1", marker="X", markersize=6, linestyle="--"),
+    ]
+    labels = ("undamaged", "slightly damaged", "badly damaged", "not in order")
+    figure.legend(marks, labels, loc="outside upper left", ncols=4)
+    figure.supxlabel(x_label, fontsize=10)
+    return figure
+
+
+def _draw_ladder(axis: Axes, place: int, ladder: "Ladder") -> None:
+    worse = ladder.distances[1:]
+    colour, line, marker = ("C0", "-", "o") if ladder.in_order else ("C1", "--", "X")
+    values = [distance.value for distance in ladder.distances]
+    axis.plot(values, [place] * len(values), line, color=colour, linewidth=1)
+    for number, distance in enumerate(worse, start=1):
+        interval = [[distance.value - distance.low], [distance.high - distance.value]]
+        style = {"color": colour, "capsize": 2, "marker": marker, "markersize": 4.5}
+        inside = colour if number == len(worse) else "white"
+        axis.errorbar(distance.value, place, xerr=interval, **style, markerfacecolor=inside)

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.distances import Distance
+from dcgan_lib.evaluation.ruler import Ladder
 from dcgan_lib.plotting import (
     Compared,
     plot_bands,
@@ -19,6 +21,7 @@ from dcgan_lib.plotting import (
     plot_curves,
     plot_estimates,
     plot_grids,
+    plot_ladders,
     plot_training,
     tile,
 )
@@ -273,3 +276,31 @@ def test_a_comparison_of_nothing_or_below_zero_is_refused():
     ):
         with pytest.raises(UserError, match="a comparison needs"):
             plot_compared(panels, groups, "multiple")
+
+
+def make_ladder(kind, *values):
+    about = {"metric": "KID", "n_real": 9, "n_fake": 9, "features": "mine"}
+    distances = tuple(Distance(value=x, low=x - 0.1, high=x + 0.1, **about) for x in values)
+    return Ladder(kind=kind, steps=tuple("abc"[: len(values)]), distances=distances)
+
+
+def test_ladders_stand_beside_their_reference_and_those_not_in_order_are_marked():
+    panels = {
+        "rooms": [make_ladder("blur", 0.0, 1.0, 2.0), make_ladder("fog", 0.0, 2.0, 1.0)],
+        "digits": [make_ladder("colour", 0.0, 3.0)],
+    }
+    figure = plot_ladders(panels, "KID", words={"colour": "no colour"}, columns=3)
+    left, right, unused = figure.axes
+    assert not unused.axison and left.get_title("left") == "rooms"
+    named = [text.get_text() for text in left.get_yticklabels()]
+    assert named == ["blur", "fog", "no colour"]
+    marks = {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0]), line.get_marker())
+        for axis in (left, right)
+        for line in axis.lines
+        if line.get_marker() in "oX"
+    }
+    assert marks == {(1, 0, "o"), (2, 0, "o"), (2, 1, "X"), (1, 1, "X"), (3, 2, "o")}
+    for wrong in ({}, {"rooms": []}, {"rooms": [make_ladder("blur", 0.0)]}):
+        with pytest.raises(UserError, match="two steps or more"):
+            plot_ladders(wrong, "KID")

@@ -216,7 +216,7 @@ def _extractor(features: str | None, set_name: str, model: ModelConfig) -> Featu
             f"no features were tested for the set {set_name!r}: name some with --features; pixels "
             f"and {RULER} fit every size, grey or RGB, and so does inception, once its weights are "
             "there, but a probe's features fit only the size that it reads; test them first, by "
-            "dcgan_lib.evaluation.ruler.rank_test"
+            "dcgan rank-test"
         )
     if features != "pixels":
         return get_features(features)

@@ -354,7 +354,9 @@ def _draw_compared(axis: Axes, y: float, row: Compared, limits: tuple[float, flo
     first, last = np.clip([min(drawn), max(drawn)], low, high)
     on_the_left = first / low > high / last  # where there is more room
     place = {"x": low * 1.05, "ha": "left"} if on_the_left else {"x": high / 1.02, "ha": "right"}
-    axis.text(y=y, s=row.note, va="center", fontsize=8, color="0.15", **place)
+    style = {"fontsize": 8, "color": "0.15", "va": "center"}
+    style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over an interval
+    axis.text(y=y, s=row.note, **style, **place)
 
 
 @_styled

@@ -49,11 +49,15 @@ from dcgan_lib.experiments.tables_1_and_2 import (
     compare,
     keep_draws,
     open_source,
-    snapshot_folders,
 )
 from dcgan_lib.models.networks import new_discriminator, untrained_discriminator
 from dcgan_lib.paths import results_root
-from dcgan_lib.training.checkpoints import load_discriminator, save_config, save_weights
+from dcgan_lib.training.checkpoints import (
+    load_discriminator,
+    save_config,
+    save_weights,
+    snapshot_folders,
+)
 
 TRAIN, VALIDATION, TEST = 1_050, 100, 100
 

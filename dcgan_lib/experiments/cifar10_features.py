@@ -50,9 +50,9 @@ from dcgan_lib.experiments.tables_1_and_2 import (
     features_of_pixels,
     images_for,
     open_source,
-    snapshot_folders,
     with_batch_norm,
 )
+from dcgan_lib.training.checkpoints import snapshot_folders
 
 # ---------------------------------------------------------------- one change at a time
 

@@ -22,11 +22,15 @@ from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.ledger import Caveat, Result, id_on, record, save_details
 from dcgan_lib.evaluation.statistics import mean_interval
-from dcgan_lib.experiments.tables_1_and_2 import snapshot_folders
 from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.networks import AnyGenerator, check_convolutional
 from dcgan_lib.models.sampling import network_input, sample_latents, seeded
-from dcgan_lib.training.checkpoints import load_config, load_discriminator, load_generator
+from dcgan_lib.training.checkpoints import (
+    load_config,
+    load_discriminator,
+    load_generator,
+    snapshot_folders,
+)
 
 CLAIM = "train.filter-collapse"
 DEAD, ALIKE = 0.01, 0.95

@@ -101,14 +101,6 @@ def open_source(word: str, *, recipe_name: str = USUAL_RECIPE, seed: int = 0) ->
     return Source(folder.name, network=network)
 
 
-def snapshot_folders(run_dir: str | Path) -> list[Path]:
-    """Return the folders of a run's snapshots, the earliest first."""
-    found = sorted(Path(run_dir).glob("snapshots/step-*"))
-    if not found:
-        raise UserError(f"{run_dir} has no snapshots: train it with --snapshot-every")
-    return found
-
-
 def features_of_pixels(
     name: str, train_u8: np.ndarray, *, num_centroids: int = 1_200, seed: int = 0
 ) -> FeatureFunction:

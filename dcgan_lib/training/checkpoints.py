@@ -61,6 +61,14 @@ def find_run(name_or_path: str | Path) -> Path:
     )
 
 
+def snapshot_folders(run_dir: str | Path) -> list[Path]:
+    """Return the folders of a run's snapshots, the earliest first."""
+    found = sorted(Path(run_dir).glob("snapshots/step-*"))
+    if not found:
+        raise UserError(f"{run_dir} has no snapshots: train it with --snapshot-every")
+    return found
+
+
 def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
     """Return the configuration of a checkpoint and what it was made from."""
     path = find_run(name_or_path) / "config.json"

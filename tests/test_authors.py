@@ -358,7 +358,7 @@ def test_what_needs_the_missing_layers_is_refused_in_a_sentence(first_layers, re
     refused = {
         f"export {first_layers} --discriminator": lacks,
         f"features {first_layers} --set cifar10 --protocol full --split test "
-        "--record table1.dcgan.full": "takes all layers, but runs/authors-svhn lacks layer 3",
+        "--record table1.dcgan.full": "such as table1.authors.full",
         f"sample {first_layers}": "has no generator.safetensors",
         f"train --recipe paper-svhn --set {release / 'photos'} --batch-size 8 --device cpu "
         f"--threads 1 --run-dir further --start-from {first_layers}": "it keeps its discriminator",

@@ -12,7 +12,7 @@ import torch
 from scipy.io import savemat
 
 from dcgan_lib import cli
-from dcgan_lib.config import ModelConfig, Recipe, TrainConfig
+from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data import published
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
@@ -44,6 +44,7 @@ from dcgan_lib.experiments.cifar10_features import (
 )
 from dcgan_lib.experiments.supervised_search import SPACE
 from dcgan_lib.experiments.tables_1_and_2 import (
+    Draws,
     Features,
     Source,
     compare,
@@ -53,6 +54,7 @@ from dcgan_lib.experiments.tables_1_and_2 import (
 from dcgan_lib.models.networks import new_discriminator, untrained_discriminator
 from dcgan_lib.paths import results_root
 from dcgan_lib.training.checkpoints import (
+    load_config,
     load_discriminator,
     save_config,
     save_weights,
@@ -161,9 +163,11 @@ def test_both_rows_of_table_2_from_mat_files(monkeypatch, tmp_path, capsys):
     assert "1,000 labels" in row.notes
     assert cli.parse(row.command.split()[1:]) == cli.parse(words)
     found = compare("svhn")
-    assert found.features.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01)
+    assert found.features.error.value == pytest.approx(100 - accuracy(shown, "test"), abs=0.01)
     test_error = float(re.search(r"^test error ([\d.]+) %", shown, re.M)[1])
-    assert found.supervised.value == pytest.approx(test_error, abs=0.01)
+    assert found.supervised.error.value == pytest.approx(test_error, abs=0.01)
+    for draws in (found.features, found.supervised):  # image by image, the errors are the same
+        assert 100 * (1 - draws.right_n.mean()) == pytest.approx(draws.error.value)
     assert found.outcome != "not measured" and not found.commands
 
 
@@ -206,13 +210,10 @@ def test_both_rows_of_table_2_on_the_part_of_svhn(monkeypatch, tmp_path, capsys)
         ("grey --set svhn --protocol 1000 --draws 2", 448),  # and is shown grey images
         ("pixels --set digits", 64),
         ("kmeans1 --set digits --centroids 20", 80),
-        ("random --set digits --recipe tiny --layers 1", 96),
+        ("random --set digits --recipe grey --layers 1", 64),  # of a run's shape
     ],
 )
 def test_validation_is_what_is_shown_unless_asked(words, features, ledger, capsys, monkeypatch):
-    model = ModelConfig(image_size=(8, 8), num_channels=1, base_width=6)
-    tiny = Recipe(name="tiny", image_set="digits", summary="", config=TrainConfig(model=model))
-    monkeypatch.setattr(tables, "recipe", {"tiny": tiny}.get)
     monkeypatch.setattr(LabelledSplits, "test_for", None)  # whoever asks for test images fails
     assert run(words) == 0
     shown = capsys.readouterr().out
@@ -240,7 +241,7 @@ def test_other_sets_than_the_paper_s_are_judged_by_a_control(capsys):
 def supervised(id: str, errors: tuple[float, ...]) -> None:
     how = {"unit": "%", "n": 3, "data": "svhn10k", "command": "dcgan search", "seconds": 1}
     row = record(id, float(np.mean(errors)), checks={"it is so": True}, **how)
-    keep_draws(row, errors, 10_000)
+    keep_draws(row, Draws(test_errors=np.array(errors), num_images=10_000))
 
 
 def test_table_2_on_another_set_asks_whether_the_supervised_network_errs_more(capsys):
@@ -335,7 +336,7 @@ def test_random_weights_and_centroids_follow_the_seed(fits):
         ("nowhere --set svhn", "no checkpoint or run folder at 'nowhere'"),
         ("mine --set svhn --split test", "give both --split test and --record"),
         ("mine --set svhn --split test --record nonsense", "'nonsense' is not the id of a claim"),
-        ("random --recipe nonsense", "no recipe is called 'nonsense'"),
+        ("random --recipe nonsense", "'nonsense' is neither a recipe"),
         ("random --recipe paper-mnist", "not told the label"),
         ("mine --set svhn --layers 7", "numbers from 1 to 3"),
         ("mine --set svhn --draws 3", "cannot have 3 draws"),
@@ -343,7 +344,9 @@ def test_random_weights_and_centroids_follow_the_seed(fits):
         ("kmeans1 --set svhn --centroids 1", "at least 2 centroids"),
         ("pixels --set nowhere", "no image set or folder 'nowhere'"),
         ("pixels --set svhn --layers 1", "pixels has no layers"),
-        ("mine --set svhn --seed -1", "--seed is at least 0"),
+        ("mine --set svhn --seed -1", "--seed must be at least 0"),
+        ("mine --set svhn --shift -1", "--shift must be at least 0"),
+        ("pixels --set svhn --shift 2", "pixels has no layers"),
         ("mine --set svhn --features-file .", "is a folder"),
         ("mine --set svhn --features-file train_32x32.mat/f.npy", "cannot be kept in"),
     ],
@@ -360,15 +363,26 @@ def test_a_mistake_gets_one_sentence(words, message, capsys):
     [
         ("table3.real.50k", "tiny", "features are recorded in the rows"),
         ("table1.dcgan.full", "tiny --protocol 400", "by the protocol full, but this is 400"),
-        ("table1.pixels", "tiny", "other features than dcgan"),
-        ("table1.kmeans1.full", "pixels", "other features than pixels"),
+        ("table1.pixels", "tiny", "measured with pixels, but tiny is dcgan"),
+        ("table1.kmeans1.full", "pixels", "measured with kmeans1, but pixels is pixels"),
+        ("table1.authors.full", "tiny", "measured with authors, but tiny is dcgan"),
+        ("table1.views.full", "tiny", "is measured with --shift"),
+        ("table1.dcgan.full", "tiny --shift 2", "is measured without --shift"),
+        ("table1.views.full", "cifar --shift 2", "never saw cifar10"),
+        ("table1.views.full", "tiny --shift 2", "table1.dcgan.full: measure that first"),
+        ("table1.random", "random --recipe tiny", "in the shape of the recipe paper-svhn"),
+        (
+            "table1.authors-random.full",
+            "random --batch-norm better --recipe tiny",
+            "in the shape of the authors' network",
+        ),
         ("table1.dcgan.full", "tiny --set mnist", "record it as table1.dcgan.full:mnist"),
         ("table1.dcgan.full:mnist", "tiny", "record it as table1.dcgan.full"),
         ("table1.dcgan.full", "cifar", "never saw cifar10"),
         ("table1.dcgan-cifar", "tiny", "trained on cifar10, but this one saw tinyimagenet32"),
         ("table1.random", "random", "table1.dcgan.full: measure that first"),
-        ("table1.random", "random --batch-norm stored", "is for other statistics than"),
-        ("table1.random-stored", "random", "is for other statistics than"),
+        ("table1.random", "random --batch-norm stored", "with --batch-norm batches"),
+        ("table1.random-stored", "random", "with --batch-norm stored, but"),
         ("table1.dcgan-cifar", "cifar", "table1.random: measure that first"),
         ("table2.dcgan", "tiny --set svhn --protocol 1000 --draws 1", "leave --layers, --grid"),
         ("table2.dcgan", "tiny --set svhn --protocol 1000 --grid 2", "leave --layers, --grid"),
@@ -407,7 +421,64 @@ def test_controls_are_met_or_missed_by_another_row():
     assert worse.checks == {"random weights, 83.50 %, do worse": False}
     enter("table1.random", 70.0)
     assert enter("table1.dcgan-cifar", 83.0).verdict == "met"
-    assert set(tables.PROTOCOL_OF.values()) == set(PROTOCOLS)
+    assert {row.protocol for row in tables.ROWS.values()} == set(PROTOCOLS)
+
+
+@pytest.fixture
+def released(place):
+    """Return the folder of an imported network that lacks layers."""
+    folder = place / "released"
+    folder.mkdir(exist_ok=True)
+    config, about = load_config(place / "mine")
+    lacking = ["layer 5", "layer 6", "output"]
+    save_config(folder, config, about | {"released": "their network", "lacking": lacking})
+    return "released"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "verdict", "caveat"),
+    [
+        (83.9, "partly", "at most partly"),
+        (76.5, "partly", "at most partly"),
+        (70.0, "not tested at scale", "not at scale"),
+    ],
+)
+def test_an_incomplete_network_neither_reproduces_nor_refutes(accuracy, verdict, caveat, released):
+    row = enter("table1.authors.full", accuracy, kind=released)
+    assert (row.verdict, row.caveat.kind) == (verdict, caveat)
+    assert row.caveat.why == "measured without layer 5 and layer 6 of the network"
+    assert "the network was their network, without layer 5, layer 6, output" in row.notes
+    assert enter("table1.dcgan.full", accuracy, kind="tiny").caveat is None
+
+
+def test_random_weights_get_the_batch_norm_that_does_better(fits, released, capsys):
+    found, accuracies = fits
+    accuracies[:] = 30, 40
+    enter("table1.authors.full", 80.0, kind=released)
+    words = "random --batch-norm better --recipe released --set svhn --split test --record"
+    assert run(f"{words} table1.authors-random.full:svhn") == 2
+    assert "compared with table1.authors.full:svhn: measure that first" in capsys.readouterr().err
+    how = {"set": "svhn", "record": "table1.authors.full:svhn"}
+    Features(checkpoint=released, **how).enter(outcome(80.0), {"pixels": outcome(9.0)}, "svhn", 1)
+    assert run(f"{words} table1.authors-random.full:svhn") == 0
+    row = load_row("table1.authors-random.full:svhn")
+    assert (row.value, row.verdict, row.checkpoint) == (40, "met", None)
+    assert "batch norm's statistics are chosen on validation: stored" in row.notes
+    assert len(found) == 2, "a control has no control"
+
+
+def test_a_row_says_how_much_its_draws_share_and_what_it_was_told(capsys):
+    words = "pixels --set svhn --protocol 1000 --draws 2 --split test --record table2.pixels"
+    assert run(words) == 2
+    assert "compared with table2.dcgan: measure that first" in capsys.readouterr().err
+    assert run("mine --set svhn --protocol 1000 --draws 2 --split test --record table2.dcgan") == 0
+    assert run(f"{words} --note seen-before") == 0
+    row = load_row("table2.pixels")
+    assert "so two draws share 95 % of theirs" in row.notes and "seen-before" in row.notes
+    assert "seen-before" not in row.command
+    ((check, held),) = row.checks.items()
+    assert "the trained features err less: by" in check
+    assert row.verdict == ("met" if held else "missed")
 
 
 # ---- studies ----

@@ -17,6 +17,7 @@ from dcgan_lib.evaluation.features import (
     ConvFeatures,
     KMeansFeatures,
     LayerTable,
+    averaged_over_views,
     batch_statistics,
     compute_features,
     get_features,
@@ -112,6 +113,39 @@ def test_frozen_statistics_replace_the_stored_ones_in_a_copy():
         last = network.train().features(from_u8(torch.from_numpy(images), network.config))[-1]
     found = ConvFeatures(frozen, layers=[3])(images)
     np.testing.assert_allclose(found, last.flatten(1).numpy(), atol=2e-3)
+
+
+def test_features_of_views_are_the_mean_over_shifts_and_mirror_images():
+    image_u8 = np.zeros((1, 1, 4, 4), np.uint8)
+    image_u8[0, 0, 1, 0] = 100  # at the left edge, which a shift to the right repeats
+    seen = []
+
+    def read(images_u8):
+        seen.append(images_u8[0, 0].copy())
+        return images_u8.reshape(1, -1).astype(np.float32)
+
+    found_nf = averaged_over_views(read, 1, mirror=False)(image_u8)
+    assert len(seen) == 5 and found_nf.dtype == np.float32
+    plain, down, up, right, left = (np.argwhere(view).tolist() for view in seen)
+    assert (plain, down, up) == ([[1, 0]], [[2, 0]], [[0, 0]])
+    assert right == [[1, 0], [1, 1]] and left == []
+    np.testing.assert_allclose(found_nf[0], np.mean(seen, 0).ravel(), rtol=1e-6)
+
+    seen.clear()
+    averaged_over_views(read, 1, mirror=True)(image_u8)
+    assert len(seen) == 10
+    for view, mirrored in zip(seen[:5], seen[5:], strict=True):
+        np.testing.assert_array_equal(mirrored, view[:, ::-1])
+    with pytest.raises(UserError, match="shift must be at least 1 pixel"):
+        averaged_over_views(read, 0, mirror=False)
+
+
+def test_features_of_views_do_not_depend_on_the_order_of_the_views():
+    network = untrained_discriminator(ModelConfig(image_size=(8, 8), base_width=4))
+    images_u8 = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+    read = averaged_over_views(ConvFeatures(network), 2, mirror=True)
+    mirrored_u8 = np.ascontiguousarray(images_u8[..., ::-1])
+    np.testing.assert_allclose(read(images_u8), read(mirrored_u8), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("layers", [(), (1,), (2,), (2, 1)])

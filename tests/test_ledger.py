@@ -34,8 +34,11 @@ arch.stable arch.strided arch.gap arch.fc arch.bn arch.bn-everywhere arch.tanh a
 train.beta1 train.lr train.filter-collapse bedrooms.one-epoch bedrooms.five-epochs
 bedrooms.memorisation dedup.false-positives dedup.recall faces.crops faces.samples
 imagenet.samples table1.kmeans1.full table1.kmeans1.400 table1.dcgan.full table1.dcgan.400
-table1.kmeans3 table1.viewinvariant table1.exemplar table1.random table1.random-stored
-table1.pixels table1.dcgan-cifar table2.dcgan table2.supervised table2.quoted walk.smooth
+table1.authors.full table1.authors.400 table1.kmeans3 table1.viewinvariant table1.exemplar
+table1.random table1.random-stored table1.random.400 table1.authors-random.full
+table1.authors-random.400 table1.pixels table1.views.full table1.views.400
+table1.views-authors.400 table1.views-random.400 table1.dcgan-cifar table2.dcgan table2.authors
+table2.random table2.pixels table2.supervised table2.quoted walk.smooth
 walk.semantic neighbours.fooled saliency.trained-vs-random forget.object forget.rest
 arithmetic.smile arithmetic.glasses arithmetic.three-vs-one arithmetic.pixels turn.linear
 table3.real.50k table3.infimnist.50k table3.infimnist.10m table3.gan.50k table3.gan.10m

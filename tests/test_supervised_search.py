@@ -323,7 +323,15 @@ def found_by(errors, nearest=60.0):
     trials = [{"settings": vars(GOOD), "epoch": 1, "seconds": 1.0} for _ in range(64)]
     trials = [each | {"trial": k, "validation_error": 40.0 + k} for k, each in enumerate(trials)]
     same = {"neighbour_error": nearest, "seconds": 1.0}
-    draws = [same | {"validation_error": error, "test_error": error + 1} for error in errors]
+    draws = [
+        same
+        | {
+            "validation_error": error,
+            "test_error": error + 1,
+            "test_wrong": list(range(error + 1)),  # of 100 images
+        }
+        for error in errors
+    ]
     return trials, draws
 
 

@@ -7,12 +7,13 @@ import pytest
 from dcgan_lib import cli
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import claims, id_on, record
-from dcgan_lib.evaluation.statistics import Estimate, mean_interval, wilson_interval
+from dcgan_lib.evaluation.statistics import mean_interval, wilson_interval
 from dcgan_lib.experiments.tables_1_and_2 import (
     SETS,
-    Comparison,
+    Draws,
     command_for,
     compare,
+    gain,
     keep_draws,
     load_draws,
     mean_error,
@@ -38,11 +39,18 @@ def enter(id, errors):
     )
 
 
-def put(id, errors, num_images=10_000):
-    """Record a row with the errors of its draws."""
+def put(id, errors, num_images=10_000, right_n=None):
+    """Record a row with what its draws gave."""
     row = enter(id, errors)
-    keep_draws(row, errors, num_images)
+    keep_draws(row, Draws(test_errors=np.array(errors), num_images=num_images, right_n=right_n))
     return row
+
+
+def classify(skill, ease_n, rng, num_draws=20):
+    """Return the draws of a method of some skill on images of which some are easy, some hard."""
+    right_dn = rng.random((num_draws, len(ease_n))) < np.clip(ease_n + skill, 0, 1)
+    errors = 100 - 100 * right_dn.mean(1)
+    return Draws(test_errors=errors, num_images=len(ease_n), right_n=right_dn.mean(0))
 
 
 # ---- intervals ----
@@ -95,15 +103,41 @@ def test_few_test_images_do_not_decide(own_ledger):
 
 
 def test_the_gain_s_interval_is_turned_the_right_way_round():
-    features, supervised = Estimate(20, 19, 24), Estimate(30, 30, 30)
-    uneven = Comparison(set_name="s", features=features, supervised=supervised)
-    close = pytest.approx((10, 6, 11))
-    assert uneven.gain == close, "features that may be worse by 4 leave a gain of 6"
+    uneven = Draws(test_errors=np.array([1.0, 1.0]), num_images=100)
+    surer = Draws(test_errors=np.array([30.0, 30.0]), num_images=10**9)
+    found, (error, low, high) = gain(uneven, surer), uneven.error
+    assert high - error > 2 * (error - low), "an error near 0 may be more, hardly less"
+    assert found.low == pytest.approx(30 - high, abs=0.1), "then the gain is less"
+    assert found.high == pytest.approx(30 - low, abs=0.1)
+
+
+def test_images_that_both_methods_find_hard_do_not_blur_the_gain():
+    rng = np.random.default_rng(0)
+    ease_n = rng.choice([0.05, 0.95], 2_000)
+    better, worse = (classify(skill, ease_n, rng) for skill in (0.02, 0.0))
+    paired = gain(better, worse)
+    others = [Draws(test_errors=each.test_errors, num_images=2_000) for each in (better, worse)]
+    unpaired = gain(*others)
+    assert paired.value == pytest.approx(unpaired.value)
+    assert paired.low > 0 > unpaired.low, "the same images: their hardness cancels"
+
+
+def test_the_paired_interval_holds_the_truth_as_often_as_it_says():
+    hits = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        ease_n = rng.uniform(0.1, 0.8, 400)
+        found = gain(classify(0.1, ease_n, rng), classify(0.05, ease_n, rng))
+        hits += found.low <= 5 <= found.high
+    assert hits / 200 > 0.93
 
 
 def test_draws_of_another_measurement_are_refused(own_ledger):
-    errors, num_images = load_draws(put("table2.dcgan:mnist", (20, 21, 22)))
-    assert errors.tolist() == [20, 21, 22] and num_images == 10_000
+    right_n = np.array([0, 1, 1, 2]) / 3
+    found = load_draws(put("table2.dcgan:mnist", (20, 21, 22), 4, right_n))
+    assert found.test_errors.tolist() == [20, 21, 22] and found.num_images == 4
+    assert found.right_n == pytest.approx(right_n)
+    assert load_draws(put("table2.dcgan:mnist", (20, 21, 22))).right_n is None
     enter("table2.dcgan:mnist", (29, 30, 31))
     with pytest.raises(UserError, match=r"of another measurement.*run dcgan measure it again"):
         compare("mnist")
@@ -119,7 +153,7 @@ def test_the_committed_rows_have_their_draws():
 
 # ---- what is missing ----
 def test_what_is_not_measured_is_said_with_its_command(own_ledger):
-    assert [compare(name).outcome for name in SETS] == ["not measured"] * 4
+    assert [compare(name).outcome for name in SETS] == ["not measured"] * len(SETS)
     put("table2.dcgan:cifar10", (20, 21, 22))
     found = compare("cifar10")
     assert found.outcome == "not measured" and found.gain is None
@@ -130,7 +164,7 @@ def test_what_is_not_measured_is_said_with_its_command(own_ledger):
 
 
 @pytest.mark.parametrize("claim_id", ["table2.dcgan", "table2.supervised"])
-@pytest.mark.parametrize("set_name", [*SETS, "svhn10k"])
+@pytest.mark.parametrize("set_name", SETS)
 def test_the_commands_shown_are_understood(claim_id, set_name):
     id = id_on(claim_id, set_name)
     *before, last = (cli.parse(words.split()[1:]) for words in command_for(id).split(" && "))

@@ -11,7 +11,7 @@ p patches of d numbers, k centroids; ``x_u8`` pixels 0..255.
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.efficientnet import NUM_FEATURES as NUM_EFFICIENTNET
@@ -161,6 +161,35 @@ class LayerTable:
         shape, end = self._shapes[index], self._ends[index]
         part_nf = np.ascontiguousarray(self._table_nf[:, end - np.prod(shape) : end])
         return _pooled(torch.from_numpy(part_nf).unflatten(1, shape), grid).flatten(1).numpy()
+
+
+def averaged_over_views(features: FeatureFunction, shift: int, *, mirror: bool) -> FeatureFunction:
+    """Return features that are means over views of an image: an extension of ours, not the paper's.
+
+    The views are the image and its shifts by ``shift`` pixels up, down, left and right, where the
+    edge is repeated; with ``mirror`` also the mirror images of all five.
+    """
+    require(shift >= 1, "shift", shift, "at least 1 pixel")
+
+    def read(images_u8: np.ndarray) -> np.ndarray:
+        views = list(_views(images_u8, shift))
+        if mirror:
+            views += [view_u8[..., ::-1] for view_u8 in views]
+        total_nf = features(views[0])
+        for view_u8 in views[1:]:
+            total_nf += features(view_u8)
+        return total_nf / np.float32(len(views))
+
+    return read
+
+
+def _views(images_u8: np.ndarray, shift: int) -> Iterator[np.ndarray]:
+    height, width = images_u8.shape[2:]
+    margins = ((0, 0), (0, 0), (shift, shift), (shift, shift))
+    padded_u8 = np.pad(images_u8, margins, mode="edge")
+    for down, right in ((0, 0), (shift, 0), (-shift, 0), (0, shift), (0, -shift)):
+        top, left = shift - down, shift - right
+        yield padded_u8[:, :, top : top + height, left : left + width]
 
 
 def _check_layers(layers: Sequence[int] | None, total: int) -> tuple[int, ...]:

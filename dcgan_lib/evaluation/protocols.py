@@ -258,6 +258,8 @@ class Outcome:
     num_labels: int
     """Learnt from."""
     num_features: int
+    right_n: np.ndarray | None = None
+    """Of each image, the share of draws that named it rightly."""
 
     @property
     def accuracy(self) -> Estimate:
@@ -292,14 +294,16 @@ class FittedSVMs:
         """Score every SVM on these images."""
         if not self.models:
             raise UserError("these SVMs were fitted to choose C only: fit them with for_test=True")
+        right_dn = np.stack([model.predict(x_nf) == labels for model in self.models])
         return Outcome(
             split=split,
-            accuracies=tuple(100 * model.score(x_nf, labels) for model in self.models),
+            accuracies=tuple(100 * float(mean) for mean in right_dn.mean(1)),
             c=self.c,
             curve=self.curve,
             n=len(labels),
             num_labels=self.num_labels,
             num_features=x_nf.shape[1],
+            right_n=right_dn.mean(0),
         )
 
 

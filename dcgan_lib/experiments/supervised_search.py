@@ -42,7 +42,12 @@ from dcgan_lib.evaluation.protocols import (
     plain_name,
 )
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval
-from dcgan_lib.experiments.tables_1_and_2 import SUPERVISED, keep_draws
+from dcgan_lib.experiments.tables_1_and_2 import (
+    MIRRORED_SETS,
+    SUPERVISED,
+    Draws,
+    keep_draws,
+)
 from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.models.sampling import batch_norms, from_u8, in_batches
 from dcgan_lib.paths import atomic_write, read_json
@@ -61,8 +66,6 @@ SPACE: dict[str, Any] = {
 }
 PAPER_TRIALS, PAPER_LABELS = 64, 1_000
 NUM_MONITORED = 1_000
-MIRRORED_SETS = ("cifar10",)
-"""Sets whose classes do not know left from right; a mirrored digit is another sign or none."""
 PATIENCE = 8
 """Epochs without a lower validation error after which a training stops."""
 
@@ -436,7 +439,8 @@ class Search(Command, verb="search"):
         """Train the best trial's settings anew on fresh labels, beside nearest neighbours.
 
         With test images from `LabelledSplits.test_for` the error on them is measured too, and
-        stands under ``test_error``; a draw that has been tested is not tested again.
+        stands under ``test_error``, with the numbers of the images under ``test_wrong``; a draw
+        that has been tested is not tested again.
         ``neighbour_error`` is that of 1-NN on pixels with the same labels, on validation images.
         """
         kept = {(found["trial"], found["draw"]): found for found in self.finished("draw")}
@@ -444,7 +448,7 @@ class Search(Command, verb="search"):
         draws = []
         for draw in range(1, self.draws + 1):
             found = kept.get((best["trial"], draw))
-            if found is None or (test and "test_error" not in found):
+            if found is None or (test and "test_wrong" not in found):
                 labelled, begun = self.labelled(draw), time.monotonic()
                 found = {"trial": best["trial"], "draw": draw}
                 found |= self._train(Settings(**best["settings"]), labelled, draw, judged)
@@ -470,6 +474,8 @@ class Search(Command, verb="search"):
         for name, images in judged.items():
             wrong = wrong_answers(network, images, precision=self.precision)
             found[f"{name}_error"] = _per_cent(wrong)
+            if name == "test":
+                found["test_wrong"] = np.flatnonzero(wrong).tolist()
         return found
 
     def _keep(self, name: str, found: dict[str, Any], begun: float) -> dict[str, Any]:
@@ -487,7 +493,7 @@ class Search(Command, verb="search"):
         nearest neighbours on pixels err more.
         """
         claim, set_name = claim_of(self.record)
-        best, tested = best_trial(trials), [found["test_error"] for found in draws]
+        best = best_trial(trials)
         ahead = [found["neighbour_error"] - found["validation_error"] for found in draws]
         nearest = _mean(draws, "neighbour").value
         who = f"nearest neighbours on pixels with the same labels err more ({nearest:.2f} %)"
@@ -515,7 +521,13 @@ class Search(Command, verb="search"):
             checks=None if claim.rule_on(set_name).is_numeric else checks,
             notes=notes,
         )
-        keep_draws(row, tested, num_tested)
+        wrong_n = np.concatenate([found["test_wrong"] for found in draws])
+        tested = Draws(
+            test_errors=np.array([found["test_error"] for found in draws]),
+            num_images=num_tested,
+            right_n=1 - np.bincount(wrong_n.astype(int), minlength=num_tested) / len(draws),
+        )
+        keep_draws(row, tested)
         return row
 
 

@@ -5,9 +5,9 @@ discriminator, of random weights, of K-means, of pixels. The supervised network 
 beside them is searched for in `supervised_search`; `compare` puts the two side by side. The ledger
 keeps a row as ``data/results/ID.json``; ``dcgan results`` says which are not measured yet.
 
-Axes: n images, f features; accuracies and errors are in per cent. Beside a row of Table 2 lie the
-errors of its draws of labels, ``data/results/draws/ID.json``, so that both methods get the same
-kind of interval.
+Axes: n images, f features; accuracies and errors are in per cent. Beside a row of Table 2 lies what
+each draw of labels gave, ``data/results/draws/ID.json``, so that two methods get the same kind of
+interval, and are compared image by image.
 """
 
 import math
@@ -15,19 +15,22 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from tyro.conf import Positional, arg
 
 from dcgan_lib.command import Command, Device, local
-from dcgan_lib.config import recipe
-from dcgan_lib.errors import UserError
+from dcgan_lib.config import ModelConfig, recipe, recipes
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.features import (
     ConvFeatures,
     FeatureFunction,
     KMeansFeatures,
+    averaged_over_views,
     batch_statistics,
     compute_features,
     part_of,
@@ -35,6 +38,9 @@ from dcgan_lib.evaluation.features import (
     with_statistics,
 )
 from dcgan_lib.evaluation.ledger import (
+    FAILED,
+    Caveat,
+    Claim,
     Result,
     check_command,
     claim_of,
@@ -66,6 +72,8 @@ from dcgan_lib.training.loop import choose_device
 USUAL_RECIPE = "paper-svhn"
 WITHOUT_NETWORK = ("pixels", "kmeans1")
 UNLEARNT = ("random", *WITHOUT_NETWORK)
+MIRRORED_SETS = ("cifar10",)
+"""Sets whose classes do not know left from right; a mirrored digit is another sign or none."""
 
 
 # ---------------------------------------------------------------- where features come from
@@ -86,19 +94,33 @@ class Source:
 def open_source(word: str, *, recipe_name: str = USUAL_RECIPE, seed: int = 0) -> Source:
     """Load what a word stands for: pixels, kmeans1, random, a checkpoint, a run or a snapshot.
 
-    ``recipe_name`` and ``seed`` say whose network gets random weights, and which; another recipe
-    than the usual one is part of the source's name.
+    ``recipe_name`` and ``seed`` say whose network gets random weights, and which. It is a recipe,
+    or a run's folder for a network of the same shape; another one than the usual recipe is part of
+    the source's name.
     """
     if word in WITHOUT_NETWORK:
         return Source(word)
     if word == "random":
-        network = untrained_discriminator(recipe(recipe_name).config.model, seed)
-        name = word if recipe_name == USUAL_RECIPE else f"{word} {recipe_name}"
+        shape, name = _shape_of(recipe_name)
+        network = untrained_discriminator(shape, seed)
+        name = word if name == USUAL_RECIPE else f"{word} {name}"
         return Source(name, network=check_convolutional(network))
     folder, network = find_run(word).resolve(), check_convolutional(load_discriminator(word))
     if snapshot := re.fullmatch(r"step-(\d+)", folder.name):
         return Source(folder.parent.parent.name, int(snapshot[1]), network)
     return Source(folder.name, network=network)
+
+
+def _shape_of(word: str) -> tuple[ModelConfig, str]:
+    """Return the shape of a recipe's or a run's network, and the plain name of either."""
+    if word in recipes():
+        return recipe(word).config.model, word
+    try:
+        return load_config(word)[0].model, find_run(word).resolve().name
+    except UserError as error:
+        raise UserError(
+            f"{word!r} is neither a recipe (dcgan recipes lists them) nor a run: {error}"
+        ) from error
 
 
 def features_of_pixels(
@@ -131,7 +153,7 @@ def images_for(
 # ---------------------------------------------------------------- Table 2's methods side by side
 
 
-SETS = ("svhn", "cifar10", "mnist", "street-digits")
+SETS = ("svhn", "svhn10k", "cifar10", "mnist", "street-digits")
 FEATURES, SUPERVISED = "table2.dcgan", "table2.supervised"
 COMMANDS = {
     FEATURES: "dcgan train --recipe paper-svhn --set {set} && dcgan features runs/paper-svhn-{set} "
@@ -143,25 +165,21 @@ COMMANDS = {
 Winner = Literal["features win", "features are beaten", "cannot be told apart", "not measured"]
 
 
-def keep_draws(row: Result, test_errors: Sequence[float], num_images: int) -> None:
-    """Keep the test error of each draw of labels, on ``num_images``, beside its row."""
-    errors = [round(error, 4) for error in test_errors]
-    content = {"value": row.value, "num_images": num_images, "test_errors": errors}
-    save_details(_name(row.id), content)
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Hold how a method did on the test images of a set, over several draws of labels."""
 
+    test_errors: np.ndarray
+    """One a draw of labels, in per cent; at least 2."""
+    num_images: int
+    """Test images, the same ones for every draw."""
+    right_n: np.ndarray | None = None
+    """Of each test image, the share of draws that named it rightly; None where it was not kept."""
 
-def load_draws(row: Result) -> tuple[np.ndarray, int]:
-    """Return the test errors of a row's own draws of labels, and the number of test images."""
-    content = load_details(_name(row.id), row.command)
-    if content["value"] != row.value:
-        raise UserError(
-            f"the draws kept for {row.id} are of another measurement: run {row.command} again"
-        )
-    return np.array(content["test_errors"]), content["num_images"]
-
-
-def _name(id: str) -> str:
-    return f"draws/{id.replace(':', '--')}"
+    @property
+    def error(self) -> Estimate:
+        """Return the mean error with its interval; see `mean_error`."""
+        return mean_error(self.test_errors, self.num_images)
 
 
 def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
@@ -187,28 +205,71 @@ def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
     return Estimate(draws.value, draws.value - below, draws.value + above)
 
 
+def keep_draws(row: Result, draws: Draws) -> None:
+    """Keep what each draw of labels gave beside its row."""
+    errors = [round(float(error), 4) for error in draws.test_errors]
+    content = {"value": row.value, "num_images": draws.num_images, "test_errors": errors}
+    if draws.right_n is not None:
+        counts_n = np.rint(draws.right_n * len(errors)).astype(int)
+        content["right"] = " ".join(map(str, counts_n))
+    save_details(_name(row.id), content)
+
+
+def load_draws(row: Result) -> Draws:
+    """Return what `keep_draws` kept of a row."""
+    content = load_details(_name(row.id), row.command)
+    if content["value"] != row.value:
+        raise UserError(
+            f"the draws kept for {row.id} are of another measurement: run {row.command} again"
+        )
+    errors, right_n = np.array(content["test_errors"]), None
+    if "right" in content:
+        right_n = np.array(content["right"].split(), float) / len(errors)
+    return Draws(test_errors=errors, num_images=content["num_images"], right_n=right_n)
+
+
+def _name(id: str) -> str:
+    return f"draws/{id.replace(':', '--')}"
+
+
+def gain(draws: Draws, rival: Draws) -> Estimate:
+    """Estimate by how many points a method errs less than its rival on the same test images.
+
+    Notes
+    -----
+    Where it is kept of each image how often either method named it rightly, the difference is taken
+    image by image, and its interval over images is added to those over draws of labels, which are
+    independent. Elsewhere the intervals of the two errors are added as if the images were others,
+    too, which is cautious.
+    """
+    error, other = draws.error, rival.error
+    value = other.value - error.value
+    if draws.right_n is None or rival.right_n is None:
+        below = math.hypot(other.value - other.low, error.high - error.value)
+        above = math.hypot(other.high - other.value, error.value - error.low)
+        return Estimate(value, value - below, value + above)
+    over_images = mean_interval(100 * (draws.right_n - rival.right_n))
+    over_draws = [mean_interval(each.test_errors) for each in (draws, rival)]
+    half = math.hypot(*(each.high - each.value for each in (over_images, *over_draws)))
+    return Estimate(value, value - half, value + half)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Hold the mean test errors of the two methods on one image set; None while not measured."""
+    """Hold what two methods did on the same test images of one set; None while not measured."""
 
     set_name: str
-    features: Estimate | None
-    supervised: Estimate | None
+    features: Draws | None
+    supervised: Draws | None
     commands: tuple[str, ...] = ()
     """What is still to be run."""
 
     @property
     def gain(self) -> Estimate | None:
-        """Return by how many points the features err less, None while a method is not measured.
-
-        The two intervals are added as independent errors. The test images are the same, so that
-        this too is cautious.
-        """
+        """Return by how many points the features err less, None while a method is not measured."""
         if self.features is None or self.supervised is None:
             return None
-        (f, f_low, f_high), (s, s_low, s_high) = self.features, self.supervised
-        below, above = math.hypot(s - s_low, f_high - f), math.hypot(s_high - s, f - f_low)
-        return Estimate(s - f, s - f - below, s - f + above)
+        return gain(self.features, self.supervised)
 
     @property
     def outcome(self) -> Winner:
@@ -223,70 +284,132 @@ class Comparison:
         """Return the comparison as a sentence; what is missing is named with its command."""
         parts = [f"features {_text(self.features)}", f"supervised {_text(self.supervised)}"]
         if self.gain:
-            parts.append(f"gain {_text(self.gain, 'points')}")
+            parts.append(f"gain {_points(self.gain)}")
         sentence = f"{self.set_name}: {self.outcome}: {', '.join(parts)}"
         return "\n  run ".join([sentence, *self.commands])
 
 
-def _text(estimate: Estimate | None, unit: str = "%") -> str:
-    if estimate is None:
-        return "not measured"
-    value, low, high = estimate
-    return f"{value:.1f} {unit} [{low:.1f}, {high:.1f}]"
+def _text(draws: Draws | None) -> str:
+    return "{:.1f} % [{:.1f}, {:.1f}]".format(*draws.error) if draws else "not measured"
+
+
+def _points(gained: Estimate) -> str:
+    return "{:.1f} points [{:.1f}, {:.1f}]".format(*gained)
 
 
 def compare(set_name: str) -> Comparison:
     """Put the ledger's two rows of an image set, one of `SETS` or any other, beside each other."""
     ids = [id_on(claim_id, set_name) for claim_id in (FEATURES, SUPERVISED)]
-    features, supervised = (measured_error(id) for id in ids)
+    features, supervised = (measured_draws(id) for id in ids)
     commands = tuple(command_for(id) for id in ids if not is_measured(id))
     return Comparison(
         set_name=set_name, features=features, supervised=supervised, commands=commands
     )
 
 
-def measured_error(id: str) -> Estimate | None:
-    """Return the mean test error of a row of Table 2; None while it is not measured."""
-    return mean_error(*load_draws(load_row(id))) if is_measured(id) else None
+def measured_draws(id: str) -> Draws | None:
+    """Return the draws of a row of Table 2; None while it is not measured."""
+    return load_draws(load_row(id)) if is_measured(id) else None
 
 
 def command_for(id: str) -> str:
-    """Return what measures a row of Table 2."""
+    """Return what measures a row; empty where no command is known for the set."""
     claim, set_name = claim_of(id)
-    return COMMANDS[claim.id].format(set=set_name, id=id) if set_name else claim.command
+    if set_name is None:
+        return claim.command or ""
+    return COMMANDS.get(claim.id, "").format(set=set_name, id=id)
 
 
 # ---------------------------------------------------------------- rows of Tables 1 and 2
 
 
-PROTOCOL_OF = {
-    "table1.dcgan.full": "full",
-    "table1.dcgan.400": "400",
-    "table1.kmeans1.full": "full",
-    "table1.kmeans1.400": "400",
-    "table1.random": "full",
-    "table1.random-stored": "full",
-    "table1.pixels": "full",
-    "table1.dcgan-cifar": "full",
-    "table2.dcgan": "1000",
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Say what belongs into a row of Table 1 or 2, and which row judges it."""
+
+    protocol: Literal["full", "400", "1000"]
+    kind: Literal["dcgan", "authors", "random", "pixels", "kmeans1"] = "dcgan"
+    """Where the features come from; authors: a network that the authors released."""
+    authors_shape: bool = False
+    """Whether random weights are in the shape of the authors' released network."""
+    views: bool = False
+    """Whether they are averaged over shifted and mirrored views."""
+    batch_norm: Literal["batches", "stored", "better"] = "batches"
+    """Statistics of batch norm, as in `Features`."""
+    above: str | None = None
+    below: str | None = None
+    """A row without a number in the paper must do better than ``above``, or worse than ``below``,
+    on the same set."""
+
+
+ROWS = {
+    "table1.dcgan.full": Row(protocol="full"),
+    "table1.dcgan.400": Row(protocol="400"),
+    "table1.authors.full": Row(protocol="full", kind="authors"),
+    "table1.authors.400": Row(protocol="400", kind="authors"),
+    "table1.kmeans1.full": Row(protocol="full", kind="kmeans1"),
+    "table1.kmeans1.400": Row(protocol="400", kind="kmeans1"),
+    "table1.pixels": Row(protocol="full", kind="pixels", below="table1.dcgan.full"),
+    "table1.random": Row(protocol="full", kind="random", below="table1.dcgan.full"),
+    "table1.random-stored": Row(
+        protocol="full", kind="random", batch_norm="stored", below="table1.dcgan.full"
+    ),
+    "table1.random.400": Row(
+        protocol="400", kind="random", batch_norm="better", below="table1.dcgan.400"
+    ),
+    "table1.authors-random.full": Row(
+        protocol="full",
+        kind="random",
+        authors_shape=True,
+        batch_norm="better",
+        below="table1.authors.full",
+    ),
+    "table1.authors-random.400": Row(
+        protocol="400",
+        kind="random",
+        authors_shape=True,
+        batch_norm="better",
+        below="table1.authors.400",
+    ),
+    "table1.dcgan-cifar": Row(protocol="full", above="table1.random"),
+    "table1.views.full": Row(protocol="full", views=True, above="table1.dcgan.full"),
+    "table1.views.400": Row(protocol="400", views=True, above="table1.dcgan.400"),
+    "table1.views-authors.400": Row(
+        protocol="400", kind="authors", views=True, above="table1.authors.400"
+    ),
+    "table1.views-random.400": Row(
+        protocol="400", kind="random", views=True, batch_norm="better", above="table1.random.400"
+    ),
+    "table2.dcgan": Row(protocol="1000", above=SUPERVISED),
+    "table2.authors": Row(protocol="1000", kind="authors"),
+    "table2.random": Row(protocol="1000", kind="random", batch_norm="better", below=FEATURES),
+    "table2.pixels": Row(protocol="1000", kind="pixels", below=FEATURES),
 }
-COMPARED_WITH = {
-    "table1.random": "table1.dcgan.full",
-    "table1.random-stored": "table1.dcgan.full",
-    "table1.pixels": "table1.dcgan.full",
-    "table1.dcgan-cifar": "table1.random",
-    FEATURES: SUPERVISED,
-}
-"""The row that one without a number in the paper is judged by: it must do better (for a control)
-or worse."""
+"""What `dcgan features` can record, by the claim's id."""
 
 
 def judged_by(id: str) -> str | None:
     """Return the id of the row that this one is judged by, if there is one."""
     claim, set_name = claim_of(id)
-    if claim.id not in COMPARED_WITH or claim.rule_on(set_name).is_numeric:
+    other = ROWS[claim.id].above or ROWS[claim.id].below
+    if other is None or claim.rule_on(set_name).is_numeric:
         return None
-    return full_id(COMPARED_WITH[claim.id] + (f":{set_name}" if set_name else ""))
+    return full_id(other + (f":{set_name}" if set_name else ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Hold features of one kind, the SVMs on them, and how these did on validation images."""
+
+    features: FeatureFunction
+    svms: FittedSVMs
+    validation: Outcome
+    batch_norm: str
+
+    def judge(self, test: ImageSet) -> Outcome:
+        """Classify the test images."""
+        test_nf = compute_features(self.features, test.images_u8, progress=True)
+        return self.svms.judge("test", test_nf, test.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,15 +432,20 @@ class Features(Command, verb="features"):
     table2.dcgan:mnist."""
     again: bool = local(False)
     """Measure a recorded result again, on purpose."""
+    note: str = local("")
+    """Words for the recorded row, such as what was known of the test images before."""
     recipe: Annotated[str, arg(metavar="NAME")] = USUAL_RECIPE
-    """Whose network to give random weights."""
+    """Whose network to give random weights: a recipe's, or one of a run's shape."""
     layers: tuple[int, ...] = ()
     """Convolutional layers to use, 1 next to the image; unset: all, as in the paper."""
     grid: int = 4
     """Side of the grid that each layer is max-pooled to."""
-    batch_norm: Literal["batches", "stored"] = "batches"
-    """Statistics: mean over minibatches of the set's training images, as the authors; or those of
-    the checkpoint."""
+    shift: int = 0
+    """Average the features over the image, its shifts by so many pixels up, down, left and right,
+    and, of photographs, the mirror images of all five; an extension of ours. 0: the image alone."""
+    batch_norm: Literal["batches", "stored", "better"] = "batches"
+    """Statistics: mean over minibatches of the set's training images, as the authors; those of the
+    checkpoint; or whichever does better on validation images."""
     draws: int | None = None
     """Draws of labels to report over; unset: 10 for 400, 100 for 1000."""
     centroids: int = 1_200
@@ -338,104 +466,132 @@ class Features(Command, verb="features"):
                 "the test images are for results that are recorded: give both --split test and "
                 "--record ID"
             )
-        if self.seed < 0:
-            raise UserError(f"--seed is at least 0, but got {self.seed}")
+        require(self.seed >= 0, "--seed", self.seed, "at least 0")
+        require(self.shift >= 0, "--shift", self.shift, "at least 0")
         if self.record:
             self.check_row()
         if self.features_file:
             part_of(self.features_file)
         begun, network = time.monotonic(), self._network()
         splits = images_for(network, self.set, download=self.download)
-        find_protocol(self.protocol, self.draws).draw(
-            splits.train
-        )  # refused before anything is read
-        features = self._features(network, splits)
-        fitted, outcome = self._fit(features, splits, self.features_file)
-        self._show(splits, outcome)
+        plan = find_protocol(self.protocol, self.draws)
+        plan.draw(splits.train)  # refused before anything is read
+        fit = self._fit(network, splits, self.features_file)
+        self._show(splits, fit.validation)
         if not self.record:
             return
-        control = self._control(network, splits)
+        name, control = self._control(network, splits)
         with splits.test_for(self.record, again=self.again) as test:
-
-            def on_test(features: FeatureFunction, fitted: FittedSVMs) -> Outcome:
-                test_nf = compute_features(features, test.images_u8, progress=True)
-                return fitted.judge("test", test_nf, test.labels)
-
-            outcome = on_test(features, fitted)
-            beside = {name: on_test(*fit) for name, fit in control.items()}
+            outcome = fit.judge(test)
+            beside = {name: control.judge(test)} if control else {}
         self._show(splits, outcome)
-        self.enter(outcome, beside, splits.name, time.monotonic() - begun)
+        notes = [self.note] if self.note else []
+        if self.batch_norm == "better":
+            notes.append(f"batch norm's statistics are chosen on validation: {fit.batch_norm}")
+        if len(outcome.accuracies) > 1:
+            notes += _shared_labels(splits.train, outcome.num_labels)
+        self.enter(outcome, beside, splits.name, time.monotonic() - begun, notes)
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        """Return what a network was made from; nothing for features that nobody trained."""
+        return {} if self.checkpoint in UNLEARNT else load_config(self.checkpoint)[1]
 
     @property
     def _kind(self) -> str:
-        return self.checkpoint if self.checkpoint in UNLEARNT else "dcgan"
+        if self.checkpoint in UNLEARNT:
+            return self.checkpoint
+        return "authors" if "released" in self._about else "dcgan"
 
     def check_row(self) -> None:
         """Refuse, before anything is loaded, what does not belong into the row of the ledger."""
         claim, set_name = claim_of(self.record)[0], plain_name(self.set)
-        if claim.id not in PROTOCOL_OF:
+        if claim.id not in ROWS:
             raise UserError(
-                f"features are recorded in the rows {', '.join(PROTOCOL_OF)}, but got {claim.id!r}"
+                f"features are recorded in the rows {', '.join(ROWS)}, but got {claim.id!r}"
             )
-        about = load_config(self.checkpoint)[1] if self._kind == "dcgan" else {}
-        trained_on, lacking = about.get("image_set"), about.get("lacking")
-        own, protocol = id_on(claim.id, set_name), PROTOCOL_OF[claim.id]
+        row, own = ROWS[claim.id], id_on(claim.id, set_name)
+        trained_on = self._about.get("image_set")
+        in_table_2, own_set = _counts_errors(claim), claim.id == "table1.dcgan-cifar"
         if self.layers or self.grid != 4 or self.draws == 1:
             why = "takes all layers, a grid of 4 and draws: leave --layers, --grid and --draws out"
-        elif lacking and (claim.id == FEATURES or claim.id.startswith("table1.dcgan.")):
-            why = f"takes all layers, but {self.checkpoint} lacks {', '.join(lacking)}"
-        elif claim.id.split(".")[1].partition("-")[0] != self._kind:
-            why = f"is measured with other features than {self._kind}"
-        elif self.protocol != protocol:
-            why = f"is measured by the protocol {protocol}, but this is {self.protocol}"
+        elif row.kind != self._kind:
+            why = f"is measured with {row.kind}, but {self.checkpoint} is {self._kind}"
+            if self._kind == "authors":
+                why += ", which have rows of their own, such as table1.authors.full"
+        elif self.protocol != row.protocol:
+            why = f"is measured by the protocol {row.protocol}, but this is {self.protocol}"
+        elif row.views != bool(self.shift):
+            why = f"is measured {'with' if row.views else 'without'} --shift"
+        elif row.kind == "random" and self.batch_norm != row.batch_norm:
+            why = f"is measured with --batch-norm {row.batch_norm}, but this is {self.batch_norm}"
+        elif row.kind == "random" and not self._has_shape(row):
+            whose = "the authors' network" if row.authors_shape else f"the recipe {USUAL_RECIPE}"
+            why = f"has random weights in the shape of {whose}, but --recipe is {self.recipe}"
         elif full_id(self.record) != own:
             why = f"is a result on another set than {set_name}: record it as {own}"
-        elif claim.id.startswith("table1.dcgan.") and trained_on == set_name:
-            why = f"asks for a network that never saw {set_name}: see table1.dcgan-cifar"
-        elif claim.id == "table1.dcgan-cifar" and trained_on != "cifar10":
+        elif own_set and trained_on != "cifar10":
             why = f"asks for a network trained on cifar10, but this one saw {trained_on}"
-        elif self._kind == "random" and claim.id.endswith("-stored") != (
-            self.batch_norm == "stored"
-        ):
-            why = f"is for other statistics than {self.batch_norm}: see table1.random and -stored"
+        elif row.kind == "dcgan" and not in_table_2 and not own_set and trained_on == set_name:
+            why = f"asks for a network that never saw {set_name}: see table1.dcgan-cifar"
         elif (other := judged_by(own)) and not is_measured(other):
-            how = f": {command_for(other)}" if claim.id == FEATURES else ""
-            why = f"is compared with {other}: measure that first{how}"
+            command = command_for(other)
+            why = f"is compared with {other}: measure that first" + (command and f": {command}")
         else:
             check_command(own, self.command_line(), set_name)
             check_unused(own, again=self.again)
-            if other and claim.id == FEATURES:
-                measured_error(other)  # refused now, not after the test images are used
+            if other and in_table_2:
+                measured_draws(other)  # refused now, not after the test images are used
             return
         raise UserError(f"{self.record} {why}")
+
+    def _has_shape(self, row: Row) -> bool:
+        if not row.authors_shape:
+            return self.recipe == USUAL_RECIPE
+        return self.recipe not in recipes() and "released" in load_config(self.recipe)[1]
 
     def _network(self) -> Discriminator | None:
         network = open_source(self.checkpoint, recipe_name=self.recipe, seed=self.seed).network
         if network is not None:
             self._reader(network)  # refuses what does not fit
-        elif self.layers or self.grid != 4 or self.batch_norm != "batches":
+        elif self.layers or self.grid != 4 or self.batch_norm != "batches" or self.shift:
             raise UserError(
-                f"{self.checkpoint} has no layers, grid or batch norm to choose: leave these "
-                "options out"
+                f"{self.checkpoint} has no layers, grid, shifts or batch norm to choose: leave "
+                "these options out"
             )
         return network
 
     def _reader(self, network: Discriminator) -> ConvFeatures:
         return ConvFeatures(network, layers=self.layers or None, grid=self.grid)
 
-    def _features(self, network: Discriminator | None, splits: LabelledSplits) -> FeatureFunction:
+    def _fit(
+        self, network: Discriminator | None, splits: LabelledSplits, path: Path | None = None
+    ) -> Fit:
+        """Fit SVMs on the features, with the batch norm that was asked for."""
+        kinds = ("batches", "stored") if self.batch_norm == "better" else (self.batch_norm,)
+        tried = [self._fit_one(network, splits, kind, path) for kind in kinds]
+        return max(tried, key=lambda each: each.validation.accuracy.value)
+
+    def _fit_one(
+        self,
+        network: Discriminator | None,
+        splits: LabelledSplits,
+        batch_norm: str,
+        path: Path | None,
+    ) -> Fit:
         train_u8 = splits.train.images_u8
         if network is None:
-            return features_of_pixels(
+            features = features_of_pixels(
                 self.checkpoint, train_u8, num_centroids=self.centroids, seed=self.seed
             )
-        network = network.to(choose_device(self.device))
-        return self._reader(with_batch_norm(network, self.batch_norm, train_u8, progress=True))
-
-    def _fit(
-        self, features: FeatureFunction, splits: LabelledSplits, path: Path | None = None
-    ) -> tuple[FittedSVMs, Outcome]:
-        return fit_protocol(
+        else:
+            network = network.to(choose_device(self.device))
+            network = with_batch_norm(network, batch_norm, train_u8, progress=True)
+            features = self._reader(network)
+            if self.shift:
+                mirror = splits.name in MIRRORED_SETS
+                features = averaged_over_views(features, self.shift, mirror=mirror)
+        svms, outcome = fit_protocol(
             find_protocol(self.protocol, self.draws),
             splits,
             features,
@@ -444,31 +600,33 @@ class Features(Command, verb="features"):
             path=path,
             progress=True,
         )
+        return Fit(features=features, svms=svms, validation=outcome, batch_norm=batch_norm)
 
     def _control(
         self, network: Discriminator | None, splits: LabelledSplits
-    ) -> dict[str, tuple[FeatureFunction, FittedSVMs]]:
-        """Fit a control for a row on another set than the paper's.
+    ) -> tuple[str, Fit | None]:
+        """Fit a control for a statement of the paper that is asked of another set.
 
         Measured statistics may harm random weights. A control should be strong, so both kinds are
         tried, and the one with the better validation accuracy is taken.
         """
         claim, set_name = claim_of(self.record)
-        if set_name is None or claim.rule_on(set_name).is_numeric:
-            return {}
+        if claim.kind != "paper" or set_name is None or claim.rule_on(set_name).is_numeric:
+            return "", None
         if network is None:
-            return {"pixels": (pixel_features, self._fit(pixel_features, splits)[0])}
-        twin, tried = untrained_discriminator(network.config, self.seed), []
-        for kind in ("batches", "stored"):
-            features = replace(self, batch_norm=kind)._features(twin, splits)
-            fitted, outcome = self._fit(features, splits)
-            name = f"features of the same network with random weights (--batch-norm {kind})"
-            tried.append((outcome.accuracy.value, name, (features, fitted)))
-        _, name, best = max(tried, key=lambda each: each[0])
-        return {name: best}
+            return "pixels", replace(self, checkpoint="pixels")._fit(None, splits)
+        twin = untrained_discriminator(network.config, self.seed)
+        fit = replace(self, batch_norm="better")._fit(twin, splits)
+        how = f"--batch-norm {fit.batch_norm}"
+        return f"features of the same network with random weights ({how})", fit
 
     def enter(
-        self, outcome: Outcome, control: dict[str, Outcome], set_name: str, seconds: float
+        self,
+        outcome: Outcome,
+        control: dict[str, Outcome],
+        set_name: str,
+        seconds: float,
+        notes: Sequence[str] = (),
     ) -> Result:
         """Enter an outcome on test images: an accuracy in Table 1, an error in Table 2.
 
@@ -476,61 +634,70 @@ class Features(Command, verb="features"):
         the paper.
         """
         claim, on_set = claim_of(self.record)
-        estimate, checks = outcome.error if claim.id == FEATURES else outcome.accuracy, {}
-        errors = [100 - accuracy for accuracy in outcome.accuracies]
-        notes = [
+        in_table_2 = _counts_errors(claim)
+        estimate = outcome.error if in_table_2 else outcome.accuracy
+        draws = Draws(
+            test_errors=100 - np.array(outcome.accuracies),
+            num_images=outcome.n,
+            right_n=outcome.right_n,
+        )
+        about = [
             f"{outcome.num_features:,} features, {outcome.num_labels:,} labels, C {outcome.c:g} "
             "chosen on validation"
         ]
-        if (num := len(errors)) > 1:
-            notes.append(
+        if (num := len(outcome.accuracies)) > 1:
+            about.append(
                 f"{num} draws of labels, the interval is 1.96 standard deviations of a draw"
             )
-        notes += ["n counts test images", *self._training()]
-        other = judged_by(self.record)
-        if claim.id == FEATURES and other:
-            found = Comparison(
-                set_name=on_set,
-                features=mean_error(np.array(errors), outcome.n),
-                supervised=measured_error(other),
+        about += ["n counts test images", *self._training(), *notes]
+        if self.shift:
+            about.append(f"features are means over the image and its shifts by {self.shift} pixels")
+        checks = {}
+        if other := judged_by(self.record):
+            checks = (
+                _compared_by_errors(claim.id, other, draws)
+                if in_table_2
+                else _compared_by_accuracy(claim.id, other, estimate)
             )
-            gain = "by {:.1f} points [{:.1f}, {:.1f}]".format(*found.gain)
-            who = "the same network, supervised on as many labels"
-            checks = {f"{who}, errs more: {gain}": found.gain.low > 0}
-        elif other:
-            row = load_row(other)
-            if row.claim_id == "table1.random":
-                checks = {f"random weights, {row.value:.2f} %, do worse": row.high < estimate.low}
-            else:
-                checks = {
-                    f"trained features, {row.value:.2f} %, do better": row.low > estimate.high
-                }
         for name, simpler in control.items():
             beside = f"{name}, {simpler.accuracy.value:.2f} % right"
             if other:
-                notes.append(f"control: {beside}")
+                about.append(f"control: {beside}")
             else:
                 checks = {f"{beside}, do worse": simpler.accuracy.high < outcome.accuracy.low}
         row = record(
             self.record,
             estimate,
             checks=checks,
+            caveat=self._caveat(claim, on_set, estimate),
             unit="%",
             n=outcome.n,
             data=f"{set_name}, test",
             command=self.command_line(),
             seconds=seconds,
             seed=self.seed,
-            checkpoint=Path(self.checkpoint).name if self._kind == "dcgan" else None,
-            notes="; ".join(notes),
+            checkpoint=None if self.checkpoint in UNLEARNT else Path(self.checkpoint).name,
+            notes="; ".join(about),
         )
-        if claim.id == FEATURES:
-            keep_draws(row, errors, outcome.n)
+        if in_table_2:
+            keep_draws(row, draws)
         return row
+
+    def _caveat(self, claim: Claim, set_name: str | None, estimate: Estimate) -> Caveat | None:
+        """Bound the verdict on a network that lacks layers: it cannot refute the paper's number."""
+        lacking = [part for part in self._about.get("lacking", ()) if part.startswith("layer")]
+        rule = claim.rule_on(set_name)
+        if not lacking or not rule.is_numeric:
+            return None
+        missed = rule.outcome(*estimate) == FAILED
+        return Caveat(
+            kind="not at scale" if missed else "at most partly",
+            why=f"measured without {' and '.join(lacking)} of the network",
+        )
 
     def _training(self) -> list[str]:
         """Say how a network was trained that is not committed."""
-        if self._kind != "dcgan":
+        if self.checkpoint in UNLEARNT:
             return []
         if find_run(self.checkpoint).resolve().parent == checkpoints_root().resolve():
             return []
@@ -556,3 +723,38 @@ class Features(Command, verb="features"):
         print(f"{self.checkpoint} on {splits.name}: {about}")
         where = f"[{low:.2f}, {high:.2f}], C {outcome.c:g}, n {outcome.n:,}"
         print(f"{outcome.split} accuracy {value:.2f} % {where}", flush=True)
+
+
+def _counts_errors(claim: Claim) -> bool:
+    """Tell a row of Table 2, which has errors, from one of Table 1, which has accuracies."""
+    return claim.id.startswith("table2.")
+
+
+def _shared_labels(train: ImageSet, num_labels: int) -> list[str]:
+    """Say how much two draws of labels have in common, where that is much."""
+    counts = np.bincount(train.labels)
+    share = float(np.mean(num_labels / len(counts) / counts))
+    if share < 0.1:
+        return []
+    return [
+        f"labels are drawn from {len(train):,} images, so two draws share {100 * share:.0f} % of "
+        "theirs and differ less than draws from a larger set would"
+    ]
+
+
+def _compared_by_errors(claim_id: str, other: str, draws: Draws) -> dict[str, bool]:
+    rival = measured_draws(other)
+    if ROWS[claim_id].below:
+        gained, words = gain(rival, draws), "the trained features err less"
+    else:
+        gained = gain(draws, rival)
+        words = "the same network, supervised on as many labels, errs more"
+    return {f"{words}: by {_points(gained)}": gained.low > 0}
+
+
+def _compared_by_accuracy(claim_id: str, other: str, accuracy: Estimate) -> dict[str, bool]:
+    rival = load_row(other)
+    if ROWS[claim_id].below:
+        return {f"trained features, {rival.value:.2f} %, do better": rival.low > accuracy.high}
+    who = "random weights" if rival.claim_id == "table1.random" else "features of the image alone"
+    return {f"{who}, {rival.value:.2f} %, do worse": rival.high < accuracy.low}

@@ -18,6 +18,10 @@ class UserError(ValueError):
     """
 
 
+class HeldElsewhereError(UserError):
+    """Another process works on the same file or folder."""
+
+
 def require(holds: bool, what: str, got: Any, allowed: str) -> None:
     """Refuse a value, naming it and what is allowed, unless the condition holds."""
     if not holds:

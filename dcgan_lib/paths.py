@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import HeldElsewhereError, UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -75,7 +75,7 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a file or folder against other processes; the lock beside it ends with its process.
 
-    Without ``wait``, one that is held already gives a UserError that names its holder.
+    Without ``wait``, one that is held already gives a HeldElsewhereError that names its holder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder, place = (path.with_name(f".{path.name}.{end}") for end in ("holder", "lock"))
@@ -91,7 +91,7 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
             lock.acquire(timeout=timeout)
     except Timeout as error:
         who = holder.read_text() if holder.is_file() else "another process"
-        raise UserError(
+        raise HeldElsewhereError(
             f"{path} is held by {who}: wait until it ends, or choose another folder"
         ) from error
     try:

@@ -32,14 +32,11 @@ from dcgan_lib.experiments.cifar10_features import (
     Measurement,
     Setting,
     along_labels,
-    arrange,
     judge_features,
     keep,
     latest,
     load_study,
     measure,
-    neighbour_agreement,
-    points,
     scaled,
 )
 from dcgan_lib.experiments.supervised_search import SPACE
@@ -607,7 +604,6 @@ def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run
     assert load_study("striped", step=10, per_class=20) == [rows[3]]
     told = "mine at step 10, layers all, grid 4, batches, 5 labels a class: validation accuracy"
     assert told in capsys.readouterr().out
-    assert points(rows, "step")[0] == [10, 10, 20] and len(points(rows, "num_labels")[1]) == 4
     assert study(f"{run_dir} --set striped") == 2 and "absolute path" in capsys.readouterr().err
 
 
@@ -676,23 +672,3 @@ def test_live_features_are_judged_on_what_is_left(splits):
     assert none == 0 and same == curve, "C is chosen without what it is judged on"
     with pytest.raises(UserError, match="none is left"):
         judge_features(pixels, labels, 400, 200)
-
-
-def test_a_map_puts_alike_features_side_by_side():
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.repeat(np.arange(4), 16))
-    features = np.eye(4)[labels] * 10 + rng.normal(0, 0.5, (64, 4))
-    order = arrange(features, 8)
-    assert sorted(order) == list(range(64)) and neighbour_agreement(features, labels).low > 90
-    assert neighbour_agreement(features, rng.permutation(labels)).high < 60
-
-    def alike(places: np.ndarray) -> float:
-        grid = labels[places].reshape(8, 8)
-        pairs = grid[1:] == grid[:-1], grid[:, 1:] == grid[:, :-1]
-        return float(np.mean([pair.mean() for pair in pairs]))
-
-    by_chance = alike(np.arange(64))
-    assert alike(order) > 0.65 > 0.45 > by_chance, "one in four, and as many as can be"
-    np.testing.assert_array_equal(arrange(features, 8), order)
-    with pytest.raises(UserError, match="whole rows"):
-        arrange(features, 7)

@@ -33,6 +33,7 @@ from dcgan_lib.experiments.supervised_search import (
 )
 from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.models.dcgan import Discriminator
+from dcgan_lib.paths import exclusive
 
 TINY = ModelConfig(image_size=(8, 8), num_channels=1, base_width=8, num_stages=1)
 GOOD = Settings(
@@ -94,6 +95,15 @@ def test_settings_depend_on_the_seed_and_the_trial_alone():
     assert first.split(maxsplit=1)[1] == "log-uniform from 0.0001 to 0.01"
 
 
+def test_longer_trainings_are_tried_where_they_are_allowed(monkeypatch):
+    monkeypatch.setitem(SPACE, "epochs", [15, 30, 60, 120, 240])
+    usual, long = ([draw_settings(0, n, most).epochs for n in range(60)] for most in (60, 240))
+    assert set(usual) == {15, 30, 60} and set(long) == {15, 30, 60, 120, 240}
+    assert describe_space(120).splitlines()[-1].split(maxsplit=1)[1] == "one of 15, 30, 60, 120"
+    with pytest.raises(UserError, match="the longest training must be at least 15 epochs"):
+        draw_settings(0, 0, 14)
+
+
 def test_labels_are_drawn_evenly(digits):
     train, _ = digits
     drawn, again, other = (draw_labelled(train, 100, seed) for seed in ([0, 1], [0, 1], [0, 2]))
@@ -136,6 +146,9 @@ def test_the_epoch_with_the_least_validation_error_is_kept(digits, monkeypatch):
     assert epoch == 2 and torch.equal(network.head[1].weight, met[1])
     assert not torch.equal(met[1], met[2])
     assert len(met) == 2 + PATIENCE, "it stops when it no longer gets better"
+    errors, met = iter([0.5, 0.3, *[0.4] * 40]), []
+    train_supervised(labelled, digits[1], TINY, replace(GOOD, epochs=96), seed=0)
+    assert len(met) == 2 + 96 // 8, "later in a longer training"
 
 
 def test_batch_norm_forgets_where_it_began(digits):
@@ -216,6 +229,15 @@ def test_a_search_that_is_stopped_goes_on_with_its_trial(monkeypatch, capsys):
     Path("broken", "trial-0001.json").write_text('{"trial": 1, "settings": {"learn')
     assert search("--trials", "4", "--run-dir", "broken") == 2
     assert "trial-0001.json cannot be read" in capsys.readouterr().err
+
+
+def test_two_processes_share_a_search(capsys):
+    with exclusive(Path("shared", "trial-0001.json")):
+        assert search("--trials", "3", "--run-dir", "shared") == 0
+        assert "2 of 3 trials are done" in capsys.readouterr().out
+        assert [found["trial"] for found in done("shared")] == [0, 2]
+    assert search("--trials", "3", "--run-dir", "shared") == 0
+    assert [found["trial"] for found in done("shared")] == [0, 1, 2]
 
 
 def test_minutes_end_a_search_between_trials(capsys):

@@ -34,7 +34,7 @@ from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, replace, to_dict
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import HELD_OUT, load_image_set
-from dcgan_lib.errors import UserError, require
+from dcgan_lib.errors import HeldElsewhereError, UserError, require
 from dcgan_lib.evaluation.distances import kid
 from dcgan_lib.evaluation.features import RULER, FeatureExtractor, get_features
 from dcgan_lib.evaluation.ledger import (
@@ -717,9 +717,7 @@ class Ablate(Command, verb="ablate"):
                     return
                 content = self._train_and_measure(name, seed, settings, train, yardstick, folder)
                 save_details(place, content)
-        except UserError as error:
-            if "is held by" not in str(error):
-                raise
+        except HeldElsewhereError:
             print(f"{name}, seed {seed}: another process has begun it", flush=True)
             return
         measures, flags = content["measures"], "; ".join(content["flags"])

@@ -1,13 +1,11 @@
 """Chapter 7: what the features of Table 1 depend on, judged on validation images.
 
-``dcgan feature-study`` changes one thing at a time. Behind it stand the curve that says how far
-more steps or labels would go, and what the chapter tries in its cells. The rows of Table 1
-themselves are measured in `tables_1_and_2`.
+``dcgan feature-study`` changes one thing at a time. The rows of Table 1 themselves are measured in
+`tables_1_and_2`.
 
 Axes: n images, f features; accuracies are in per cent.
 """
 
-import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +14,6 @@ from itertools import product
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.metrics import euclidean_distances
 from tyro.conf import Positional, arg
 
 from dcgan_lib.command import Command
@@ -43,7 +36,7 @@ from dcgan_lib.evaluation.protocols import (
     draw_labels,
     fit_draws,
 )
-from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
+from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.experiments.tables_1_and_2 import (
     USUAL_RECIPE,
     Source,
@@ -323,12 +316,6 @@ def load_study(set_name: str, **wanted: Any) -> list[Measurement]:
     return [row for row in rows if all(getattr(row, name) == wanted[name] for name in wanted)]
 
 
-def points(rows: Sequence[Measurement], along: str) -> tuple[list[float], list[tuple[float, ...]]]:
-    """Return a curve for `predict`: ``step`` (0 left out) or ``num_labels``, and accuracies."""
-    rows = sorted((row for row in rows if getattr(row, along)), key=lambda row: getattr(row, along))
-    return [float(getattr(row, along)) for row in rows], [row.accuracies for row in rows]
-
-
 def latest(rows: Sequence[Measurement]) -> list[Measurement]:
     """Return the rows of the last step; a finished network, which has none, counts as the last."""
     steps = {row.step for row in rows}
@@ -347,127 +334,7 @@ def along_labels(set_name: str, source: str) -> list[Measurement]:
     return sorted(latest(several), key=lambda row: row.num_labels)
 
 
-# ---------------------------------------------------------------- how far it would go on
-
-
-MIN_POINTS = 6
-"""Fewer hardly vary when they are resampled, and the interval would be much too narrow."""
-MIN_RESAMPLED = 4
-FLATTEST, STEEPEST, NUM_TRIED = 1e-3, 3.0, 200  # of the exponent c
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """Hold what it would take to reach a target, by the curve error(n) = a + b n^-c."""
-
-    target: float
-    """Accuracy in per cent."""
-    curve: tuple[float, float, float]
-    """a, b and c."""
-    needed: Estimate
-    """n at which the curve meets the target; infinite where it never does."""
-    ceiling: Estimate
-    """The accuracy that the curve tends to, 100 - a."""
-
-    def text(self, unit: str) -> str:
-        """Say it in a sentence; ``unit`` is what n counts."""
-        value, low, high = (_number(x) for x in self.needed)
-        ceiling = "its ceiling is {:.1f} % [{:.1f}, {:.1f}]".format(*self.ceiling)
-        if math.isinf(self.needed.value):
-            soonest = "" if math.isinf(self.needed.low) else f" (at the soonest after {low} {unit})"
-            return f"{self.target:g} %: never, by this curve{soonest}; {ceiling}"
-        latest = "or never" if math.isinf(self.needed.high) else f"to {high}"
-        return f"{self.target:g} %: after {value} {unit}, by this curve [{low} {latest}]; {ceiling}"
-
-
-def _number(x: float) -> str:
-    return "never" if math.isinf(x) else f"{x:.2g}" if x >= 1e7 else f"{float(f'{x:.2g}'):,.0f}"
-
-
-def predict(
-    n: Sequence[float],
-    accuracies: Sequence[Sequence[float]],
-    target: float,
-    *,
-    num_resamples: int = 500,
-    seed: int = 0,
-) -> Reach:
-    """Fit the curve to measured accuracies, and find where it meets a target, all in per cent.
-
-    There is one accuracy a draw of labels at each of at least six points. A resample draws points,
-    and of each point as many draws of labels, with replacement; those of fewer than four different
-    points are drawn again. A fit far outside the measured range is a guess: say so where it is
-    shown.
-    """
-    n, draws = np.asarray(n, float), [np.asarray(point, float) for point in accuracies]
-    if len(draws) != len(n) or len(np.unique(n)) < MIN_POINTS or n.min() <= 0:
-        raise UserError(
-            f"a curve needs at least {MIN_POINTS} different points above 0, but got {n.tolist()}"
-        )
-    all_draws = np.concatenate(draws)
-    if min(map(len, draws)) < 1 or not 0 <= all_draws.min() <= all_draws.max() <= 100:
-        raise UserError("each point needs at least one accuracy, in per cent")
-    if not 0 < target < 100:
-        raise UserError(f"the target must lie between 0 and 100 %, but it is {target}")
-    curve = _fit(n, np.array([100 - point.mean() for point in draws]))
-    rng, found = np.random.default_rng(seed), []
-    while len(found) < num_resamples:
-        rows = rng.integers(0, len(n), len(n))
-        if len(np.unique(n[rows])) >= MIN_RESAMPLED:
-            errors = [100 - rng.choice(draws[row], len(draws[row])).mean() for row in rows]
-            found.append(_fit(n[rows], np.array(errors)))
-
-    def interval(value: float, values: list[float]) -> Estimate:
-        # "nearest", because infinities cannot be averaged
-        return Estimate.around(value, np.quantile(values, [0.025, 0.975], method="nearest"))
-
-    return Reach(
-        target=target,
-        curve=curve,
-        needed=interval(_meets(curve, target), [_meets(each, target) for each in found]),
-        ceiling=interval(100 - curve[0], [100 - a for a, _, _ in found]),
-    )
-
-
-def outlook(
-    n: Sequence[float], accuracies: Sequence[Sequence[float]], target: float, unit: str
-) -> str:
-    """Return `predict`'s answer as a sentence, also where too few points are measured to ask."""
-    if len(set(n)) < MIN_POINTS:
-        return f"{target:g} %: not known, as fewer than {MIN_POINTS} points are measured"
-    return predict(n, accuracies, target).text(unit)
-
-
-def _fit(n: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
-    """Return the a, b and c, none below 0, that leave the least squares."""
-    scale = n.max()  # so that b is an error as a is
-    lowest, highest = FLATTEST, STEEPEST
-    for _ in range(2):  # for a given c, a and b are a line's: only c is searched, then finer
-        c_t = np.geomspace(lowest, highest, NUM_TRIED)
-        x_tp = (n / scale) ** -c_t[:, None]
-        x_t1 = x_tp.mean(1, keepdims=True)
-        b_t = ((x_tp - x_t1) @ errors) / ((x_tp - x_t1) ** 2).sum(1)
-        through_zero_t = x_tp @ errors / (x_tp**2).sum(1)  # where a would be below 0
-        b_t = np.where(b_t * x_t1[:, 0] > errors.mean(), through_zero_t, b_t.clip(0))
-        a_t = (errors.mean() - b_t * x_t1[:, 0]).clip(0)
-        best = int(((a_t[:, None] + b_t[:, None] * x_tp - errors) ** 2).sum(1).argmin())
-        lowest, highest = c_t[max(best - 1, 0)], c_t[min(best + 1, NUM_TRIED - 1)]
-    return float(a_t[best]), float(b_t[best] * scale ** c_t[best]), float(c_t[best])
-
-
-def _meets(curve: tuple[float, float, float], target: float) -> float:
-    a, b, c = curve
-    left = 100 - target - a
-    if left <= 0:
-        return math.inf
-    log = math.log(b / left) / c if b > 0 else -math.inf
-    return math.exp(log) if log < 80 else math.inf  # more than there are atoms in a star is never
-
-
 # ---------------------------------------------------------------- in a chapter's cells
-
-
-MOST_COMPONENTS = 50
 
 
 def judge_features(
@@ -488,32 +355,3 @@ def judge_features(
     held_nf, held = x_nf[num_learn:end], labels[num_learn:end]
     found = fit_draws(svm, svm, held_nf, held, GRID_OF_C).judge("test", x_nf[end:], labels[end:])
     return found.accuracy, [(c, 100 - value) for c, value in found.curve.items()]
-
-
-def arrange(features_nf: np.ndarray, columns: int, *, seed: int = 0) -> np.ndarray:
-    """Return the order in which to tile images, row by row, so that alike ones become neighbours.
-
-    At least 16 images, n x f, must fill whole rows. The features are reduced to 50 principal
-    components, laid out in the plane by t-SNE, and moved to the cells of a grid by the assignment
-    with the least sum of squared distances. What is near on the map is alike; what is far apart
-    need not differ more than what is less far.
-    """
-    n = len(features_nf)
-    if n < 16 or columns < 1 or n % columns:
-        raise UserError(
-            f"a map needs at least 16 images in whole rows, but got {n} images in {columns} columns"
-        )
-    components = min(MOST_COMPONENTS, n - 1, features_nf.shape[1])
-    plain = PCA(components, random_state=seed).fit_transform(features_nf)
-    xy = TSNE(perplexity=min(30, n // 5), init="pca", random_state=seed).fit_transform(plain)
-    xy = (xy - xy.min(0)) / np.maximum(np.ptp(xy, axis=0), 1e-12)
-    rows, places = np.divmod(np.arange(n), columns)
-    cells = np.stack([places / max(columns - 1, 1), rows / max(rows.max(), 1)], 1)
-    return linear_sum_assignment(cdist(cells, xy, "sqeuclidean"))[1]
-
-
-def neighbour_agreement(features_nf: np.ndarray, labels: np.ndarray) -> Estimate:
-    """Return the share of images, in per cent, whose nearest other image has the same label."""
-    apart_nn = euclidean_distances(features_nf)
-    np.fill_diagonal(apart_nn, np.inf)
-    return wilson_interval((labels[apart_nn.argmin(1)] == labels).sum(), len(labels)).scaled(100)

@@ -31,7 +31,7 @@ from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, recipe
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import set_names
-from dcgan_lib.errors import UserError, require
+from dcgan_lib.errors import HeldElsewhereError, UserError, require
 from dcgan_lib.evaluation.ledger import Result, check_command, claim_of, full_id, id_on, record
 from dcgan_lib.evaluation.probes import augment
 from dcgan_lib.evaluation.protocols import (
@@ -50,7 +50,7 @@ from dcgan_lib.experiments.tables_1_and_2 import (
 )
 from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.models.sampling import batch_norms, from_u8, in_batches
-from dcgan_lib.paths import atomic_write, read_json
+from dcgan_lib.paths import atomic_write, exclusive, read_json
 from dcgan_lib.training.loop import choose_device
 
 Precision = Literal["float32", "bfloat16"]
@@ -62,12 +62,15 @@ SPACE: dict[str, Any] = {
     "dropout": stats.uniform(0, 0.7),
     "augment": [False, True],
     "batch_size": [32, 64, 128],
-    "epochs": [15, 30, 60],
+    "epochs": [15, 30, 60, 120, 240],
 }
+"""Where settings are drawn from; a search leaves out trainings that are longer than it allows."""
+LONGEST = 60
 PAPER_TRIALS, PAPER_LABELS = 64, 1_000
 NUM_MONITORED = 1_000
 PATIENCE = 8
-"""Epochs without a lower validation error after which a training stops."""
+"""Epochs without a lower validation error after which a training stops; an eighth of those of a
+longer training."""
 
 
 # ---------------------------------------------------------------- one training
@@ -101,10 +104,18 @@ class Settings:
         )
 
 
-def describe_space() -> str:
+def search_space(longest: int = LONGEST) -> dict[str, Any]:
+    """Return what each setting is drawn from, without trainings of more epochs than ``longest``."""
+    least = min(SPACE["epochs"])
+    require(longest >= least, "the longest training", longest, f"at least {least} epochs")
+    epochs = [number for number in SPACE["epochs"] if number <= longest]
+    return SPACE | {"epochs": epochs}
+
+
+def describe_space(longest: int = LONGEST) -> str:
     """Return the search space in words, one line a setting."""
     lines = []
-    for name, values in SPACE.items():
+    for name, values in search_space(longest).items():
         if isinstance(values, list):
             text = f"one of {', '.join(map(str, values))}"
         else:
@@ -114,9 +125,10 @@ def describe_space() -> str:
     return "\n".join(lines)
 
 
-def draw_settings(seed: int, trial: int) -> Settings:
+def draw_settings(seed: int, trial: int, longest: int = LONGEST) -> Settings:
     """Draw the settings of a trial, the same ones whenever it is asked."""
-    (drawn,) = ParameterSampler(SPACE, 1, random_state=_seed(seed, trial))
+    space = search_space(longest)
+    (drawn,) = ParameterSampler(space, 1, random_state=_seed(seed, trial))
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in drawn.items()}
     return Settings(**plain)
 
@@ -159,6 +171,7 @@ def train_supervised(
     The ``monitor`` images, classified after each epoch, say which that is. Return the network in
     evaluation mode, and the epoch, counted from 1.
     """
+    patience = max(PATIENCE, settings.epochs // 8)
     steps = settings.epochs * max(1, len(labelled) // settings.batch_size)
     best_error, best_epoch, best_weights = np.inf, 0, {}
     with torch.random.fork_rng(devices=[]):
@@ -189,7 +202,7 @@ def train_supervised(
             if error < best_error:
                 best_error, best_epoch = error, epoch
                 best_weights = copy.deepcopy(network.state_dict())
-            elif epoch - best_epoch >= PATIENCE:
+            elif epoch - best_epoch >= patience:
                 break
     network.load_state_dict(best_weights)
     return network.eval(), best_epoch
@@ -251,7 +264,7 @@ class Search(Command, verb="search"):
     """Train the discriminator's architecture on few labels, settings drawn at random (Table 2).
 
     Ctrl-C ends the search between two trials or within one; the same command goes on with that
-    trial.
+    trial. Several processes may work on one search: each takes the trials that no other has begun.
     """
 
     set: str = "cifar10"
@@ -267,6 +280,8 @@ class Search(Command, verb="search"):
     """Feature maps at the finest resolution; unset: the recipe's."""
     num_labels: int = PAPER_LABELS
     """Labelled images, as many of each class."""
+    longest: int = LONGEST
+    """Longest training to try, in epochs: 15, 30, 60, 120 and 240, up to this."""
     draws: int = 10
     """Fresh sets of labels that the best settings are trained on at the end."""
     minutes: float | None = local(None)
@@ -294,11 +309,12 @@ class Search(Command, verb="search"):
         require(self.trials >= 1, "the number of trials", self.trials, "at least 1")
         require(self.threads >= 1, "the number of threads", self.threads, "at least 1")
         require(self.draws >= 2, "the number of draws", self.draws, "at least 2")
+        search_space(self.longest)
         if self.record:
             self.check_row()
         torch.set_num_threads(self.threads)
         self.open_folder()
-        print(f"settings are drawn from:\n{describe_space()}")
+        print(f"settings are drawn from:\n{describe_space(self.longest)}")
         if done := len(self.finished("trial")):
             print(f"going on in {self.folder}: {done} trials are done")
         begun = time.monotonic()
@@ -399,7 +415,7 @@ class Search(Command, verb="search"):
             ("recipe", "base_width", "num_labels", "seed", "precision"),
         )
         asked = {"set": self.set_name} | {name: getattr(self, name) for name in fixed}
-        asked["space"] = describe_space().splitlines()
+        asked["space"] = describe_space(self.longest).splitlines()
         if path.exists():
             found = read_json(path, "choose another --run-dir")
             differing = sorted(
@@ -423,15 +439,24 @@ class Search(Command, verb="search"):
         return [read_json(path, "delete it, and it is measured again") for path in paths]
 
     def run_trials(self) -> Iterator[dict[str, Any]]:
-        """Run the trials that are still to be run; each is on disk before it is yielded."""
-        labelled, done = self.labelled(0), {found["trial"] for found in self.finished("trial")}
+        """Run the trials that nobody has run or begun; each is on disk before it is yielded."""
+        labelled = self.labelled(0)
         for trial in range(self.trials):
-            if trial in done:
+            path = self.folder / f"trial-{trial:04}.json"
+            try:
+                with exclusive(path, wait=False):
+                    if path.exists():
+                        continue
+                    found = self._run_trial(trial, labelled)
+            except HeldElsewhereError:
                 continue
-            settings, begun = draw_settings(self.seed, trial), time.monotonic()
-            found = {"trial": trial, "settings": asdict(settings)}
-            found |= self._train(settings, labelled, trial, {"validation": self.splits.validation})
-            yield self._keep(f"trial-{trial:04}", found, begun)
+            yield found
+
+    def _run_trial(self, trial: int, labelled: ImageSet) -> dict[str, Any]:
+        settings, begun = draw_settings(self.seed, trial, self.longest), time.monotonic()
+        found = {"trial": trial, "settings": asdict(settings)}
+        found |= self._train(settings, labelled, trial, {"validation": self.splits.validation})
+        return self._keep(f"trial-{trial:04}", found, begun)
 
     def repeat_best(
         self, best: dict[str, Any], test: ImageSet | None = None

@@ -239,8 +239,8 @@ def gain(draws: Draws, rival: Draws) -> Estimate:
     -----
     Where it is kept of each image how often either method named it rightly, the difference is taken
     image by image, and its interval over images is added to those over draws of labels, which are
-    independent. Elsewhere the intervals of the two errors are added as if the images were others,
-    too, which is cautious.
+    taken as independent even where both methods had the same ones. Elsewhere the intervals of the
+    two errors are added as if the images were others, too. Both are cautious.
     """
     error, other = draws.error, rival.error
     value = other.value - error.value

@@ -14,9 +14,10 @@ from dcgan_lib.data.drawn.rooms import draw_room, draw_rooms
 from dcgan_lib.data.drawn.street_digits import draw_street_digits
 
 PINNED = {
-    draw_rooms: ("4c6eb6beec860b71", "3ac4d4152032c1c7"),
-    draw_portraits: ("1e1c20a0f9bcbd03", "334e53900e26780d"),
-    draw_street_digits: ("550035e97a0e67d2", "9cc768c408a4aedf"),
+    draw_rooms: ({"4c6eb6beec860b71"}, "3ac4d4152032c1c7"),
+    # the second was met on a processor without AVX-512, where some pixels are rounded otherwise
+    draw_portraits: ({"1e1c20a0f9bcbd03", "283a135e69dedaa5"}, "334e53900e26780d"),
+    draw_street_digits: ({"550035e97a0e67d2"}, "9cc768c408a4aedf"),
 }
 
 
@@ -33,7 +34,8 @@ def test_pictures_and_truths_are_those_of_the_checkpoints(draw):
     drawn = draw(500, seed=0)
     truths = [drawn.attributes[name] for name in sorted(drawn.attributes)]
     truths += [drawn.labels] if drawn.labels is not None else []
-    assert (digest(drawn.images_u8), digest(*truths)) == PINNED[draw]
+    pictures, told = PINNED[draw]
+    assert digest(drawn.images_u8) in pictures and digest(*truths) == told
 
 
 def test_changed_pictures_are_those_that_were_drawn_before():

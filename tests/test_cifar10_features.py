@@ -345,6 +345,7 @@ def test_random_weights_and_centroids_follow_the_seed(fits):
         ("mine --set svhn --shift -1", "--shift must be at least 0"),
         ("pixels --set svhn --shift 2", "pixels has no layers"),
         ("mine --set svhn --features-file .", "is a folder"),
+        ("mine --set svhn --batch-norm better --features-file f.npy", "better tries two"),
         ("mine --set svhn --features-file train_32x32.mat/f.npy", "cannot be kept in"),
     ],
 )

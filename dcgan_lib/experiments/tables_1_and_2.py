@@ -471,6 +471,11 @@ class Features(Command, verb="features"):
         if self.record:
             self.check_row()
         if self.features_file:
+            if self.batch_norm == "better":
+                raise UserError(
+                    "--features-file keeps the features of one batch norm, but better tries two: "
+                    "give --batch-norm batches or stored"
+                )
             part_of(self.features_file)
         begun, network = time.monotonic(), self._network()
         splits = images_for(network, self.set, download=self.download)

@@ -250,6 +250,14 @@ def test_fresh_networks_repeat_and_are_normalised():
         fresh_network(MODEL, IMAGES[:1], 1)
 
 
+def test_fresh_networks_can_keep_batch_norm_as_it_is_made():
+    stored, measured = fresh_network(MODEL, None, 1), fresh_network(MODEL, IMAGES, 1)
+    assert torch.equal(stored.convs[1].weight, measured.convs[1].weight)
+    assert not stored.training and not stored.norms[1].running_mean.any()
+    assert (stored.norms[1].running_var == 1).all()
+    assert measured.norms[1].running_mean.any()
+
+
 def test_random_weights_change_maps(network):
     peaks, field = strongest(responses(network, IMAGES), range(8), 4), receptive_field(MODEL)
     for method in METHODS:
@@ -376,7 +384,10 @@ def test_a_network_that_learnt_nothing_is_not_called_trained(made_up, tmp_path):
     assert row.caveat.kind == "exploratory"
     assert row.command.startswith("dcgan saliency x --objects square --features 2")
     kept = load_saliency("squares")
-    assert len(kept["objects"]["square"]) == 3 and len(kept["cascade"]["guided"]) == 3
+    read = [entry["batch_norm"] for entry in kept["objects"]["square"]]
+    assert read == ["trained", "measured", "measured", "stored", "stored"]
+    assert "(measured)" in row.notes and "(stored)" in row.notes
+    assert len(kept["cascade"]["guided"]) == 3
     assert kept["cascade"]["gradient"][0][0] == 1
     assert kept == json.loads((tmp_path / "saliency" / "numbers.json").read_text())
 
@@ -387,7 +398,10 @@ def test_measurements_repeat_and_choose_on_other_images(made_up):
     )
     network, (report, chosen_on, split) = fresh_network(MODEL, IMAGES, 7), load_pictures(how)
     assert split == "test" and not np.array_equal(report.images_u8, chosen_on.images_u8)
-    fresh = [fresh_network(MODEL, IMAGES, 0)]
+    fresh = {
+        "measured": [fresh_network(MODEL, IMAGES, 0)],
+        "stored": [fresh_network(MODEL, None, 0)],
+    }
     one, two = (measure(how, network, fresh, report, chosen_on, split) for _ in range(2))
     assert one == two
 

@@ -2,11 +2,14 @@
 
 On a set with true boxes it is counted how much of a feature's saliency lies on an object: the lift,
 saliency inside the boxes over the boxes' share of what the unit sees. A trained network is compared
-with fresh ones.
+with fresh ones, each read in two ways: with batch norm measured on images, as a network has it in
+training, and left as it is made, which suits linear classifiers on random features better. The
+trained one has to be ahead of both.
 """
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +56,9 @@ from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_config, load_discriminator
 
 CLAIM = "saliency.trained-vs-random"
+BATCH_NORM = ("measured", "stored")
+"""How a fresh network's batch norm is read: with statistics of the images that features are chosen
+on, or with those that it stores when it is made, mean 0 and variance 1."""
 LEAST_CHANGE = 0.7
 """Rank correlation that maps must fall below when every layer is random. Unrelated maps are at
 about 0.6, because all of them fade toward the edge of the receptive field; set on the validation
@@ -86,7 +92,7 @@ class Saliency(Command, verb="saliency"):
     tried: int = 24
     """Strongest responses a feature that it is chosen by."""
     fresh: int = 5
-    """Networks with fresh weights to compare with."""
+    """Networks with fresh weights to compare with, each with batch norm read in two ways."""
     seed: int = 0
     """Of the first of them; the others follow."""
     out: Path = local(Path("saliency"))
@@ -102,8 +108,11 @@ class Saliency(Command, verb="saliency"):
         receptive_field(network.config, self.layer)  # refuses a layer that is not there
         report, chosen_on, split = load_pictures(self)
         seeds = range(self.seed, self.seed + self.fresh)
-        fresh = [fresh_network(network.config, chosen_on.images_u8, seed) for seed in seeds]
-        peaks = draw(self, network, fresh[0], report.images_u8)
+        fresh = {
+            "measured": [fresh_network(network.config, chosen_on.images_u8, s) for s in seeds],
+            "stored": [fresh_network(network.config, None, seed) for seed in seeds],
+        }
+        peaks = draw(self, network, fresh["measured"][0], report.images_u8)
         found, lifts = measure(self, network, fresh, report, chosen_on, split)
         self._write("numbers.json", found)
         self._write("peaks.json", {"set": report.name, "split": split} | peaks)
@@ -168,26 +177,29 @@ def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet, str]:
 def measure(
     how: Saliency,
     network: Discriminator,
-    fresh: list[Discriminator],
+    fresh: Mapping[str, Sequence[Discriminator]],
     report: ImageSet,
     chosen_on: ImageSet,
     split: str,
 ) -> tuple[dict[str, Any], list[Estimate]]:
     """Return a network's saliency beside fresh ones', and the mean lift over the objects of each.
 
-    Estimates are value, low, high. ``objects[name]`` lists the trained network, then each fresh
-    one; without boxes it is empty, and so are the lifts. ``cascade[method]`` lists the rank
-    correlations with the trained network's maps when 0 layers and more are random; ``another
-    feature`` compares with another feature at the same place.
+    Estimates are value, low, high. ``fresh`` has networks by how their batch norm is read, see
+    `BATCH_NORM`. ``objects[name]`` lists the trained network, then each fresh one, and says in
+    ``batch_norm`` how it was read; without boxes it is empty, and so are the lifts.
+    ``cascade[method]`` lists the rank correlations with the trained network's maps when 0 layers
+    and more are random; ``another feature`` compares with another feature at the same place.
     """
     objects: dict[str, list[dict[str, Any]]] = {}
     lifts = []
     if boxes_in(report, how.objects):
-        for net in (network, *fresh):
+        read = [("trained", network)]
+        read += [(way, net) for way in BATCH_NORM for net in fresh[way]]
+        for way, net in read:
             entries, sums_no2 = _on_objects(net, report, chosen_on, how)
             lifts.append(bootstrap_interval(_mean_lift, sums_no2))
             for name, entry in entries.items():
-                objects.setdefault(name, []).append(entry)
+                objects.setdefault(name, []).append({"batch_norm": way} | entry)
     cascade, another = _cascade(network, report.images_u8, chosen_on.images_u8, how)
     settings = {k: v for k, v in asdict(how).items() if k not in ("out", "record")}
     found = {
@@ -300,12 +312,11 @@ def draw(
 
 
 def _print(found: dict[str, Any]) -> None:
-    for name, (trained, *fresh) in found["objects"].items():
-        value, low, high = trained["lift"]
-        least, most = (rule(entry["lift"][0] for entry in fresh) for rule in (min, max))
+    for name, entries in found["objects"].items():
+        value, low, high = entries[0]["lift"]
         print(
             f"{name:8} saliency over area {value:.2f} [{low:.2f}, {high:.2f}]; "
-            f"fresh {least:.2f} to {most:.2f}"
+            f"fresh {_range_by_batch_norm(entries, 'lift')}"
         )
     for method, steps in found["cascade"].items():
         print(f"{method:10} every layer random: rank correlation {steps[-1][0]:.2f}")
@@ -315,17 +326,22 @@ def record_saliency(
     how: Saliency, found: dict[str, Any], lifts: list[Estimate], seconds: float
 ) -> Result:
     """Enter the trained network's mean lift over the objects into the ledger."""
-    checks = {
-        f"{name}: saliency over the boxes' area is higher than in each of {how.fresh} fresh "
-        "networks, beyond both intervals": trained["lift"][1] > max(net["lift"][2] for net in fresh)
-        for name, (trained, *fresh) in found["objects"].items()
-    }
+    checks = {}
+    for name, (trained, *fresh) in found["objects"].items():
+        highest = max(network["lift"][2] for network in fresh)
+        checks[
+            f"{name}: saliency over the boxes' area is higher than in each of {how.fresh} fresh "
+            "networks, with batch norm measured and as stored, beyond both intervals"
+        ] = trained["lift"][1] > highest
     checks[
         "with every layer random, the maps' rank correlation with the trained ones is below "
         f"{LEAST_CHANGE}"
     ] = found["cascade"][how.method][-1][2] < LEAST_CHANGE
     by_object = "; ".join(_sentence(name, entries) for name, entries in found["objects"].items())
-    fresh = [estimate.value for estimate in lifts[1:]]
+    means = [
+        f"{np.mean(values):.2f} ({way}), the highest {max(values):.2f}"
+        for way, values in _by_batch_norm(lifts[1:]).items()
+    ]
     return record(
         f"{CLAIM}:{found['set']}",
         lifts[0],
@@ -343,17 +359,32 @@ def record_saliency(
         notes=f"Share of {how.method} saliency inside the true boxes over the boxes' share of what "
         f"the unit sees; mean over {', '.join(found['objects'])}; {how.chosen} features an object, "
         f"chosen on other images, at their {how.top} strongest responses. {by_object}. Mean lift "
-        f"of the fresh networks {np.mean(fresh):.2f}, the highest {max(fresh):.2f}.",
+        f"of the fresh networks {'; '.join(means)}.",
     )
 
 
+def _by_batch_norm(lifts: list[Estimate]) -> dict[str, list[float]]:
+    """Return the fresh networks' lifts by how batch norm was read: as many of each, in order."""
+    values = np.array([estimate.value for estimate in lifts]).reshape(len(BATCH_NORM), -1)
+    return dict(zip(BATCH_NORM, values.tolist(), strict=True))
+
+
+def _range_by_batch_norm(entries: list[dict[str, Any]], key: str) -> str:
+    """Say between which values the fresh networks lie, for each reading of their batch norm."""
+    parts = []
+    for way in BATCH_NORM:
+        values = [entry[key][0] for entry in entries if entry["batch_norm"] == way]
+        parts.append(f"{min(values):.2f} to {max(values):.2f} ({way})")
+    return ", ".join(parts)
+
+
 def _sentence(name: str, entries: list[dict[str, Any]]) -> str:
-    """Say one object's numbers: of the trained network, and the range of the fresh ones."""
+    """Say one object's numbers: of the trained network, and the ranges of the fresh ones."""
     parts = []
     for key, label in (("lift", ""), ("auc", "told to be there by one feature, AUC ")):
-        (value, low, high), *fresh = (entry[key] for entry in entries)
-        least, most = (rule(entry[0] for entry in fresh) for rule in (min, max))
-        parts.append(f"{label}{value:.2f} [{low:.2f}, {high:.2f}], fresh {least:.2f} to {most:.2f}")
+        value, low, high = entries[0][key]
+        fresh = _range_by_batch_norm(entries, key)
+        parts.append(f"{label}{value:.2f} [{low:.2f}, {high:.2f}], fresh {fresh}")
     return f"{name} " + "; ".join(parts)
 
 

@@ -247,15 +247,16 @@ def receptive_field(config: ModelConfig, layer: int = -1) -> Field:
 
 
 # --- controls ---
-def fresh_network(config: ModelConfig, images_u8: np.ndarray, seed: int) -> Discriminator:
-    """Return an untrained discriminator with batch-norm statistics of these images, two or more.
+def fresh_network(config: ModelConfig, images_u8: np.ndarray | None, seed: int) -> Discriminator:
+    """Return an untrained discriminator; its batch norm has measured these images, two or more.
 
-    The statistics are no weights, and initial ones (mean 0, variance 1) fit nothing: with them the
-    layers of a fresh network would not be normalised at all. So they are measured, as they would be
-    in training.
+    Without images batch norm stays as it is made, with mean 0 and variance 1. Which of the two
+    makes the stronger control depends on what is measured.
     """
     seeded(seed)  # refuses what is no seed
     network = check_convolutional(untrained_discriminator(config, seed))
+    if images_u8 is None:
+        return network
     return measure_batch_norm(network, images_u8, range(len(network.convs)))
 
 

@@ -199,6 +199,16 @@ def test_a_row_reaches_the_ledger_with_its_curve(digits, ledger):
     assert 100 * (1 - np.trace(confusion) / 720) == pytest.approx(row.value)
 
 
+@pytest.mark.parametrize("checkpoint", [None, "mnist-paper"])
+def test_a_row_of_a_network_says_that_it_rests_on_one_training(digits, ledger, checkpoint):
+    train, test = digits
+    tests = [neighbour_test(RealStream(train, 0), test, 1_000)]
+    row = record_row(
+        "table3.dcgan.50k", tests, test, command=COMMAND, seed=0, checkpoint=checkpoint
+    )
+    assert ("one training" in row.notes) == (checkpoint is not None)
+
+
 def test_a_row_without_a_number_in_the_paper_is_compared_with_real_digits(digits, ledger):
     train, test = digits
     bent = [neighbour_test(DeformedStream(train, 0, alpha=2.0, sigma=0.8), test, 1_000)]

@@ -119,6 +119,14 @@ def test_one_copy_in_five_is_flagged(sets):
     assert memorisation(mixed, sets["train"], sets["held_out"]).copies.low > 0.1
 
 
+def test_copies_of_a_far_larger_training_set_show_in_the_second_share_alone(sets):
+    train = pictures(4_000, 5)
+    copied = train[np.random.default_rng(0).integers(0, 4_000, 1_000)]
+    report = memorisation(copied, train, sets["held_out"][:400])
+    assert report.closer_to_train.value == pytest.approx((1 + 400 / 4_000) / 2, abs=0.05)
+    assert report.copies.value == 1
+
+
 def test_samples_that_share_a_neighbour_are_one_piece_of_evidence(sets):
     collapsed = np.repeat(sets["train"][:1], 400, 0)
     report = memorisation(collapsed, sets["train"], sets["held_out"], seed=4)

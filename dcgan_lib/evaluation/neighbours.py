@@ -95,8 +95,10 @@ class Memorisation:
 
     closer_to_train: Estimate
     """Share of samples whose nearest training image is nearer than the nearest held-out one; a tie
-    counts one half. 0.5 when nothing is memorised, 1 when everything is. Samples that share their
-    nearest image are not independent, and the interval allows for it."""
+    counts one half. 0.5 when nothing is memorised. Copies of all training images, equally often,
+    give about (1 + n_references / n_train) / 2, so it is near 1 for them only where most of the
+    training set is compared; ``copies`` sees them always. Samples that share their nearest image
+    are not independent, and the interval allows for it."""
     copies: Estimate
     """Share of samples nearer to some image of the whole training set than 99 % of held-out images
     are; near 0.01, or below, when nothing is memorised. Blurred samples raise it too."""

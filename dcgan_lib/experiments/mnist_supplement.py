@@ -1,7 +1,8 @@
 """The MNIST supplement (section 8.1): Table 3, and batch norm with and without its scale and bias.
 
 Real test digits are named by their nearest neighbour among generated, real or deformed ones, so a
-generator is good when its digits tell the classes apart.
+generator is good when its digits tell the classes apart. The deformations are home-made: they stand
+in for the paper's InfiMNIST, and the rows table3.infimnist.* hold them.
 
 Axes: q test images, s draws; ``*_u8`` images n x c x h x w, 0..255.
 """
@@ -55,7 +56,8 @@ class Neighbours(Command, verb="neighbours"):
     """Classify test images by their nearest generated, real or deformed neighbour (Table 3)."""
 
     source: Positional[str]
-    """real, deformed, a committed conditional checkpoint (mnist-paper) or a run's folder."""
+    """real, deformed (home-made deformations of MNIST), a committed conditional checkpoint
+    (mnist-paper) or a run's folder."""
     num_images: int = 50_000
     """Images to compare with, in thousands."""
     draws: int = 1
@@ -138,6 +140,8 @@ def record_row(
     """Enter the mean error over draws into the ledger, and keep the curves beside it."""
     ends = [draw.curve[-1] for draw in tests]
     notes = f"1-NN, Euclidean, 8-bit pixels, {ends[0][0]:,} references; n counts test images"
+    if checkpoint is not None:  # the interval does not cover what another seed would train
+        notes += "; one training"
     if len(tests) > 1:
         mean = mean_interval(np.array([error for _, error in ends]))
         notes += f"; {len(tests)} draws: {', '.join(f'{error:.2f}' for _, error in ends)} %"
@@ -332,13 +336,13 @@ class GeneratedStream:
 
 
 class DeformedStream:
-    """Give real images, shifted and bent at random, equally many of each class, as InfiMNIST does.
+    """Give real images, shifted and bent at random, equally many of each class.
 
-    The shift goes up to ``max_shift`` pixels along each side; ``alpha`` and ``sigma`` are strength
-    and smoothness of torchvision's elastic transform, in pixels. Loosli, Canu and Bottou (2007)
-    bend digits along tangent vectors; elastic fields are the nearest thing in torchvision. Ten
-    images, one of each class, share a field: that takes an eighth of the time, and no two of a
-    class are bent alike.
+    Home-made, in place of the paper's InfiMNIST. The shift goes up to ``max_shift`` pixels along
+    each side; ``alpha`` and ``sigma`` are strength and smoothness of torchvision's elastic
+    transform, in pixels. Loosli, Canu and Bottou (2007) bend digits along tangent vectors; elastic
+    fields are the nearest thing in torchvision. Ten images, one of each class, share a field: that
+    takes an eighth of the time, and no two of a class are bent alike.
     """
 
     def __init__(

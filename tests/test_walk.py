@@ -19,6 +19,7 @@ from dcgan_lib.evaluation.statistics import wilson_interval
 from dcgan_lib.experiments.latent_walk import (
     TRANSFORMS,
     Walk,
+    draw_owners,
     find_judges,
     fooled_neighbours,
     measure_walks,
@@ -39,6 +40,7 @@ from dcgan_lib.interpretation.walk import (
     refinement,
     walk_latents,
 )
+from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 
 MODEL = ModelConfig(image_size=(16, 16), z_dim=3, base_width=4)
 
@@ -244,6 +246,10 @@ def test_a_memoriser_shows_its_images():
     generator = train_memoriser(images, model, steps=150)
     samples = draw_paths(generator, 50, 2, seed=5)[:, 0]
     assert (nearest(samples, images)[0] < nearest(samples, others)[0]).mean() > 0.8
+    z_nd = sample_latents(200, model, seeded(6))
+    owner_n = (z_nd @ draw_owners(2, model, seeded(0)).T).argmax(1).numpy()
+    copied_n = nearest(generate_u8(generator, z_nd), images)[1]
+    assert (copied_n == owner_n).mean() > 0.95, "the owners of seed 0 are those it was trained with"
     with pytest.raises(UserError, match="2 to 256 images"):
         train_memoriser(images[:1], model)
     with pytest.raises(UserError, match="2 to 256 images"):

@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 from tyro.conf import Positional
@@ -582,6 +583,16 @@ def turned_by(found: dict[str, Any], gain: float = 0.1) -> dict[str, str]:
 # ---------------------------------------------------------------- learnt by heart
 
 
+def draw_owners(num: int, model: ModelConfig, rng: torch.Generator) -> Tensor:
+    """Draw a direction of latent space for each stored image, of length 1, shape (num, z_dim).
+
+    They are orthogonal where there are as many dimensions, so that no two images are neighbours.
+    `train_memoriser` draws its own first, from its seed.
+    """
+    owners_kd = F.normalize(sample_latents(num, model, rng))
+    return torch.linalg.qr(owners_kd.T).Q.T if num <= model.z_dim else owners_kd
+
+
 def train_memoriser(
     images_u8: np.ndarray,
     model: ModelConfig,
@@ -605,9 +616,7 @@ def train_memoriser(
         torch.manual_seed(seed)
         generator = new_generator(model).train()
     rng, targets = seeded(seed), from_u8(torch.from_numpy(np.array(images_u8)), model)
-    owners_kd = F.normalize(sample_latents(len(images_u8), model, rng))
-    if len(owners_kd) <= model.z_dim:
-        owners_kd = torch.linalg.qr(owners_kd.T).Q.T
+    owners_kd = draw_owners(len(images_u8), model, rng)
     optimizer = torch.optim.Adam(generator.parameters(), lr=2e-3, betas=(0.5, 0.999))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):

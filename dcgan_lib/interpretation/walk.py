@@ -55,8 +55,8 @@ def points_on(anchors_kd: Tensor, places_n: Tensor, curve: Curve) -> Tensor:
     """Return the points of a walk at some places, float32; whole places are the anchors, from 0 on.
 
     Along a straight line between two random vectors the length falls to about 0.7 of theirs; on an
-    arc, by spherical interpolation, length and angle change evenly. Between parallel vectors an arc
-    is a line.
+    arc, by spherical interpolation, length and angle change evenly, but single numbers leave the
+    range of the uniform distribution. Between parallel vectors an arc is a line.
     """
     first_n = places_n.long().clamp(max=len(anchors_kd) - 2)
     a_nd, b_nd = anchors_kd.double()[first_n], anchors_kd.double()[first_n + 1]

@@ -466,8 +466,8 @@ def record_sums(
             f"{name} {x.value:+.1f} [{x.low:+.1f}, {x.high:+.1f}]" for name, x in points.items()
         )
 
-    pose = " that look ahead" if any_pose else ""
-    notes = f"Points gained over one exemplar, with exemplars{pose}: {listed(gains)}. "
+    pose = "that look ahead" if any_pose else "of any pose"
+    notes = f"Points gained over one exemplar, with exemplars {pose}: {listed(gains)}. "
     if any_pose:
         notes += f"With exemplars of any pose: {listed(any_pose)}. "
     by_second = gain(hits("3", "second"), hits("1", "second"))

@@ -477,7 +477,8 @@ def record_sums(
         f"{calmer.value:.1f} points [{calmer.low:.1f}, {calmer.high:.1f}]."
     )
     id, value = f"arithmetic.three-vs-one:{set_name}", gain(three, hits("1"))
-    record(id, value, n=n, checks=checks, notes=notes, **about)
+    caveat = AFTER_A_LOOK if any_pose else None  # without a yaw the rule is the old one
+    record(id, value, n=n, checks=checks, notes=notes, **about | {"caveat": caveat})
 
     ghosts = {key: hits(key, "overlay") for key in ("3", "3 pixels")}
     value, works = _share(ghosts["3 pixels"]), overlays.passes

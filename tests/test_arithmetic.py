@@ -457,6 +457,9 @@ def test_a_bent_world_is_not_called_straight(world, monkeypatch, ledger):
 # --- the command line ---
 def test_commands_write_what_they_promise(ledger, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
+    few = {"JUDGE_TRAIN": 300, "JUDGE_TEST": 100, "OVERLAY_SAMPLES": 300, "OVERLAY_TESTS": 100}
+    for name, number in few.items():
+        monkeypatch.setattr(f"dcgan_lib.experiments.vector_arithmetic.{name}", number)
     words = "arithmetic portraits --trials 4 --pool 2000 --record portraits"
     assert cli.main(words.split()) == 0
     assert "smile    3" in capsys.readouterr().out

@@ -14,27 +14,35 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import load_results
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig
+from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.experiments.latent_walk import rounded
 from dcgan_lib.experiments.vector_arithmetic import (
+    OverlayInstrument,
+    fit_judge,
+    load_facts,
     load_shares,
     load_turn,
     measure_sums,
     measure_turn,
+    overlay_instrument,
     record_sums,
     record_turn,
     shares_of,
 )
 from dcgan_lib.interpretation.arithmetic import (
     SUMS,
+    EdgeReader,
     Pool,
     add_up,
     attribute_direction,
     draw_pool,
+    edge_features,
     exemplars,
     flips,
     layout,
     moved,
     nine,
+    overlays_of_two,
     pick,
     pick_sides,
     pictures_of,
@@ -215,11 +223,99 @@ def test_layout_is_of_one_height(world):
     assert (shown["pixels"][0, :, 22:] == 255).all()
 
 
+# --- a second judge, and who sees overlays ---
+def crosses(num, seed=0, *, anywhere=False):
+    """Pictures with one bright cross each, on noise, and whether its arms stand upright.
+
+    The others slant; ``anywhere`` moves each cross, so that two of them hardly ever coincide.
+    """
+    rng, rows = np.random.default_rng(seed), np.arange(16)
+    x_u8 = rng.integers(0, 60, (num, 3, 16, 16)).astype(np.uint8)
+    upright = rng.random(num) < 0.5
+    for image, stands in zip(x_u8, upright, strict=True):
+        if stands:
+            image[:, 7:9] = image[:, :, 7:9] = 220
+        else:
+            image[:, rows, rows] = image[:, rows, 15 - rows] = 220
+        if anywhere:
+            image[:] = np.roll(image, rng.integers(-5, 6, 2), (1, 2))
+    return x_u8, upright
+
+
+def test_edges_tell_shapes_apart_and_do_not_see_contrast():
+    x_u8, upright = crosses(400)
+    reader = EdgeReader().fit(x_u8[:200], {"upright": upright[:200], "size": 2.0 * upright[:200]})
+    read = reader.predict(x_u8[200:])
+    assert ((read["upright"] > 0.5) == upright[200:]).mean() > 0.95
+    assert np.corrcoef(read["size"], upright[200:])[0, 1] > 0.9
+    faded = reader.predict(x_u8[200:] // 2)
+    assert ((faded["upright"] > 0.5) == upright[200:]).mean() > 0.95
+    with pytest.raises(UserError, match="multiples of 8"):
+        edge_features(np.zeros((1, 3, 20, 20), np.uint8))
+
+
+def test_overlays_of_two_are_means_and_can_have_their_contrast_back():
+    x_u8 = np.random.default_rng(0).integers(60, 190, (400, 3, 16, 16)).astype(np.uint8)
+    means = overlays_of_two(x_u8)
+    np.testing.assert_allclose(means[0], (x_u8[0].astype(float) + x_u8[200]) / 2, atol=0.51)
+    ratio = means.std(0).mean() / x_u8.std(0).mean()
+    restored = overlays_of_two(x_u8, restored=True).std(0).mean() / x_u8.std(0).mean()
+    assert ratio == pytest.approx(0.5**0.5, abs=0.03) and restored == pytest.approx(1, abs=0.03)
+
+
+class Crosses(Paints):
+    """A generator whose pictures show one cross each, somewhere."""
+
+    def forward(self, z_bd, labels_b=None):
+        x_u8, _ = crosses(len(z_bd), seed=abs(int(1e6 * float(z_bd[0, 0]))), anywhere=True)
+        return torch.from_numpy(x_u8).float() / 127.5 - 1
+
+
+class Clouds(Paints):
+    """A generator of plain noise, in which an overlay is noise as well."""
+
+    def forward(self, z_bd, labels_b=None):
+        rng = np.random.default_rng(abs(int(1e6 * float(z_bd[0, 0]))))
+        return torch.from_numpy(rng.normal(0, 0.2, (len(z_bd), 3, 16, 16))).float().clamp(-1, 1)
+
+
+def test_an_instrument_for_overlays_passes_where_they_can_be_seen_and_only_there():
+    sees = overlay_instrument(Crosses().eval(), 0)
+    assert sees.passes and sees.found["overlays of two, contrast restored"].value > 30
+    x_u8, _ = crosses(900, seed=5, anywhere=True)
+    assert sees.sees(pixel_sums(x_u8.reshape(-1, 3, 3, 3, 16, 16))).mean() > 0.9
+    assert sees.sees(x_u8).mean() < 0.15
+    assert not overlay_instrument(Clouds().eval(), 0).passes, "noise upon noise is no overlay"
+
+
+def test_a_second_judge_learns_from_the_sets_of_the_probes(monkeypatch):
+    monkeypatch.setattr("dcgan_lib.experiments.vector_arithmetic.JUDGE_TRAIN", 300)
+    monkeypatch.setattr("dcgan_lib.experiments.vector_arithmetic.JUDGE_TEST", 200)
+    judge = fit_judge("probe-portraits", {"long_hair", "yaw"})
+    assert judge.facts["long_hair"] > 90 and judge.facts["yaw"] > 0.5
+    with pytest.raises(UserError, match="set of a committed probe"):
+        fit_judge("probe-nothing", {"smile"})
+
+
 # --- many sums ---
+def blind(passes=True):
+    """An instrument that sees the brightest 5 % as overlays, with a made-up record."""
+    share = Estimate(99.0, 98.0, 100.0) if passes else Estimate(20.0, 15.0, 25.0)
+    few = Estimate(5.0, 4.0, 6.0)
+    found = {"sums of any three samples": share, "faded samples": few}
+    reader = SimpleNamespace(predict=lambda x_u8: {"overlay": x_u8.mean((1, 2, 3))})
+    return OverlayInstrument(reader=reader, limit=0.0, found=found)
+
+
+JUDGE = SimpleNamespace(facts={"smile": 90.0})
+
+
 def measured_sums(world, seed=3, ahead=3.0):
     pool = draw_pool(world.generator, world.probe, 3_000, seed)
     networks = world.generator, world.probe, world.doubts
-    return measure_sums(*networks, pool, SUMS, trials=60, seed=seed, confidence=0.7, ahead=ahead)
+    how = {"trials": 60, "seed": seed, "confidence": 0.7, "ahead": ahead}
+    others = {"judge": world.probe, "overlays": blind()}
+    return measure_sums(*networks, pool, SUMS, **others, **how)
 
 
 def measured_rows():
@@ -232,13 +328,40 @@ def test_a_linear_world_obeys_and_chance_does_not(world, ledger):
         assert share["10"]["both"].value > 95 > share["C alone"]["both"].value
         assert share["10"]["both"].low > share["random"]["both"].high
         assert share["1"]["implausible"].value > 30 > share["3"]["implausible"].value
-    record_sums(seen, "faces64", "Who reads.", **ABOUT)
+    record_sums(seen, "faces64", "Who reads.", JUDGE, blind(), **ABOUT)
     rows = measured_rows()
     claims = ("smile", "glasses", "three-vs-one", "pixels")
     assert set(rows) == {f"arithmetic.{name}:faces64" for name in claims}
     smile, gain = rows["arithmetic.smile:faces64"], rows["arithmetic.three-vs-one:faces64"]
     assert smile.verdict == "reproduced" and smile.notes.startswith("Who reads. Other conditions:")
     assert (smile.n, gain.n) == (60, 120) and gain.value > 0
+    assert "the two agree on 100.0 % of the sums" in smile.notes
+    assert "With exemplars of any pose: smile +" in gain.notes
+
+
+def test_without_an_instrument_no_overlay_is_seen(world, ledger):
+    seen = measured_sums(world)
+    assert all(found["3 pixels"]["overlay"].all() for found in seen.values())
+    for passes in (True, False):
+        record_sums(seen, "faces64", "Who reads.", JUDGE, blind(passes), **ABOUT)
+        row = measured_rows()["arithmetic.pixels:faces64"]
+        assert row.checks["most pixel sums look like overlays"] is passes
+        assert ("there is no instrument" in row.notes) is not passes
+
+
+def test_a_second_judge_who_disagrees_is_heard(world, ledger):
+    pool = draw_pool(world.generator, world.probe, 3_000, 3)
+    contrary = lambda x_u8: {k: 1 - v for k, v in world.probe.predict(x_u8).items()}  # noqa: E731
+    seen = measure_sums(
+        *(world.generator, world.probe, world.doubts, pool, SUMS),
+        judge=SimpleNamespace(predict=contrary),
+        overlays=blind(),
+        **{"trials": 60, "seed": 3, "confidence": 0.7, "ahead": 3.0},
+    )
+    record_sums(seen, "faces64", "Who reads.", JUDGE, blind(), **ABOUT)
+    row = measured_rows()["arithmetic.smile:faces64"]
+    assert row.checks["more than half do by a judge that took no part in the choice"] is False
+    assert row.verdict == "partly"
 
 
 def test_a_probe_that_guesses_finds_nothing(world, monkeypatch, ledger):
@@ -246,7 +369,8 @@ def test_a_probe_that_guesses_finds_nothing(world, monkeypatch, ledger):
     rng = np.random.default_rng(0)
     guess = lambda images_u8: {name: rng.random(len(images_u8)) for name in NAMES}  # noqa: E731
     monkeypatch.setattr(world.probe, "predict", guess)
-    record_sums(measured_sums(world, ahead=1.0), "portraits", "Who reads.", **ABOUT)
+    seen = measured_sums(world, ahead=1.0)
+    record_sums(seen, "portraits", "Who reads.", JUDGE, blind(), **ABOUT)
     rows = measured_rows()
     verdicts = {rows[f"arithmetic.{name}:portraits"].verdict for name in SUMS}
     assert verdicts == {"does not transfer"}
@@ -304,7 +428,8 @@ def test_flips_are_counted_against_the_middle():
 
 def measured_turn(world):
     axes_nd = turn_axes(world.pool.z_nd[pick_sides(world.pool, 100, 2, least=0.5)])
-    return measure_turn(world.generator, world.probe, world.pool.z_nd[:100], axes_nd, 2)
+    faces_nd = world.pool.z_nd[:100]
+    return measure_turn(world.generator, world.probe, world.probe, faces_nd, axes_nd, 2)
 
 
 def test_a_straight_world_turns_straight(world, ledger):
@@ -315,6 +440,7 @@ def test_a_straight_world_turns_straight(world, ledger):
     kept = rounded(found, 4)
     assert kept["axis"]["yaw"][-1][0] > 1 and abs(kept["random"]["line"]["slope"][0]) < 0.5
     assert set(kept["axis"]["flips"]) == {"smile", "glasses", "long_hair"}, "a yaw does not flip"
+    assert found["axis"]["second"] == found["axis"]["line"] and found["axis"]["changes"] == {}
     assert measured_turn(world) == found
 
 
@@ -331,6 +457,9 @@ def test_a_bent_world_is_not_called_straight(world, monkeypatch, ledger):
 # --- the command line ---
 def test_commands_write_what_they_promise(ledger, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
+    few = {"JUDGE_TRAIN": 300, "JUDGE_TEST": 100, "OVERLAY_SAMPLES": 300, "OVERLAY_TESTS": 100}
+    for name, number in few.items():
+        monkeypatch.setattr(f"dcgan_lib.experiments.vector_arithmetic.{name}", number)
     words = "arithmetic portraits --trials 4 --pool 2000 --record portraits"
     assert cli.main(words.split()) == 0
     assert "smile    3" in capsys.readouterr().out
@@ -339,6 +468,13 @@ def test_commands_write_what_they_promise(ledger, monkeypatch, tmp_path, capsys)
     smile, kept = measured_rows()["arithmetic.smile:portraits"], load_shares("portraits")
     assert kept["smile"]["3"]["both"].value == round(smile.value, 2)
     assert smile.command == f"dcgan {words}" and smile.n == 4
+    known = load_facts("portraits", "known overlays found")
+    assert 0 <= known["faded samples"][0] < known["sums of any three samples"][0] <= 100
+    assert set(load_facts("portraits", "second judge, held out")) == {
+        "smile",
+        "glasses",
+        "long_hair",
+    }
     own = [word for group in "abc" for word in (f"--{group}", "1", "2", "3")]
     assert cli.main(["arithmetic", "portraits", *own, "--out", "own"]) == 0
     assert {path.name for path in (tmp_path / "own").iterdir()} == {"sum.png", "picks.json"}
@@ -346,7 +482,9 @@ def test_commands_write_what_they_promise(ledger, monkeypatch, tmp_path, capsys)
     made = {path.name for path in (tmp_path / "turn").iterdir()}
     assert made == {"turn.png", "picks.json", "numbers.json"}
     names = ["checkpoint", "probe", "pool", "least", "seed"]
-    assert list(load_turn("portraits")["settings"]) == names
+    turned = load_turn("portraits")
+    assert list(turned["settings"]) == names
+    assert turned["axis"]["changes"]["skin_tone"][0] > 0
 
 
 @pytest.mark.parametrize(

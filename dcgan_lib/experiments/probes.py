@@ -125,7 +125,7 @@ class TrainProbe(Command, verb="probe"):
         if self.threads:
             torch.set_num_threads(self.threads)
         recipe, begun, command = RECIPES[self.name], time.perf_counter(), self.command_line()
-        train, validation, test = (_load(recipe, split) for split in recipe.splits)
+        train, validation, test = (load_part(recipe, split) for split in recipe.splits)
         trained = train_probe(
             train, validation=validation, seed=self.seed, progress=True, **recipe.training
         )
@@ -162,7 +162,8 @@ class TrainProbe(Command, verb="probe"):
         )
 
 
-def _load(recipe: ProbeRecipe, split: str | None) -> ImageSet | None:
+def load_part(recipe: ProbeRecipe, split: str | None) -> ImageSet | None:
+    """Load one split as a recipe shows it to its probe; None for None."""
     if split is None:
         return None
     num_images = {recipe.splits[0]: recipe.num_train, recipe.splits[2]: recipe.num_test}.get(split)

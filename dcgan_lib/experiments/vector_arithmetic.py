@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,36 +20,47 @@ from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
 from dcgan_lib.errors import UserError, check_number
-from dcgan_lib.evaluation.ledger import check_command, load_details, record, save_details
+from dcgan_lib.evaluation.ledger import (
+    Caveat,
+    check_command,
+    load_details,
+    record,
+    save_details,
+)
 from dcgan_lib.evaluation.probes import Panel, Probe, load_panel, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.experiments.latent_walk import rounded
+from dcgan_lib.experiments.probes import RECIPES, load_part
 from dcgan_lib.interpretation.arithmetic import (
     STEPS,
+    EdgeReader,
     Exemplars,
     Pool,
+    Reader,
     Sum,
     add_up,
     countable_sums,
     draw_pool,
     drawn_turn,
+    fit_overlay_reader,
     flips,
     layout,
     load_exemplars,
     moved,
+    overlays_of_two,
     pick,
     pick_sides,
     pictures_of,
     pixel_sums,
     random_axes,
-    read_along,
     rescaled,
     shows,
+    spread,
     summarise,
     turn_axes,
 )
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
-from dcgan_lib.models.sampling import logits_of, write_grid
+from dcgan_lib.models.sampling import logits_of, sample_latents, seeded, write_grid
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator
 
@@ -60,13 +71,105 @@ plain samples."""
 
 Seen = dict[str, dict[str, dict[str, np.ndarray]]]
 """By sum and condition, what was seen in each trial, bool: "added", "kept" (the carried attribute
-is as C has it), "both", "implausible"."""
+is as C has it), "both", "implausible", "overlay"; "second": both, by the reader that took no part
+in the choice; "agree": the two say the same about both."""
 Shares = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """The same as shares of the trials, in %."""
 
 
 def _write_json(path: Path, found: Any) -> None:
     atomic_write(path, json.dumps(found, indent=1) + "\n")
+
+
+# ---------------------------------------------------------------- who else judges
+
+JUDGE_TRAIN, JUDGE_TEST = 6_000, 2_000
+"""Images that a second judge learns from, and is scored on, at most."""
+
+
+def fit_judge(probe_names: str, attributes: set[str], seed: int = 0) -> EdgeReader:
+    """Fit a second judge on the sets that the probes learnt from, and score it on held-out images.
+
+    Its ``facts`` hold, by attribute, an accuracy in % or a correlation. Attributes that no probe
+    reads are left out.
+    """
+    judge, rng = EdgeReader(), np.random.default_rng(seed)
+    for name in probe_names.split("+"):
+        if name not in RECIPES:
+            raise UserError(
+                f"a second judge learns from the set of a committed probe, but {name} is none: "
+                f"choose from {', '.join(RECIPES)}"
+            )
+        recipe = RECIPES[name]
+        if recipe.num_train:
+            recipe = replace(recipe, num_train=JUDGE_TRAIN, num_test=JUDGE_TEST)
+        train, test = (load_part(recipe, recipe.splits[index]) for index in (0, 2))
+        learn = np.sort(rng.permutation(len(train))[:JUDGE_TRAIN])
+        score = np.sort(rng.permutation(len(test))[:JUDGE_TEST])
+        asked = [head.name for head in load_probe(name).config.heads if head.name in attributes]
+        judge.fit(train.images_u8[learn], {key: train.attributes[key][learn] for key in asked})
+        answers = judge.predict(test.images_u8[score])
+        for key in asked:
+            truth = test.attributes[key][score]
+            if truth.dtype == np.bool_:
+                judge.facts[key] = float(100 * ((answers[key] > 0.5) == truth).mean())
+            else:
+                judge.facts[key] = float(np.corrcoef(answers[key], truth)[0, 1])
+    return judge
+
+
+OVERLAY_SAMPLES = 6_000
+OVERLAY_TESTS = 1_000
+LEAST_FOUND, MOST_FALSE = 90, 10
+"""Per cent: how many known overlays the instrument must find, and how many samples of less contrast
+it may take for overlays, to be one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayInstrument:
+    """Tell overlays from samples, with 5 % of samples taken for overlays."""
+
+    reader: EdgeReader
+    limit: float
+    found: Mapping[str, Estimate]
+    """Shares called overlays among held-out pictures, in %: see `overlay_instrument`."""
+
+    def sees(self, images_u8: np.ndarray) -> np.ndarray:
+        """Return which pictures look more like an overlay than 95 % of samples, bool."""
+        return self.reader.predict(images_u8)["overlay"] > self.limit
+
+    @property
+    def passes(self) -> bool:
+        """Whether it finds known overlays, by more than their contrast."""
+        known, faded = self.found["sums of any three samples"], self.found["faded samples"]
+        return known.value >= LEAST_FOUND and faded.value <= MOST_FALSE
+
+
+def overlay_instrument(generator: AnyGenerator, seed: int) -> OverlayInstrument:
+    """Fit an instrument to overlays of two samples, and test it on overlays that are known.
+
+    The pictures that it is tested on are new samples of the generator: plain, faded (that must not
+    look like an overlay), overlays of two, the same with the contrast of samples, and pixel sums of
+    three groups of one or of three samples, chosen without regard to what they show.
+    """
+    z_nd = sample_latents(OVERLAY_SAMPLES + 4 * OVERLAY_TESTS, generator.config, seeded(seed))
+    pictures_u8 = pictures_of(generator, z_nd.numpy())
+    samples_u8, held_out_u8 = pictures_u8[:OVERLAY_SAMPLES], pictures_u8[OVERLAY_SAMPLES:]
+    reader = fit_overlay_reader(samples_u8)
+    plain_u8, others_u8 = held_out_u8[:OVERLAY_TESTS], held_out_u8[OVERLAY_TESTS:]
+    limit = float(np.quantile(reader.predict(plain_u8)["overlay"], 1 - IMPLAUSIBLE_SHARE))
+    groups = others_u8[: len(others_u8) // 9 * 9].reshape(-1, 3, 3, *others_u8.shape[1:])
+    tests = {
+        "faded samples": spread(plain_u8, samples_u8, 0.5**0.5),
+        "overlays of two": overlays_of_two(others_u8),
+        "overlays of two, contrast restored": overlays_of_two(others_u8, restored=True),
+        "sums of any one sample": pixel_sums(groups[:, :, :1]),
+        "sums of any three samples": pixel_sums(groups),
+    }
+    found = {
+        name: _share(reader.predict(part_u8)["overlay"] > limit) for name, part_u8 in tests.items()
+    }
+    return OverlayInstrument(reader=reader, limit=limit, found=found)
 
 
 # ---------------------------------------------------------------- sums
@@ -155,33 +258,41 @@ class Arithmetic(Command, verb="arithmetic"):
         probe, generator = load_panel(probe_name), load_generator(self.checkpoint)
         ahead = self.ahead if probe.reads("yaw") else None
         sums = {name: known.sums[name] for name in names}
-        for attribute in {attribute for asked in sums.values() for attribute in asked.wanted}:
+        for attribute in (attribute for asked in sums.values() for attribute in asked.wanted):
             probe.head(attribute)  # or say that it reads none, before anything is drawn
         networks = generator, probe, load_discriminator(self.checkpoint)
+        attributes = {attribute for asked in sums.values() for attribute in asked.wanted}
+        judge = fit_judge(probe_name, attributes)
+        overlays = overlay_instrument(generator, self.seed + 1_000)
         options = {"seed": self.seed, "confidence": self.confidence, "ahead": ahead}
         pool, picked = draw_pool(generator, probe, self.pool, self.seed), {}
         for name, asked in sums.items():
             chosen = pick(pool, asked.concepts, max(COUNTS), trials=1, **options)
             picked[name] = chosen[0, :, :3].tolist()
-        seen = measure_sums(*networks, pool, sums, trials=self.trials, **options)
+        others = {"judge": judge, "overlays": overlays}
+        seen = measure_sums(*networks, pool, sums, trials=self.trials, **others, **options)
         self._draw(generator, pool.z_nd, picked, self.seed)
         settings = {"checkpoint": self.checkpoint, "probe": probe_name, "trials": self.trials}
         settings |= {"pool": self.pool} | options
         shares = shares_of(seen)
         found = {"settings": settings, "unit": "%", "shares [value, low, high]": shares}
+        found |= {"second judge, held out": judge.facts, "known overlays found": overlays.found}
         _write_json(self.out / "numbers.json", rounded(found, 2))
         for name, conditions in shares.items():
             for key, share in conditions.items():
                 (value, low, high), odd = share["both"], share["implausible"].value
                 row = f"{name:8} {key:12} {value:5.1f} % [{low:.1f}, {high:.1f}]"
-                print(f"{row}  implausible {odd:.1f} %")
+                second = share["second"].value
+                print(f"{row}  second judge {second:.1f} %  implausible {odd:.1f} %")
         if self.record:
             save_details(f"curves/arithmetic.{self.record}", rounded(found, 2))
             pose = "in any pose" if ahead is None else "looking ahead"
             record_sums(
                 seen,
                 self.record,
-                f"Three exemplars {pose}, read by {probe_name}; {known.carried}.",
+                f"Three exemplars {pose}, chosen and read by {probe_name}; {known.carried}.",
+                judge,
+                overlays,
                 checkpoint=self.checkpoint,
                 seed=self.seed,
                 command=self.command_line(),
@@ -207,6 +318,8 @@ def measure_sums(
     pool: Pool,
     sums: Mapping[str, Sum],
     *,
+    judge: Reader,
+    overlays: OverlayInstrument,
     trials: int,
     seed: int,
     confidence: float,
@@ -223,8 +336,10 @@ def measure_sums(
             read = probe.predict(pictures)
             added, kept = (shows(read, {key: has}) for key, has in asked.wanted.items())
             odd = logits_of(discriminator, pictures) < limit
-            found = {"added": added, "kept": kept, "both": added & kept, "implausible": odd}
-            seen[name][key] = found
+            both, second = added & kept, shows(judge.predict(pictures), asked.wanted)
+            found = {"added": added, "kept": kept, "both": both, "implausible": odd}
+            found |= {"second": second, "agree": second == both}
+            seen[name][key] = found | {"overlay": overlays.sees(pictures)}
     return seen
 
 
@@ -272,8 +387,23 @@ def shares_of(seen: Seen) -> Shares:
     }
 
 
-def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
+AFTER_A_LOOK = Caveat(
+    kind="exploratory",
+    why="The rule was changed after a first count: a second judge, exemplars of any pose and an "
+    "instrument for overlays were added.",
+)
+
+
+def record_sums(
+    seen: Seen,
+    set_name: str,
+    who: str,
+    judge: EdgeReader,
+    overlays: OverlayInstrument,
+    **about: Any,
+) -> None:
     """Enter the claims of Fig. 7; ``who`` says who the exemplars are and who reads them."""
+    about["caveat"] = AFTER_A_LOOK
     about |= {"unit": "%", "data": f"{set_name}, generated"}
 
     def hits(condition: str, what: str = "both") -> np.ndarray:
@@ -299,36 +429,87 @@ def record_sums(seen: Seen, set_name: str, who: str, **about: Any) -> None:
                 gain(both["3"], both["random"]).low > 0
             ),
         }
+        second, agree = (_share(found["3"][key]) for key in ("second", "agree"))
+        by_chance = found["random"]["second"]
+        checks |= {
+            "more than half do by a judge that took no part in the choice": second.low > 50,
+            "more do than with a random difference, by that judge": (
+                gain(found["3"]["second"], by_chance).low > 0
+            ),
+        }
+        scores = ", ".join(f"{key} {score:.1f} %" for key, score in judge.facts.items())
         notes, n = f"{who} Other conditions: {other}.", len(both["3"])
+        notes += (
+            f" By a second judge, linear on edge directions (held out: {scores}): "
+            f"{second.value:.1f} % [{second.low:.1f}, {second.high:.1f}], random "
+            f"{100 * by_chance.mean():.1f} %; the two agree on {agree.value:.1f} % of the sums."
+        )
         record(f"arithmetic.{name}:{set_name}", share, n=n, checks=checks, notes=notes, **about)
 
     three, pixels, n = hits("3"), hits("3 pixels"), len(hits("3"))
     odd = {key: hits(key, "implausible") for key in ("1", "3", "3 pixels")}
     calmer = gain(odd["1"], odd["3"])
     checks = {f"{name}: three succeed more often than one": x.low > 0 for name, x in gains.items()}
+    any_pose = {
+        name: gain(found["3 any pose"]["both"], found["1 any pose"]["both"])
+        for name, found in seen.items()
+        if "3 any pose" in found
+    }
+    checks |= {
+        f"{name}, exemplars of any pose: three succeed more often than one": x.low > 0
+        for name, x in any_pose.items()
+    }
     checks["with three, fewer sums are implausible to the discriminator"] = calmer.low > 0
-    each = ", ".join(
-        f"{name} {x.value:+.1f} [{x.low:+.1f}, {x.high:+.1f}]" for name, x in gains.items()
-    )
-    notes = (
-        f"Points gained over one exemplar: {each}. Implausible with one, not with three: "
+
+    def listed(points: Mapping[str, Estimate]) -> str:
+        return ", ".join(
+            f"{name} {x.value:+.1f} [{x.low:+.1f}, {x.high:+.1f}]" for name, x in points.items()
+        )
+
+    pose = "that look ahead" if any_pose else "of any pose"
+    notes = f"Points gained over one exemplar, with exemplars {pose}: {listed(gains)}. "
+    if any_pose:
+        notes += f"With exemplars of any pose: {listed(any_pose)}. "
+    by_second = gain(hits("3", "second"), hits("1", "second"))
+    notes += f"By the second judge: {listed({'all sums': by_second})}. "
+    notes += (
+        f"Implausible with one, not with three: "
         f"{calmer.value:.1f} points [{calmer.low:.1f}, {calmer.high:.1f}]."
     )
     id, value = f"arithmetic.three-vs-one:{set_name}", gain(three, hits("1"))
-    record(id, value, n=n, checks=checks, notes=notes, **about)
+    caveat = AFTER_A_LOOK if any_pose else None  # without a yaw the rule is the old one
+    record(id, value, n=n, checks=checks, notes=notes, **about | {"caveat": caveat})
 
-    value = _share(odd["3 pixels"])
+    ghosts = {key: hits(key, "overlay") for key in ("3", "3 pixels")}
+    value, works = _share(ghosts["3 pixels"]), overlays.passes
     checks = {
-        "most pixel sums are implausible to the discriminator": value.low > 50,
-        "latent sums are so less often": gain(odd["3 pixels"], odd["3"]).low > 0,
+        "the instrument finds known overlays and is not misled by contrast": works,
+        "most pixel sums look like overlays": works and value.low > 50,
+        "latent sums do so less often": (works and gain(ghosts["3 pixels"], ghosts["3"]).low > 0),
         "the probe sees both attributes less often in pixel sums": gain(three, pixels).low > 0,
     }
+    tested = ", ".join(f"{name} {share.value:.1f} %" for name, share in overlays.found.items())
+    seconds = [100 * hits(key, "second").mean() for key in ("3 pixels", "3")]
     notes = (
-        "The value is the share of pixel sums that are less real to the discriminator than 95 % "
-        f"of samples; latent sums: {100 * odd['3'].mean():.1f} %. Both attributes, by the probe: "
-        f"pixels {100 * pixels.mean():.1f} %, latent {100 * three.mean():.1f} %."
+        "The value is the share of pixel sums that look more like an overlay than 95 % of samples, "
+        "to a linear classifier on edge directions that learnt overlays of two; latent sums: "
+        f"{100 * ghosts['3'].mean():.1f} %. Of held-out pictures it calls overlays: {tested}. "
+        + ("" if works else "So there is no instrument. ")
+        + "Less real to the discriminator than 95 % of samples: pixels "
+        f"{100 * odd['3 pixels'].mean():.1f} %, latent {100 * odd['3'].mean():.1f} %. "
+        f"Both attributes, by the probe: pixels {100 * pixels.mean():.1f} %, latent "
+        f"{100 * three.mean():.1f} %; by the second judge: pixels {seconds[0]:.1f} %, latent "
+        f"{seconds[1]:.1f} %."
     )
     record(f"arithmetic.pixels:{set_name}", value, n=n, checks=checks, notes=notes, **about)
+
+
+def load_facts(set_name: str, about: Literal["second judge, held out", "known overlays found"]):
+    """Return what the judges were worth when ``dcgan arithmetic --record`` counted, in %."""
+    kept = load_details(
+        f"curves/arithmetic.{set_name}", f"dcgan arithmetic CHECKPOINT --record {set_name}"
+    )
+    return kept[about]
 
 
 def load_shares(set_name: str) -> Shares:
@@ -412,7 +593,9 @@ class Turn(Command, verb="turn"):
         _write_json(self.out / "picks.json", about)
         names = ("checkpoint", "probe", "pool", "least", "seed")
         found = {"settings": {name: getattr(self, name) for name in names}}
-        found |= measure_turn(generator, probe, z_nd, axes_nd, self.seed)
+        judge = fit_judge(self.probe, {"yaw"})
+        found["second judge, held out"] = judge.facts
+        found |= measure_turn(generator, probe, judge, z_nd, axes_nd, self.seed)
         _write_json(self.out / "numbers.json", rounded(found, 4))
         for name in ("axis", "random"):
             for key, (value, low, high) in found[name]["line"].items():
@@ -442,23 +625,45 @@ class Turn(Command, verb="turn"):
         print(f"figure: {self.out}")
 
 
+MIDDLE = len(STEPS) // 2
+
+
 def measure_turn(
-    generator: AnyGenerator, probe: Probe, z_nd: np.ndarray, axes_nd: np.ndarray, seed: int
+    generator: AnyGenerator,
+    probe: Probe,
+    judge: Reader,
+    z_nd: np.ndarray,
+    axes_nd: np.ndarray,
+    seed: int,
 ) -> dict[str, Any]:
     """Read faces at each step along their turn axes, and along random ones of the same lengths.
 
     ``steps``; for "axis" and "random" the straight ``line`` of the yaw (see `summarise`), its mean
-    at each step (``yaw``), and the share of faces, in %, that each yes-or-no attribute ``flips`` in
-    until the last step. Estimates are value, low, high. The seed is that of the random axes.
+    at each step (``yaw``), the share of faces, in %, that each yes-or-no attribute ``flips`` in
+    until the last step, and by how much each other number ``changes`` until then: its mean absolute
+    change. ``second`` is the yaw's line by a judge that took no part in the choice. Estimates are
+    value, low, high. The seed is that of the random axes.
     """
     yes_or_no = [head.name for head in probe.config.heads if head.kind == "boolean"]
+    numbers = [head.name for head in probe.config.heads if head.kind == "continuous"]
     found: dict[str, Any] = {"steps": STEPS.round(3).tolist()}
+
+    def by_step(read: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: x.reshape(-1, len(STEPS), *x.shape[1:]) for name, x in read.items()}
+
     for name, axes in (("axis", axes_nd), ("random", random_axes(axes_nd, seed))):
-        read = read_along(generator, probe, z_nd, axes)
+        pictures_u8 = pictures_of(generator, moved(z_nd, axes))
+        read, other = by_step(probe.predict(pictures_u8)), by_step(judge.predict(pictures_u8))
         found[name] = {
             "line": summarise(read["yaw"]),
             "yaw": [bootstrap_interval(np.mean, column) for column in read["yaw"].T],
             "flips": rounded({key: flips(read[key], -1).scaled(100) for key in yes_or_no}, 2),
+            "changes": {
+                key: bootstrap_interval(np.mean, np.abs(read[key][:, -1] - read[key][:, MIDDLE]))
+                for key in numbers
+                if key != "yaw"
+            },
+            "second": summarise(other["yaw"]),
         }
     return found
 
@@ -483,6 +688,16 @@ def record_turn(found: dict[str, Any], set_name: str, *, n: int, **about: Any) -
         f"from {first:.2f} to {last:.2f}; along a random axis: slope "
         f"{chance['slope'].value:.2f}, R2 {chance['r2'].value:.2f}."
     )
+    second = found["axis"]["second"]
+    notes += (
+        f" By a second judge, linear on edge directions: slope {second['slope'].value:.2f}, R2 "
+        f"{second['r2'].value:.2f}, rising {second['rising'].value:.1%}."
+    )
+    for name, change in found["axis"]["changes"].items():
+        notes += (
+            f" Mean absolute change of {name} until the last step: {change.value:.3f}, along a "
+            f"random axis {found['random']['changes'][name].value:.3f}."
+        )
     about |= {"unit": "", "n": n, "data": f"{set_name}, generated"}
     record(f"turn.linear:{set_name}", r2, checks=checks, notes=notes, **about)
 

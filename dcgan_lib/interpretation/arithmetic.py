@@ -3,6 +3,10 @@
 The mean of exemplars of A, minus that of B, plus that of C. Exemplars are picked by eye and kept in
 a file (`Exemplars`), or chosen by a probe from a pool of samples (`pick`).
 
+The probe that chose exemplars should not be the only one to judge what came of them, so an
+`EdgeReader`, which shares nothing with it but labels, can be asked too; fitted to overlays, it sees
+ghosts.
+
 Axes: n samples, d latent, t trials, g groups of k exemplars (3 groups: the concepts A, B and C), s
 steps along an axis, c channels, h x w pixels; ``_u8`` pixels 0..255.
 """
@@ -12,13 +16,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torchvision.utils import make_grid
 
 from dcgan_lib.config import ModelConfig
+from dcgan_lib.data.prepare import with_channels
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Panel, Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
@@ -110,6 +119,15 @@ def _tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
 
 # ---------------------------------------------------------------- concepts, and who reads them
 
+
+class Reader(Protocol):
+    """Read attributes off pictures: a `Probe`, a `Panel` or an `EdgeReader`."""
+
+    def predict(self, images_u8: np.ndarray) -> dict[str, np.ndarray]:
+        """Return by attribute a probability, or a number in its own unit, shape (n,)."""
+        ...
+
+
 Concept = Mapping[str, bool]
 """Attributes, and whether a picture must have them."""
 
@@ -177,6 +195,99 @@ def countable_sums(checkpoint: str | Path) -> Countable:
             "name exemplars of your own with --a, --b and --c"
         )
     return COUNTABLE[image_set]
+
+
+# ---------------------------------------------------------------- a second reader, and overlays
+
+
+def edge_features(images_u8: np.ndarray) -> np.ndarray:
+    """Return histograms of edge directions in cells of 8 and of 4 pixels, float32, n x f.
+
+    Colours are turned to grey, and each block of cells is brought to one contrast, as Dalal and
+    Triggs (2005) do. Sides must be multiples of 8 and at least 16.
+    """
+    grey_nhw = with_channels(images_u8, 1)[:, 0]
+    height, width = grey_nhw.shape[1:]
+    if height % 8 or width % 8 or min(height, width) < 16:
+        raise UserError(
+            "edges are read off pictures whose sides are multiples of 8 and at least 16, but got "
+            f"{height} x {width}"
+        )
+    parts = []
+    for cell in (8, 4):
+        block, step = (2 * cell, 2 * cell), (cell, cell)
+        histograms = cv2.HOGDescriptor((width, height), block, step, step, 9)
+        rows = [histograms.compute(np.ascontiguousarray(picture)) for picture in grey_nhw]
+        parts.append(np.stack(rows).reshape(len(grey_nhw), -1))
+    return np.concatenate(parts, 1)
+
+
+class EdgeReader:
+    """Read attributes off the directions of edges by linear models: no network, no pretraining.
+
+    Logistic regression for what is so or not, ridge regression for numbers; both see features of
+    mean 0 and variance 1. ``facts`` is free for what the fit was worth.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
+
+    def fit(self, images_u8: np.ndarray, truth: Mapping[str, np.ndarray]) -> "EdgeReader":
+        """Learn attributes, one value per image each, beside those learnt before."""
+        features_nf = edge_features(images_u8)
+        for name, values in truth.items():
+            # C and alpha: our choice, the best of three on the drawn smiles.
+            is_yes_or_no = values.dtype == np.bool_
+            model = LogisticRegression(C=0.01, max_iter=1000) if is_yes_or_no else Ridge(1e4)
+            self._models[name] = make_pipeline(StandardScaler(), model).fit(features_nf, values)
+        return self
+
+    def predict(self, images_u8: np.ndarray) -> dict[str, np.ndarray]:
+        """Return by attribute a probability, or a number in its own unit, shape (n,)."""
+        features_nf = edge_features(images_u8)
+        return {
+            name: model.predict_proba(features_nf)[:, 1]
+            if hasattr(model, "predict_proba")
+            else model.predict(features_nf)
+            for name, model in self._models.items()
+        }
+
+
+def overlays_of_two(images_u8: np.ndarray, *, restored: bool = False) -> np.ndarray:
+    """Return the mean of each picture of the first half with one of the second half, uint8.
+
+    A mean of two has less contrast than a picture: ``restored`` spreads it about the mean picture
+    by the square root of 2, so that contrast alone does not give it away.
+    """
+    half = len(images_u8) // 2
+    means = (images_u8[:half].astype(np.float32) + images_u8[half : 2 * half]) / 2
+    return spread(means, images_u8, 2**0.5) if restored else means.round().astype(np.uint8)
+
+
+def spread(images: np.ndarray, about_u8: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply pictures' deviations from the mean picture of ``about_u8``; uint8."""
+    mean = about_u8.mean(0, dtype=np.float32)
+    return ((images - mean) * factor + mean).clip(0, 255).round().astype(np.uint8)
+
+
+def fit_overlay_reader(samples_u8: np.ndarray) -> EdgeReader:
+    """Learn to tell overlays of two samples from samples, as the attribute "overlay".
+
+    A third of the pictures are shown as they are, the others in pairs. Half of either kind is
+    spread or faded, so that the contrast does not tell them apart.
+    """
+    third = len(samples_u8) // 3
+    single, paired = samples_u8[:third], samples_u8[third : 3 * third]
+    half, quarter = third // 2, third // 2 * 2
+    shown = [
+        single[:half],
+        spread(single[half:], samples_u8, 0.5**0.5),
+        overlays_of_two(paired[:quarter]),
+        overlays_of_two(paired[quarter:], restored=True),
+    ]
+    is_overlay = np.repeat([False, False, True, True], [len(part) for part in shown])
+    return EdgeReader().fit(np.concatenate(shown), {"overlay": is_overlay})
 
 
 # ---------------------------------------------------------------- exemplars chosen by a probe
@@ -269,7 +380,7 @@ def exemplars(
 
 
 def succeeds(
-    generator: AnyGenerator, probe: Probe | Panel, y_td: np.ndarray, wanted: Concept
+    generator: AnyGenerator, probe: Reader, y_td: np.ndarray, wanted: Concept
 ) -> np.ndarray:
     """Return for each vector whether the probe sees all that is wanted, bool, shape (t,)."""
     return shows(probe.predict(pictures_of(generator, y_td)), wanted)
@@ -439,7 +550,7 @@ def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> n
 
 
 def read_along(
-    generator: AnyGenerator, probe: Probe | Panel, z_nd: np.ndarray, axes_nd: np.ndarray
+    generator: AnyGenerator, probe: Reader, z_nd: np.ndarray, axes_nd: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Read every attribute at each step; float32 arrays of shape (n, s, ...)."""
     read = probe.predict(pictures_of(generator, moved(z_nd, axes_nd)))

@@ -83,7 +83,8 @@ class FaceCropsStudy(Command, verb="face-crops"):
     def run(self) -> None:
         """Measure, print, and record if asked."""
         require(self.choose == 0 or self.choose >= 3, "choose", self.choose, "0, or at least 3")
-        require(self.report >= 4, "report", self.report, "at least 4")
+        enough = "at least 10, so that every size meets every turn"
+        require(self.report >= 10, "report", self.report, enough)
         begun = time.perf_counter()
         found = measure(self)
         seconds = time.perf_counter() - begun

@@ -126,6 +126,25 @@ def test_a_large_photograph_is_looked_at_smaller_and_its_boxes_fit_it(generated)
     assert overlap(near.boxes_n4[0] / 4, composed.boxes_k4[0]) > 0.5
 
 
+def test_a_turned_face_is_found_in_a_photograph_that_is_turned_back(generated):
+    num_upright = num_turned = 0
+    for seed, face_u8 in enumerate(generated[:8]):
+        rng = np.random.default_rng(seed)
+        composed = compose(plain_photo(), face_u8[None], [96], [30], rng, grid=(1, 2))
+        grey_hw = grey_of(composed.photo_hwc)
+        num_upright += len(find_faces(grey_hw, FaceCrops()))
+        turned = find_faces(grey_hw, FaceCrops(turns=(-30,)))
+        num_turned += any(overlap(box, composed.boxes_k4[0]) > 0.5 for box in turned.boxes_n4)
+    assert num_upright <= 2 and num_turned >= 6
+
+
+def test_windows_of_several_turns_vote_together(generated):
+    grey_hw = grey_of(photo_with(generated[:1]).photo_hwc)
+    one, other = (face_windows(grey_hw, FaceCrops(turns=(turn,))) for turn in (0, 8))
+    both = face_windows(grey_hw, FaceCrops(turns=(0, 8)))
+    assert len(both) == len(one) + len(other) > len(one) > 0
+
+
 @given(face=BOX, margin=st.floats(0, 2), size=st.tuples(*[st.integers(130, 200)] * 2))
 @settings(max_examples=100)
 def test_a_crop_is_a_square_inside_the_photograph_around_the_face(face, margin, size):
@@ -153,6 +172,7 @@ def test_a_margin_widens_the_box_on_every_side():
         {"min_face": 8},
         {"min_face": 40.5},
         {"margin": -0.1},
+        {"turns": ()},
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):

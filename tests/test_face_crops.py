@@ -217,6 +217,11 @@ def test_composed_photographs_are_other_data_than_the_papers(study, results):
     assert "frontal, 48 px or more" in study_text(study)
 
 
+def test_turned_copies_have_a_row_of_their_own(study, results):
+    record_study(study, FaceCropsStudy(turns=(-12, 0, 12)), 1.0)
+    assert load_row("faces.crops:composed-faces64-turned").command.endswith("--turns -12 0 12")
+
+
 def test_enough_photographs_meet_the_goal_and_a_worse_detector_does_not(study, results, part):
     many = Part(composed=part.composed * 20, kinds=part.kinds * 20)
     good = score(many, [faces_of(each.boxes_k4) for each in many.composed])
@@ -234,15 +239,14 @@ def test_the_command_chooses_measures_and_records(
 ):
     """On generated faces, with one detector in place of nine."""
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(module, "CASCADES", ("alt2",))
-    monkeypatch.setattr(module, "SCALE_FACTORS", (1.2,))
     for split, first, num in (("train", 0, 32), ("validation", 32, 8)):
         for at in range(num):
             for name, image_u8 in (("few", generated[first + at]), ("walls", rooms[at % 8])):
                 path = tmp_path / "data" / name / split / f"{at}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image_u8.transpose(1, 2, 0)).resize((64, 64)).save(path)
-    words = "face-crops --faces few --bedrooms walls --choose 3 --report 10 --record"
+    words = "face-crops --faces few --bedrooms walls --choose 3 --report 10"
+    words += " --cascades alt2 --scale-factors 1.2 --record"
     assert main(words.split()) == 0
     printed = capsys.readouterr().out
     assert "reported: alt2, scale factor 1.2" in printed

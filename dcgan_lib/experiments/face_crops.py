@@ -54,7 +54,7 @@ ALLOWED_ALARMS = 10.0
 was half of it, as the most that a setting may have to be chosen."""
 CASCADES: tuple[Cascade, ...] = ("default", "alt", "alt2")
 SCALE_FACTORS = (1.05, 1.1, 1.2)
-NEIGHBOURS = tuple(range(1, 26))
+NEIGHBOURS = tuple(range(1, 41))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,12 @@ class FaceCropsStudy(Command, verb="face-crops"):
     turned by 10 degrees or less; 0: measure the settings that dcgan prepare has."""
     report: int = 600
     """Photographs that the figures are reported on, a quarter of them without faces."""
+    cascades: tuple[Cascade, ...] = CASCADES
+    """Detectors to choose from."""
+    scale_factors: tuple[float, ...] = SCALE_FACTORS
+    """From one size of the window to the next; to choose from."""
+    turns: tuple[float, ...] = (0.0,)
+    """Degrees in which each photograph is looked at; several make a row of their own."""
     seed: int = 0
     """Of faces, places, sizes and backgrounds."""
     record: bool = False
@@ -292,11 +298,16 @@ class Tried:
     """For one photograph; the cost of a cascade and scale factor, shared by all thresholds."""
 
 
-def try_settings(part: Part, base: FaceCrops) -> tuple[Tried, ...]:
+def try_settings(
+    part: Part,
+    base: FaceCrops,
+    cascades: Sequence[Cascade] = CASCADES,
+    scale_factors: Sequence[float] = SCALE_FACTORS,
+) -> tuple[Tried, ...]:
     """Measure every cascade, scale factor and number of neighbours on a part."""
     tried = []
     greys = [grey_of(each.photo_hwc) for each in part.composed]
-    kinds = [(cascade, factor) for cascade in CASCADES for factor in SCALE_FACTORS]
+    kinds = [(cascade, factor) for cascade in cascades for factor in scale_factors]
     for cascade, factor in tqdm(kinds, desc="choosing", unit="detector"):
         settings = replace(base, cascade=cascade, scale_factor=factor)
         begun = time.perf_counter()
@@ -346,11 +357,11 @@ class Study:
 
 def measure(options: FaceCropsStudy) -> Study:
     """Choose settings on one part, and measure them on the other."""
-    base, tried = FaceCrops(), ()
+    base, tried = FaceCrops(turns=options.turns), ()
     if options.choose:
         frontal = [turn for turn in TURNS if turn <= FRONTAL_TURN]
         part = _part(options, "validation", options.choose, options.choose // 3, 0, frontal)
-        tried = try_settings(part, base)
+        tried = try_settings(part, base, options.cascades, options.scale_factors)
         best = choose(tried)
         base = replace(
             base,
@@ -475,6 +486,8 @@ def record_study(found: Study, options: FaceCropsStudy, seconds: float) -> Resul
     statement is asked of other data than the paper's.
     """
     result, set_name = found.score, f"composed-{options.faces}"
+    if len(options.turns) > 1:
+        set_name += "-turned"
     recall, alarms = result.frontal_recall(), result.alarms()
     overlap_all, (right, below, wider) = _box_error(result)
     checks = {
@@ -524,8 +537,8 @@ def record_study(found: Study, options: FaceCropsStudy, seconds: float) -> Resul
         f"{overlap_all.value:.3f} [{overlap_all.low:.3f}, {overlap_all.high:.3f}], n "
         f"{num_found:,}: in the median they lie {-below:.0%} of a face's side above the pasted "
         f"picture. Detector {chosen.cascade}, scale factor {chosen.scale_factor:g}, more than "
-        f"{chosen.min_neighbours} windows, chosen on other photographs. Composed photographs, not "
-        "the web's.",
+        f"{chosen.min_neighbours} windows in {len(chosen.turns)} turns, chosen on other "
+        "photographs. Composed photographs, not the web's.",
     )
 
 

@@ -357,8 +357,9 @@ class Study:
 
 def measure(options: FaceCropsStudy) -> Study:
     """Choose settings on one part, and measure them on the other."""
-    base, tried = FaceCrops(turns=options.turns), ()
+    base, tried = FaceCrops(), ()
     if options.choose:
+        base = replace(base, turns=options.turns)
         frontal = [turn for turn in TURNS if turn <= FRONTAL_TURN]
         part = _part(options, "validation", options.choose, options.choose // 3, 0, frontal)
         tried = try_settings(part, base, options.cascades, options.scale_factors)
@@ -486,7 +487,7 @@ def record_study(found: Study, options: FaceCropsStudy, seconds: float) -> Resul
     statement is asked of other data than the paper's.
     """
     result, set_name = found.score, f"composed-{options.faces}"
-    if len(options.turns) > 1:
+    if len(found.settings.turns) > 1:
         set_name += "-turned"
     recall, alarms = result.frontal_recall(), result.alarms()
     overlap_all, (right, below, wider) = _box_error(result)

@@ -405,7 +405,7 @@ def test_crops_and_whole_files_are_not_taken_for_each_other(folder):
 def test_classes_and_ages_of_the_photographs_are_kept(tmp_path, generated):
     for at, name in enumerate(["female/a_age30.png", "male/b_age50.png"]):
         save(tmp_path / "photos" / name, photo_with(generated[at : at + 1], at).photo_hwc)
-    image_set = prepare_faces(tmp_path / "photos")
+    image_set = prepare_faces(tmp_path / "photos", crop=FaceCrops(min_neighbours=2))
     assert image_set.class_names == ("female", "male")
     assert image_set.attributes["age"].tolist() == [30, 50]
     assert image_set.labels.tolist() == [0, 1]

@@ -74,6 +74,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.ruler_ranks:RankTestOfSet",
             "whether features rank damaged pictures of a set",
         ),
+        "face-crops": (
+            "experiments.face_crops:FaceCropsStudy",
+            "how well faces are found in composed photographs",
+        ),
         "fooled": (
             "experiments.latent_walk:Fooled",
             "nearest neighbours under small image transforms",
@@ -227,6 +231,13 @@ class Prepare(Command, verb="prepare"):
     """crop: scale the shorter side and cut; stretch; centre: cut without scaling ([C], faces)."""
     min_side: int | None = None
     """Refuse files with a shorter side; unset: half of the size asked for."""
+    crop: Literal["none", "faces"] = "none"
+    """faces: find faces, as the paper did, and cut out one square each; none: take files whole."""
+    min_face: int = 40
+    """With --crop faces: the smallest side of a face's box, in pixels; a photograph whose longer
+    side is above 1600 is looked at in 1600."""
+    margin: float = 0.0
+    """With --crop faces: what a crop adds to the box on each side, as a share of it."""
     limit: int | None = None
     """Use at most this many files."""
     max_pixels: int = 89_478_485
@@ -239,6 +250,13 @@ class Prepare(Command, verb="prepare"):
         from dcgan_lib.data.load import set_names
         from dcgan_lib.data.prepare import name_of_folder, prepare, prepared_root
 
+        crop = None
+        if self.crop == "faces":
+            from dcgan_lib.data.faces import FaceCrops
+
+            crop = FaceCrops(min_face=self.min_face, margin=self.margin)
+        elif (self.min_face, self.margin) != (Prepare.min_face, Prepare.margin):
+            raise UserError("--min-face and --margin are about --crop faces: give it too")
         name = name_of_folder(self.source) if self.name is None else self.name
         if not name:
             raise UserError(
@@ -260,6 +278,7 @@ class Prepare(Command, verb="prepare"):
             max_pixels=self.max_pixels,
             limit=self.limit,
             overwrite=self.overwrite,
+            crop=crop,
             progress=True,
         )
         (height, width), channels = image_set.image_size, image_set.num_channels
@@ -270,6 +289,8 @@ class Prepare(Command, verb="prepare"):
         )
         print(f"{name}: {len(image_set):,} images, {channels} x {height} x {width}; {splits}")
         print(f"splits: {report['splits']}")
+        if crop is not None:
+            print(f"crops: {report['crops']}")
         for kind in ("refused", "noted", "ignored"):
             for reason, count in report[kind].items():
                 hint = "; raise --max-pixels to read them" if reason == "too many pixels" else ""

@@ -86,13 +86,46 @@ class _Refused(Exception):
         self.reason, self.detail = reason, detail
 
 
-def decode_file(path: Path, framing: Framing) -> Decoded:
-    """Decode ``path`` by what it holds, not by what its name says."""
-    return decode(partial(_open, path), framing, suffix=path.suffix.lower())
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels of the upright picture, right and bottom exclusive."""
 
 
-def decode(load: Callable[[], Image.Image], framing: Framing, *, suffix: str = "") -> Decoded:
+def decode_file(path: Path, framing: Framing, box: Box | None = None) -> Decoded:
+    """Decode ``path`` by what it holds, not by what its name says; only ``box`` of it if given."""
+    return decode(partial(_open, path), framing, suffix=path.suffix.lower(), box=box)
+
+
+def decode_grey(path: Path, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode ``path`` whole and upright at its own size, as grey: 1 x h x w."""
+    framing = Framing(image_size=1, max_pixels=max_pixels)
+
+    def finish(image: Image.Image, notes: list[str]) -> np.ndarray:
+        return np.asarray(image.convert("L"))[None]
+
+    return _decode(partial(_open, path), framing, path.suffix.lower(), finish, may_shrink=False)
+
+
+def decode(
+    load: Callable[[], Image.Image], framing: Framing, *, suffix: str = "", box: Box | None = None
+) -> Decoded:
     """Bring the image that ``load`` opens to ``framing``; a bad file gives a reason, no error."""
+
+    def finish(image: Image.Image, notes: list[str]) -> np.ndarray:
+        if box is not None:
+            image = image.crop(box)
+            _check_size(image, framing)
+        return _to_array(image, framing, notes)
+
+    return _decode(load, framing, suffix, finish, may_shrink=box is None)
+
+
+def _decode(
+    load: Callable[[], Image.Image],
+    framing: Framing,
+    suffix: str,
+    finish: Callable[[Image.Image, list[str]], np.ndarray],
+    may_shrink: bool,
+) -> Decoded:
     notes: list[str] = []
     try:
         with load() as image:
@@ -100,9 +133,9 @@ def decode(load: Callable[[], Image.Image], framing: Framing, *, suffix: str = "
             by_name = Image.registered_extensions().get(suffix, image.format)
             if by_name != image.format and {by_name, image.format} != {"JPEG", "MPO"}:
                 notes.append("ending of another format")  # an MPO is a JPEG with a second picture
-            _turn_upright(image, framing, notes)
+            _turn_upright(image, framing, notes, may_shrink)
             grey_or_rgb, bits = _to_8_bit(image, framing, notes)
-            image_u8 = _to_array(grey_or_rgb, framing, notes)
+            image_u8 = finish(grey_or_rgb, notes)
     except _Refused as refusal:
         return Decoded(reason=refusal.reason, detail=refusal.detail)
     except PermissionError as error:
@@ -226,11 +259,11 @@ def _check_size(image: Image.Image, framing: Framing) -> None:
         raise _Refused("too small", f"{size}, shorter side below {framing.min_side}")
 
 
-def _turn_upright(image: Image.Image, framing: Framing, notes: list[str]) -> None:
+def _turn_upright(image: Image.Image, framing: Framing, notes: list[str], may_shrink: bool) -> None:
     """Read the pixels, and turn them in place as the camera's EXIF tag says."""
     if getattr(image, "is_animated", False):
         notes.append("first frame of several")
-    if framing.fit != "centre":
+    if may_shrink and framing.fit != "centre":
         # let the JPEG reader shrink by 2, 4 or 8, to no less than twice the asked size
         image.draft(None, (2 * max(framing.image_size), 2 * max(framing.image_size)))
     if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):

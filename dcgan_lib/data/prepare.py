@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -77,6 +77,7 @@ def prepare(
     num_workers: int | None = None,
     overwrite: bool = False,
     about: dict[str, str] | None = None,
+    crop: "Crop | None" = None,
     progress: bool = False,
 ) -> ImageSet:
     """Prepare the images of a folder as ``prepared_root()/name``, or open what is already there.
@@ -105,6 +106,9 @@ def prepare(
         Replace a set of the same name that was prepared otherwise, instead of refusing.
     about
         ``source`` and ``licence`` for the card, where they are known.
+    crop
+        Cut images out of the files, such as `dcgan_lib.data.faces.FaceCrops`, in place of taking
+        each file whole. What it found is kept while it works: a run that was stopped goes on.
     """
     source = Path(source).expanduser()
     framing = Framing(
@@ -128,9 +132,14 @@ def prepare(
         "limit": limit,
         "held_out": held_out,
         "preparation": framing.as_card(),
+        "crop": crop.as_card() if crop else None,
     }
     plain = source.resolve().name or "folder"
-    stem = None if name else _kept_name(source, {**wanted, "fingerprint": None})
+    settings = {**wanted, "fingerprint": None}
+    if crop is None:  # a set without crops keeps the name that it had before there were any
+        del settings["crop"]
+    stem = None if name else _kept_name(source, settings)
+    crop_log = prepared_root() / f".{name or stem}.crops.jsonl"
     folder = prepared_root() / (name or f"{stem}.{listing.fingerprint[:8]}")
     overwrite |= name is None  # so that a damaged one is made anew
     if (found := _find(folder, wanted, overwrite)) is not None:
@@ -146,7 +155,11 @@ def prepare(
                 **wanted,
             }
             files = _source_of_folder(source, listing, limit, held_out)
+            if crop is not None:
+                files = crop.cut(files, source, crop_log, framing, num_workers, progress)
             fill(part, name or plain, files, framing, card, num_workers, progress)
+    if crop is not None:
+        crop_log.unlink(missing_ok=True)
     if stem:
         for earlier in prepared_root().glob(f"{glob.escape(stem)}.*"):
             if earlier != folder:
@@ -166,11 +179,15 @@ def _find(folder: Path, wanted: dict[str, Any], overwrite: bool) -> ImageSet | N
         return found
     if overwrite:
         return None
-    before, now = ({**side, **(side["preparation"] or {})} for side in (came, wanted))
+    before, now = (
+        {**side, **(side["preparation"] or {}), **(side["crop"] or {})} for side in (came, wanted)
+    )
     changes = [
         f"{key} {before.get(key)!r}, now {value!r}"
         for key, value in now.items()
-        if before.get(key) != value and key not in ("preparation", "fingerprint")
+        if before.get(key) != value
+        and not (key in ("preparation", "crop") and value)
+        and key != "fingerprint"
     ]
     what = "; ".join(changes) or "the folder's files have come, gone or changed since"
     raise UserError(
@@ -367,6 +384,27 @@ class Source:
     """Paths that name a class, and an age and a sex, where they have the form that says so."""
     report: dict[str, Any] = field(default_factory=dict)
     ignored: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Crop(Protocol):
+    """What `prepare` asks of something that cuts images out of files."""
+
+    def as_card(self) -> dict[str, Any]:
+        """Return what decides the crops, as JSON holds it."""
+
+    def cut(
+        self,
+        files: Source,
+        root: Path,
+        log: Path,
+        framing: Framing,
+        num_workers: int | None,
+        progress: bool,
+    ) -> Source:
+        """Return a source of crops of the files, whose names are paths below ``root``.
+
+        ``log`` is a file to keep what was found in; one that a stopped run left may lie there.
+        """
 
 
 def source_of_arrays(images_u8: np.ndarray, **known: Any) -> Source:

@@ -149,8 +149,9 @@ class AutoencoderConfig:
     """Say how the hashing autoencoder is trained.
 
     The paper gives its sizes, that it denoises, that dropout regularises it, and its ReLU. The rest
-    is chosen by `dcgan near-duplicates` on planted near-duplicates of bedrooms, and reported on
-    others.
+    is our choice, after a look at planted near-duplicates of all 4,175 bedrooms. Noise of 2 rather
+    than 4 was chosen on 20,000 pictures of tinyimagenet32 on which nothing is reported: both found
+    38 % of what was planted, with 4 and 23 pairs of different pictures (`dcgan near-duplicates`).
     """
 
     noise: float = 2.0

@@ -370,7 +370,8 @@ class NearDuplicates(Command, verb="near-duplicates"):
     set: str = "bedrooms64"
     """Image set, prepared set or folder; all of its splits."""
     num_images: int | None = None
-    """Use so many of its pictures; unset: all, or 4,000 of a drawn set."""
+    """Use at most so many of the pictures to choose or to report on; of a drawn set, draw so many
+    for both together, 4,000 if unset."""
     num_planted: int = 1000
     """Pictures that are altered, each in every way."""
     choose: bool = False
@@ -387,7 +388,8 @@ class NearDuplicates(Command, verb="near-duplicates"):
             allowed = "a set's name, and no path, for what is recorded"
             require(is_plain_name(self.set), "--set", self.set, allowed)
         begun = time.perf_counter()
-        choosing, reporting = parts(load_pictures(self.set, self.num_images), self.seed)
+        whole = load_pictures(self.set, self.num_images)
+        choosing, reporting = (self._limited(part) for part in parts(whole, self.seed))
         if self.choose:
             found = self._choose(choosing.images_u8)
             if self.record:
@@ -402,6 +404,13 @@ class NearDuplicates(Command, verb="near-duplicates"):
         if self.record:
             seconds = time.perf_counter() - begun
             record_claims(found, reporting.name, self.command_line(), seconds, self.seed)
+
+    def _limited(self, part: ImageSet) -> ImageSet:
+        """Draw from a part after it was cut off, so that the parts never change sides."""
+        if self.num_images is None or self.num_images >= len(part):
+            return part
+        order = np.random.default_rng(self.seed).permutation(len(part))
+        return part.subset(np.sort(order[: self.num_images]))
 
     def _choose(self, images_u8: np.ndarray) -> list[dict[str, Any]]:
         tried = []
@@ -423,10 +432,10 @@ class NearDuplicates(Command, verb="near-duplicates"):
 
 
 def load_pictures(name: str, num_images: int | None = None) -> ImageSet:
-    """Load all pictures of a set, or so many; of a drawn set 4,000."""
+    """Load all pictures of a set; of a drawn one, draw so many, or 4,000."""
     if name in PROCEDURAL:
         return load_image_set(name, num_images=num_images or 4_000)
-    return load_image_set(name, "all", num_images=num_images)
+    return load_image_set(name, "all")
 
 
 def table(found: Mapping[str, Any]) -> str:

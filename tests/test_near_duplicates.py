@@ -144,7 +144,11 @@ def test_rows_of_bedrooms(tmp_path, monkeypatch, recall, share, verdicts):
 
 def test_other_sets_are_asked_whether_it_transfers(tmp_path, monkeypatch):
     monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path))
-    for share, verdict in (((0, 0, 0.009), "transfers"), ((0, 0, 0.02), "does not transfer")):
+    for share, verdict in (
+        ((0, 0, 0.009), "transfers"),
+        ((0, 0, 0.02), "not tested at scale"),
+        ((0.03, 0.02, 0.05), "does not transfer"),
+    ):
         rows = record_claims(measured(share=share), "rooms", "dcgan near-duplicates", 1.0, 0)
         assert [row.verdict for row in rows] == [verdict, "transfers"]
 

@@ -74,6 +74,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.ruler_ranks:RankTestOfSet",
             "whether features rank damaged pictures of a set",
         ),
+        "near-duplicates": (
+            "experiments.near_duplicates:NearDuplicates",
+            "planted near-duplicates, found or not",
+        ),
         "face-crops": (
             "experiments.face_crops:FaceCropsStudy",
             "how well faces are found in composed photographs",
@@ -240,6 +244,9 @@ class Prepare(Command, verb="prepare"):
     """With --crop faces: what a crop adds to the box on each side, as a share of it."""
     limit: int | None = None
     """Use at most this many files."""
+    deduplicate: Literal["autoencoder", "phash", "exact"] | None = None
+    """Leave out images that look like an earlier one: by the paper's autoencoder, which is trained
+    on these images ([P]), by a perceptual hash, or only where all pixels are equal."""
     max_pixels: int = 89_478_485
     """Refuse files with more pixels, which take 3 bytes each while they are read."""
     overwrite: bool = False
@@ -277,6 +284,7 @@ class Prepare(Command, verb="prepare"):
             min_side=self.min_side,
             max_pixels=self.max_pixels,
             limit=self.limit,
+            deduplicate=self.deduplicate,
             overwrite=self.overwrite,
             crop=crop,
             progress=True,
@@ -291,6 +299,8 @@ class Prepare(Command, verb="prepare"):
         print(f"splits: {report['splits']}")
         if crop is not None:
             print(f"crops: {report['crops']}")
+        if self.deduplicate is not None:
+            print(f"duplicates left out: {report['duplicates']:,} (report.json names each)")
         for kind in ("refused", "noted", "ignored"):
             for reason, count in report[kind].items():
                 hint = "; raise --max-pixels to read them" if reason == "too many pixels" else ""

@@ -12,7 +12,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,6 +35,14 @@ from dcgan_lib.data.decode import (
     holds_image,
     named_like_image,
     with_channels,
+)
+from dcgan_lib.data.deduplicate import (
+    AUTOENCODER_FILE,
+    Method,
+    first_of_each,
+    group,
+    save_autoencoder,
+    train_autoencoder,
 )
 from dcgan_lib.data.image_set import (
     CARD_FILE,
@@ -74,6 +82,7 @@ def prepare(
     max_pixels: int = MAX_PIXELS,
     limit: int | None = None,
     held_out: float = HELD_OUT,
+    deduplicate: Method | None = None,
     num_workers: int | None = None,
     overwrite: bool = False,
     about: dict[str, str] | None = None,
@@ -102,6 +111,9 @@ def prepare(
     held_out
         Share for validation, in [0, 1), of a folder without split folders. A file's side depends on
         its path alone, so it stays there when others come or go.
+    deduplicate
+        Keep the first of images that look the same, the training split's before another's; how:
+        see `dcgan_lib.data.deduplicate.first_of_each`. The report names what was left out.
     overwrite
         Replace a set of the same name that was prepared otherwise, instead of refusing.
     about
@@ -134,6 +146,8 @@ def prepare(
         "preparation": framing.as_card(),
         "crop": crop.as_card() if crop else None,
     }
+    if deduplicate is not None:
+        wanted["deduplicate"] = deduplicate
     plain = source.resolve().name or "folder"
     settings = {**wanted, "fingerprint": None}
     if crop is None:  # a set without crops keeps the name that it had before there were any
@@ -157,7 +171,7 @@ def prepare(
             files = _source_of_folder(source, listing, limit, held_out)
             if crop is not None:
                 files = crop.cut(files, source, crop_log, framing, num_workers, progress)
-            fill(part, name or plain, files, framing, card, num_workers, progress)
+            fill(part, name or plain, files, framing, card, num_workers, progress, deduplicate)
     if crop is not None:
         crop_log.unlink(missing_ok=True)
     if stem:
@@ -174,6 +188,7 @@ def _find(folder: Path, wanted: dict[str, Any], overwrite: bool) -> ImageSet | N
     found = sound_or_none(folder) if overwrite else ImageSet.load(folder)
     if found is None:
         return None
+    wanted = {"deduplicate": None, **wanted}
     came = {key: found.card.get(key) for key in wanted}
     if came == wanted:
         return found
@@ -476,6 +491,7 @@ def fill(
     card: dict[str, Any],
     num_workers: int | None = None,
     progress: bool = False,
+    deduplicate: Method | None = None,
 ) -> None:
     """Decode a source into the folder ``part``: images, report, labels and, last, the card.
 
@@ -485,6 +501,9 @@ def fill(
     if len(stored.grey_bits) > 1:  # one scale for all, or a dark image would come out bright
         framing = replace(framing, grey_bits=max(stored.grey_bits))
         stored = _decode_all(part / IMAGES_FILE, name, source, framing, num_workers, progress)
+    duplicates: list[dict[str, str]] = []
+    if deduplicate is not None and stored.kept:
+        duplicates = _drop_duplicates(part / IMAGES_FILE, source.names, stored, deduplicate)
     report = {
         **source.report,
         "kept": [source.names[at] for at in stored.kept],
@@ -502,6 +521,8 @@ def fill(
             f"(every file by name: {spare})"
         )
     spare.unlink(missing_ok=True)
+    if deduplicate is not None:
+        report["duplicates"] = duplicates
     atomic_write(part / REPORT_FILE, json.dumps(report, indent=0))
     if framing.channels == "auto" and stored.all_grey:
         _keep_first_channel(part / IMAGES_FILE)
@@ -521,12 +542,34 @@ def fill(
         "preparation": framing.as_card(),
         "report": {**source.report, "found": num, "kept": len(kept), "refused": refused, **counts},
     }
+    if deduplicate is not None:
+        card["report"]["duplicates"] = len(duplicates)
     paths = [source.paths[at] for at in kept] if source.paths else []
     labels, class_names = classes_of(paths)
     if source.labels is not None:
         labels, class_names = source.labels[kept], source.class_names
     attributes = {key: values[kept] for key, values in source.attributes.items()}
     seal(part, name, class_names, labels, attributes or attributes_from_names(paths), card)
+
+
+def _drop_duplicates(
+    path: Path, names: Sequence[str], stored: "_Stored", method: Method
+) -> list[dict[str, str]]:
+    """Leave the first of images that look the same in the .npy file; name the others."""
+    images_u8 = np.load(path, mmap_mode="r", allow_pickle=False)
+    if method == "autoencoder":
+        autoencoder = train_autoencoder(images_u8)
+        save_autoencoder(autoencoder, path.with_name(AUTOENCODER_FILE))
+        first = group(autoencoder.hash(images_u8))
+    else:
+        first = first_of_each(images_u8, method)
+    keep, kept = first == np.arange(len(first)), stored.kept
+    stored.kept = [at for at, wanted in zip(kept, keep, strict=True) if wanted]
+    chosen = (images_u8[row] for row in np.flatnonzero(keep))
+    _rewrite(path, (len(stored.kept), *images_u8.shape[1:]), chosen)
+    return [
+        {"file": names[kept[row]], "of": names[kept[first[row]]]} for row in np.flatnonzero(~keep)
+    ]
 
 
 @dataclass(kw_only=True)
@@ -593,12 +636,18 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
 
 def _keep_first_channel(path: Path) -> None:
     images_u8 = np.load(path, mmap_mode="r", allow_pickle=False)
-    narrow = path.with_name("grey.npy")
-    with open(narrow, "wb") as file:
-        _write_header(file, (len(images_u8), 1, *images_u8.shape[2:]))
+    shape = (len(images_u8), 1, *images_u8.shape[2:])
+    _rewrite(path, shape, (image_u8[0] for image_u8 in images_u8))
+
+
+def _rewrite(path: Path, shape: tuple[int, ...], images_u8: Iterable[np.ndarray]) -> None:
+    """Put other images into the .npy file that they may be read from."""
+    part = path.with_name("part.npy")
+    with open(part, "wb") as file:
+        _write_header(file, shape)
         for image_u8 in images_u8:
-            file.write(image_u8[0].data)
-    os.replace(narrow, path)
+            file.write(np.ascontiguousarray(image_u8).data)
+    os.replace(part, path)
 
 
 def resized(image_set: ImageSet, image_size: tuple[int, int]) -> ImageSet:

@@ -162,6 +162,13 @@ def test_copies_of_training_images_are_noticed(street_sets):
         assert rows[name].estimate.low > 0.9
 
 
+def test_a_share_that_even_copies_would_not_raise_is_called_too_weak(street_sets):
+    assert measure_copies(street_sets, "train")["memorised"].too_weak is None
+    many = street_sets | {"train": np.tile(street_sets["train"], (4, 1, 1, 1))}
+    row = measure_copies(many, "test")["memorised"]
+    assert "only" in row.too_weak and "of nothing but copies would come to 62%" in row.too_weak
+
+
 def test_what_needs_more_images_is_named_and_the_rest_is_measured(street_sets):
     features, few = get_features("street-digits-classifier"), street_sets["test"][:10]
     noise = np.random.default_rng(0).integers(0, 256, few.shape, dtype=np.uint8)
@@ -356,6 +363,13 @@ def test_a_report_becomes_rows_of_the_ledger(digits_report, ledger, name):
     assert (entropy.value, entropy.low, entropy.high, entropy.unit) == (0.9, 0.8, 0.95, "")
     about = {(row.command, row.seed, row.checkpoint) for row in rows}
     assert about == {(COMMAND, 1, report.checkpoint)}
+
+
+def test_a_share_that_is_too_weak_gets_no_verdict(digits_report, ledger):
+    weak = digits_report.rows["memorised"]._replace(too_weak="few are compared")
+    report = dataclasses.replace(digits_report, rows=digits_report.rows | {"memorised": weak})
+    near = record_report(report, "mnist", COMMAND)[1]
+    assert near.verdict == "not tested at scale" and near.caveat.why == "few are compared"
 
 
 def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(

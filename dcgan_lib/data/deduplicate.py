@@ -130,7 +130,7 @@ NUM_BITS = 128  # [P]
 FEWEST_IMAGES = 500
 """[O] Fewer images are too few to learn a code from: the perceptual hash needs none."""
 WIDEST_THRESHOLD = 5.0
-NUM_TRIALS = 4
+NUM_TRIALS = 6
 
 
 def entropy_needed(num_images: int) -> float:

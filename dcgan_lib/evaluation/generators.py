@@ -51,6 +51,8 @@ LABELS = {
 """A report's figures, by the last word of their ids in the ledger, and how they are printed."""
 MAX_COMPARED = 1_000
 """Samples whose nearest neighbours are looked for."""
+LEAST_OF_COPIES = 0.75
+"""[O] What copies must come to, for the share that lies closer to training images to say much."""
 
 
 class Measured(NamedTuple):
@@ -64,6 +66,8 @@ class Measured(NamedTuple):
     """Samples."""
     how: str
     """The protocol, in words."""
+    too_weak: str | None = None
+    """Why the figure cannot tell what it is asked for, where it cannot."""
 
     @property
     def in_unit(self) -> Estimate:
@@ -331,7 +335,13 @@ def _distance(key: str, found: Distance) -> dict[str, Measured]:
 
 def _copies(key: str, found: Memorisation) -> dict[str, Measured]:
     how = f"50 % expected; in {found.space}, {found.n_references:,} images a side"
-    rows = {key: Measured(LABELS[key], found.closer_to_train, "%", found.n, how)}
+    too_weak = None
+    if found.of_copies < LEAST_OF_COPIES:
+        too_weak = (
+            f"only {found.n_references:,} of {found.n_train:,} training images are compared, so "
+            f"even a generator of nothing but copies would come to {found.of_copies:.0%}"
+        )
+    rows = {key: Measured(LABELS[key], found.closer_to_train, "%", found.n, how, too_weak)}
     if key == "memorised":
         how = f"nearer than 99 % of held-out images are; in {found.space}"
         rows["copies"] = Measured(LABELS["copies"], found.copies, "%", found.n, how)

@@ -111,6 +111,15 @@ class Memorisation:
     """"pixels", or the name of the features."""
 
     @property
+    def of_copies(self) -> float:
+        """Return what ``closer_to_train`` comes to where every sample is a copy, of any image.
+
+        Where it is near 0.5, as for a training set ten times as large as the held-out one, that
+        share cannot tell copies from none.
+        """
+        return (1 + self.n_references / self.n_train) / 2
+
+    @property
     def is_flagged(self) -> bool:
         """Tell whether the samples lie closer to the training images than chance allows."""
         return self.closer_to_train.low > 0.5

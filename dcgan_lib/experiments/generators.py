@@ -5,6 +5,7 @@ from dataclasses import asdict
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.generators import ClassQuality, GeneratorReport
 from dcgan_lib.evaluation.ledger import (
+    Caveat,
     Result,
     check_command,
     claims,
@@ -47,6 +48,7 @@ def record_report(report: GeneratorReport, name: str, command: str) -> list[Resu
             seed=report.seed,
             checkpoint=report.checkpoint,
             notes=row.how + notes.get(key, ""),
+            caveat=Caveat(kind="not at scale", why=row.too_weak) if row.too_weak else None,
         )
         for key, row in rows.items()
         if f"ours.{name}.{key}" in claims()

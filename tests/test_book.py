@@ -28,6 +28,7 @@ LAUNCH = launch_source(
 CHAPTERS = sorted(BOOK.glob("**/*.ipynb"))
 
 MAX_BYTES = 1_500_000
+PAGE_COLUMNS = 80  # what a page shows of a line of code; the rest is cut off
 UNCHECKED_SHARE = 0.2  # of the code cells, or two, may leave their output uncompared
 PICTURES = {"image/png", "image/jpeg", "image/svg+xml"}
 CONTROL = "application/vnd.jupyter.widget-view+json"
@@ -200,6 +201,13 @@ def is_plain_python(chapter: dict) -> Iterator[str]:
             yield f"not plain Python (no !commands, no %magics): {(error.text or '').strip()!r}"
 
 
+def code_fits_the_page(chapter: dict) -> Iterator[str]:
+    for cell in code_cells(chapter):
+        for line in cell["source"].splitlines():
+            if len(line) > PAGE_COLUMNS:
+                yield f"a line of {len(line)} columns: {line.strip()[:50]}"
+
+
 def hides_no_warning(chapter: dict) -> Iterator[str]:
     for node in nodes(chapter, ast.Call):
         if ast.unparse(node.func).split(".")[-1] in {"filterwarnings", "simplefilter"}:
@@ -244,6 +252,7 @@ RULES = [
     asserts_something,
     nbval_compares_it,
     is_plain_python,
+    code_fits_the_page,
     hides_no_warning,
     downloads_nothing,
     controls_have_states,
@@ -407,6 +416,7 @@ WRONG: list[tuple[str, Callable[[nbformat.NotebookNode], object]]] = [
         lambda c: add_output(c, "error", ename="ValueError", evalue="", traceback=[]),
     ),
     ("no_stored_failures", lambda c: add_output(c, "stream", name="stderr", text="a warning")),
+    ("code_fits_the_page", lambda c: add_code(c, "total = " + "1 + " * 19 + "1")),
     ("no_absolute_paths", lambda c: add_code(c, "open('/home/someone/images')")),
     ("no_absolute_paths", lambda c: add_code(c, r"open('C:\\Users\\someone')")),
     ("no_absolute_paths", lambda c: add_text(c, "Images lie in `/data/sets/faces`.")),

@@ -169,10 +169,10 @@ def record_row(
 
 
 def _real_row(id: str) -> Result | None:
-    """Return the row of as many real digits, for a row whose rule is no number of the paper."""
-    return (
-        None if claims()[id].rule.is_numeric else load_row(f"table3.real.{id.rpartition('.')[2]}")
-    )
+    """Return the row of as many real digits, for a row that is judged by it."""
+    if claims()[id].rule.kind != "checks":
+        return None
+    return load_row(f"table3.real.{id.rpartition('.')[2]}")
 
 
 def load_curves(id: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -28,10 +27,11 @@ from dcgan_lib.evaluation.generators import (
     class_quality,
     draw_samples,
     evaluate_generator,
-    measure_samples,
+    measure_copies,
+    measure_distances,
     precision_recall,
 )
-from dcgan_lib.evaluation.ledger import claims, load_details, load_results
+from dcgan_lib.evaluation.ledger import claims, load_results
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, load_probe, save_probe
 from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.experiments.generators import check_record, load_classes, record_report
@@ -104,14 +104,17 @@ def test_a_report_from_end_to_end(street_report):
     report, rows = street_report, street_report.rows
     assert (report.image_set, report.split, report.seed) == ("street-digits", "test", 3)
     assert (report.num_held_out, report.num_images) == (NUM, NUM) and report.seconds > 0
-    assert list(rows) == ["kid", "untrained_kid", "memorised", "copies", "memorised_pixels"]
+    shares = ["memorised", "copies", "memorised_pixels", "copies_pixels"]
+    assert list(rows) == ["kid", "untrained_kid", *shares]
     assert {row.n for row in rows.values()} == {NUM} and not report.classes
     assert len(report.missing) == 1 and "FID on 1280 features needs" in report.missing[0]
     assert 0 < rows["kid"].estimate.value != rows["untrained_kid"].estimate.value
     assert rows["kid"].how == f"KID (100 subsets of {NUM // 2}) on {RULER}"
     assert rows["kid"].estimate.low < rows["kid"].estimate.value, "subsets differ"
-    assert f"in street-digits-classifier, {NUM} images a side" in rows["memorised"].how
-    assert "in pixels" in rows["memorised_pixels"].how
+    sides = f"{NUM} training and {NUM} held-out images"
+    assert f"50.0% expected; in {RULER}, {sides}" in rows["memorised"].how
+    assert f"in pixels, {sides}" in rows["memorised_pixels"].how
+    assert "of copies shifted by a pixel" in rows["copies"].how
 
 
 def test_the_text_has_every_number_with_its_interval_and_n(street_run, street_report):
@@ -136,49 +139,68 @@ def street_sets(place):
     }
 
 
-def measure_copies(street_sets, split):
-    """Measure a generator whose samples are the very images of a split."""
-    black, features = np.zeros_like(street_sets["test"]), get_features("street-digits-classifier")
-    return measure_samples(
-        street_sets[split],
-        black,
-        street_sets["train"],
-        street_sets["test"],
-        features,
-        neighbour_features=features,
-    )[0]
+@pytest.fixture(scope="module")
+def classifier(place):
+    return get_features("street-digits-classifier")
 
 
-def test_identical_sets_are_at_distance_zero_and_others_are_not(street_sets):
-    rows = measure_copies(street_sets, "test")
+def ask_about(street_sets, split, features, **changed):
+    """Ask whether the very images of a split are copies of training images."""
+    sides = street_sets | changed
+    return measure_copies(street_sets[split], sides["train"], sides["test"], features)
+
+
+def test_identical_sets_are_at_distance_zero_and_others_are_not(street_sets, classifier):
+    same = street_sets["test"]
+    rows, missing = measure_distances(same, np.zeros_like(same), same, classifier)
     assert abs(rows["kid"].estimate.value) < 0.05 * rows["untrained_kid"].estimate.value
-    assert rows["fid"].estimate.value < 1e-3
-    assert rows["memorised_pixels"].estimate.value < 0.05, "copies of held-out images are no memory"
+    assert rows["fid"].estimate.value < 1e-3 and not missing
 
 
-def test_copies_of_training_images_are_noticed(street_sets):
-    rows = measure_copies(street_sets, "train")
-    for name in ("memorised", "memorised_pixels", "copies"):
-        assert rows[name].estimate.low > 0.9
+def test_copies_of_training_images_are_noticed(street_sets, classifier):
+    rows, _ = ask_about(street_sets, "train", classifier)
+    assert list(rows) == ["memorised", "copies", "memorised_pixels", "copies_pixels"]
+    assert all(row.estimate.low > 0.9 for row in rows.values())
 
 
-def test_a_share_that_even_copies_would_not_raise_is_called_too_weak(street_sets):
-    assert measure_copies(street_sets, "train")["memorised"].too_weak is None
-    many = street_sets | {"train": np.tile(street_sets["train"], (4, 1, 1, 1))}
-    row = measure_copies(many, "test")["memorised"]
-    assert "only" in row.too_weak and "of nothing but copies would come to 62%" in row.too_weak
+def test_unseen_images_are_no_copies(street_sets, classifier):
+    rows, _ = ask_about(street_sets, "validation", classifier)
+    assert rows["memorised"].estimate.low < 0 < rows["memorised"].estimate.high
+    assert rows["copies"].estimate.low < 0.03
 
 
-def test_what_needs_more_images_is_named_and_the_rest_is_measured(street_sets):
-    features, few = get_features("street-digits-classifier"), street_sets["test"][:10]
+def test_a_share_that_cannot_be_told_is_called_too_weak(street_sets, classifier):
+    rows, _ = ask_about(street_sets, "validation", classifier)
+    low, high = rows["memorised"].estimate[1:]
+    assert high - low > 0.2, "so few images say little"
+    assert f"{100 * (high - low):.0f} points wide" in rows["memorised"].too_weak
+    rows, _ = ask_about(street_sets, "train", classifier)
+    assert rows["memorised"].too_weak is None
+
+
+def test_the_share_of_copies_rests_on_shifted_copies_being_found(street_sets):
+    blind = FeatureExtractor(
+        "corner", 1, torch.nn.Identity(), lambda x_u8: x_u8[:, :1, :1, -1:].flatten(1).float()
+    )
+    rows, _ = ask_about(street_sets, "train", blind)
+    assert "shifted by one pixel only" in rows["copies"].too_weak
+    smooth = np.random.default_rng(0).integers(0, 256, (2 * NUM, 3, 4, 4), dtype=np.uint8)
+    smooth = smooth.repeat(8, axis=2).repeat(8, axis=3)
+    sides = {"train": smooth[:NUM], "test": smooth[NUM:]}
+    rows, _ = ask_about(street_sets, "train", get_features("street-digits-classifier"), **sides)
+    assert rows["copies_pixels"].too_weak is None
+
+
+def test_what_needs_more_images_is_named_and_the_rest_is_measured(street_sets, classifier):
+    few = street_sets["test"][:10]
     noise = np.random.default_rng(0).integers(0, 256, few.shape, dtype=np.uint8)
-    measure = partial(measure_samples, features=features, neighbour_features=features)
-    rows, missing = measure(street_sets["validation"], noise, few, few)
+    rows, missing = measure_distances(street_sets["validation"], noise, few, classifier)
     assert list(rows) == ["kid", "untrained_kid"]
-    assert "FID on 12 features needs at least 15 images" in missing[0]
-    assert "100 images on either side" in missing[1] and len(missing) == 2
+    assert len(missing) == 1 and "FID on 12 features needs at least 15 images" in missing[0]
+    rows, missing = measure_copies(street_sets["validation"], few, few, classifier)
+    assert not rows and len(missing) == 1 and "100 images on either side" in missing[0]
     with pytest.raises(UserError, match="KID on subsets of 1 needs"):
-        measure(street_sets["validation"], noise, few, few[:1])
+        measure_distances(street_sets["validation"], noise, few[:1], classifier)
 
 
 def own_set(folder, shape, splits=("train", "test")):
@@ -238,11 +260,10 @@ def test_every_set_with_features_has_an_extractor():
     assert set(PROBE_FEATURES_OF) <= set(FEATURES_OF)
 
 
-def test_a_set_without_a_probe_has_its_copies_looked_for_in_pixels_alone(street_sets):
-    sides = [street_sets[name] for name in ("validation", "validation", "train", "test")]
-    features = get_features("street-digits-classifier")
-    rows, _ = measure_samples(*sides, features, neighbour_features=None, mirrored=True)
-    assert list(rows) == ["kid", "untrained_kid", "fid", "memorised_pixels"]
+def test_where_pixels_are_the_features_copies_are_looked_for_once(street_sets):
+    pixels = FeatureExtractor("pixels", 3072, torch.nn.Identity(), lambda x_u8: x_u8.flatten(1))
+    rows, _ = ask_about(street_sets, "validation", pixels)
+    assert list(rows) == ["memorised_pixels", "copies_pixels"]
 
 
 def fake_mnist(monkeypatch, num=NUM):
@@ -288,8 +309,9 @@ def digits_report(digits_run):
     assert [(name, split) for name, split, _ in asked] == [
         ("mnist", "train"),
         ("mnist", "held-out"),
+        ("mnist", "held-out"),
     ]
-    assert [options["num_images"] for *_, options in asked] == [105, None], (
+    assert [options["num_images"] for *_, options in asked] == [105, None, None], (
         "trained on 105, compared with all"
     )
     assert all(
@@ -347,16 +369,17 @@ def test_a_report_becomes_rows_of_the_ledger(digits_report, ledger, name):
     known = {"recognised": Estimate(0.6, 0.5, 0.7), "entropy": Estimate(0.9, 0.8, 0.95)}
     report = with_rows(digits_report, **known)
     rows = record_report(report, name, COMMAND)
-    parts = ("kid", "memorised", "recognised", "entropy")
+    parts = ("kid", "memorised", "copies", "recognised", "entropy")
     assert [row.id for row in rows] == [f"ours.{name}.{part}" for part in parts]
     assert {row.id: row for row in load_results() if row.is_measured} == {r.id: r for r in rows}
     assert {path.name for path in ledger.glob("*.json")} == {f"{row.id}.json" for row in rows}
     assert load_classes(name) == report.classes
-    kid, near, recognised, entropy = rows
+    kid, near, copies, recognised, entropy = rows
     assert kid.value == pytest.approx(report.rows["kid"].estimate.value, rel=1e-3) and kid.n == NUM
     assert kid.verdict == "own figure" and not kid.checks
     assert "before training" in kid.notes
-    assert kid.data == near.data == f"mnist, {NUM} images of its test split"
+    assert kid.data == f"mnist, {NUM} images of its test split"
+    assert near.data == copies.data == "mnist, its training images and its test split"
     assert near.value == pytest.approx(100 * report.rows["memorised"].estimate.value, rel=1e-3)
     assert near.unit == "%" and "; in pixels " in near.notes
     assert (recognised.value, recognised.low, recognised.high, recognised.unit) == (60, 50, 70, "%")
@@ -370,29 +393,6 @@ def test_a_share_that_is_too_weak_gets_no_verdict(digits_report, ledger):
     report = dataclasses.replace(digits_report, rows=digits_report.rows | {"memorised": weak})
     near = record_report(report, "mnist", COMMAND)[1]
     assert near.verdict == "not tested at scale" and near.caveat.why == "few are compared"
-
-
-def test_a_generator_that_saw_mirrored_images_is_also_compared_with_those(
-    digits_report, street_sets, ledger
-):
-    sides = [street_sets[name] for name in ("validation", "validation", "train", "test")]
-    features = get_features("street-digits-classifier")
-    assert "memorised_mirrored" not in digits_report.rows
-    rows, _ = measure_samples(*sides, features, neighbour_features=features, mirrored=True)
-    row = rows["memorised_mirrored"]
-    assert "with their mirror images" in row.text()
-    found = digits_report.rows | {"memorised_mirrored": row}
-    record_report(dataclasses.replace(digits_report, rows=found), "mnist", COMMAND)
-    assert load_details("curves/memorised.mnist", COMMAND) == {
-        "plain": list(digits_report.rows["memorised"].estimate),
-        "mirrored": list(row.estimate),
-        "command": COMMAND,
-    }
-
-
-def test_chapter_9_may_say_that_chance_is_in_the_interval_with_mirror_images_too():
-    kept = load_details("curves/memorised.bedrooms", "dcgan evaluate bedrooms --record bedrooms")
-    assert all(low < 0.5 < high for _, low, high in (kept["plain"], kept["mirrored"]))
 
 
 def test_a_generator_with_one_claim_has_one_row(street_report, ledger):

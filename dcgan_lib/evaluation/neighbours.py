@@ -14,6 +14,10 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
 from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
 
+FEWEST_IMAGES = 100
+FEWEST_PICTURES = 20
+MOST_UNSEEN = 2_000
+PARTS_OF_UNSEEN = 20
 _EXACT_COLUMNS = 1_024
 """Products of pixels less 128 are 2^14 at most; so many sum to 2^24, exact in float32."""
 
@@ -91,38 +95,40 @@ def _nearest_image(
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation:
-    """Hold how close samples lie to images that the generator saw, against as many unseen ones."""
+    """Hold how close pictures lie to images that a generator saw, beside images that it did not."""
 
     closer_to_train: Estimate
-    """Share of samples whose nearest training image is nearer than the nearest held-out one; a tie
-    counts one half. 0.5 when nothing is memorised. Copies of all training images, equally often,
-    give about (1 + n_references / n_train) / 2, so it is near 1 for them only where most of the
-    training set is compared; ``copies`` sees them always. Samples that share their nearest image
-    are not independent, and the interval allows for it."""
+    """Share of pictures whose nearest image is a training image and not a held-out one; a tie
+    counts one half. Pictures that share their nearest image are not independent, and the interval
+    allows for it."""
+    expected: float
+    """What ``closer_to_train`` comes to when nothing is memorised: the training images' share of
+    all images, since then any image is as likely to be the nearest as any other."""
     copies: Estimate
-    """Share of samples nearer to some image of the whole training set than 99 % of held-out images
-    are; near 0.01, or below, when nothing is memorised. Blurred samples raise it too."""
+    """Share of pictures that lie so much nearer to a training image than to a held-out one as 1 %
+    of held-out images do, which are compared with the other held-out ones; so near 0.01 when
+    nothing is memorised. Blurred pictures lie near to everything, and do not raise it."""
     n: int
-    """Samples."""
-    n_references: int
-    """Images on each side of ``closer_to_train``."""
+    """Pictures."""
     n_train: int
+    n_held_out: int
     space: str
     """"pixels", or the name of the features."""
 
     @property
-    def of_copies(self) -> float:
-        """Return what ``closer_to_train`` comes to where every sample is a copy, of any image.
+    def memorised(self) -> Estimate:
+        """Return the share of copies that would raise ``closer_to_train`` above what is expected.
 
-        Where it is near 0.5, as for a training set ten times as large as the held-out one, that
-        share cannot tell copies from none.
+        Copies come to 1 and unseen images to 0, give or take what chance adds: an estimate may lie
+        below 0. The fewer images are held out, the wider is the interval.
         """
-        return (1 + self.n_references / self.n_train) / 2
+        shares = ((share - self.expected) / (1 - self.expected) for share in self.closer_to_train)
+        return Estimate(*shares)
 
     @property
     def is_flagged(self) -> bool:
-        """Tell whether the samples lie closer to the training images than chance allows."""
-        return self.closer_to_train.low > 0.5
+        """Tell whether the pictures lie closer to the training images than chance allows."""
+        return self.closer_to_train.low > self.expected
 
 
 def memorisation(
@@ -132,57 +138,112 @@ def memorisation(
     *,
     features: FeatureExtractor | None = None,
     mirrored: bool = False,
-    seed: int = 0,
 ) -> Memorisation:
-    """Ask whether samples repeat the training images.
+    """Ask once what `MemorisationTest` asks of any number of sets of pictures."""
+    return MemorisationTest(train_u8, held_out_u8, features=features, mirrored=mirrored)(
+        generated_u8
+    )
 
-    All images are uint8, n x c x h x w, of one size: at least 20 samples, and 100 images on either
-    side. The held-out images must come from the same source and must not have been trained on. From
-    the larger of the two sets, as many as the smaller has are drawn.
 
-    Distance is measured in pixels, which small shifts fool (paper, section 6), or in features; such
-    as were themselves learnt from the training images may tell the two sets apart. ``mirrored``
-    lets each image stand for its mirror image too, whichever is nearer: for a generator that was
-    shown both.
+class MemorisationTest:
+    """Ask whether pictures repeat training images.
+
+    All images are uint8, n x c x h x w, of one size: at least 100 on either side, and 20 pictures.
+    The held-out images must come from the same source and must not have been trained on.
+
+    Parameters
+    ----------
+    train_u8, held_out_u8 : ndarray
+        Images of either kind; as many as there are, because a copy of an image that is left out
+        goes unnoticed.
+    features : FeatureExtractor, optional
+        Where distances are measured; by default in pixels, which small shifts fool (paper, section
+        6). Features that were themselves learnt from the training images may tell the two kinds
+        apart.
+    mirrored : bool, default False
+        Let each image stand for its mirror image too, whichever is nearer: for a generator that was
+        shown both.
     """
-    if len(generated_u8) < 20 or min(len(train_u8), len(held_out_u8)) < 100:
-        raise UserError(
-            "the memorisation check needs 20 samples and 100 images on either side, but got "
-            f"{len(generated_u8)} samples, {len(train_u8)} training and {len(held_out_u8)} "
-            "held-out images"
+
+    def __init__(
+        self,
+        train_u8: np.ndarray,
+        held_out_u8: np.ndarray,
+        *,
+        features: FeatureExtractor | None = None,
+        mirrored: bool = False,
+    ) -> None:
+        if min(len(train_u8), len(held_out_u8)) < FEWEST_IMAGES:
+            raise UserError(
+                f"the memorisation check needs {FEWEST_IMAGES} images on either side, but got "
+                f"{len(train_u8)} training and {len(held_out_u8)} held-out images"
+            )
+        self._features = features
+        self._train = self._views(train_u8, mirrored)
+        self._held_out = self._views(held_out_u8, mirrored)
+        self._threshold = np.quantile(self._ratios_of_unseen(), 0.01)
+
+    def __call__(self, pictures_u8: np.ndarray) -> Memorisation:
+        """Compare pictures with all images of both kinds."""
+        if len(pictures_u8) < FEWEST_PICTURES:
+            raise UserError(
+                f"the memorisation check needs {FEWEST_PICTURES} samples, but got "
+                f"{len(pictures_u8)}"
+            )
+        pictures = self._embed(pictures_u8)
+        to_train, train_rows = _nearest_image(pictures, self._train)
+        to_held, held_rows = _nearest_image(pictures, self._held_out)
+        num_train, num_held = len(self._train[0]), len(self._held_out[0])
+        nearest_rows = np.where(to_train <= to_held, train_rows, num_train + held_rows)
+        copies = int((_ratio(to_train, to_held) < self._threshold).sum())
+        return Memorisation(
+            closer_to_train=_share_closer(to_train, to_held, nearest_rows),
+            expected=num_train / (num_train + num_held),
+            copies=wilson_interval(copies, len(pictures)),
+            n=len(pictures),
+            n_train=num_train,
+            n_held_out=num_held,
+            space="pixels" if self._features is None else self._features.name,
         )
 
-    def embed(images_u8: np.ndarray) -> np.ndarray:
-        return images_u8 if features is None else features.extract(images_u8)
+    def _embed(self, images_u8: np.ndarray) -> np.ndarray:
+        return images_u8 if self._features is None else self._features.extract(images_u8)
 
-    def views(images_u8: np.ndarray) -> list[np.ndarray]:
-        plain = embed(images_u8)
-        return [plain, embed(np.ascontiguousarray(images_u8[..., ::-1]))] if mirrored else [plain]
+    def _views(self, images_u8: np.ndarray, mirrored: bool) -> list[np.ndarray]:
+        views = [images_u8]
+        if mirrored:
+            views.append(np.ascontiguousarray(images_u8[..., ::-1]))
+        return [self._embed(view) for view in views]
 
-    generated, train, held_out = embed(generated_u8), views(train_u8), views(held_out_u8)
-    num, rng, sides = min(len(train_u8), len(held_out_u8)), np.random.default_rng(seed), []
-    for side in (train, held_out):
-        rows = np.sort(rng.choice(len(side[0]), num, replace=False))
-        sides.append(_nearest_image(generated, [view[rows] for view in side]))
-    (to_train, train_rows), (to_held, held_rows) = sides
-    threshold = np.quantile(_nearest_image(held_out[0], train)[0], 0.01)
-    copies = int((_nearest_image(generated, train)[0] < threshold).sum())
-    nearest_rows = np.where(to_train <= to_held, train_rows, num + held_rows)
-    return Memorisation(
-        closer_to_train=_share_closer(to_train, to_held, nearest_rows),
-        copies=wilson_interval(copies, len(generated)),
-        n=len(generated),
-        n_references=num,
-        n_train=len(train_u8),
-        space="pixels" if features is None else features.name,
-    )
+    def _ratios_of_unseen(self) -> np.ndarray:
+        """Return the ratio of held-out images, each compared with the other held-out ones.
+
+        They are taken out in parts, because the nearest image to any of them would be itself; so
+        each is compared with nearly as many as a picture is.
+        """
+        num = len(self._held_out[0])
+        asked = np.random.default_rng(0).permutation(num)[:MOST_UNSEEN]
+        ratios = []
+        for part in np.array_split(asked, PARTS_OF_UNSEEN):
+            others = [np.delete(view, part, axis=0) for view in self._held_out]
+            unseen = self._held_out[0][part]
+            to_train, _ = _nearest_image(unseen, self._train)
+            to_held, _ = _nearest_image(unseen, others)
+            ratios.append(_ratio(to_train, to_held))
+        return np.concatenate(ratios)
+
+
+def _ratio(to_train: np.ndarray, to_held: np.ndarray) -> np.ndarray:
+    """Return distance by distance, 1 where both are 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(to_train == to_held, 1.0, to_train / to_held)
 
 
 def _share_closer(to_train: np.ndarray, to_held: np.ndarray, nearest_rows: np.ndarray) -> Estimate:
     """Estimate the share whose nearest image is a training image.
 
     If training and held-out images were dealt at random, the share's variance would be that of n^2
-    / sum(h^2) independent samples, where h counts the samples that share a nearest image.
+    / sum(h^2) independent pictures, where h counts the pictures that share a nearest image.
     """
     share = float((to_train < to_held).mean() + 0.5 * (to_train == to_held).mean())
     num_independent = len(to_train) ** 2 / float(np.square(np.bincount(nearest_rows)).sum())

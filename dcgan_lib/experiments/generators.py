@@ -28,21 +28,28 @@ def record_report(report: GeneratorReport, name: str, command: str) -> list[Resu
     """Enter a committed checkpoint's figures that have a claim, ``ours.NAME.kid`` and so on."""
     check_record(name, command)
     rows = report.rows
-    data = f"{report.image_set}, {report.num_held_out:,} images of its {report.split} split"
+    sides = f"{report.image_set}, its training images and its {report.split} split"
+    data = {
+        "kid": f"{report.image_set}, {report.num_held_out:,} images of its {report.split} split",
+        "memorised": sides,
+        "copies": sides,
+    }
     notes = {"kid": f"; before training {rows['untrained_kid'].estimate.value:.3f}"}
     if "fid" in rows:
         notes["kid"] += (
             f"; FID on the same features {rows['fid'].estimate.value:.2f} at n {rows['fid'].n:,}"
         )
-    if "memorised_pixels" in rows:
-        notes["memorised"] = f"; in pixels {rows['memorised_pixels'].in_unit.value:.1f} %"
+    for key in ("memorised", "copies"):
+        if f"{key}_pixels" in rows:
+            value, low, high = rows[f"{key}_pixels"].in_unit
+            notes[key] = f"; in pixels {value:.1f} [{low:.1f}, {high:.1f}] %"
     recorded = [
         record(
             f"ours.{name}.{key}",
             row.in_unit,
             unit=row.unit,
             n=row.n,
-            data=data if key in notes else f"{row.n:,} samples",
+            data=data.get(key, f"{row.n:,} samples"),
             command=command,
             seconds=report.seconds,
             seed=report.seed,
@@ -53,10 +60,6 @@ def record_report(report: GeneratorReport, name: str, command: str) -> list[Resu
         for key, row in rows.items()
         if f"ours.{name}.{key}" in claims()
     ]
-    if "memorised_mirrored" in rows:
-        kept = {"plain": rows["memorised"], "mirrored": rows["memorised_mirrored"]}
-        kept = {key: list(row.estimate) for key, row in kept.items()}
-        save_details(f"curves/memorised.{name}", kept | {"command": command})
     if report.classes:
         save_details(f"classes/{name}", [asdict(row) for row in report.classes])
     return recorded

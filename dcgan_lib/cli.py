@@ -451,9 +451,9 @@ class Evaluate(Command, verb="evaluate"):
     num_images: int = 5_000
     """Samples, and the most held-out images to compare with."""
     features: str | None = None
-    """Whose features to compare; unset: efficientnet-lite0 for distances, and for neighbours those
-    of the probe made for the set, which fit its size alone. pixels and efficientnet-lite0 fit
-    every size, grey or RGB; so does inception, once its weights are there."""
+    """Whose features to compare; unset: efficientnet-lite0, but a digit classifier's for MNIST's
+    nearest neighbours. pixels and efficientnet-lite0 fit every size, grey or RGB; so does
+    inception, once its weights are there."""
     held_out: str = "held-out"
     """Split to compare with; held-out: test of mnist and of the drawn sets, validation of others,
     or the one of the two that there is."""

@@ -395,6 +395,18 @@ def test_a_share_that_is_too_weak_gets_no_verdict(digits_report, ledger):
     assert near.verdict == "not tested at scale" and near.caveat.why == "few are compared"
 
 
+def test_bedrooms_also_answer_the_papers_claim(digits_report, ledger):
+    report = dataclasses.replace(digits_report, image_set="bedrooms64")
+    report = with_rows(report, copies=Estimate(0.01, 0, 0.03))
+    *_, row = record_report(report, "bedrooms", "dcgan evaluate bedrooms --record bedrooms")
+    assert row.id == "bedrooms.memorisation:bedrooms64" and row.verdict == "not tested at scale"
+    assert (row.value, row.low, row.high, row.unit) == (1, 0, 3, "%")
+    many = with_rows(report, copies=Estimate(0.3, 0.2, 0.4))
+    *_, other = record_report(many, "bedrooms", "dcgan evaluate bedrooms --record bedrooms")
+    first = "by features, at most 5 % of the samples are copies"
+    assert row.checks[first] and not other.checks[first]
+
+
 def test_a_generator_with_one_claim_has_one_row(street_report, ledger):
     assert "ours.street-digits.memorised" not in claims()
     rows = record_report(street_report, "street-digits", "dcgan evaluate street-digits")

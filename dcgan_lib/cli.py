@@ -78,6 +78,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.near_duplicates:NearDuplicates",
             "planted near-duplicates, found or not",
         ),
+        "memorisation": (
+            "experiments.memorisation:MemorisationCurve",
+            "how much is memorised, by the number of images",
+        ),
         "face-crops": (
             "experiments.face_crops:FaceCropsStudy",
             "how well faces are found in composed photographs",

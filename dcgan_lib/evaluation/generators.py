@@ -353,7 +353,7 @@ def measure_copies(
     spaces = in_pixels if features.name == "pixels" else {"": features} | in_pixels
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(train_u8))[:NUM_SHIFTED])
-    shifted_u8 = _shifted(train_u8[chosen])
+    shifted_u8 = shifted(train_u8[chosen])
     rows: dict[str, Measured] = {}
     for suffix, space in spaces.items():
         try:
@@ -389,7 +389,7 @@ def measure_copies(
     return rows, []
 
 
-def _shifted(images_u8: np.ndarray) -> np.ndarray:
+def shifted(images_u8: np.ndarray) -> np.ndarray:
     """Return images moved by one pixel to the left and one down; the edge is repeated."""
     padded_u8 = np.pad(images_u8, ((0, 0), (0, 0), (1, 0), (0, 1)), mode="edge")
     return np.ascontiguousarray(padded_u8[:, :, :-1, 1:])

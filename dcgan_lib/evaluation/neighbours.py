@@ -155,7 +155,7 @@ class MemorisationTest:
     ----------
     train_u8, held_out_u8 : ndarray
         Images of either kind; as many as there are, because a copy of an image that is left out
-        goes unnoticed.
+        goes unnoticed. Or features of theirs, n x f, if those of the pictures are asked about.
     features : FeatureExtractor, optional
         Where distances are measured; by default in pixels, which small shifts fool (paper, section
         6). Features that were themselves learnt from the training images may tell the two kinds
@@ -179,6 +179,8 @@ class MemorisationTest:
                 f"{len(train_u8)} training and {len(held_out_u8)} held-out images"
             )
         self._features = features
+        in_pixels = "pixels" if train_u8.dtype == np.uint8 else "features"
+        self._space = in_pixels if features is None else features.name
         self._train = self._views(train_u8, mirrored)
         self._held_out = self._views(held_out_u8, mirrored)
         self._threshold = np.quantile(self._ratios_of_unseen(), 0.01)
@@ -203,7 +205,7 @@ class MemorisationTest:
             n=len(pictures),
             n_train=num_train,
             n_held_out=num_held,
-            space="pixels" if self._features is None else self._features.name,
+            space=self._space,
         )
 
     def _embed(self, images_u8: np.ndarray) -> np.ndarray:

@@ -1,0 +1,250 @@
+"""How much a generator memorises, by how many images it learns from (sections 4.1 and 6).
+
+The paper argues that its samples are no copies, because three million images, seen once, leave no
+time to learn them by heart. Here one pair of networks is trained on more and more images of a drawn
+set, for the same number of updates, so that the fewer there are, the more often each is seen.
+
+Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dcgan_lib.command import Command, local
+from dcgan_lib.config import TrainConfig, recipe
+from dcgan_lib.data.load import HELD_OUT, PROCEDURAL, load_image_set
+from dcgan_lib.errors import require
+from dcgan_lib.evaluation.distances import kid_of_features
+from dcgan_lib.evaluation.features import FEATURES_OF, FeatureExtractor, get_features
+from dcgan_lib.evaluation.generators import shifted
+from dcgan_lib.evaluation.ledger import Result, id_on, load_details, record, save_details
+from dcgan_lib.evaluation.neighbours import MemorisationTest
+from dcgan_lib.evaluation.statistics import Estimate
+from dcgan_lib.models.sampling import sample_u8
+from dcgan_lib.training.checkpoints import load_generator
+from dcgan_lib.training.loop import fit
+
+CLAIM = "bedrooms.memorisation"
+NUM_CONTROLS = 1_000
+MOST_MEMORISED = 0.10
+"""[O] What the whole interval may reach where images are many."""
+LEAST_FOUND = 0.9
+"""[O] Share of shifted copies that have to be found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Hold what was measured of one run."""
+
+    num_images: int
+    seed: int
+    passes: float
+    """How often each image was seen."""
+    memorised: Estimate
+    """See `dcgan_lib.evaluation.neighbours.Memorisation`; by features, as is ``copies``."""
+    copies: Estimate
+    memorised_pixels: Estimate
+    copies_pixels: Estimate
+    shifted_found: float
+    """Share of training images, shifted by one pixel, that count as copies; the lower of the two
+    spaces."""
+    kid: Estimate
+    """Distance of the samples to held-out images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorisationCurve(Command, verb="memorisation"):
+    """Train on more and more images, and measure how much of them the samples repeat."""
+
+    set: str = "rooms"
+    """A drawn set with a recipe: rooms or portraits."""
+    numbers: tuple[int, ...] = (1_000, 4_000, 16_000, 64_000)
+    """Images to learn from."""
+    seeds: int = 2
+    """Trainings of each."""
+    steps: int = 4_000
+    """Minibatches of each training."""
+    image_size: int = 32
+    """Side of the pictures in pixels."""
+    base_width: int = 16
+    """Of both networks."""
+    batch_size: int = 32
+    """Images in a minibatch."""
+    num_held_out: int = 16_000
+    """Unseen images that the samples are also compared with."""
+    num_samples: int = 2_000
+    """Pictures of each generator."""
+    out: Path = local(Path("runs/memorisation"))
+    """Folder of the runs; finished ones are not trained again."""
+    threads: int | None = local(None)
+    """CPU threads; unset: timed, and the fastest kept."""
+    record: bool = False
+    """Write the claim to the ledger, and the curve beside it."""
+
+    def run(self) -> None:
+        """Train what is missing, measure, print, and record if asked."""
+        require(self.set in PROCEDURAL, "--set", self.set, f"a drawn set: {', '.join(PROCEDURAL)}")
+        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        allowed = f"from 100 to {self.num_samples}, at least"
+        require(min(self.numbers) >= 100, "each of numbers", min(self.numbers), allowed)
+        begun = time.perf_counter()
+        numbers = sorted(set(self.numbers))
+        runs = [(num, seed) for num in numbers for seed in range(self.seeds)]
+        for num, seed in runs:
+            images = load_image_set(self.set, num_images=num, image_size=self.image_size)
+            about = {"source": self.set, "num_images": num, "command": self.command_line()}
+            folder = self._folder(num, seed)
+            fit(self.config(seed), images, folder, threads=self.threads, about=about)
+        found = self._measure(runs, numbers[-1])
+        print(table(found))
+        if self.record:
+            record_curve(found, self.set, self.command_line(), time.perf_counter() - begun)
+
+    def config(self, seed: int) -> TrainConfig:
+        """Return the settings of one training: the set's recipe, smaller and shorter."""
+        config = recipe(self.set).config
+        size = (self.image_size, self.image_size)
+        return replace(
+            config,
+            model=replace(config.model, image_size=size, base_width=self.base_width),
+            batch_size=self.batch_size,
+            steps=self.steps,
+            precision="float32",
+            seed=seed,
+        )
+
+    def _folder(self, num_images: int, seed: int) -> Path:
+        return self.out / f"{self.set}-{num_images}-{seed}"
+
+    def _measure(self, runs: Sequence[tuple[int, int]], most: int) -> list[Found]:
+        size = {"image_size": self.image_size}
+        train_u8 = load_image_set(self.set, num_images=most, **size).images_u8
+        held_out_u8 = load_image_set(
+            self.set, HELD_OUT, num_images=self.num_held_out, **size
+        ).images_u8
+        features = get_features(FEATURES_OF[self.set])
+        # The images of a smaller training set are the first of a larger one: all are read once.
+        train_nf, held_out_nf = features.extract(train_u8), features.extract(held_out_u8)
+        found = []
+        for num in sorted({num for num, _ in runs}):
+            tests = (
+                MemorisationTest(train_nf[:num], held_out_nf),
+                MemorisationTest(train_u8[:num], held_out_u8),
+            )
+            control = _control(tests, train_u8[:num], features)
+            for seed in [seed for other, seed in runs if other == num]:
+                generator = load_generator(self._folder(num, seed))
+                samples_u8 = sample_u8(generator, self.num_samples, 1)
+                samples_nf = features.extract(samples_u8)
+                by_features, by_pixels = tests[0](samples_nf), tests[1](samples_u8)
+                subset = min(500, len(samples_nf) // 2, len(held_out_nf) // 2)
+                distance = kid_of_features(
+                    held_out_nf[: len(samples_nf)], samples_nf, features.name, subset_size=subset
+                )
+                found.append(
+                    Found(
+                        num_images=num,
+                        seed=seed,
+                        passes=self.steps * self.batch_size / num,
+                        memorised=by_features.memorised,
+                        copies=by_features.copies,
+                        memorised_pixels=by_pixels.memorised,
+                        copies_pixels=by_pixels.copies,
+                        shifted_found=control,
+                        kid=distance.estimate,
+                    )
+                )
+                print(table(found[-1:]).splitlines()[-1], flush=True)
+        return found
+
+
+def _control(
+    tests: tuple[MemorisationTest, MemorisationTest],
+    train_u8: np.ndarray,
+    features: FeatureExtractor,
+) -> float:
+    """Return how many of some shifted training images are found, in the space that finds fewer."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(train_u8))[:NUM_CONTROLS])
+    shifted_u8 = shifted(train_u8[rows])
+    by_features, by_pixels = tests
+    return min(
+        by_features(features.extract(shifted_u8)).copies.value, by_pixels(shifted_u8).copies.value
+    )
+
+
+def table(found: Sequence[Found]) -> str:
+    """Lay the curve out as text, one line a run."""
+    head = f"{'images':>7} {'seed':>4} {'passes':>7} {'memorised, %':>22} {'copies, %':>10}"
+    lines = [f"{head} {'memorised in pixels':>22} {'copies':>7} {'distance':>8} {'control':>8}"]
+    for run in found:
+        by_features, by_pixels = (
+            f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            for value, low, high in (run.memorised, run.memorised_pixels)
+        )
+        lines.append(
+            f"{run.num_images:>7,} {run.seed:>4} {run.passes:>7.1f} {by_features:>22} "
+            f"{100 * run.copies.value:>10.1f} {by_pixels:>22} "
+            f"{100 * run.copies_pixels.value:>7.1f} {run.kid.value:>8.2f} {run.shifted_found:>8.0%}"
+        )
+    return "\n".join(lines)
+
+
+def record_curve(found: Sequence[Found], set_name: str, command: str, seconds: float) -> Result:
+    """Write the curve, and the claim on a drawn set: with many images, samples are not copies."""
+    fewest, most = min(run.num_images for run in found), max(run.num_images for run in found)
+    first = {run.seed: run for run in found if run.num_images == fewest}
+    last = {run.seed: run for run in found if run.num_images == most}
+    shares = [run.memorised for run in last.values()]
+    value = Estimate(
+        float(np.mean([share.value for share in shares])),
+        min(share.low for share in shares),
+        max(share.high for share in shares),
+    )
+    checks = {
+        f"from {most:,} images at most {100 * MOST_MEMORISED:.0f} % are memorised, in every seed": (
+            value.high <= MOST_MEMORISED
+        ),
+        f"from {fewest:,} images more is memorised, intervals apart, in every seed": all(
+            first[seed].memorised.low > last[seed].memorised.high for seed in last
+        ),
+        "copies that are shifted by a pixel would be found": all(
+            run.shifted_found >= LEAST_FOUND for run in found
+        ),
+    }
+    about = {"set": set_name, "command": command, "seconds": round(seconds, 1)}
+    save_details(f"memorisation/{set_name}", {**about, "runs": [asdict(run) for run in found]})
+    return record(
+        id_on(CLAIM, set_name),
+        value.scaled(100),
+        unit="%",
+        n=len(last),
+        data=f"{set_name}, {most:,} images to learn from",
+        command=command,
+        seconds=seconds,
+        seed=0,
+        checks=checks,
+        notes=(
+            f"memorised share by features, mean of {len(last)} trainings, with the ends of all "
+            f"their intervals; from {fewest:,} images: "
+            + ", ".join(f"{100 * run.memorised.value:.1f}" for run in first.values())
+            + " %"
+        ),
+    )
+
+
+def load_curve(set_name: str = "rooms") -> tuple[Found, ...]:
+    """Return the curve that was recorded."""
+    kept: dict[str, Any] = load_details(f"memorisation/{set_name}", _command_of(set_name))
+    return tuple(
+        Found(**{key: Estimate(*v) if isinstance(v, list) else v for key, v in run.items()})
+        for run in kept["runs"]
+    )
+
+
+def _command_of(set_name: str) -> str:
+    return MemorisationCurve(set=set_name, record=True).command_line()

@@ -51,7 +51,7 @@ from dcgan_lib.experiments.short_runs import (
 )
 from dcgan_lib.models.networks import new_discriminator, new_generator
 from dcgan_lib.models.sampling import write_grid
-from dcgan_lib.paths import exclusive, results_root
+from dcgan_lib.paths import exclusive
 from dcgan_lib.training.loop import Batches, choose_device, draw_latents
 from dcgan_lib.training.step import make_gan, new_networks, train_step
 
@@ -404,7 +404,7 @@ class Residual(Command, verb="residual"):
 
     def _plan(self, settings: Settings, train: ImageSet) -> Plan:
         """Return the plan that is kept with the results, or make and keep it."""
-        with exclusive(results_root() / f"{plan_name(settings.set)}.json"):
+        with exclusive(self.out / settings.set / "plan.json"):
             kept = None if self.again else kept_plan(settings.set)
             if kept is None:
                 kept = make_plan(settings, train, self.device)
@@ -450,7 +450,7 @@ class Residual(Command, verb="residual"):
         if trained is not None and trained.stopped is None and not set(due) <= set(trained.weights):
             trained = None  # its looks are those of another plan
         if trained is None:
-            looks = {step: step for step in due}
+            looks = dict(zip(due, due, strict=True))  # a look is named after its step
             trained = train_run(config, train, looks, new_networks, device=self.device)
             keep_trained(folder, trained, config)
         last = max(trained.weights)

@@ -620,13 +620,20 @@ def test_the_plan_alone_keeps_nothing(ledger, words, capsys):
     assert "equal steps: 2" in capsys.readouterr().out and not ledger.exists()
 
 
-def test_steps_are_timed_in_turns():
+def test_steps_are_timed_by_the_processor_and_the_first_rounds_do_not_count(monkeypatch):
     configs = {
         name: residual_gan.variant_config(name, SETTINGS, 3, base_width=2, steps=4)
         for name in (PLAIN, REFERENCE)
     }
-    found = residual_gan.time_steps(configs, blobs(20, 0), "cpu", 2)
-    assert list(found) == [PLAIN, REFERENCE] and min(found.values()) > 0
+    ticks = iter([0, 9, 0, 9, 0, 9, 0, 9, *[0, 1, 0, 4] * 3])
+    monkeypatch.setattr(residual_gan.time, "process_time", lambda: next(ticks))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = residual_gan.time_steps(configs, blobs(20, 0), "cpu", 3)
+    finally:
+        torch.set_num_threads(threads)
+    assert found == {PLAIN: 1, REFERENCE: 4} and next(ticks, None) is None
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ class Plan:
     base_width: dict[str, int]
     parameters: dict[str, int]
     seconds_a_step: dict[str, float]
-    """Medians; the variants took turns, on the machine that ``hardware`` names."""
+    """Medians, see `time_steps`, on the machine that ``hardware`` names."""
     hardware: str
     channels: int
 
@@ -235,18 +235,21 @@ def time_steps(
 ) -> dict[str, float]:
     """Return the median seconds of a step; all take turns, so that a drift slows all of them.
 
-    Two rounds come first and do not count.
+    Two rounds come first and do not count. Of one CPU thread the processor's time is taken, which
+    is the wall time on a core of its own: other processes must not decide who gets more steps.
     """
     where = choose_device(device)
+    is_alone = where.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if is_alone else time.perf_counter
     gans = {name: make_gan(config, where) for name, config in configs.items()}
     x_bchw, _ = Batches(train, next(iter(configs.values())), where)(0)
     seconds: dict[str, list[float]] = {name: [] for name in configs}
     for step in range(rounds + 2):
         for name, gan in gans.items():
-            begun = time.perf_counter()
+            begun = clock()
             latents = draw_latents(gan.config, where, step)
             float(train_step(gan, step, x_bchw, None, latents).g_loss)  # waits for a GPU
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(clock() - begun)
     return {name: round(median(found[2:]), 5) for name, found in seconds.items()}
 
 

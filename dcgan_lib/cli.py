@@ -66,6 +66,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.architecture:Ablate",
             "the paper's rules, broken one at a time",
         ),
+        "residual": (
+            "experiments.residual_gan:Residual",
+            "the residual GAN beside the DCGAN, at equal parameters and time",
+        ),
         "filters": (
             "experiments.filter_collapse:Filters",
             "whether filters collapse in long training",

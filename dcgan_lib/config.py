@@ -19,9 +19,9 @@ MAX_SEED = 2**63 - 1
 class ModelConfig:
     """Describe a generator and a discriminator; the default is the authors' 64x64 faces network."""
 
-    architecture: Literal["convolutional", "dense"] = "convolutional"
+    architecture: Literal["convolutional", "dense", "residual"] = "convolutional"
     """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3
-    compares it with."""
+    compares it with; [O] or the residual GAN that came after the paper."""
     image_size: tuple[int, int] = (64, 64)
     """[P] Height and width in pixels, each 8 to 128."""
     num_channels: Literal[1, 3] = 3
@@ -33,7 +33,8 @@ class ModelConfig:
     base_width: int = 128
     """[P] Feature maps at the finest resolution; each halving of the side doubles them."""
     kernel_size: Literal[3, 4, 5] = 5
-    """[P] Side of every convolution's kernel; 4 in most later code."""
+    """[P] Side of every convolution's kernel; 4 in most later code. If residual: 3, whatever is
+    set."""
     num_stages: int | None = None
     """[O] How often the side is halved; unset: as often as 4 pixels can be doubled to it. If dense:
     hidden layers."""
@@ -57,6 +58,12 @@ class ModelConfig:
     output: Literal["tanh", "sigmoid"] = "tanh"
     """[P] The generator's last activation: images in [-1, 1], or in [0, 1] as in the authors' MNIST
     code."""
+    residual_alpha: float = 0.1
+    """[O] If residual: what a block adds to its shortcut is multiplied by this."""
+    residual_norm: Literal["none", "batch", "layer"] = "none"
+    """[O] If residual: what stands before every activation but that of D's first block."""
+    residual_activation: Literal["relu", "leaky"] = "leaky"
+    """[O] If residual: in both networks; leaky has the slope of ``leaky_slope``."""
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -69,12 +76,19 @@ class ModelConfig:
         check_numbers(self, 1, "z_dim", "base_width")
         check_numbers(self, 0, "num_classes", "hidden_units", "leaky_slope")
         check_number(self, "bn_eps", 1e-12, 1)
+        check_number(self, "residual_alpha", 0, 10)
         if self.architecture == "dense":
             given = (self.hidden_units, self.num_stages)
             what = "hidden_units and num_stages of a dense network"
             require(min(given[0], given[1] or 0) >= 1, what, given, "at least 1 each")
         elif self.num_stages is not None:
             check_number(self, "num_stages", 1, int(math.log2(min(size))))
+        if self.architecture == "residual" and (self.hidden_units or self.convs_per_stage == 2):
+            given = f"hidden_units {self.hidden_units}, convs_per_stage {self.convs_per_stage}"
+            raise UserError(
+                f"a residual network has no hidden layer and no plain stages, but got {given}: "
+                "leave both out"
+            )
         if self.convs_per_stage == 2 and self.kernel_size == 4:
             raise UserError(
                 "kernel_size 4 cannot keep the side at stride 1: use 3 or 5 with convs_per_stage 2"
@@ -121,6 +135,9 @@ class TrainConfig:
     d_shift: int = 0
     """[O] Shift each image that the discriminator sees, real or generated, at random by up to this
     many pixels in each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
+    r1_weight: float = 0.0
+    """[O] gamma of the R1 penalty (Mescheder et al., 2018): D's loss is raised by gamma / 2 times
+    the squared norm of its logit's gradient at real images; 0, as in the paper: none."""
     ema_decay: float = 0.0
     """[O] Also keep an exponential moving average of both networks' weights, in the run's ema/,
     with this decay a step (0.999 is usual); 0, as in the paper: none."""
@@ -148,7 +165,7 @@ class TrainConfig:
         check_choices(self)
         check_numbers(self, 1, "d_updates", "g_updates", "steps")
         check_numbers(self, 1, "log_every", "sample_every", "num_samples")
-        check_numbers(self, 0, "weight_decay", "snapshot_every", "save_seconds")
+        check_numbers(self, 0, "weight_decay", "r1_weight", "snapshot_every", "save_seconds")
         check_number(self, "batch_size", 2)
         for name in ("beta1", "beta2", "ema_decay"):
             check_number(self, name, 0, 1 - 1e-9)

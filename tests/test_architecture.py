@@ -24,16 +24,11 @@ from dcgan_lib.experiments.architecture import (
     RECIPE,
     RULES,
     Settings,
-    Yardstick,
     compared_with_recipe,
     count_flagged,
     details_name,
     differences_table,
-    draw_pictures,
-    find_flags,
-    find_trained,
-    is_finished,
-    keep_trained,
+    draw_by_rule,
     kept_runs,
     load_runs,
     measure_run,
@@ -46,6 +41,13 @@ from dcgan_lib.experiments.architecture import (
     summary,
     summary_text,
     train_one,
+)
+from dcgan_lib.experiments.short_runs import (
+    Yardstick,
+    find_flags,
+    find_trained,
+    is_finished,
+    keep_trained,
 )
 from dcgan_lib.models.ablations import Ablation
 from dcgan_lib.paths import exclusive
@@ -189,7 +191,7 @@ def test_planted_failures_are_flagged_after_a_tiny_run(train, yardstick):
 def test_the_same_pictures_are_drawn_for_every_measure(train):
     change, config = RULES["unbounded"], config_of("unbounded")
     weights = train_one(change, config, train).weights[18]
-    one, other = (draw_pictures(change, config, weights, 20) for _ in range(2))
+    one, other = (draw_by_rule(change, config, weights, 20) for _ in range(2))
     assert one.dtype == np.uint8 and one.shape == (20, 3, 32, 32)
     np.testing.assert_array_equal(one, other)
 
@@ -272,11 +274,16 @@ def test_finished_runs_are_known_by_settings_and_by_what_they_were_measured_with
     name, other = (details_name(TINY, "d-relu", seed) for seed in (0, 1))
     grey = FeatureExtractor("grey", 1, nn.Identity(), lambda x: x.float().mean((1, 2, 3))[:, None])
     held_out = blobs(100, 1)
-    assert is_finished(name, TINY, yardstick) and not is_finished(other, TINY, yardstick)
-    assert not is_finished(name, TINY, Yardstick(held_out, grey, num_images=100))
-    assert not is_finished(name, TINY, Yardstick(held_out, yardstick.features, num_images=90))
+    settings = dataclasses.asdict(TINY)
+
+    def finished(name, measured_with=yardstick, **changed):
+        return is_finished(name, settings | changed, measured_with, "dcgan ablate")
+
+    assert finished(name) and not finished(other)
+    assert not finished(name, Yardstick(held_out, grey, num_images=100))
+    assert not finished(name, Yardstick(held_out, yardstick.features, num_images=90))
     with pytest.raises(UserError, match="made with other settings"):
-        is_finished(name, dataclasses.replace(TINY, steps=37), yardstick)
+        finished(name, steps=37)
 
 
 def test_effects_are_paired_by_seed(ledger, yardstick):

@@ -24,10 +24,13 @@ from tqdm import tqdm
 
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
-from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.efficientnet import NUM_FEATURES as NUM_EFFICIENTNET
 from dcgan_lib.models.efficientnet import EfficientNetLite0, load_efficientnet_lite0
-from dcgan_lib.models.networks import AnyDiscriminator, check_convolutional
+from dcgan_lib.models.networks import (
+    AnyDiscriminator,
+    LayeredDiscriminator,
+    check_convolutional,
+)
 from dcgan_lib.models.sampling import batch_norms, in_batches, measuring_batch_norm, network_input
 from dcgan_lib.paths import data_root
 
@@ -48,7 +51,7 @@ class ConvFeatures:
     """Read images with the convolutional layers of a discriminator.
 
     Every chosen layer, after batch norm and LeakyReLU, is max-pooled to a small grid and flattened;
-    the layers are joined in the order given.
+    the layers are joined in the order given. A residual network's layers are its blocks.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ class ConvFeatures:
     ) -> None:
         network = check_convolutional(discriminator)
         self._network = network.eval().to(memory_format=torch.channels_last)
-        self.layers = _check_layers(layers, len(network.convs))
+        self.layers = _check_layers(layers, network.num_layers)
         if grid < 1:
             raise UserError(f"the grid must be at least 1, but it is {grid}")
         self.grid = grid
@@ -110,7 +113,7 @@ class LayerTable:
 
     Parameters
     ----------
-    network : Discriminator
+    network : LayeredDiscriminator
         As for `ConvFeatures`.
     images_u8 : ndarray
         What it reads.
@@ -124,7 +127,12 @@ class LayerTable:
     """
 
     def __init__(
-        self, network: Discriminator, images_u8: np.ndarray, grid: int, *, progress: bool = False
+        self,
+        network: LayeredDiscriminator,
+        images_u8: np.ndarray,
+        grid: int,
+        *,
+        progress: bool = False,
     ) -> None:
         shape = (1, network.config.num_channels, *network.config.image_size)
         with torch.no_grad():
@@ -199,7 +207,7 @@ def _check_layers(layers: Sequence[int] | None, total: int) -> tuple[int, ...]:
     return chosen
 
 
-def _check_images(network: Discriminator, images_u8: np.ndarray) -> None:
+def _check_images(network: LayeredDiscriminator, images_u8: np.ndarray) -> None:
     wanted = (network.config.num_channels, *network.config.image_size)
     got = tuple(images_u8.shape[1:])
     if images_u8.dtype != np.uint8 or got != wanted:
@@ -211,7 +219,7 @@ def _check_images(network: Discriminator, images_u8: np.ndarray) -> None:
         )
 
 
-def _input(network: Discriminator, images_u8: np.ndarray) -> Tensor:
+def _input(network: LayeredDiscriminator, images_u8: np.ndarray) -> Tensor:
     # channels innermost, which is faster
     return network_input(network, images_u8).contiguous(memory_format=torch.channels_last)
 
@@ -242,19 +250,25 @@ def batch_statistics(
         memory_format=torch.channels_last
     )
     _check_images(network, images_u8)
-    norms, size = batch_norms(network), min(BATCH, len(images_u8))
+    norms, size, counts = batch_norms(network), min(BATCH, len(images_u8)), {}
+
+    def count(norm: nn.Module, given: tuple[Tensor]) -> None:
+        counts[norm] = given[0].numel() // given[0].shape[1]
+
+    for norm in norms:
+        norm.register_forward_pre_hook(count)
     with measuring_batch_norm(norms):
         starts = range(0, len(images_u8) - size + 1, size)
         for start in tqdm(starts, unit="batch", disable=not progress):
-            maps = network.features(_input(network, images_u8[start : start + size]))
-    counts = [h.numel() // h.shape[1] for h in maps[1:]]
+            network.features(_input(network, images_u8[start : start + size]))
     return [
-        (norm.running_mean, norm.running_var * (1 - 1 / count))
-        for norm, count in zip(norms, counts, strict=True)
+        (norm.running_mean, norm.running_var * (1 - 1 / counts[norm])) for norm in norms
     ]  # PyTorch keeps the population's estimate, larger by n / (n - 1)
 
 
-def with_statistics(discriminator: AnyDiscriminator, statistics: Statistics) -> Discriminator:
+def with_statistics(
+    discriminator: AnyDiscriminator, statistics: Statistics
+) -> LayeredDiscriminator:
     """Return a copy of the network whose batch norm uses these statistics from now on."""
     network = copy.deepcopy(check_convolutional(discriminator)).eval()
     for norm, (mean, variance) in zip(batch_norms(network), statistics, strict=True):

@@ -23,7 +23,7 @@ from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.ledger import Caveat, Result, id_on, record, save_details
 from dcgan_lib.evaluation.statistics import mean_interval
 from dcgan_lib.models.dcgan import Discriminator
-from dcgan_lib.models.networks import AnyGenerator, check_convolutional
+from dcgan_lib.models.networks import AnyGenerator, check_dcgan
 from dcgan_lib.models.sampling import network_input, sample_latents, seeded
 from dcgan_lib.training.checkpoints import (
     load_config,
@@ -149,7 +149,7 @@ def measure_run(run_dir: Path, num_images: int) -> History:
     z_bd = sample_latents(num_images, config.model, seeded(0))
     history: History = {}
     for folder in snapshot_folders(run_dir):
-        discriminator = check_convolutional(load_discriminator(folder))
+        discriminator = check_dcgan(load_discriminator(folder))
         generator = load_generator(folder)
         layers = {}
         for number, maps in enumerate(generator_maps(generator, z_bd), start=1):

@@ -50,7 +50,7 @@ from dcgan_lib.interpretation.saliency import (
     strongest,
 )
 from dcgan_lib.models.dcgan import Discriminator
-from dcgan_lib.models.networks import check_convolutional
+from dcgan_lib.models.networks import check_dcgan
 from dcgan_lib.models.sampling import write_grid
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_config, load_discriminator
@@ -104,7 +104,7 @@ class Saliency(Command, verb="saliency"):
     def run(self) -> None:
         """Find the strongest responses, draw, measure, write, and record if asked."""
         self.check()
-        begun, network = time.monotonic(), check_convolutional(load_discriminator(self.checkpoint))
+        begun, network = time.monotonic(), check_dcgan(load_discriminator(self.checkpoint))
         receptive_field(network.config, self.layer)  # refuses a layer that is not there
         report, chosen_on, split = load_pictures(self)
         seeds = range(self.seed, self.seed + self.fresh)

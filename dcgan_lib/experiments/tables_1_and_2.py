@@ -63,8 +63,11 @@ from dcgan_lib.evaluation.protocols import (
     plain_name,
 )
 from dcgan_lib.evaluation.statistics import Estimate, mean_interval, wilson_interval
-from dcgan_lib.models.dcgan import Discriminator
-from dcgan_lib.models.networks import check_convolutional, untrained_discriminator
+from dcgan_lib.models.networks import (
+    LayeredDiscriminator,
+    check_convolutional,
+    untrained_discriminator,
+)
 from dcgan_lib.paths import checkpoints_root
 from dcgan_lib.training.checkpoints import find_run, load_config, load_discriminator
 from dcgan_lib.training.loop import choose_device
@@ -87,7 +90,7 @@ class Source:
     """pixels, kmeans1, random, or the name of a checkpoint or a run."""
     step: int | None = None
     """Minibatches that a snapshot was trained for."""
-    network: Discriminator | None = None
+    network: LayeredDiscriminator | None = None
     """None for pixels and kmeans1."""
 
 
@@ -133,8 +136,8 @@ def features_of_pixels(
 
 
 def with_batch_norm(
-    network: Discriminator, kind: str, train_u8: np.ndarray, *, progress: bool = False
-) -> Discriminator:
+    network: LayeredDiscriminator, kind: str, train_u8: np.ndarray, *, progress: bool = False
+) -> LayeredDiscriminator:
     """Return the network with ``stored`` statistics, or averaged over ``batches`` of images."""
     if kind == "stored":
         return network
@@ -142,7 +145,7 @@ def with_batch_norm(
 
 
 def images_for(
-    network: Discriminator | None, name: str, *, download: bool = False
+    network: LayeredDiscriminator | None, name: str, *, download: bool = False
 ) -> LabelledSplits:
     """Load a set's images at the size and in the colours that a network reads."""
     model = network and network.config
@@ -555,7 +558,7 @@ class Features(Command, verb="features"):
             return self.recipe == USUAL_RECIPE
         return self.recipe not in recipes() and "released" in load_config(self.recipe)[1]
 
-    def _network(self) -> Discriminator | None:
+    def _network(self) -> LayeredDiscriminator | None:
         network = open_source(self.checkpoint, recipe_name=self.recipe, seed=self.seed).network
         if network is not None:
             self._reader(network)  # refuses what does not fit
@@ -566,11 +569,11 @@ class Features(Command, verb="features"):
             )
         return network
 
-    def _reader(self, network: Discriminator) -> ConvFeatures:
+    def _reader(self, network: LayeredDiscriminator) -> ConvFeatures:
         return ConvFeatures(network, layers=self.layers or None, grid=self.grid)
 
     def _fit(
-        self, network: Discriminator | None, splits: LabelledSplits, path: Path | None = None
+        self, network: LayeredDiscriminator | None, splits: LabelledSplits, path: Path | None = None
     ) -> Fit:
         """Fit SVMs on the features, with the batch norm that was asked for."""
         kinds = ("batches", "stored") if self.batch_norm == "better" else (self.batch_norm,)
@@ -579,7 +582,7 @@ class Features(Command, verb="features"):
 
     def _fit_one(
         self,
-        network: Discriminator | None,
+        network: LayeredDiscriminator | None,
         splits: LabelledSplits,
         batch_norm: str,
         path: Path | None,
@@ -608,7 +611,7 @@ class Features(Command, verb="features"):
         return Fit(features=features, svms=svms, validation=outcome, batch_norm=batch_norm)
 
     def _control(
-        self, network: Discriminator | None, splits: LabelledSplits
+        self, network: LayeredDiscriminator | None, splits: LabelledSplits
     ) -> tuple[str, Fit | None]:
         """Fit a control for a statement of the paper that is asked of another set.
 

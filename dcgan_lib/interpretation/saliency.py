@@ -28,7 +28,7 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
 from dcgan_lib.models.dcgan import Discriminator, initialise, plan_convolutions
-from dcgan_lib.models.networks import AnyDiscriminator, check_convolutional, untrained_discriminator
+from dcgan_lib.models.networks import AnyDiscriminator, check_dcgan, untrained_discriminator
 from dcgan_lib.models.sampling import in_batches, measuring_batch_norm, network_input, seeded
 
 Method = Literal["guided", "gradient", "deconvnet"]
@@ -127,7 +127,7 @@ def layer_index(layer: int, num_layers: int) -> int:
 @contextmanager
 def _evaluating(network: AnyDiscriminator) -> Iterator[Discriminator]:
     """Give the network in evaluation mode; its mode comes back at the end."""
-    network, was_training = check_convolutional(network), network.training
+    network, was_training = check_dcgan(network), network.training
     network.eval()
     try:
         yield network
@@ -254,7 +254,7 @@ def fresh_network(config: ModelConfig, images_u8: np.ndarray | None, seed: int) 
     makes the stronger control depends on what is measured.
     """
     seeded(seed)  # refuses what is no seed
-    network = check_convolutional(untrained_discriminator(config, seed))
+    network = check_dcgan(untrained_discriminator(config, seed))
     if images_u8 is None:
         return network
     return measure_batch_norm(network, images_u8, range(len(network.convs)))
@@ -268,7 +268,7 @@ def randomised(
     The cascade of Adebayo et al. (2018), from the layer that is asked down to the pixels. Batch
     norm of those layers starts anew and is measured on ``images_u8``.
     """
-    changed = copy.deepcopy(check_convolutional(network))
+    changed = copy.deepcopy(check_dcgan(network))
     depth = len(changed.convs)
     if not 0 <= num_layers <= depth:
         raise UserError(f"0 to {depth} layers can be made random, but got {num_layers}")

@@ -110,6 +110,11 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(units + classes, 1, bias=False)
         self.apply(initialise)
 
+    @property
+    def num_layers(self) -> int:
+        """How many maps `features` returns."""
+        return len(self.convs)
+
     def features(self, x_bchw: Tensor, labels_b: Tensor | None = None) -> list[Tensor]:
         """Return the activations of every convolutional layer, finest first."""
         check_images(x_bchw, self.config)

@@ -1,4 +1,4 @@
-"""Whichever pair of networks a configuration describes: convolutional or dense, untrained."""
+"""Whichever pair of networks a configuration describes: the DCGAN, dense or residual, untrained."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,29 @@ from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.baselines import DenseDiscriminator, DenseGenerator
 from dcgan_lib.models.dcgan import Discriminator, Generator
+from dcgan_lib.models.residual import ResidualDiscriminator, ResidualGenerator
 
-AnyGenerator = Generator | DenseGenerator
-AnyDiscriminator = Discriminator | DenseDiscriminator
+AnyGenerator = Generator | DenseGenerator | ResidualGenerator
+AnyDiscriminator = Discriminator | DenseDiscriminator | ResidualDiscriminator
+LayeredDiscriminator = Discriminator | ResidualDiscriminator
+"""What has ``features``, the maps of its layers."""
+
+PAIRS = {
+    "convolutional": (Generator, Discriminator),
+    "dense": (DenseGenerator, DenseDiscriminator),
+    "residual": (ResidualGenerator, ResidualDiscriminator),
+}
+"""The networks of each architecture."""
 
 
 def new_generator(config: ModelConfig) -> AnyGenerator:
     """Return a generator whose weights are drawn from PyTorch's global random numbers."""
-    return DenseGenerator(config) if config.architecture == "dense" else Generator(config)
+    return PAIRS[config.architecture][0](config)
 
 
 def new_discriminator(config: ModelConfig) -> AnyDiscriminator:
     """Return a discriminator; see `new_generator`."""
-    return DenseDiscriminator(config) if config.architecture == "dense" else Discriminator(config)
+    return PAIRS[config.architecture][1](config)
 
 
 def untrained_generator(config: ModelConfig, seed: int = 0) -> AnyGenerator:
@@ -53,7 +63,9 @@ class NoOutput(nn.Module):
         )
 
 
-def without_output(discriminator: Discriminator, lacking: Sequence[str]) -> Discriminator:
+def without_output(
+    discriminator: LayeredDiscriminator, lacking: Sequence[str]
+) -> LayeredDiscriminator:
     """Take the output of a discriminator away; ``lacking`` names all that is not there.
 
     What is left has features, and weights of no output that somebody could take for trained ones.
@@ -62,9 +74,9 @@ def without_output(discriminator: Discriminator, lacking: Sequence[str]) -> Disc
     return discriminator
 
 
-def check_convolutional(discriminator: AnyDiscriminator) -> Discriminator:
+def check_convolutional(discriminator: AnyDiscriminator) -> LayeredDiscriminator:
     """Return the network if it has convolutional layers that read images alone; refuse others."""
-    if not isinstance(discriminator, Discriminator):
+    if not isinstance(discriminator, LayeredDiscriminator):
         raise UserError(
             "this needs convolutional layers, but the discriminator has only fully connected ones: "
             "choose another"
@@ -75,3 +87,14 @@ def check_convolutional(discriminator: AnyDiscriminator) -> Discriminator:
             f"{classes} classes: choose another"
         )
     return discriminator
+
+
+def check_dcgan(discriminator: AnyDiscriminator) -> Discriminator:
+    """Return the network if each of its layers is one convolution; refuse others, see above."""
+    network = check_convolutional(discriminator)
+    if not isinstance(network, Discriminator):
+        raise UserError(
+            "this follows the DCGAN's plain convolutions, but the discriminator is a residual one: "
+            "choose another"
+        )
+    return network

@@ -352,6 +352,11 @@ def _card(name: str, config: TrainConfig, about: dict[str, Any], last: dict[str,
     if model.architecture == "dense":
         layers = f"{model.num_stages} hidden layers of {model.hidden_units} units"
         networks = f"fully connected, {layers}"
+    elif model.architecture == "residual":
+        networks = (
+            f"residual, base width {model.base_width}, alpha {model.residual_alpha:g}, "
+            f"norm {model.residual_norm}, {model.residual_activation} relu"
+        ).replace("relu relu", "relu")
     rows = {
         "made by": f"`{about['command']}`",
         "image set": f"{about['image_set']}, {about['images']:,} images "

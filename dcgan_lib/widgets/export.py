@@ -112,9 +112,9 @@ def export_generator(
     if precision not in get_args(Precision):
         raise UserError(f"precision must be 'int8' or 'half', but it is {precision!r}")
     config = generator.config
-    if config.architecture == "dense":
+    if config.architecture != "convolutional":
         raise UserError(
-            f"the page draws convolutional generators, but {name} is a dense one: "
+            f"the page draws convolutional generators, but {name} is a {config.architecture} one: "
             "export it with --onnx"
         )
     z_nd, labels_n = _latents(config, NUM_CHECKED)
@@ -164,9 +164,10 @@ def export_discriminator(
     in levels, over the pictures given (n x c x h x w), the same under noise, and noise alone.
     """
     config = discriminator.config
-    if config.architecture == "dense":
+    if config.architecture != "convolutional":
+        kind = config.architecture
         raise UserError(
-            f"the page runs convolutional discriminators, but {name}'s is a dense one: "
+            f"the page runs convolutional discriminators, but {name}'s is a {kind} one: "
             "choose a checkpoint of the DCGAN"
         )
     checked_u8 = _pictures_to_judge(config, pictures_u8)

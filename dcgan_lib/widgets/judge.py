@@ -65,7 +65,8 @@ class Judge(PageWidget):
     @traitlets.validate("model")
     def _valid_model(self, proposal: dict[str, Any]) -> str:
         config = load_config(proposal["value"])[0].model
-        if config.num_channels != 1 or config.num_classes or config.architecture == "dense":
+        is_plain = config.architecture == "convolutional" and not config.num_classes
+        if config.num_channels != 1 or not is_plain:
             raise UserError(
                 "the judge needs a convolutional discriminator of grey pictures without labels, "
                 f"which {proposal['value']} is not: choose mnist"

@@ -1,0 +1,668 @@
+"""The residual GAN beside the DCGAN: at equal parameters, at equal steps and in equal time.
+
+`VARIANTS` lists the pairs. A `Plan` is made once for a set: the widths at which the pairs have
+equally many parameters, the seconds that a step of each takes on this machine, and from these the
+steps of each. Every run then trains for the time that the plain pair needs for its steps, and is
+measured on the way; one of these looks is at the same number of steps for all. A variant is
+compared with the plain pair seed by seed.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dcgan_lib.command import Command, Device, local
+from dcgan_lib.config import ModelConfig, TrainConfig, replace
+from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.errors import HeldElsewhereError, UserError, require
+from dcgan_lib.evaluation.features import RULER
+from dcgan_lib.evaluation.ledger import (
+    Caveat,
+    Result,
+    describe_hardware,
+    has_details,
+    id_on,
+    load_details,
+    record,
+    save_details,
+)
+from dcgan_lib.evaluation.statistics import Estimate, mean_interval
+from dcgan_lib.experiments.short_runs import (
+    LINE,
+    SIDE,
+    Trained,
+    Yardstick,
+    draw_pictures,
+    find_flags,
+    find_trained,
+    is_finished,
+    keep_trained,
+    measure_look,
+    open_set,
+    share_troubled,
+    train_run,
+)
+from dcgan_lib.models.networks import new_discriminator, new_generator
+from dcgan_lib.models.sampling import write_grid
+from dcgan_lib.paths import exclusive
+from dcgan_lib.training.loop import Batches, choose_device, draw_latents
+from dcgan_lib.training.step import make_gan, new_networks, train_step
+
+COMMAND = "dcgan residual"
+
+# ---------------------------------------------------------------- the pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Say which pair a run trains."""
+
+    words: str
+    """For figures and tables."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Fields of `ModelConfig`."""
+    r1: bool = False
+    """Whether its discriminator has the R1 penalty."""
+
+
+def _residual(words: str, *, r1: bool, **options: Any) -> Variant:
+    return Variant(words=words, r1=r1, model={"architecture": "residual"} | options)
+
+
+PLAIN, REFERENCE = "plain", "residual"
+"""The DCGAN, and the residual pair as published: the two that the claim compares."""
+
+VARIANTS: dict[str, Variant] = {
+    PLAIN: Variant(words="DCGAN"),
+    REFERENCE: _residual("residual, alpha 0.1, no norm, R1", r1=True),
+    "residual-no-r1": _residual("residual, alpha 0.1, no norm, no R1", r1=False),
+    "residual-alpha-1": _residual("residual, alpha 1, no norm, R1", r1=True, residual_alpha=1.0),
+    "residual-batch-norm": _residual(
+        "residual, alpha 0.1, batch norm, no R1", r1=False, residual_norm="batch"
+    ),
+    "residual-layer-norm": _residual(
+        "residual, alpha 0.1, layer norm, R1", r1=True, residual_norm="layer"
+    ),
+    "plain-r1": Variant(words="DCGAN, R1", r1=True),
+}
+"""Every pair by name, the plain one first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Hold what all runs of a table share; kept with each, so that no two kinds are mixed."""
+
+    set: str
+    steps: int
+    """Of the plain pair; the time that they take is the time of every run."""
+    base_width: int
+    """Of the plain pair."""
+    batch_size: int
+    precision: str
+    r1_weight: float
+
+
+MOST_APART = 0.03
+"""How far the numbers of parameters may differ, as a share of the plain pair's."""
+
+
+def variant_config(
+    name: str, settings: Settings, channels: int, *, base_width: int, steps: int, seed: int = 0
+) -> TrainConfig:
+    """Return the configuration of one run: the paper's but for the pair and R1.
+
+    One minibatch updates D, then G, on the same generated images, as in `architecture`.
+    """
+    variant = VARIANTS[name]
+    usual = ModelConfig(image_size=(SIDE, SIDE), num_channels=channels, base_width=base_width)
+    return TrainConfig(
+        model=replace(usual, **variant.model),
+        batch_size=settings.batch_size,
+        steps=steps,
+        precision=settings.precision,
+        schedule="same_batch",
+        r1_weight=settings.r1_weight if variant.r1 else 0.0,
+        seed=seed,
+    )
+
+
+def count_parameters(model: ModelConfig) -> int:
+    """Return how many numbers G and D learn together."""
+    with torch.random.fork_rng(devices=[]):
+        pair = new_generator(model), new_discriminator(model)
+    return sum(weight.numel() for network in pair for weight in network.parameters())
+
+
+def matching_width(name: str, settings: Settings, channels: int) -> int:
+    """Return the base width at which a variant has as many parameters as the plain pair.
+
+    Raises
+    ------
+    UserError
+        If no width comes within `MOST_APART`.
+    """
+
+    def count(name: str, width: int) -> int:
+        config = variant_config(name, settings, channels, base_width=width, steps=1)
+        return count_parameters(config.model)
+
+    wanted, width = count(PLAIN, settings.base_width), 1
+    while count(name, width) < wanted:
+        width += 1
+    apart = {each: abs(count(name, each) / wanted - 1) for each in (max(1, width - 1), width)}
+    best = min(apart, key=apart.get)
+    if apart[best] > MOST_APART:
+        raise UserError(
+            f"no width of {name!r} has as many parameters as a DCGAN of width "
+            f"{settings.base_width}: the nearest, {best}, is {apart[best]:.1%} apart, and "
+            f"{MOST_APART:.0%} are allowed: choose another base_width, such as 16, 20 or 24"
+        )
+    return best
+
+
+# ---------------------------------------------------------------- the plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Hold what was counted and timed before the first run of a table."""
+
+    settings: Settings
+    base_width: dict[str, int]
+    parameters: dict[str, int]
+    seconds_a_step: dict[str, float]
+    """Medians, see `time_steps`, on the machine that ``hardware`` names."""
+    hardware: str
+    channels: int
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Return the steps of each variant in the time that the plain pair's steps take."""
+        time_given = self.settings.steps * self.seconds_a_step[PLAIN]
+        return {
+            name: max(1, round(time_given / seconds))
+            for name, seconds in self.seconds_a_step.items()
+        }
+
+    @property
+    def equal_steps(self) -> int:
+        """Return the steps at which all variants are compared: those of the slowest."""
+        return min(self.steps.values())
+
+    def config(self, name: str, seed: int) -> TrainConfig:
+        """Return the configuration of one run."""
+        size = {"base_width": self.base_width[name], "steps": self.steps[name]}
+        return variant_config(name, self.settings, self.channels, seed=seed, **size)
+
+    def about(self, name: str) -> dict[str, Any]:
+        """Return what a run was made with, as plain values."""
+        return dataclasses.asdict(self.settings) | {
+            "run_width": self.base_width[name],
+            "run_parameters": self.parameters[name],
+            "run_steps": self.steps[name],
+            "equal_steps": self.equal_steps,
+            "seconds_a_step": self.seconds_a_step[name],
+        }
+
+
+def make_plan(settings: Settings, train: ImageSet, device: str = "cpu", rounds: int = 10) -> Plan:
+    """Match the widths, count the parameters, and time a step of every variant."""
+    channels = train.num_channels
+    widths = {name: matching_width(name, settings, channels) for name in VARIANTS}
+    configs = {
+        name: variant_config(name, settings, channels, base_width=width, steps=rounds + 2)
+        for name, width in widths.items()
+    }
+    return Plan(
+        settings=settings,
+        base_width=widths,
+        parameters={name: count_parameters(config.model) for name, config in configs.items()},
+        seconds_a_step=time_steps(configs, train, device, rounds),
+        hardware=describe_hardware(),
+        channels=channels,
+    )
+
+
+def time_steps(
+    configs: Mapping[str, TrainConfig], train: ImageSet, device: str, rounds: int
+) -> dict[str, float]:
+    """Return the median seconds of a step; all take turns, so that a drift slows all of them.
+
+    Two rounds come first and do not count. Of one CPU thread the processor's time is taken, which
+    is the wall time on a core of its own: other processes must not decide who gets more steps.
+    """
+    where = choose_device(device)
+    is_alone = where.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if is_alone else time.perf_counter
+    gans = {name: make_gan(config, where) for name, config in configs.items()}
+    x_bchw, _ = Batches(train, next(iter(configs.values())), where)(0)
+    seconds: dict[str, list[float]] = {name: [] for name in configs}
+    for step in range(rounds + 2):
+        for name, gan in gans.items():
+            begun = clock()
+            latents = draw_latents(gan.config, where, step)
+            float(train_step(gan, step, x_bchw, None, latents).g_loss)  # waits for a GPU
+            seconds[name].append(clock() - begun)
+    return {name: round(median(found[2:]), 5) for name, found in seconds.items()}
+
+
+def plan_text(plan: Plan) -> str:
+    """Lay the plan out as text."""
+    lines = [f"{'variant':22}{'width':>6}{'parameters':>12}{'ms a step':>11}{'steps':>8}"]
+    for name, seconds in plan.seconds_a_step.items():
+        cells = f"{plan.base_width[name]:>6}{plan.parameters[name]:>12,}{1000 * seconds:>11.0f}"
+        lines.append(f"{name:22}{cells}{plan.steps[name]:>8,}")
+    minutes = plan.settings.steps * plan.seconds_a_step[PLAIN] / 60
+    lines.append(f"each run: {minutes:.1f} minutes; equal steps: {plan.equal_steps:,}")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- measuring a run
+
+SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
+"""When a run is measured, as shares of its steps; and at the plan's equal steps."""
+
+
+def look_steps(steps: int, equal_steps: int) -> list[int]:
+    """Return the steps after which a run is measured, in order."""
+    return sorted({max(1, round(steps * share)) for share in SHARES} | {equal_steps})
+
+
+def measure_run(
+    config: TrainConfig, trained: Trained, yardstick: Yardstick, equal_steps: int
+) -> dict[str, Any]:
+    """Measure every look of a run, and return plain values.
+
+    A run that ended early is measured where it was last sound, which stands for what it did not
+    live to see.
+
+    Returns
+    -------
+    dict
+        ``looks``: for each its ``step`` and what `measure_look` says; ``at_equal_steps`` and
+        ``at_equal_time``: the two of them that are compared; ``flags``: what went wrong, in words.
+    """
+    looks = []
+    for step, weights in sorted(trained.weights.items()):
+        if step == 0 and len(trained.weights) > 1:
+            continue
+        in_full = step in (equal_steps, config.steps) or step == max(trained.weights)
+        num = yardstick.num_images // (1 if in_full else 2)
+        pictures_u8 = draw_pictures(config, weights, num, new_networks)
+        looks.append({"step": step} | measure_look(pictures_u8, yardstick))
+    last = looks[-1]
+    measures = {
+        "troubled": share_troubled(trained.windows, config.steps),
+        "lost": last["lost"],
+        "diversity": last["diversity"],
+    }
+    return {
+        "looks": looks,
+        "at_equal_steps": [look for look in looks if look["step"] <= equal_steps][-1],
+        "at_equal_time": last,
+        "flags": find_flags(measures, last.get("classes_lost", 0.0), trained.stopped),
+    }
+
+
+# ---------------------------------------------------------------- the command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual(Command, verb="residual"):
+    """Compare the residual GAN with the DCGAN at equal parameters, equal steps and equal time.
+
+    First a step of every variant is timed, and the plan is kept with the results; a resumed table
+    keeps to it. A run that was cut off begins again; finished ones are kept. Several processes may
+    work on one table: each takes the runs that no other has begun.
+
+    The default widths are those at which the residual pair's numbers of maps are powers of two
+    (16, 32, 64), which a CPU computes at the price of 13, 26 and 52: a width of 16 for the DCGAN
+    would handicap its rival.
+    """
+
+    set: str = "cifar10"
+    """Image set, brought to 32x32."""
+    variants: tuple[str, ...] = ()
+    """Which pairs, by name; unset: all of them. The plain one is always among them."""
+    seeds: int = 2
+    """Runs of each variant."""
+    steps: int = 5_000
+    """Minibatches of the plain pair, each an update of D and one of G; the others train as long."""
+    base_width: int = 20
+    """Of the plain pair; the residual one's follows from the number of parameters."""
+    batch_size: int = 32
+    """Images in a minibatch."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the training."""
+    r1_weight: float = 10.0
+    """gamma of the R1 penalty, where a variant has it; Mescheder et al. (2018) use 10."""
+    features: str = RULER
+    """What distances and diversity are measured in. Finished trainings are measured again,
+    not trained again."""
+    num_images: int = 1_000
+    """Held-out images, and samples, at the two points that are compared."""
+    device: Device = local("cpu")
+    """Where to train."""
+    threads: int = local(1)
+    """CPU threads."""
+    out: Path = local(Path("runs/residual"))
+    """Where the generators and grids of samples are kept."""
+    again: bool = local(False)
+    """Time, train and measure anew what is finished."""
+    plan_only: bool = local(False)
+    """Only time the steps and print the plan; nothing is kept."""
+    record: bool = False
+    """Write the comparison to the ledger, once all runs are there."""
+
+    def run(self) -> None:
+        """Train what is missing, print the table, and record if asked."""
+        for name in self.variants:
+            require(name in VARIANTS, "each of --variants", name, f"one of {', '.join(VARIANTS)}")
+        chosen = [name for name in VARIANTS if name in (PLAIN, *(self.variants or VARIANTS))]
+        if self.record and REFERENCE not in chosen:
+            raise UserError(f"--record compares {PLAIN} and {REFERENCE}: give both in --variants")
+        least = 2 if self.record else 1
+        require(self.seeds >= least, "seeds", self.seeds, f"at least {least}")
+        for name in ("steps", "base_width", "threads"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
+        require(self.r1_weight > 0, "r1_weight", self.r1_weight, "above 0")
+        torch.set_num_threads(self.threads)
+        train, yardstick = open_set(self.set, self.features, self.num_images)
+        settings = Settings(
+            set=train.name,
+            steps=self.steps,
+            base_width=self.base_width,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            r1_weight=self.r1_weight,
+        )
+        if self.plan_only:
+            print(plan_text(make_plan(settings, train, self.device)))
+            return
+        plan = self._plan(settings, train)
+        print(plan_text(plan), flush=True)
+        for seed in range(self.seeds):
+            for name in chosen:
+                self._one(name, seed, plan, train, yardstick)
+        runs = load_runs(plan, yardstick)
+        print(summary_text(summary(runs)))
+        if self.record:
+            wanted = {(name, seed) for name in chosen for seed in range(self.seeds)}
+            if missing := sorted(wanted - set(runs)):
+                raise UserError(
+                    f"{len(missing)} of {len(wanted)} runs are not finished, such as "
+                    f"{missing[0][0]} with seed {missing[0][1]}: run this again, or wait for the "
+                    "process that has begun them"
+                )
+            kept = {key: run for key, run in runs.items() if key in wanted}
+            record_claim(kept, plan, self.command_line())
+
+    def _plan(self, settings: Settings, train: ImageSet) -> Plan:
+        """Return the plan that is kept with the results, or make and keep it."""
+        with exclusive(self.out / settings.set / "plan.json"):
+            kept = None if self.again else kept_plan(settings.set)
+            if kept is None:
+                kept = make_plan(settings, train, self.device)
+                save_details(plan_name(settings.set), dataclasses.asdict(kept))
+        if kept.settings != settings:
+            raise UserError(
+                f"data/results/{plan_name(settings.set)}.json was made with other settings "
+                f"({dataclasses.asdict(kept.settings)}): give those, or --again to begin anew"
+            )
+        return kept
+
+    def _one(self, name: str, seed: int, plan: Plan, train: ImageSet, yardstick: Yardstick) -> None:
+        place = details_name(plan.settings.set, name, seed)
+        folder = self.out / plan.settings.set / f"{name}-{seed}"
+        try:
+            with exclusive(folder / "run.json", wait=False):
+                if not self.again and is_finished(place, plan.about(name), yardstick, COMMAND):
+                    return
+                content = self._train_and_measure(name, seed, plan, train, yardstick, folder)
+                save_details(place, content)
+        except HeldElsewhereError:
+            print(f"{name}, seed {seed}: another process has begun it", flush=True)
+            return
+        last, flags = content["at_equal_time"], "; ".join(content["flags"])
+        print(
+            f"{name}, seed {seed}: distance {last['distance']:.4f} after {last['step']:,} steps, "
+            f"diversity {last['diversity']:.2f}, {content['seconds']:.0f} s  {flags}",
+            flush=True,
+        )
+
+    def _train_and_measure(
+        self,
+        name: str,
+        seed: int,
+        plan: Plan,
+        train: ImageSet,
+        yardstick: Yardstick,
+        folder: Path,
+    ) -> dict[str, Any]:
+        config = plan.config(name, seed)
+        due = look_steps(config.steps, plan.equal_steps)
+        trained = None if self.again else find_trained(folder, config)
+        if trained is not None and trained.stopped is None and not set(due) <= set(trained.weights):
+            trained = None  # its looks are those of another plan
+        if trained is None:
+            looks = dict(zip(due, due, strict=True))  # a look is named after its step
+            trained = train_run(config, train, looks, new_networks, device=self.device)
+            keep_trained(folder, trained, config)
+        last = max(trained.weights)
+        pictures_u8 = draw_pictures(config, trained.weights[last], 64, new_networks)
+        write_grid(folder / f"step-{last:06}.png", pictures_u8)
+        begun = time.perf_counter()
+        found = measure_run(config, trained, yardstick, plan.equal_steps)
+        return {
+            "variant": name,
+            "seed": seed,
+            "settings": plan.about(name),
+            "features": yardstick.features.name,
+            "num_images": yardstick.num_images,
+            "stopped": trained.stopped,
+            "seconds": round(trained.seconds + time.perf_counter() - begun, 1),
+            "training_seconds": round(trained.seconds, 1),
+            **found,
+            "losses": [[line[name] for name in LINE] for line in trained.windows],
+        }
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+Runs = dict[tuple[str, int], dict[str, Any]]
+"""What is kept of each run, by variant and seed."""
+
+
+def details_name(set_name: str, variant: str, seed: int) -> str:
+    """Return the name under which the ledger keeps a run."""
+    return f"residual/{set_name}/{variant}-{seed}"
+
+
+def plan_name(set_name: str) -> str:
+    """Return the name under which the ledger keeps a plan."""
+    return f"residual/{set_name}/plan"
+
+
+def kept_plan(set_name: str) -> Plan | None:
+    """Return the plan of a set's runs; None where there is none."""
+    if not has_details(plan_name(set_name)):
+        return None
+    kept = load_details(plan_name(set_name), COMMAND)
+    return Plan(settings=Settings(**kept.pop("settings")), **kept)
+
+
+def load_runs(plan: Plan, yardstick: Yardstick) -> Runs:
+    """Return every run of a plan that was measured in one way."""
+    return _kept_like(plan, (yardstick.features.name, yardstick.num_images))
+
+
+def kept_runs(set_name: str) -> Runs:
+    """Return a set's runs that were made by its plan and measured as the plain one's first.
+
+    Needs neither the images nor the features: it only reads what the ledger keeps.
+    """
+    plan, first = kept_plan(set_name), details_name(set_name, PLAIN, 0)
+    if plan is None or not has_details(first):
+        return {}
+    kept = load_details(first, COMMAND)
+    return _kept_like(plan, (kept["features"], kept["num_images"]))
+
+
+def _kept_like(plan: Plan, measured: tuple[str, int]) -> Runs:
+    runs: Runs = {}
+    for name in VARIANTS:
+        seed = 0
+        while has_details(details_name(plan.settings.set, name, seed)):
+            kept = load_details(details_name(plan.settings.set, name, seed), COMMAND)
+            found = kept["features"], kept["num_images"]
+            if kept["settings"] == plan.about(name) and found == measured:
+                runs[name, seed] = kept
+            seed += 1
+    return runs
+
+
+# ---------------------------------------------------------------- over the seeds
+
+Budget = Literal["at_equal_steps", "at_equal_time"]
+BUDGETS: dict[Budget, str] = {"at_equal_steps": "equal steps", "at_equal_time": "equal time"}
+
+
+def paired_difference(
+    runs: Runs, one: str, other: str, budget: Budget, measure: str = "distance"
+) -> Estimate | None:
+    """Return the mean of one variant minus another over pairs of equal seed, by Student's t.
+
+    None with fewer than two such pairs.
+    """
+    seeds = [seed for name, seed in runs if name == one and (other, seed) in runs]
+    if len(seeds) < 2:
+        return None
+    values = [
+        runs[one, seed][budget][measure] - runs[other, seed][budget][measure] for seed in seeds
+    ]
+    return mean_interval(np.array(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Hold a variant's line of the table."""
+
+    variant: str
+    distances: dict[Budget, list[float]]
+    """Of each seed, in order."""
+    differences: dict[Budget, Estimate | None]
+    """To the plain pair, seed by seed; None with fewer than two seeds, and for itself."""
+    diversity: float
+    """Mean over the seeds, in equal time; real images have 1."""
+    flagged: int
+    """Seeds on which something went wrong."""
+
+
+def summary(runs: Runs) -> list[Row]:
+    """Return each variant's distances, and how they differ from the plain pair's."""
+    rows = []
+    for name in VARIANTS:
+        found = [run for (variant, _), run in sorted(runs.items()) if variant == name]
+        if not found:
+            continue
+        differences: dict[Budget, Estimate | None] = dict.fromkeys(BUDGETS)
+        if name != PLAIN:
+            differences = {each: paired_difference(runs, name, PLAIN, each) for each in BUDGETS}
+        row = Row(
+            variant=name,
+            distances={each: [run[each]["distance"] for run in found] for each in BUDGETS},
+            differences=differences,
+            diversity=float(np.mean([run["at_equal_time"]["diversity"] for run in found])),
+            flagged=sum(bool(run["flags"]) for run in found),
+        )
+        rows.append(row)
+    return rows
+
+
+def summary_text(rows: list[Row]) -> str:
+    """Lay the table out as text."""
+    lines = ["Mean distances, and the paired difference to the plain pair with its 95 % interval."]
+    heads = "".join(f"{words:>36}" for words in BUDGETS.values())
+    lines.append(f"{'variant':22}{heads}  diversity  flagged")
+    for row in rows:
+        cells = ""
+        for budget in BUDGETS:
+            cell, difference = f"{np.mean(row.distances[budget]):.4f}", row.differences[budget]
+            if difference is not None:
+                value, low, high = difference
+                cell += f"  {value:+.4f} ({low:+.4f}, {high:+.4f})"
+            cells += f"{cell:>36}"
+        seeds = len(row.distances["at_equal_time"])
+        lines.append(f"{row.variant:22}{cells}{row.diversity:>11.2f}  {row.flagged} of {seeds}")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- the claim
+
+CLAIM = "residual.plain"
+CHECK = "the residual pair's distance is below the plain one's at equal parameters and equal time"
+
+
+def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
+    """Write the row of one set into the ledger: residual minus plain in equal time.
+
+    The check holds where the whole interval of the paired difference lies below 0. Where it lies
+    on neither side of 0, so few seeds cannot tell, and the row says "not tested at scale".
+
+    Raises
+    ------
+    UserError
+        If there are not two finished seeds of both.
+    """
+    found = {budget: paired_difference(runs, REFERENCE, PLAIN, budget) for budget in BUDGETS}
+    difference = found["at_equal_time"]
+    if difference is None:
+        raise UserError(
+            f"{CLAIM} needs two finished seeds of {PLAIN} and {REFERENCE}: run {COMMAND}"
+        )
+    settings, seeds = plan.settings, {seed for name, seed in runs if name == REFERENCE}
+    seeds &= {seed for name, seed in runs if name == PLAIN}
+    scale = (
+        f"DCGAN of width {plan.base_width[PLAIN]} and residual pair of width "
+        f"{plan.base_width[REFERENCE]} ({plan.parameters[PLAIN]:,} and "
+        f"{plan.parameters[REFERENCE]:,} parameters), {len(seeds)} seeds"
+    )
+    notes = [scale]
+    for budget, words in BUDGETS.items():
+        parts = []
+        for name in (REFERENCE, PLAIN):
+            looks = [runs[name, seed][budget] for seed in sorted(seeds)]
+            mean = np.mean([look["distance"] for look in looks])
+            parts.append(f"{name} {mean:.4f} after {looks[0]['step']:,} steps")
+        value, low, high = found[budget]
+        between = f"difference {value:+.4f} ({low:+.4f} to {high:+.4f})"
+        notes.append(f"{words}: {', '.join(parts)}, {between}")
+    flagged = [f"{name} seed {seed}" for (name, seed), run in sorted(runs.items()) if run["flags"]]
+    notes.append(f"flagged: {', '.join(flagged) or 'none'}")
+    features = {run["features"] for run in runs.values()}
+    notes.append(f"distances are KID on {', '.join(sorted(features))}")
+    caveat = None
+    if difference.low <= 0 <= difference.high:
+        caveat = Caveat(kind="not at scale", why=f"no difference beyond chance: {scale}")
+    return record(
+        id_on(CLAIM, settings.set),
+        difference,
+        unit="",
+        n=len(seeds),
+        data=f"{settings.set} at {SIDE}x{SIDE}",
+        command=command,
+        seconds=sum(run["seconds"] for run in runs.values()),
+        checks={CHECK: difference.high < 0},
+        caveat=caveat,
+        seed=0,
+        notes="; ".join(notes),
+    )

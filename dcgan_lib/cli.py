@@ -38,6 +38,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "training.authors:ImportAuthors",
             "turn the networks that the paper's authors released into checkpoints",
         ),
+        "import-pth": (
+            "training.pytorch_example:ImportPth",
+            "turn .pth files of the PyTorch example into a checkpoint",
+        ),
         "export": ("widgets.export:Export", "write a generator for web pages, or as ONNX"),
     },
     "measure": {

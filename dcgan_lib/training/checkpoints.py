@@ -7,6 +7,7 @@ does.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -366,6 +367,49 @@ def _card(name: str, config: TrainConfig, about: dict[str, Any], last: dict[str,
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"# {name}\n\n| | |\n|---|---|\n{table}\n"
+
+
+# Networks that came from elsewhere.
+
+
+def check_import_place(folder: Path) -> None:
+    """Refuse to write over anything but an earlier import."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        try:
+            is_import = bool({"released", "imported"} & set(load_config(folder)[1]))
+        except UserError:
+            is_import = False
+        if not is_import or (folder / STATE).exists():
+            raise UserError(
+                f"{folder} holds something other than an earlier import: move it away, or choose "
+                "another --out"
+            )
+
+
+def write_import(
+    folder: Path, networks: dict[str, nn.Module | None], config: TrainConfig, about: dict[str, Any]
+) -> None:
+    """Write a folder that loads as a run's does, in place of an earlier import, or nothing.
+
+    ``networks`` are the generator and the discriminator by these words, None where there is none.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            for kind, network in networks.items():
+                if network is not None:
+                    save_weights(part / f"{kind}.safetensors", network)
+            save_config(part, config, about)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder} ({error.strerror or error}): choose another --out"
+        ) from error
 
 
 # Drawing.

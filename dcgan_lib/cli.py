@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "prepare": ("cli:Prepare", "decode a folder of images once, for training"),
         "train": ("cli:Train", "train a generator and a discriminator, or go on with a run"),
         "sample": ("cli:Sample", "draw pictures with a trained generator"),
+        "canvas": ("cli:PaintCanvas", "one picture of any size up to 4096 x 4096"),
         "import-authors": (
             "training.authors:ImportAuthors",
             "turn the networks that the paper's authors released into checkpoints",
@@ -444,6 +445,43 @@ class Sample(Command, verb="sample"):
         else:
             write_grid(out, pictures, self.columns)
         print(f"{len(pictures):,} picture{'s' if len(pictures) > 1 else ''}: {out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintCanvas(Command, verb="canvas"):
+    """Paint one picture of any size: a convolutional generator over a field of latent vectors."""
+
+    checkpoint: Positional[str]
+    """A committed checkpoint (rooms, faces, bedrooms, portraits, mnist) or a run's folder."""
+    out: Path = local(Path("canvas.png"))
+    """File of the picture: .png, .jpg or .webp."""
+    size: tuple[int, int] = (512, 512)
+    """Height and width in pixels, up to 4096 each."""
+    style: Literal["pictures", "smooth", "texture"] = "smooth"
+    """pictures: the generator's pictures side by side; smooth: latent vectors that turn into each
+    other along arcs; texture: overlapping projections, as in the Torch implementation."""
+    spacing: float = 2.0
+    """With smooth: pictures from one latent vector to the next."""
+    seed: int = 0
+    """Of the latent vectors."""
+
+    def run(self) -> None:
+        """Paint, and say where."""
+        from dcgan_lib.models.canvas import paint_u8, plan_canvas
+        from dcgan_lib.models.sampling import write_png
+        from dcgan_lib.training.checkpoints import load_generator
+
+        canvas = plan_canvas(
+            load_generator(self.checkpoint),
+            self.size,
+            style=self.style,
+            spacing=self.spacing,
+            seed=self.seed,
+        )
+        painted_u8 = paint_u8(canvas)
+        grey = len(painted_u8) == 1
+        write_png(self.out, painted_u8[0] if grey else painted_u8.transpose(1, 2, 0))
+        print(f"{self.size[0]} x {self.size[1]} pixels: {self.out}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "train": ("cli:Train", "train a generator and a discriminator, or go on with a run"),
         "sample": ("cli:Sample", "draw pictures with a trained generator"),
         "canvas": ("cli:PaintCanvas", "one picture of any size up to 4096 x 4096"),
+        "film": ("interpretation.film:Film", "a film of a training, or of a loop in latent space"),
         "import-authors": (
             "training.authors:ImportAuthors",
             "turn the networks that the paper's authors released into checkpoints",

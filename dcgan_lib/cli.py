@@ -96,6 +96,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "look inside": {
         "walk": ("experiments.latent_walk:Walk", "a walk through latent space, as in Fig. 4"),
+        "project": (
+            "interpretation.projection:Project",
+            "search the latent vector of a photograph",
+        ),
         "walk-returns": ("experiments.latent_walk:WalkReturns", "why objects come back on a walk"),
         "saliency": (
             "experiments.guided_backprop:Saliency",
@@ -417,6 +421,9 @@ class Sample(Command, verb="sample"):
     """Class to draw, for a conditional generator; unset: all in turn."""
     best_of: int = 1
     """Draw this many times as many, and keep those that the discriminator finds most real."""
+    best: int | None = None
+    """Keep this many of --num-images, those that the discriminator finds most real, best first; all
+    of them are sorted if it is --num-images itself."""
     batch_stats: bool = False
     """Normalise with the statistics of the batch, as the authors did, not the running ones."""
     seed: int = 0
@@ -428,15 +435,17 @@ class Sample(Command, verb="sample"):
         from dcgan_lib.training.checkpoints import draw
 
         out = self.out or Path("samples" if self.separate else "samples.png")
+        kept = self.best or self.num_images
         for number in self.pictures:
-            allowed = f"from 0 to {self.num_images - 1}, or --num-images larger"
-            require(0 <= number < self.num_images, "each of --pictures", number, allowed)
+            allowed = f"from 0 to {kept - 1}, or --num-images larger"
+            require(0 <= number < kept, "each of --pictures", number, allowed)
         pictures = draw(
             self.checkpoint,
             self.num_images,
             seed=self.seed,
             label=self.label,
             best_of=self.best_of,
+            best=self.best,
             batch_stats=self.batch_stats,
         )
         if self.pictures:

@@ -424,13 +424,15 @@ def draw(
     seed: int = 0,
     label: int | None = None,
     best_of: int = 1,
+    best: int | None = None,
     batch_stats: bool = False,
 ) -> np.ndarray:
     """Draw pictures, uint8, n x c x h x w; picture k is the same however many are asked for.
 
     A conditional generator draws all classes in turn where no ``label`` is given. ``best_of`` draws
     that many times as many and keeps the most real ones in the discriminator's eyes, best first:
-    they are picked, so they say nothing about the generator's average. With ``batch_stats`` (see
+    they are picked, so they say nothing about the generator's average. ``best`` keeps that many of
+    ``num_images`` in the same way; if it is all of them, they are sorted. With ``batch_stats`` (see
     ``generate_u8``) a picture does depend on the others.
     """
     total = num_images * best_of
@@ -440,6 +442,9 @@ def draw(
         ("seed", seed, 0),
     ):
         require(low <= value < 2**63, name, value, f"at least {low} and below 2**63")
+    if best is not None:
+        require(1 <= best <= num_images, "best", best, f"from 1 to num_images, {num_images}")
+        require(best_of == 1, "best_of", best_of, "left out where best is given")
     if batch_stats and total == 1:
         raise UserError(
             "one picture alone has no batch statistics: draw at least 2, or use the running ones"
@@ -456,11 +461,11 @@ def draw(
         pictures = generate_u8(generator, z_nd, labels_n, batch_stats=True, batch_size=size)
     else:
         pictures = generate_u8(generator, z_nd, labels_n, batch_size=BLOCK)[:total]
-    if best_of == 1:
+    if best_of == 1 and best is None:
         return pictures
     labels_n = None if labels_n is None else labels_n[:total]
     logits = logits_of(load_discriminator(checkpoint), pictures, labels_n)
-    return pictures[np.argsort(-logits, kind="stable")[:num_images]]
+    return pictures[np.argsort(-logits, kind="stable")[: best or num_images]]
 
 
 def _labels(num: int, num_classes: int, label: int | None) -> Tensor | None:

@@ -350,6 +350,9 @@ class Train(Command, verb="train"):
     """Also write TensorBoard events into the run's folder."""
     download: bool = local(False)
     """Let torchvision fetch a missing set."""
+    dry_run: bool = local(False)
+    """Only say what would be trained, and how long it would take here, after a few steps that are
+    thrown away."""
     config: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """Settings of the run."""
 
@@ -380,6 +383,12 @@ class Train(Command, verb="train"):
         if self.epochs is not None:
             per_epoch = len(image_set) // config.batch_size
             config = replace(config, steps=max(1, round(self.epochs * per_epoch)))
+        if self.dry_run:
+            from dcgan_lib.training.bench import dry_run, dry_run_text
+
+            where = {"device": self.device, "threads": self.threads, "start_from": self.start_from}
+            print(dry_run_text(config, image_set.name, dry_run(config, image_set, **where)))
+            return
         suffix = f"-{image_set.name}" if self.set else ""
         run_dir = self.run_dir or Path("runs", chosen.name + suffix)
         _make_folder(run_dir)

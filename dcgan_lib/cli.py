@@ -34,9 +34,15 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "prepare": ("cli:Prepare", "decode a folder of images once, for training"),
         "train": ("cli:Train", "train a generator and a discriminator, or go on with a run"),
         "sample": ("cli:Sample", "draw pictures with a trained generator"),
+        "canvas": ("cli:PaintCanvas", "one picture of any size up to 4096 x 4096"),
+        "film": ("interpretation.film:Film", "a film of a training, or of a loop in latent space"),
         "import-authors": (
             "training.authors:ImportAuthors",
             "turn the networks that the paper's authors released into checkpoints",
+        ),
+        "import-pth": (
+            "training.pytorch_example:ImportPth",
+            "turn .pth files of the PyTorch example into a checkpoint",
         ),
         "export": ("widgets.export:Export", "write a generator for web pages, or as ONNX"),
     },
@@ -98,6 +104,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "look inside": {
         "walk": ("experiments.latent_walk:Walk", "a walk through latent space, as in Fig. 4"),
+        "project": (
+            "interpretation.projection:Project",
+            "search the latent vector of a photograph",
+        ),
         "walk-returns": ("experiments.latent_walk:WalkReturns", "why objects come back on a walk"),
         "saliency": (
             "experiments.guided_backprop:Saliency",
@@ -348,6 +358,9 @@ class Train(Command, verb="train"):
     """Also write TensorBoard events into the run's folder."""
     download: bool = local(False)
     """Let torchvision fetch a missing set."""
+    dry_run: bool = local(False)
+    """Only say what would be trained, and how long it would take here, after a few steps that are
+    thrown away."""
     config: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """Settings of the run."""
 
@@ -378,6 +391,12 @@ class Train(Command, verb="train"):
         if self.epochs is not None:
             per_epoch = len(image_set) // config.batch_size
             config = replace(config, steps=max(1, round(self.epochs * per_epoch)))
+        if self.dry_run:
+            from dcgan_lib.training.bench import dry_run, dry_run_text
+
+            where = {"device": self.device, "threads": self.threads, "start_from": self.start_from}
+            print(dry_run_text(config, image_set.name, dry_run(config, image_set, **where)))
+            return
         suffix = f"-{image_set.name}" if self.set else ""
         run_dir = self.run_dir or Path("runs", chosen.name + suffix)
         _make_folder(run_dir)
@@ -419,6 +438,9 @@ class Sample(Command, verb="sample"):
     """Class to draw, for a conditional generator; unset: all in turn."""
     best_of: int = 1
     """Draw this many times as many, and keep those that the discriminator finds most real."""
+    best: int | None = None
+    """Keep this many of --num-images, those that the discriminator finds most real, best first; all
+    of them are sorted if it is --num-images itself."""
     batch_stats: bool = False
     """Normalise with the statistics of the batch, as the authors did, not the running ones."""
     seed: int = 0
@@ -430,15 +452,17 @@ class Sample(Command, verb="sample"):
         from dcgan_lib.training.checkpoints import draw
 
         out = self.out or Path("samples" if self.separate else "samples.png")
+        kept = self.best or self.num_images
         for number in self.pictures:
-            allowed = f"from 0 to {self.num_images - 1}, or --num-images larger"
-            require(0 <= number < self.num_images, "each of --pictures", number, allowed)
+            allowed = f"from 0 to {kept - 1}, or --num-images larger"
+            require(0 <= number < kept, "each of --pictures", number, allowed)
         pictures = draw(
             self.checkpoint,
             self.num_images,
             seed=self.seed,
             label=self.label,
             best_of=self.best_of,
+            best=self.best,
             batch_stats=self.batch_stats,
         )
         if self.pictures:
@@ -448,6 +472,43 @@ class Sample(Command, verb="sample"):
         else:
             write_grid(out, pictures, self.columns)
         print(f"{len(pictures):,} picture{'s' if len(pictures) > 1 else ''}: {out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintCanvas(Command, verb="canvas"):
+    """Paint one picture of any size: a convolutional generator over a field of latent vectors."""
+
+    checkpoint: Positional[str]
+    """A committed checkpoint (rooms, faces, bedrooms, portraits, mnist) or a run's folder."""
+    out: Path = local(Path("canvas.png"))
+    """File of the picture: .png, .jpg or .webp."""
+    size: tuple[int, int] = (512, 512)
+    """Height and width in pixels, up to 4096 each."""
+    style: Literal["pictures", "smooth", "texture"] = "smooth"
+    """pictures: the generator's pictures side by side; smooth: latent vectors that turn into each
+    other along arcs; texture: overlapping projections, as in the Torch implementation."""
+    spacing: float = 2.0
+    """With smooth: pictures from one latent vector to the next."""
+    seed: int = 0
+    """Of the latent vectors."""
+
+    def run(self) -> None:
+        """Paint, and say where."""
+        from dcgan_lib.models.canvas import paint_u8, plan_canvas
+        from dcgan_lib.models.sampling import write_png
+        from dcgan_lib.training.checkpoints import load_generator
+
+        canvas = plan_canvas(
+            load_generator(self.checkpoint),
+            self.size,
+            style=self.style,
+            spacing=self.spacing,
+            seed=self.seed,
+        )
+        painted_u8 = paint_u8(canvas)
+        grey = len(painted_u8) == 1
+        write_png(self.out, painted_u8[0] if grey else painted_u8.transpose(1, 2, 0))
+        print(f"{self.size[0]} x {self.size[1]} pixels: {self.out}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,20 @@ import dataclasses
 import pytest
 import torch
 
+from dcgan_lib import cli
+from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import sample_latents, seeded
-from dcgan_lib.training.bench import bench, bench_config, bench_text, our_stepper, plain_stepper
+from dcgan_lib.training.bench import (
+    DryRun,
+    bench,
+    bench_config,
+    bench_text,
+    dry_run_text,
+    our_stepper,
+    plain_stepper,
+)
+from dcgan_lib.training.step import make_gan
 
 CONFIG = bench_config(16, 3, base_width=4, batch_size=8)
 NUM_STEPS = 6
@@ -99,3 +110,41 @@ def test_a_round_times_every_contender_and_leaves_the_threads_alone():
 def test_nothing_to_time_is_refused(wrong):
     with pytest.raises(UserError, match=f"{next(iter(wrong))} must be at least 1"):
         bench(32, base_width=2, batch_size=2, **wrong)
+
+
+# --- what a run would be ---
+SMALL = "--num-images 40 --image-size 16 16 --base-width 2 --z-dim 4 --batch-size 8 --steps 50"
+
+
+@pytest.mark.parametrize("schedule", ["alternate", "same_batch"])
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(
+    schedule, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    words = f"train --recipe rooms {SMALL} --threads 1 --device cpu --schedule {schedule} --dry-run"
+    assert cli.main(words.split()) == 0
+    said = capsys.readouterr().out
+    pair = make_gan(TrainConfig(model=ModelConfig(image_size=(16, 16), base_width=2, z_dim=4)))
+    for network in (pair.generator, pair.discriminator):
+        assert f"{sum(p.numel() for p in network.parameters()):,} parameters" in said
+    assert "40 of rooms" in said and "50 steps of 8 images, 10.0 passes" in said
+    assert list(tmp_path.iterdir()) == [] and torch.get_num_threads() == before
+
+
+def test_a_dry_run_refuses_what_a_training_would(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = f"train --recipe rooms {SMALL} --dry-run".split()
+    assert cli.main([*words, "--batch-size", "64"]) == 2
+    assert "fewer than one batch" in capsys.readouterr().err
+    assert cli.main([*words, "--start-from", "mnist"]) == 2
+    assert "another network" in capsys.readouterr().err
+
+
+def test_the_time_of_all_steps_follows_from_one():
+    config = dataclasses.replace(CONFIG, steps=7200)
+    numbers = {"g_parameters": 1, "d_parameters": 2, "images": 8, "epochs": 3.0, "threads": 2}
+    where = {"device": "cpu", "precision": "float32", "memory": 2_500_000_000}
+    said = dry_run_text(config, "tiny", DryRun(seconds_per_step=0.5, **numbers, **where))
+    assert "about 60 minutes (1.0 hours)" in said and "2.5 GB" in said
+    assert "0.500 s on cpu, float32, 2 threads" in said

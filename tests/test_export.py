@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from node import needs_node, run_js
+from safetensors.torch import load_file
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.load import load_image_set
@@ -405,6 +406,21 @@ def test_the_command_writes_a_discriminator_under_its_own_name(tmp_path, capsys)
     assert (tmp_path / "mnist-discriminator.js").read_text().startswith(start)
     with pytest.raises(UserError, match="neither --onnx nor --samples"):
         export.Export(checkpoint="mnist", out=tmp_path, discriminator=True, onnx=True).run()
+
+
+# --- plain weights ---
+@pytest.mark.parametrize("discriminator", [False, True])
+def test_weights_are_a_plain_state_dict(tmp_path, discriminator, capsys):
+    export.Export(checkpoint="mnist", out=tmp_path, weights=True, discriminator=discriminator).run()
+    name = "mnist-discriminator" if discriminator else "mnist"
+    load = load_discriminator if discriminator else load_generator
+    expected, found = load("mnist").state_dict(), load_file(tmp_path / f"{name}.safetensors")
+    assert f"{len(expected)} tensors" in capsys.readouterr().out
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert found[key].dtype == value.dtype and torch.equal(found[key], value)
+    with pytest.raises(UserError, match="neither --onnx nor --samples"):
+        export.Export(checkpoint="mnist", out=tmp_path, weights=True, onnx=True).run()
 
 
 # --- where it is written ---

@@ -108,6 +108,17 @@ def test_best_of_keeps_the_highest_logits_best_first(plain_run):
     assert (best != everything[:6]).any()
 
 
+def test_best_keeps_some_of_those_drawn_and_sorts_all_of_them(plain_run):
+    everything = draw(plain_run, 24, seed=1)
+    order = np.argsort(-judge(plain_run, everything))
+    for number in (1, 7, 24):
+        best = draw(plain_run, 24, seed=1, best=number)
+        np.testing.assert_array_equal(best, everything[order[:number]])
+    for wrong in ({"best": 0}, {"best": 25}, {"best": 3, "best_of": 2}):
+        with pytest.raises(UserError, match="best"):
+            draw(plain_run, 24, **wrong)
+
+
 def test_best_of_judges_each_picture_with_its_own_label(class_run):
     everything = draw(class_run, 20, seed=1)
     logits = judge(class_run, everything, [number % 3 for number in range(20)])

@@ -51,6 +51,15 @@ def walk_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "linear") -
     )
 
 
+def loop_latents(anchors_kd: Tensor, num_frames: int, curve: Curve = "spherical") -> Tensor:
+    """Return latent vectors at equal distances along a closed walk, float32.
+
+    The first is the first anchor; the last lies one step before it, so that a film can begin again.
+    """
+    closed_kd = torch.cat([anchors_kd, anchors_kd[:1]])
+    return walk_latents(closed_kd, num_frames + 1, curve)[:-1]
+
+
 def points_on(anchors_kd: Tensor, places_n: Tensor, curve: Curve) -> Tensor:
     """Return the points of a walk at some places, float32; whole places are the anchors, from 0 on.
 

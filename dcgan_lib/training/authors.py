@@ -10,10 +10,6 @@ flattened one map after another, here one cell after another. And batch norm kee
 their scripts measure them on images, and so does the import.
 """
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +37,7 @@ from dcgan_lib.models.sampling import (
     refresh_batch_norm,
 )
 from dcgan_lib.paths import data_root
-from dcgan_lib.training.checkpoints import load_config, save_config, save_weights
+from dcgan_lib.training.checkpoints import check_import_place, write_import
 
 REPOSITORY = "https://github.com/Newmu/dcgan_code"
 REMEDY = f"fetch the file again from {REPOSITORY}"
@@ -338,46 +334,10 @@ def measure_pair(pair: Pair, set_name: str | None) -> dict[str, str]:
 # ---------------------------------------------------------------- writing
 
 
-def check_place(folder: Path) -> None:
-    """Refuse to write over anything but an earlier import."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        try:
-            is_import = "released" in load_config(folder)[1]
-        except UserError:
-            is_import = False
-        if not is_import:
-            raise UserError(
-                f"{folder} holds something other than an earlier import: move it away, or choose "
-                "another --out"
-            )
-
-
 def write_pair(folder: Path, pair: Pair, about: dict[str, Any]) -> None:
     """Write a folder that loads as a run's does, in place of an earlier import, or nothing."""
     networks = {"generator": pair.generator, "discriminator": pair.discriminator}
-    with _replaced(folder) as part:
-        for kind, network in networks.items():
-            if network is not None:
-                save_weights(part / f"{kind}.safetensors", network)
-        save_config(part, pair.config, about)
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    part = folder.with_name(f".{folder.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            yield part
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder} ({error.strerror or error}): choose another --out"
-        ) from error
+    write_import(folder, networks, pair.config, about)
 
 
 def about_pair(pair: Pair, measured: dict[str, str], command: str) -> dict[str, Any]:
@@ -415,7 +375,7 @@ class ImportAuthors(Command, verb="import-authors"):
         """Read everything, measure, write, and say what is missing."""
         found = find_released(self.folder or data_root() / "authors-weights")
         for released in found:
-            check_place(self.out / released.name)
+            check_import_place(self.out / released.name)
         pairs = [read_pair(released, place) for released, place in found.items()]
         measured = [measure_pair(pair, self.set) for pair in pairs]
         for pair, on in zip(pairs, measured, strict=True):

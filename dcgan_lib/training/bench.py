@@ -3,19 +3,23 @@
 The contenders take turns on the same minibatch, so a machine whose speed drifts slows all of them.
 """
 
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig, TrainConfig
+from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import require
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.sampling import sample_latents, seeded
-from dcgan_lib.training.step import make_gan, train_step
+from dcgan_lib.training import checkpoints
+from dcgan_lib.training.loop import Batches, choose_device, draw_latents, draw_shifts, probe_speed
+from dcgan_lib.training.step import StepRecord, make_gan, train_step
 
 Stepper = Callable[[Tensor, Tensor], tuple[float, float]]
 
@@ -126,3 +130,113 @@ def bench_text(size: int, batch_size: int, seconds: dict[str, list[float]]) -> s
         rate = batch_size / np.median(found)
         lines.append(f"  {name:9} {rate:>9.1f}   {middle:.2f} [{low:.2f}, {high:.2f}]")
     return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- what a run would be
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """Hold what a training would be, after a few steps of it that are thrown away."""
+
+    g_parameters: int
+    d_parameters: int
+    images: int
+    epochs: float
+    """Passes over the images, of all steps."""
+    device: str
+    precision: str
+    threads: int
+    seconds_per_step: float
+    """The mean over a few steps; under ``alternate``, over as many of G as come to one of D."""
+    memory: int
+    """Bytes at the peak: of the GPU, or of this whole process; 0 on Windows, where none is read."""
+
+
+def dry_run(
+    config: TrainConfig,
+    image_set: ImageSet,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    start_from: str | None = None,
+) -> DryRun:
+    """Take a few steps of a training in memory, write nothing, and return what it would be.
+
+    Raises
+    ------
+    UserError
+        As `fit` would: when the images do not fit the networks, or ``start_from`` does not.
+    """
+    chosen, threads_before = choose_device(device), torch.get_num_threads()
+    gan, batches = make_gan(config, chosen), Batches(image_set, config, chosen)
+    if start_from:
+        checkpoints.start_from(start_from, gan)
+    num_threads, precision = probe_speed(gan, batches, threads, config.precision)
+    gan = replace(gan, precision=precision)
+    one_round = config.d_updates + config.g_updates if config.schedule == "alternate" else 1
+    num_steps = one_round * max(1, round(4 / one_round))
+    torch.set_num_threads(num_threads)
+    try:
+        for step in range(one_round + num_steps):
+            if step == one_round:  # the first ones allocate memory
+                begun = time.perf_counter()
+            x_bchw, labels_b = batches(step % batches.per_epoch)
+            latents = draw_latents(config, gan.device, step)
+            record = train_step(gan, step, x_bchw, labels_b, latents, draw_shifts(config, step))
+            _wait_for(record)
+        seconds = (time.perf_counter() - begun) / num_steps
+    finally:
+        torch.set_num_threads(threads_before)
+    return DryRun(
+        g_parameters=sum(p.numel() for p in gan.generator.parameters()),
+        d_parameters=sum(p.numel() for p in gan.discriminator.parameters()),
+        images=len(image_set),
+        epochs=config.steps / batches.per_epoch,
+        device=str(chosen),
+        precision=precision,
+        threads=num_threads,
+        seconds_per_step=seconds,
+        memory=_peak_memory(chosen),
+    )
+
+
+def _wait_for(record: StepRecord) -> None:
+    """Read every number of a step, for which a GPU has to end it."""
+    for value in vars(record).values():
+        if value is not None:
+            float(value)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource  # Unix has it
+
+    # Linux counts in kibibytes, macOS in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def dry_run_text(config: TrainConfig, image_set_name: str, found: DryRun) -> str:
+    """Lay out what a training would be."""
+    model, whole = config.model, found.seconds_per_step * config.steps
+    height, width = model.image_size
+    shape = f"{model.num_channels} x {height} x {width}"
+    where = f"{found.device}, {found.precision}"
+    if found.device == "cpu":
+        where += f", {found.threads} thread{'s' if found.threads > 1 else ''}"
+    rows = {
+        "images": f"{found.images:,} of {image_set_name}, {shape}",
+        "generator": f"{found.g_parameters:,} parameters, z of {model.z_dim}",
+        "discriminator": f"{found.d_parameters:,} parameters",
+        "training": f"{config.steps:,} steps of {config.batch_size} images, {found.epochs:.1f} "
+        "passes over the set",
+        "a step": f"{found.seconds_per_step:.3f} s on {where}",
+        "all steps": f"about {whole / 60:,.0f} minutes ({whole / 3600:,.1f} hours)",
+        "memory": f"{found.memory / 1e9:.1f} GB at the peak",
+    }
+    lines = [f"{name:14} {text}" for name, text in rows.items()]
+    return "\n".join([*lines, "nothing was written: leave --dry-run out to train"])

@@ -7,6 +7,7 @@ does.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -373,6 +374,49 @@ def _card(name: str, config: TrainConfig, about: dict[str, Any], last: dict[str,
     return f"# {name}\n\n| | |\n|---|---|\n{table}\n"
 
 
+# Networks that came from elsewhere.
+
+
+def check_import_place(folder: Path) -> None:
+    """Refuse to write over anything but an earlier import."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        try:
+            is_import = bool({"released", "imported"} & set(load_config(folder)[1]))
+        except UserError:
+            is_import = False
+        if not is_import or (folder / STATE).exists():
+            raise UserError(
+                f"{folder} holds something other than an earlier import: move it away, or choose "
+                "another --out"
+            )
+
+
+def write_import(
+    folder: Path, networks: dict[str, nn.Module | None], config: TrainConfig, about: dict[str, Any]
+) -> None:
+    """Write a folder that loads as a run's does, in place of an earlier import, or nothing.
+
+    ``networks`` are the generator and the discriminator by these words, None where there is none.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            for kind, network in networks.items():
+                if network is not None:
+                    save_weights(part / f"{kind}.safetensors", network)
+            save_config(part, config, about)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder} ({error.strerror or error}): choose another --out"
+        ) from error
+
+
 # Drawing.
 
 BLOCK = 64
@@ -385,13 +429,15 @@ def draw(
     seed: int = 0,
     label: int | None = None,
     best_of: int = 1,
+    best: int | None = None,
     batch_stats: bool = False,
 ) -> np.ndarray:
     """Draw pictures, uint8, n x c x h x w; picture k is the same however many are asked for.
 
     A conditional generator draws all classes in turn where no ``label`` is given. ``best_of`` draws
     that many times as many and keeps the most real ones in the discriminator's eyes, best first:
-    they are picked, so they say nothing about the generator's average. With ``batch_stats`` (see
+    they are picked, so they say nothing about the generator's average. ``best`` keeps that many of
+    ``num_images`` in the same way; if it is all of them, they are sorted. With ``batch_stats`` (see
     ``generate_u8``) a picture does depend on the others.
     """
     total = num_images * best_of
@@ -401,6 +447,9 @@ def draw(
         ("seed", seed, 0),
     ):
         require(low <= value < 2**63, name, value, f"at least {low} and below 2**63")
+    if best is not None:
+        require(1 <= best <= num_images, "best", best, f"from 1 to num_images, {num_images}")
+        require(best_of == 1, "best_of", best_of, "left out where best is given")
     if batch_stats and total == 1:
         raise UserError(
             "one picture alone has no batch statistics: draw at least 2, or use the running ones"
@@ -417,11 +466,11 @@ def draw(
         pictures = generate_u8(generator, z_nd, labels_n, batch_stats=True, batch_size=size)
     else:
         pictures = generate_u8(generator, z_nd, labels_n, batch_size=BLOCK)[:total]
-    if best_of == 1:
+    if best_of == 1 and best is None:
         return pictures
     labels_n = None if labels_n is None else labels_n[:total]
     logits = logits_of(load_discriminator(checkpoint), pictures, labels_n)
-    return pictures[np.argsort(-logits, kind="stable")[:num_images]]
+    return pictures[np.argsort(-logits, kind="stable")[: best or num_images]]
 
 
 def _labels(num: int, num_classes: int, label: int | None) -> Tensor | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -445,6 +446,14 @@ def write_script(exported: ExportedModel, path: str | Path) -> Path:
     return _write(path, script_text(exported))
 
 
+def write_weights(checkpoint: str | Path, path: str | Path, *, discriminator: bool = False) -> int:
+    """Write a network's plain state dict as safetensors, float32; return its number of tensors."""
+    network = load_discriminator(checkpoint) if discriminator else load_generator(checkpoint)
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    _write(path, to_bytes(state))
+    return len(state)
+
+
 def _write(path: str | Path, content: bytes | str) -> Path:
     try:
         atomic_write(Path(path), content)
@@ -491,7 +500,7 @@ def write_onnx(checkpoint: str | Path, path: str | Path) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Command, verb="export"):
-    """Write a trained network for the web: a script that the live pages load, or ONNX."""
+    """Write a trained network for the web (a script that the live pages load), ONNX or weights."""
 
     checkpoint: Positional[str]
     """A committed checkpoint (mnist, faces, bedrooms, rooms, portraits) or a run's folder."""
@@ -506,17 +515,26 @@ class Export(Command, verb="export"):
     in half precision."""
     onnx: bool = False
     """Write ONNX in float32 instead, and compare it with PyTorch if onnxruntime is installed."""
+    weights: bool = False
+    """Write the plain state dict instead, float32, as NAME.safetensors, which safetensors.torch's
+    load_file reads; with --discriminator, the discriminator's."""
 
     def run(self) -> None:
         """Export, then say how large the file is and how far its pictures are from PyTorch's."""
         if self.discriminator and (self.onnx or self.samples):
             raise UserError("--discriminator goes with neither --onnx nor --samples: drop one")
+        if self.weights and (self.onnx or self.samples):
+            raise UserError("--weights goes with neither --onnx nor --samples: drop one")
         out = self.out or Path()
         if out.is_dir():
             name = find_run(self.checkpoint).name
             name = discriminator_name(name) if self.discriminator else name
-            out /= f"{name}.{'onnx' if self.onnx else 'js'}"
-        if self.onnx:
+            kind = "onnx" if self.onnx else "safetensors" if self.weights else "js"
+            out /= f"{name}.{kind}"
+        if self.weights:
+            num_tensors = write_weights(self.checkpoint, out, discriminator=self.discriminator)
+            precision, checked = "float32, ", f"{num_tensors} tensors"
+        elif self.onnx:
             apart = write_onnx(self.checkpoint, out)
             precision, checked = "float32, ", "not compared: onnxruntime is not installed"
             if apart is not None:

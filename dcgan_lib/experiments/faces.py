@@ -565,18 +565,23 @@ def record_study(found: Study, options: FaceCropsStudy, seconds: float) -> Resul
         f"{num_found:,}: in the median they lie {-below:.0%} of a face's side above the pasted "
         f"picture. Detector {chosen.cascade}, scale factor {chosen.scale_factor:g}, more than "
         f"{chosen.min_neighbours} windows in {len(chosen.turns)} turns, chosen on other "
-        f"photographs. Composed photographs, not the web's.{_second_attempt(found)}",
+        f"photographs. Composed photographs, not the web's.{_second_attempt(found, options)}",
     )
 
 
-def _second_attempt(found: Study) -> str:
-    """Say that turned looks came after the upright look alone was seen to miss the goal."""
+def _second_attempt(found: Study, options: FaceCropsStudy) -> str:
+    """Say that turned looks came after upright ones alone had missed the goal."""
+    first = id_on(CLAIM, f"composed-{options.faces}")
+    if len(found.settings.turns) == 1 or not is_measured(first):
+        return ""
+    row = load_row(first)
+    missed = [text for text, held in row.checks.items() if not held]
+    if not missed:
+        return ""
     return (
-        ""
-        if len(found.settings.turns) == 1
-        else " A second attempt: looking at upright photographs alone had missed the goal (88.0 %, "
-        "the row without turns), so that two turned looks were added. Faces come from the same "
-        "split as there, and backgrounds from the same two photographs and the same bedrooms."
+        f" A second attempt: upright looks alone gave {format_measured(row)} ({first}) and missed "
+        "the goal, so turned looks were added. Faces come from the same split as there, and "
+        "backgrounds from the same two photographs and the same bedrooms."
     )
 
 
@@ -828,5 +833,5 @@ def _distance(checkpoint: str) -> str:
 
 
 def load_samples_study(checkpoint: str = "faces") -> dict[str, Any]:
-    """Return what `dcgan face-samples --record` kept: the shares, and how pictures are shown."""
-    return load_details(f"crops/samples-{checkpoint}", "dcgan face-samples --record")
+    """Return what `dcgan face-samples CHECKPOINT --record` kept: the shares, and how pictures are shown."""
+    return load_details(f"crops/samples-{checkpoint}", f"dcgan face-samples {checkpoint} --record")

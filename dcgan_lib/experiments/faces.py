@@ -784,7 +784,7 @@ def record_samples(found: SampleShares, options: FaceSamples, seconds: float) ->
     passed = [
         words
         for words, share in found.controls.items()
-        if found.ratio(share).high >= rule.target - rule.slack
+        if rule.miss(100 * found.ratio(share).high) <= 0
     ]
     caveat = None
     if passed:
@@ -833,5 +833,5 @@ def _distance(checkpoint: str) -> str:
 
 
 def load_samples_study(checkpoint: str = "faces") -> dict[str, Any]:
-    """Return what `dcgan face-samples CHECKPOINT --record` kept: the shares, and how pictures are shown."""
+    """Return what `dcgan face-samples CHECKPOINT --record` kept: shares and presentation."""
     return load_details(f"crops/samples-{checkpoint}", f"dcgan face-samples {checkpoint} --record")

@@ -93,8 +93,12 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "how much is memorised, by the number of images",
         ),
         "face-crops": (
-            "experiments.face_crops:FaceCropsStudy",
+            "experiments.faces:FaceCropsStudy",
             "how well faces are found in composed photographs",
+        ),
+        "face-samples": (
+            "experiments.faces:FaceSamples",
+            "whether a detector finds faces in samples",
         ),
         "fooled": (
             "experiments.latent_walk:Fooled",

@@ -13,8 +13,8 @@ from dcgan_lib.cli import main
 from dcgan_lib.data.faces import FaceCrops, Faces
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import load_row
-from dcgan_lib.experiments import face_crops as module
-from dcgan_lib.experiments.face_crops import (
+from dcgan_lib.experiments import faces as module
+from dcgan_lib.experiments.faces import (
     SIZES,
     TURNS,
     FaceCropsStudy,

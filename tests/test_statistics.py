@@ -11,6 +11,7 @@ from dcgan_lib.evaluation.statistics import (
     bootstrap_interval,
     mean_interval,
     presence_auc,
+    ratio_interval,
     wilson_interval,
 )
 
@@ -46,6 +47,25 @@ def test_bootstrap_keeps_pairs_together():
     left = np.random.default_rng(2).normal(size=200)
     paired = bootstrap_interval(lambda a, b: float(np.corrcoef(a, b)[0, 1]), left, 3 * left)
     assert paired.low == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("p", "q"), [(0.95, 0.97), (0.5, 0.9), (0.03, 0.9)])
+def test_a_ratio_of_shares_is_covered_as_often_as_promised(p, q):
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        share = wilson_interval(rng.binomial(500, p), 500)
+        found = ratio_interval(share, wilson_interval(rng.binomial(500, q), 500))
+        assert found.low <= found.value <= found.high
+        covered += found.low <= p / q <= found.high
+    assert 0.92 < covered / 400 < 0.98
+
+
+def test_a_ratio_of_no_successes_has_an_upper_limit():
+    nothing, most = wilson_interval(0, 100), wilson_interval(90, 100)
+    found = ratio_interval(nothing, most)
+    assert found.value == found.low == 0 < found.high < 0.1
+    with pytest.raises(UserError, match="above 0"):
+        ratio_interval(most, nothing)
 
 
 def test_scaling_keeps_the_order():

@@ -44,6 +44,23 @@ def wilson_interval(successes: float, n: float) -> Estimate:
     return Estimate(share, float(max(0.0, low)), float(min(1.0, high)))
 
 
+def ratio_interval(share: Estimate, reference: Estimate) -> Estimate:
+    """Estimate the ratio of two independent shares from their own intervals.
+
+    The limits are recovered from those of the shares, as Donner and Zou (2012, "Closed-form
+    confidence intervals for functions of the normal mean and standard deviation") do it. Unlike the
+    logarithm's, they exist for a share of 0 or 1.
+    """
+    (p, p_low, p_high), (q, q_low, q_high) = share, reference
+    if not q_low > 0:
+        raise UserError(f"a ratio needs a reference whose interval lies above 0, but got {q_low:g}")
+    low_root = (p * q) ** 2 - p_low * q_high * (2 * p - p_low) * (2 * q - q_high)
+    high_root = (p * q) ** 2 - p_high * q_low * (2 * p - p_high) * (2 * q - q_low)
+    low = (p * q - np.sqrt(max(low_root, 0))) / (q_high * (2 * q - q_high))
+    high = (p * q + np.sqrt(max(high_root, 0))) / (q_low * (2 * q - q_low))
+    return Estimate.around(p / q, (max(low, 0.0), high))
+
+
 def mean_interval(values: np.ndarray) -> Estimate:
     """Estimate a mean from at least 2 independent repeats, such as seeds, by Student's t."""
     values = np.asarray(values, dtype=np.float64).ravel()

@@ -82,6 +82,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.face_crops:FaceCropsStudy",
             "how well faces are found in composed photographs",
         ),
+        "natural": (
+            "experiments.natural_images:NaturalImages",
+            "whether samples resemble natural images, and what sorting does",
+        ),
         "fooled": (
             "experiments.latent_walk:Fooled",
             "nearest neighbours under small image transforms",

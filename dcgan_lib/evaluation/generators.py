@@ -179,8 +179,8 @@ def evaluate_generator(
     near = extractor
     if features is None:
         near = get_features(PROBE_FEATURES_OF[name]) if name in PROBE_FEATURES_OF else None
-    train = _load_split(about, model.image_size, "train")
-    unseen = _load_split(about, model.image_size, held_out, num_images)
+    train = load_own_split(about, model.image_size, "train")
+    unseen = load_own_split(about, model.image_size, held_out, num_images)
     samples, labels = draw_samples(load_generator(checkpoint), num_images, seed)
     untrained, _ = draw_samples(untrained_generator(model), len(unseen), seed)
     rows, missing = measure_samples(
@@ -233,9 +233,10 @@ def _extractor(features: str | None, set_name: str, model: ModelConfig) -> Featu
     )
 
 
-def _load_split(
+def load_own_split(
     about: dict[str, Any], size: tuple[int, int], split: str, most: int | None = None
 ) -> ImageSet:
+    """Load a split of what a checkpoint was trained on, as it was then; of ``most`` at random."""
     found = load_image_set(
         about.get("source", about["image_set"]),
         split,

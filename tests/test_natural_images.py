@@ -93,7 +93,7 @@ def ledger(tmp_path, monkeypatch):
 def test_samples_must_be_nearer_than_each_kind_of_ruined_pictures(ledger, samples, held, verdict):
     found = study(samples=samples)
     assert list(judge(found).values()) == held
-    record_study(found, NaturalImages(), 1.0)
+    record_study(found, NaturalImages(named=50), 1.0)
     assert load_row(f"{CLAIM}:tinyimagenet32").verdict == verdict
 
 
@@ -113,7 +113,7 @@ def test_kinds_that_the_untrained_generator_beats_do_not_count(
     found = study(samples=samples, untrained=untrained)
     assert len(found.telling) == num_telling
     assert ("untrained generator is nearer" in study_text(found)) == (num_telling < 3)
-    record_study(found, NaturalImages(), 1.0)
+    record_study(found, NaturalImages(named=50), 1.0)
     row = load_row(f"{CLAIM}:tinyimagenet32")
     assert row.verdict == verdict
     assert len(row.checks) == (num_telling or 3)
@@ -133,8 +133,18 @@ def test_the_score_sorts_where_the_best_part_is_nearer(ledger, parts, verdict):
     gain = found.quality_gain
     assert gain.value == pytest.approx(parts[0] - parts[-1])
     assert gain.high - gain.value == pytest.approx(np.hypot(0.1, 0.1))
-    record_study(found, NaturalImages(), 1.0)
+    record_study(found, NaturalImages(named=50), 1.0)
     assert load_row(f"{SORTED}:tinyimagenet32").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("named", "words"), [(None, "nobody looked"), (49, "49 of 100"), (50, "an early state")]
+)
+def test_samples_without_things_to_name_reproduce_at_most_partly(ledger, named, words):
+    record_study(study(samples=0.5), NaturalImages(named=named), 1.0)
+    row = load_row(f"{CLAIM}:tinyimagenet32")
+    assert row.verdict == ("reproduced" if named == 50 else "partly")
+    assert words in row.caveat.why and all(row.checks.values())
 
 
 # ---- parts ----

@@ -100,6 +100,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.faces:FaceSamples",
             "whether a detector finds faces in samples",
         ),
+        "natural": (
+            "experiments.natural_images:NaturalImages",
+            "whether samples resemble natural images, and what sorting does",
+        ),
         "fooled": (
             "experiments.latent_walk:Fooled",
             "nearest neighbours under small image transforms",

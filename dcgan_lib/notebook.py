@@ -54,9 +54,13 @@ def webp_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:
 
 
 def step_through(
-    pictures: Mapping[str, np.ndarray], description: str, *, scale: int = 1
+    pictures: Mapping[str, np.ndarray], description: str, *, scale: int = 1, enlarged: int = 1
 ) -> widgets.VBox:
-    """Return a slider over captioned pictures (uint8, h x w x 3) that works without a kernel."""
+    """Return a slider over captioned pictures (uint8, h x w x 3) that works without a kernel.
+
+    ``scale`` repeats pixels before a picture is stored; where the page is wide enough, the browser
+    shows it ``enlarged`` times, which costs no bytes.
+    """
     if not pictures:
         raise UserError("a slider needs at least one picture, but got none")
     last = len(pictures) - 1
@@ -72,6 +76,9 @@ def step_through(
     pages = []
     for caption, pixels in pictures.items():
         picture = widgets.Image(value=webp_bytes(pixels, scale), format="webp")
+        if enlarged > 1:
+            most = f"{pixels.shape[1] * scale * enlarged}px"
+            picture.layout = widgets.Layout(width="100%", max_width=most, height="auto")
         pages.append(widgets.VBox([widgets.Label(caption), picture]))
     return widgets.VBox([slider, _stack(pages, slider, "value")])
 

@@ -33,8 +33,9 @@ PAPER_IDS = """
 arch.stable arch.strided arch.gap arch.fc arch.bn arch.bn-everywhere arch.tanh arch.leaky
 train.beta1 train.lr train.filter-collapse bedrooms.one-epoch bedrooms.five-epochs
 bedrooms.memorisation dedup.false-positives dedup.recall faces.crops faces.samples
-imagenet.samples table1.kmeans1.full table1.kmeans1.400 table1.dcgan.full table1.dcgan.400
-table1.authors.full table1.authors.400 table1.kmeans3 table1.viewinvariant table1.exemplar
+imagenet.samples imagenet.sorted
+table1.kmeans1.full table1.kmeans1.400 table1.dcgan.full table1.dcgan.400 table1.authors.full
+table1.authors.400 table1.kmeans3 table1.viewinvariant table1.exemplar
 table1.random table1.random-stored table1.random.400 table1.authors-random.full
 table1.authors-random.400 table1.pixels table1.views.full table1.views.400
 table1.views-authors.400 table1.views-random.400 table1.dcgan-cifar table2.dcgan table2.authors

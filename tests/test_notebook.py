@@ -146,6 +146,16 @@ def test_each_picture_is_a_page_with_its_caption():
     assert stack.selected_index == 2, "the page begins at the end, where the slider stands"
 
 
+def test_the_browser_may_enlarge_a_step_without_more_bytes():
+    plain, enlarged = (
+        step_through(PICTURES, "step", enlarged=factor).children[1].children[0].children[1]
+        for factor in (1, 3)
+    )
+    wide = Image.open(io.BytesIO(plain.value)).width
+    assert enlarged.value == plain.value
+    assert plain.layout.max_width is None and enlarged.layout.max_width == f"{3 * wide}px"
+
+
 def test_the_slider_is_linked_in_the_page_itself():
     """A link made by Python would be dead in a book without a kernel."""
     slider, stack = step_through(PICTURES, "step").children

@@ -651,6 +651,25 @@ def test_real_and_generated_images_have_statistics_of_their_own():
     assert seen == [8, 8]
 
 
+def test_the_averages_of_a_run_are_published_with_its_metrics(tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    run(dataclasses.replace(CONFIG, ema_decay=0.5), tmp_path / "run")
+    plain, average = (
+        checkpoints.publish(tmp_path / place, name, command="dcgan train")
+        for place, name in (("run", "plain"), ("run/ema", "average"))
+    )
+    made = checkpoints.load_generator(tmp_path / "run" / "ema").state_dict()
+    kept = checkpoints.load_generator("average").state_dict()
+    for name, weight in made.items():
+        torch.testing.assert_close(kept[name], weight, rtol=1e-3, atol=1e-3)
+    weights = [checkpoints.load_generator(name).project.weight for name in ("plain", "average")]
+    assert not torch.equal(*weights)
+    assert read_metrics(average / "metrics.jsonl") == read_metrics(plain / "metrics.jsonl")
+    assert len(list((average / "samples").iterdir())) == 1
+    assert "moving averages, decay 0.5" in (average / "card.md").read_text()
+    assert "moving averages" not in (plain / "card.md").read_text()
+
+
 def test_a_checkpoint_is_not_published_onto_itself(tmp_path, monkeypatch):
     """It would lose its grids, which are removed before the new ones are written."""
     monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path / "checkpoints"))

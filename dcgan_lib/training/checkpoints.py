@@ -30,11 +30,19 @@ from dcgan_lib.models.networks import (
     new_generator,
     without_output,
 )
-from dcgan_lib.models.sampling import generate_u8, logits_of, sample_latents, seeded
+from dcgan_lib.models.sampling import (
+    generate_u8,
+    logits_of,
+    picture_grid,
+    sample_latents,
+    sample_u8,
+    seeded,
+)
 from dcgan_lib.paths import atomic_write, checkpoints_root, read_json
 from dcgan_lib.training.step import Gan
 
 STATE = "state.safetensors"
+AVERAGES = "ema"
 NETWORKS = {"generator": new_generator, "discriminator": new_discriminator}
 WEIGHTS = [f"{kind}.safetensors" for kind in NETWORKS]
 
@@ -269,7 +277,7 @@ def save_networks(folder: Path, gan: Gan, about: dict[str, Any]) -> None:
     """Write a folder that ``load_generator`` reads: both networks and their configuration."""
     networks = {folder: (gan.generator, gan.discriminator)}
     if gan.g_average is not None:
-        networks[folder / "ema"] = (gan.g_average.module, gan.d_average.module)
+        networks[folder / AVERAGES] = (gan.g_average.module, gan.d_average.module)
     for place, pair in networks.items():
         for name, network in zip(WEIGHTS, pair, strict=True):
             save_weights(place / name, network)
@@ -308,17 +316,22 @@ def publish(
     weights (directions, exemplars, boxes). The card needs a ``command``; unset: the one that the
     run was started with. To ``keep`` one network alone halves the size. Of the metrics every k-th
     line is kept, 200 at most, and of the samples every k-th grid, 10 at most, the last one among
-    them.
+    them. Of a run's ``ema/`` the averaged networks are copied, with the run's metrics and one grid
+    of their own.
     """
     run, folder = find_run(run_dir), checkpoints_root() / name
     is_plain = Path(name).name == name and not name.startswith(".")
     require(is_plain, "a checkpoint's name", name, "a plain word such as faces")
     if run.resolve() == folder.resolve():
         raise UserError(f"{name} cannot be published onto itself: give the run that it came from")
-    metrics, (config, about) = read_metrics(run / "metrics.jsonl"), load_config(run)
+    is_average = run.name == AVERAGES
+    whole_run = run.parent if is_average else run
+    metrics, (config, about) = read_metrics(whole_run / "metrics.jsonl"), load_config(run)
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")
     about = about | ({"command": command} if command else {})
+    if is_average:
+        about = about | {"weights": f"moving averages, decay {config.ema_decay:g}"}
     if "command" not in about:
         raise UserError(f"{run} does not say what command made it: give it with --command")
     networks = {kind: _load(run, kind) for kind in NETWORKS if keep in ("both", kind)}
@@ -335,7 +348,11 @@ def publish(
     save_config(folder, config, about)
     every = -(-len(metrics) // MAX_METRICS)
     write_metrics(folder / "metrics.jsonl", metrics[every - 1 :: every])
-    grids = sorted(run.glob("samples/*.png"), reverse=True)
+    if is_average and "generator" in networks:  # the run's grids show the plain weights
+        pictures = sample_u8(networks["generator"], config.num_samples, config.seed)
+        grid = Image.fromarray(picture_grid(pictures))
+        grid.save(folder / "samples" / f"step-{metrics[-1]['step']:07d}.webp", quality=80)
+    grids = [] if is_average else sorted(run.glob("samples/*.png"), reverse=True)
     for path in grids[:: max(1, -(-len(grids) // MAX_GRIDS))]:
         Image.open(path).save(folder / "samples" / f"{path.stem}.webp", quality=80)
     card = _card(name, config, about, metrics[-1])
@@ -368,8 +385,10 @@ def _card(name: str, config: TrainConfig, about: dict[str, Any], last: dict[str,
         f"{last['seconds'] / 60:.0f} minutes, {about.get('precision', config.precision)}, "
         f"seed {config.seed}",
         "stored": "half precision, batch-norm statistics measured afresh at the end",
-        "versions": f"dcgan_lib {__version__}, torch {torch.__version__.partition('+')[0]}",
     }
+    if "weights" in about:
+        rows["weights"] = about["weights"]
+    rows["versions"] = f"dcgan_lib {__version__}, torch {torch.__version__.partition('+')[0]}"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"# {name}\n\n| | |\n|---|---|\n{table}\n"
 

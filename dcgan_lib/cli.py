@@ -78,6 +78,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.near_duplicates:NearDuplicates",
             "planted near-duplicates, found or not",
         ),
+        "epochs": (
+            "experiments.bedrooms:Epochs",
+            "samples after one pass and after five, as in Figs. 2 and 3",
+        ),
         "face-crops": (
             "experiments.face_crops:FaceCropsStudy",
             "how well faces are found in composed photographs",

@@ -157,6 +157,10 @@ def test_each_check_can_fail(judged):
     assert checks(one_pass=row(many, 2.9)) == [False, False, True, True]
     assert checks(longer=row(20 * many, 0.95)) == [True, True, False, True]
     assert checks(five_passes=row(5 * many, 0.9, to_train=0.2)) == [True, False, True, False]
+    # unseen images that lie farther from a network which saw none, too, say nothing
+    nearer = {"untrained": row(0, 3.0, to_train=2.3)}
+    nearer |= {"five_passes": row(5 * many, 0.9, to_train=0.2)}
+    assert checks(**nearer) == [True, False, True, True]
 
 
 def test_what_was_measured_is_kept_beside_the_rows(judged):

@@ -43,6 +43,10 @@ from dcgan_lib.training.loop import fit
 PASSES = {"bedrooms.one-epoch": 1, "bedrooms.five-epochs": 5}
 PAPER_IMAGES, PAPER_BATCH = 3_000_000, 128
 """[P] "A little over 3 million" bedrooms, in minibatches of 128."""
+CHANGED = (
+    "; the second check was changed after a first look: it asked for equal distances, which the "
+    "untrained network, too, misses"
+)
 SHOWN = 32
 """Pictures of a grid that is kept, all from the run's fixed latent vectors."""
 
@@ -70,7 +74,7 @@ class Epochs(Command, verb="epochs"):
     """Train on near-duplicates too; the paper removed them."""
     num_train: int | None = None
     """Train on this many images; unset: all of them."""
-    num_images: int = 2_000
+    num_images: int = 1_000
     """Samples of each generator."""
     seed: int = 42
     """Of the training."""
@@ -245,8 +249,9 @@ def record_claims(
         },
         "bedrooms.five-epochs": {
             "the longest training comes nearer to unseen images": _nearer(longer, five),
-            "the samples are as far from training images as from unseen ones": not _apart(
-                five["to_held_out"], five["to_train"]
+            "the samples prefer training images no more than the untrained network's do": (
+                _preference(five)[0] - _preference(untrained)[0]
+                <= _preference(five)[1] + _preference(untrained)[1]
             ),
         },
     }
@@ -278,14 +283,21 @@ def record_claims(
                     f"KID in {found['features']}; to training images {_text(row['to_train'])}; "
                     f"{'; '.join(notes)}; of the set's own training images {_text(found['real'])}; "
                     "one training; noise textures were not looked for"
+                    f"{CHANGED if passes > 1 else ''}"
                 ),
             )
         )
     return written
 
 
-def _apart(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[1] > other[2] or other[1] > one[2]
+def _preference(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return by how much training images are nearer than unseen ones, and how uncertain that is.
+
+    The unseen images may by chance lie farther from anything, so a network that saw none of either
+    is the baseline.
+    """
+    unseen, seen = row["to_held_out"], row["to_train"]
+    return unseen[0] - seen[0], (unseen[2] - unseen[0]) + (seen[2] - seen[0])
 
 
 def _nearer(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -92,6 +92,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "experiments.memorisation:MemorisationCurve",
             "how much is memorised, by the number of images",
         ),
+        "epochs": (
+            "experiments.bedrooms:Epochs",
+            "samples after one pass and after five, as in Figs. 2 and 3",
+        ),
         "face-crops": (
             "experiments.faces:FaceCropsStudy",
             "how well faces are found in composed photographs",

@@ -49,8 +49,11 @@ def record_report(report: GeneratorReport, name: str, command: str) -> list[Resu
         )
     for key in ("memorised", "copies"):
         if f"{key}_pixels" in rows:
-            value, low, high = rows[f"{key}_pixels"].in_unit
+            in_pixels = rows[f"{key}_pixels"]
+            value, low, high = in_pixels.in_unit
             notes[key] = f"; in pixels {value:.1f} [{low:.1f}, {high:.1f}] %"
+            if in_pixels.too_weak:
+                notes[key] += f", but {in_pixels.too_weak}"
     recorded = [
         record(
             f"ours.{name}.{key}",

@@ -591,6 +591,7 @@ def test_results_are_filtered(ledger, capsys):
         "ours.mnist.entropy",
         "ours.mnist.kid",
         "ours.mnist.memorised",
+        "ours.mnist.copies",
     ]
     in_chapter = rows("--chapter", 13)
     assert "ours.mnist.kid" in in_chapter and set(in_chapter) < set(everything)

@@ -35,7 +35,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-def shares(samples: int, control: int = 0, held_out: int = 970) -> SampleShares:
+def shares(samples: int, control: int = 0, held_out: int = 970, mean_passes: bool = False) -> SampleShares:
     return SampleShares(
         image_set="faces64",
         split="validation",
@@ -44,6 +44,7 @@ def shares(samples: int, control: int = 0, held_out: int = 970) -> SampleShares:
         held_out=wilson_interval(held_out, 1000),
         samples=wilson_interval(samples, 1000),
         controls={"noise": wilson_interval(control, 1000)},
+        mean_passes=mean_passes,
         num_images=1000,
         num_held_out=1000,
     )
@@ -120,6 +121,12 @@ def test_a_detector_that_takes_noise_for_faces_reproduces_nothing(results):
     record_samples(shares(960, control=900), FaceSamples(), 1.0)
     row = load_row("faces.samples:faces64")
     assert row.verdict == "partly" and "noise" in row.caveat.why
+
+
+def test_a_detector_that_takes_a_blur_for_a_face_reproduces_nothing(results):
+    record_samples(shares(960, mean_passes=True), FaceSamples(), 1.0)
+    row = load_row("faces.samples:faces64")
+    assert row.verdict == "partly" and "blurred mean" in row.caveat.why
 
 
 def test_text_says_every_share():

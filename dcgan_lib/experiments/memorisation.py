@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from dcgan_lib.command import Command, local
-from dcgan_lib.config import TrainConfig, recipe
+from dcgan_lib.config import TrainConfig, recipe, recipes
 from dcgan_lib.data.load import HELD_OUT, PROCEDURAL, load_image_set
-from dcgan_lib.errors import require
+from dcgan_lib.errors import UserError, check_numbers, require
 from dcgan_lib.evaluation.distances import kid_of_features
 from dcgan_lib.evaluation.features import FEATURES_OF, FeatureExtractor, get_features
 from dcgan_lib.evaluation.generators import shifted
 from dcgan_lib.evaluation.ledger import Result, id_on, load_details, record, save_details
-from dcgan_lib.evaluation.neighbours import MemorisationTest
+from dcgan_lib.evaluation.neighbours import FEWEST_IMAGES, MemorisationTest
 from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.models.sampling import sample_u8
 from dcgan_lib.training.checkpoints import load_generator
@@ -88,10 +88,13 @@ class MemorisationCurve(Command, verb="memorisation"):
 
     def run(self) -> None:
         """Train what is missing, measure, print, and record if asked."""
-        require(self.set in PROCEDURAL, "--set", self.set, f"a drawn set: {', '.join(PROCEDURAL)}")
-        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
-        allowed = f"from 100 to {self.num_samples}, at least"
-        require(min(self.numbers) >= 100, "each of numbers", min(self.numbers), allowed)
+        drawn = [name for name in PROCEDURAL if name in recipes()]
+        require(self.set in drawn, "--set", self.set, f"a drawn set: {', '.join(drawn)}")
+        check_numbers(self, 1, "seeds", "steps")
+        check_numbers(self, FEWEST_IMAGES, "num_held_out", "num_samples")
+        fewest = min(self.numbers, default=0)
+        allowed = f"at least {FEWEST_IMAGES}"
+        require(fewest >= FEWEST_IMAGES, "each of numbers", fewest, allowed)
         begun = time.perf_counter()
         numbers = sorted(set(self.numbers))
         runs = [(num, seed) for num in numbers for seed in range(self.seeds)]
@@ -99,7 +102,12 @@ class MemorisationCurve(Command, verb="memorisation"):
             images = load_image_set(self.set, num_images=num, image_size=self.image_size)
             about = {"source": self.set, "num_images": num, "command": self.command_line()}
             folder = self._folder(num, seed)
-            fit(self.config(seed), images, folder, threads=self.threads, about=about)
+            run = fit(self.config(seed), images, folder, threads=self.threads, about=about)
+            if run.stopped_by != "steps":
+                raise UserError(
+                    f"the training on {num:,} images, seed {seed}, ended after {run.step:,} of "
+                    f"{self.steps:,} steps ({run.stopped_by}): the same command goes on from there"
+                )
         found = self._measure(runs, numbers[-1])
         print(table(found))
         if self.record:

@@ -347,9 +347,10 @@ def record_study(found: Study, options: NaturalImages, seconds: float) -> list[R
         "logits": found.logits,
         "told apart": found.told_apart,
     }
-    save_details(f"natural/{found.checkpoint}", content)
     if options.set is not None:
+        save_details(f"natural/{found.checkpoint}--{found.image_set}", content)
         return []
+    save_details(f"natural/{found.checkpoint}", content)
     about = {
         "n": found.num_images,
         "data": f"{found.num_images:,} samples and as many held-out images of {found.image_set}",

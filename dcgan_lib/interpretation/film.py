@@ -51,6 +51,11 @@ def training_frames(run_dir: str | Path, picture: int | None = None) -> list[np.
             raise UserError(f"{path} cannot be read ({error}): delete or replace it") from error
     # Grids of more or fewer pictures, if --num-samples was changed, would jump.
     frames = [frame for frame in frames if frame.shape == frames[-1].shape]
+    if len(frames) < 2:
+        raise UserError(
+            f"{folder} has only one grid of samples of its last size, and a film needs at least 2: "
+            "train on with the same --num-samples"
+        )
     if picture is not None:
         height, width = load_config(folder)[0].model.image_size
         frames = [cut_from_grid(frame, picture, (height, width)) for frame in frames]
@@ -131,6 +136,8 @@ def _encoded(suffix: str, frames: list[np.ndarray], frame_rate: float, hold: flo
     images = [Image.fromarray(frame) for frame in frames]
     durations = [round(1000 / frame_rate)] * len(frames)
     durations[-1] += round(1000 * hold)
+    if suffix == ".gif":  # it counts in hundredths, which Pillow would cut off
+        durations = [10 * max(1, round(duration / 10)) for duration in durations]
     file, options = io.BytesIO(), {"quality": 85, "method": 4} if suffix == ".webp" else {}
     images[0].save(
         file,

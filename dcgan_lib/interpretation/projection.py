@@ -241,6 +241,7 @@ class Project(Command, verb="project"):
     def _own_picture(self, generator: AnyGenerator) -> np.ndarray:
         # The vector behind those of the starts, so that none begins where it should end.
         z_nd = sample_latents(self.starts + 1, generator.config, seeded(self.seed))
+        z_nd = z_nd.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)  # where the search looks
         labels = None if self.label is None else torch.full((1,), self.label)
         return generate_u8(generator, z_nd[-1:], labels)[0]
 

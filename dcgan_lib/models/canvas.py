@@ -57,9 +57,10 @@ def plan_canvas(
         Height and width in pixels, up to 4096 each.
     style
         pictures: each block has one vector of its own, so the generator's pictures lie side by
-        side. smooth: the vectors of a grid, and arcs between them. texture: every cell has a vector
-        of its own, and the blocks of neighbouring cells overlap and are added, as where a
-        generator's first layer is a transposed convolution of stride 1 (soumith/dcgan.torch).
+        side, blended at their edges, and each in whole blocks (32 x 32 for pictures of 28 x 28).
+        smooth: the vectors of a grid, and arcs between them. texture: every cell has a vector of
+        its own, and the blocks of neighbouring cells overlap and are added, as where a generator's
+        first layer is a transposed convolution of stride 1 (soumith/dcgan.torch).
     spacing
         Of the grid of smooth, in pictures.
 

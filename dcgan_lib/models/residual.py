@@ -177,10 +177,11 @@ def initialise_residual(module: nn.Module) -> None:
     -----
     Our choice. N(0, 0.02) counts on batch norm to restore the scale, and without it a dozen layers
     would starve the output. He's N(0, 2 / inputs) stands where an activation comes before, so in
-    f and before the pixels; N(0, 1 / inputs) where none does: the projection, the shortcuts and
-    D's first convolution. The trunk then grows by alpha^2 of f's variance a block: hardly with
-    0.1, about twofold with 1. GAN_stability has PyTorch's default, kwotsin/mimicry Xavier with
-    gain sqrt(2) in f and 1 in the shortcut, which is much the same as this.
+    f and before the pixels; N(0, 1 / inputs) where none does (the projection, the shortcuts and
+    D's first convolution), and in D's output, for small logits at the start. The trunk then grows
+    by alpha^2 of f's variance a block: hardly with 0.1, about twofold with 1. GAN_stability has
+    PyTorch's default, kwotsin/mimicry Xavier with gain sqrt(2) in f and 1 in the shortcut, which
+    is much the same as this.
     """
     if isinstance(module, ResidualBlock):
         for conv in (module.conv_1, module.conv_2):

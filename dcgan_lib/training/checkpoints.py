@@ -324,7 +324,7 @@ def publish(
     require(is_plain, "a checkpoint's name", name, "a plain word such as faces")
     if run.resolve() == folder.resolve():
         raise UserError(f"{name} cannot be published onto itself: give the run that it came from")
-    is_average = run.name == AVERAGES
+    is_average = run.name == AVERAGES and (run.parent / "config.json").is_file()
     whole_run = run.parent if is_average else run
     metrics, (config, about) = read_metrics(whole_run / "metrics.jsonl"), load_config(run)
     if not metrics:
@@ -341,6 +341,10 @@ def publish(
             f"{folder} also holds {', '.join(others)}, made for its weights: move them away, "
             "then publish"
         )
+    pictures = None
+    if is_average and "generator" in networks:  # the run's grids show the plain weights
+        labels_n = _labels(config.num_samples, config.model.num_classes, None)
+        pictures = sample_u8(networks["generator"], config.num_samples, config.seed, labels_n)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     for kind, network in networks.items():
@@ -348,8 +352,7 @@ def publish(
     save_config(folder, config, about)
     every = -(-len(metrics) // MAX_METRICS)
     write_metrics(folder / "metrics.jsonl", metrics[every - 1 :: every])
-    if is_average and "generator" in networks:  # the run's grids show the plain weights
-        pictures = sample_u8(networks["generator"], config.num_samples, config.seed)
+    if pictures is not None:
         grid = Image.fromarray(picture_grid(pictures))
         grid.save(folder / "samples" / f"step-{metrics[-1]['step']:07d}.webp", quality=80)
     grids = [] if is_average else sorted(run.glob("samples/*.png"), reverse=True)

@@ -10,6 +10,7 @@ Only tensors are read from a file. One that wants to run code is refused.
 """
 
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"{expected}, but holds more than tensors, such as a whole network or code, which is "
             "not run, or is another kind of file: save the network's state dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, struct.error) as error:
         raise UserError(
             f"{expected}, but is cut off, damaged or another kind of file: copy it again"
         ) from error
@@ -92,8 +93,11 @@ def _is_torchscript(path: Path) -> bool:
     """Return whether a file is a zip archive with the part that only TorchScript writes."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(Path(name).name == "constants.pkl" for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).name == "constants.pkl" for name in archive.namelist())
+    except zipfile.BadZipFile:  # damaged: the reader says so
+        return False
 
 
 def read_generator(path: str | Path) -> Generator:

@@ -35,7 +35,9 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-def shares(samples: int, control: int = 0, held_out: int = 970, mean_passes: bool = False) -> SampleShares:
+def shares(
+    samples: int, control: int = 0, held_out: int = 970, mean_passes: bool = False
+) -> SampleShares:
     return SampleShares(
         image_set="faces64",
         split="validation",

@@ -10,7 +10,7 @@ from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data import load as drawn_sets
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.distances import Distance
-from dcgan_lib.evaluation.ledger import claims, is_measured, load_row
+from dcgan_lib.evaluation.ledger import claims, is_measured, load_details, load_row
 from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.experiments.natural_images import (
     CLAIM,
@@ -242,7 +242,10 @@ def test_rows_and_table_are_kept(found, options, ledger):
 
 def test_a_network_compared_with_a_foreign_set_gets_no_row(ledger):
     record_study(study(), NaturalImages(set="tinyimagenet32"), 1.0)
-    assert load_study()["command"] == "dcgan natural natural --set tinyimagenet32"
+    command = "dcgan natural natural --set tinyimagenet32"
+    assert load_details("natural/natural--tinyimagenet32", command)["command"] == command
+    with pytest.raises(UserError, match="not measured yet"):
+        load_study()  # what the chapter shows is left alone
     assert not is_measured(f"{CLAIM}:tinyimagenet32")
 
 

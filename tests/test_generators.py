@@ -175,7 +175,17 @@ def test_a_share_that_cannot_be_told_is_called_too_weak(street_sets, classifier)
     assert high - low > 0.2, "so few images say little"
     assert f"{100 * (high - low):.0f} points wide" in rows["memorised"].too_weak
     rows, _ = ask_about(street_sets, "train", classifier)
-    assert rows["memorised"].too_weak is None
+    assert "shifted by one pixel come to" in rows["memorised"].too_weak
+    train, test = smooth_pictures()
+    rows, _ = measure_copies(train, train, test, classifier)
+    assert rows["memorised_pixels"].too_weak is None
+
+
+def smooth_pictures():
+    """Draw two sets of pictures that a shift by one pixel hardly changes."""
+    blocks = np.random.default_rng(0).integers(0, 256, (2 * NUM, 3, 4, 4), dtype=np.uint8)
+    smooth = blocks.repeat(8, axis=2).repeat(8, axis=3)
+    return smooth[:NUM], smooth[NUM:]
 
 
 def test_the_share_of_copies_rests_on_shifted_copies_being_found(street_sets):
@@ -184,10 +194,8 @@ def test_the_share_of_copies_rests_on_shifted_copies_being_found(street_sets):
     )
     rows, _ = ask_about(street_sets, "train", blind)
     assert "shifted by one pixel only" in rows["copies"].too_weak
-    smooth = np.random.default_rng(0).integers(0, 256, (2 * NUM, 3, 4, 4), dtype=np.uint8)
-    smooth = smooth.repeat(8, axis=2).repeat(8, axis=3)
-    sides = {"train": smooth[:NUM], "test": smooth[NUM:]}
-    rows, _ = ask_about(street_sets, "train", get_features("street-digits-classifier"), **sides)
+    train, test = smooth_pictures()
+    rows, _ = measure_copies(train, train, test, get_features("street-digits-classifier"))
     assert rows["copies_pixels"].too_weak is None
 
 
@@ -348,15 +356,15 @@ def test_held_out_images_are_drawn_from_the_whole_split(monkeypatch):
     """The first so many would be digits 0 to 4 here, and the cleaner writers in MNIST."""
     fake_mnist(monkeypatch, num=200)
     about = {"image_set": "mnist", "num_images": None}
-    part = generators._load_split(about, (16, 16), "test", 100)
+    part = generators.load_own_split(about, (16, 16), "test", 100)
     assert len(part) == 100 and set(part.labels) == set(range(10))
     assert min(np.bincount(part.labels)) >= 3
     assert len({image.tobytes() for image in part.images_u8}) == 100
     np.testing.assert_array_equal(
-        part.images_u8, generators._load_split(about, (16, 16), "test", 100).images_u8
+        part.images_u8, generators.load_own_split(about, (16, 16), "test", 100).images_u8
     )
-    assert len(generators._load_split(about, (16, 16), "test", 500)) == 200
-    assert len(generators._load_split(about, (16, 16), "train")) == 200
+    assert len(generators.load_own_split(about, (16, 16), "test", 500)) == 200
+    assert len(generators.load_own_split(about, (16, 16), "train")) == 200
 
 
 def with_rows(report, **changes):

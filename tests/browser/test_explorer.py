@@ -337,7 +337,7 @@ def test_walk_plays_and_reduced_motion_steps(show):
 
 
 def test_steps_show_what_was_stored(show):
-    page = show(explorer_html(FAST, "steps"))
+    page = show(explorer_html("mnist", "steps"))  # FAST may keep one grid alone
     last = page.get_attribute(".dx-stage", "aria-label")
     page.focus(".dx-range")
     page.keyboard.press("Home")

@@ -47,6 +47,7 @@ from dcgan_lib.experiments.short_runs import (
     draw_pictures,
     find_flags,
     find_trained,
+    finished_runs,
     is_finished,
     keep_trained,
     last_third,
@@ -416,14 +417,7 @@ class Ablate(Command, verb="ablate"):
         runs = load_runs(settings, yardstick)
         print(summary_text(summary(runs)))
         if self.record:
-            wanted = {(rule, seed) for rule in chosen for seed in range(self.seeds)}
-            if missing := sorted(wanted - set(runs)):
-                raise UserError(
-                    f"{len(missing)} of {len(wanted)} runs are not finished, such as "
-                    f"{missing[0][0]} with seed {missing[0][1]}: run this again, or wait for the "
-                    "process that has begun them"
-                )
-            kept = {key: run for key, run in runs.items() if key in wanted}
+            kept = finished_runs(runs, chosen, self.seeds)
             record_claims(kept, settings, self.command_line())
 
     def _one(

@@ -21,20 +21,14 @@ from dcgan_lib.data.load import HELD_OUT, PROCEDURAL, load_image_set
 from dcgan_lib.errors import UserError, check_numbers, require
 from dcgan_lib.evaluation.distances import kid_of_features
 from dcgan_lib.evaluation.features import FEATURES_OF, FeatureExtractor, get_features
-from dcgan_lib.evaluation.generators import shifted
+from dcgan_lib.evaluation.generators import LEAST_FOUND, NUM_SHIFTED, shifted
 from dcgan_lib.evaluation.ledger import Result, id_on, load_details, record, save_details
 from dcgan_lib.evaluation.neighbours import FEWEST_IMAGES, MemorisationTest
 from dcgan_lib.evaluation.statistics import Estimate
+from dcgan_lib.experiments.generators import MEMORISATION, MOST_MEMORISED
 from dcgan_lib.models.sampling import sample_u8
 from dcgan_lib.training.checkpoints import load_generator
 from dcgan_lib.training.loop import fit
-
-CLAIM = "bedrooms.memorisation"
-NUM_CONTROLS = 1_000
-MOST_MEMORISED = 0.10
-"""[O] What the whole interval may reach where images are many."""
-LEAST_FOUND = 0.9
-"""[O] Share of shifted copies that have to be found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +171,7 @@ def _control(
     features: FeatureExtractor,
 ) -> float:
     """Return how many of some shifted training images are found, in the space that finds fewer."""
-    rows = np.sort(np.random.default_rng(0).permutation(len(train_u8))[:NUM_CONTROLS])
+    rows = np.sort(np.random.default_rng(0).permutation(len(train_u8))[:NUM_SHIFTED])
     shifted_u8 = shifted(train_u8[rows])
     by_features, by_pixels = tests
     return min(
@@ -227,7 +221,7 @@ def record_curve(found: Sequence[Found], set_name: str, command: str, seconds: f
     about = {"set": set_name, "command": command, "seconds": round(seconds, 1)}
     save_details(f"memorisation/{set_name}", {**about, "runs": [asdict(run) for run in found]})
     return record(
-        id_on(CLAIM, set_name),
+        id_on(MEMORISATION, set_name),
         value.scaled(100),
         unit="%",
         n=len(last),

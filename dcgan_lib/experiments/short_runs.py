@@ -10,7 +10,7 @@ Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -427,3 +427,18 @@ def is_finished(name: str, settings: dict[str, Any], yardstick: Yardstick, comma
         )
     measured = yardstick.features.name, yardstick.num_images
     return (kept["features"], kept["num_images"]) == measured
+
+
+RunsByKey = dict[tuple[str, int], dict[str, Any]]
+"""What is kept of each run, by the name of what it trains and its seed."""
+
+
+def finished_runs(runs: RunsByKey, names: Iterable[str], num_seeds: int) -> RunsByKey:
+    """Return the runs of these names and seeds; refuse a table that lacks one."""
+    wanted = {(name, seed) for name in names for seed in range(num_seeds)}
+    if missing := sorted(wanted - set(runs)):
+        raise UserError(
+            f"{len(missing)} of {len(wanted)} runs are not finished, such as {missing[0][0]} with "
+            f"seed {missing[0][1]}: run this again, or wait for the process that has begun them"
+        )
+    return {key: run for key, run in runs.items() if key in wanted}

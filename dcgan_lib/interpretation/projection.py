@@ -130,8 +130,7 @@ def project(
 
 def _maps(discriminator: Discriminator, x_bchw: Tensor, label: int | None) -> list[Tensor]:
     labels_b = None if label is None else torch.full((len(x_bchw),), label)
-    # A layer may work in place on what the one before it gave, so each is copied as it comes.
-    return [h.clone() for h in discriminator.features(x_bchw, labels_b)]
+    return discriminator.features(x_bchw, labels_b)
 
 
 def pixel_error(pictures_u8: np.ndarray, target_u8: np.ndarray) -> np.ndarray:

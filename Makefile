@@ -1,6 +1,7 @@
 # Thin on purpose: every line is a command that you could type.
 #   make book    the HTML book             make demo   train for a minute, then draw what was learnt
 #   make test    everything CI checks      make bench  time a training step on this machine
+#   make reproduce-cheap   measure again what took a minute or less, and print differences
 #   make clean   remove whatever make made (image sets and runs stay)
 # Settings, each given as NAME=value: PYTHON (3.11 to 3.13), VENV (where packages go), JOBS (test processes),
 # TORCH_INDEX (where torch comes from), CONSTRAINTS (empty: the newest versions that pyproject.toml allows).
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SCRIPTS := $(VENV)/node_modules/.package-lock.json
 
-.PHONY: book test demo bench clean venv
+.PHONY: book test demo bench reproduce-cheap clean venv
 .DELETE_ON_ERROR:
 
 book: $(READY) $(SCRIPTS)
@@ -34,6 +35,9 @@ demo: $(READY)
 
 bench: $(READY)
 	$(BIN)/dcgan bench
+
+reproduce-cheap: $(READY)
+	$(BIN)/dcgan reproduce --within 60
 
 clean:
 	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -599,22 +600,50 @@ class Reproduce(Command, verb="reproduce"):
     removed at the end.
     """
 
-    id: Positional[str]
+    id: Positional[str | None] = None
     """Of a measured row, such as table3.real.50k or walk.smooth:rooms; see: dcgan results."""
+    within: float | None = None
+    """In place of a row: every row whose command took at most so many seconds, each command once.
+    What cannot be measured here, because an image set is missing say, is named and passed over."""
     dry_run: bool = False
     """Only say which command it is, and how long it took."""
 
     def run(self) -> None:
         """Measure again and compare."""
-        from dcgan_lib.evaluation.ledger import load_row
+        from dcgan_lib.evaluation.ledger import load_results, load_row
 
-        row = load_row(self.id)
-        print(f"{row.command}")
+        if (self.id is None) == (self.within is None):
+            raise UserError("give the ID of one row, or --within SECONDS for all the cheap ones")
+        if self.id is not None:
+            row = load_row(self.id)
+            self._introduce(row)
+            if not self.dry_run:
+                self._compare(parse(shlex.split(row.command)[1:]))
+            return
+        cheap = [row for row in load_results() if row.is_measured and row.seconds <= self.within]
+        rows = {row.command: row for row in sorted(cheap, key=lambda row: row.seconds)}
+        found: Counter[str] = Counter()
+        for row in rows.values():
+            self._introduce(row)
+            if self.dry_run:
+                continue
+            try:
+                found.update(self._compare(parse(shlex.split(row.command)[1:])))
+            except UserError as error:
+                print(f"not measured: {error}")
+                found["not measured"] += 1
+            print(flush=True)
+        seconds = sum(row.seconds for row in rows.values())
+        print(f"{len(rows)} commands, {seconds:,.0f} s when they were recorded")
+        for words, number in found.most_common():
+            print(f"{number:4}  {words}")
+
+    def _introduce(self, row: "Result") -> None:
+        print(row.command)
         print(f"recorded on {row.date} in {row.seconds:,.0f} s on {row.hardware}", flush=True)
-        if not self.dry_run:
-            self._compare(parse(shlex.split(row.command)[1:]))
 
-    def _compare(self, command: Command) -> None:
+    def _compare(self, command: Command) -> list[str]:
+        """Run a command beside the ledger; print each row that it writes, and say how it agrees."""
         from dcgan_lib.evaluation.ledger import format_measured, load_results, load_row
 
         before = {row.id: row for row in load_results() if row.is_measured}
@@ -629,14 +658,17 @@ class Reproduce(Command, verb="reproduce"):
                 for path in sorted(results_root().glob("*.json"))
                 if path.stat().st_mtime_ns != written.get(path.name)
             ]
+        agreements = []
         for now in after:
             id, then = now.id, before.get(now.id)
             print(f"\n{id}")
             if then is not None:
                 print(f"  recorded  {format_measured(then):28} {then.verdict_text}")
             print(f"  now       {format_measured(now):28} {now.verdict_text}")
+            agreements.append("not in the ledger" if then is None else _agreement(then, now))
             if then is not None:
-                print(f"  {_agreement(then, now)}")
+                print(f"  {agreements[-1]}")
+        return agreements
 
 
 @contextmanager

@@ -83,3 +83,25 @@ def test_a_dry_run_only_says_what_it_would_cost(ledger, capsys):
     cli.Reproduce(id="train.lr", dry_run=True).run()
     assert "dcgan something-long" in capsys.readouterr().out
     assert load_row("train.lr").value == 3.0
+
+
+def test_all_cheap_rows_are_measured_again_each_command_once(ledger, capsys):
+    for id, estimate in NOW.items():
+        measure(id, estimate, "dcgan measure")
+    measure("train.lr:mnist", NOW["train.lr"], "dcgan neighbours no-such-checkpoint")
+    before = load_results()
+    capsys.readouterr()
+    cli.Reproduce(within=1.0).run()
+    told = capsys.readouterr().out
+    assert told.count("dcgan measure\n") == 1 and "not measured: " in told
+    assert "2 commands, 2 s when they were recorded" in told
+    assert "   2  the same figure" in told and "   1  not measured" in told
+    assert load_results() == before
+    cli.Reproduce(within=0.5).run()
+    assert "0 commands" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["train.lr", "--within", "60"]])
+def test_one_row_or_all_cheap_ones(ledger, capsys, words):
+    assert cli.main(["reproduce", *words]) == 2
+    assert "--within SECONDS" in capsys.readouterr().err

@@ -272,7 +272,7 @@ def plot_compared(
 
     The row's label stands above its marks, so that the figure is narrow enough for a phone. What
     lies outside ``limits`` is drawn at the edge, intervals with an arrow. Rows of a group that no
-    panel has are left out, and so is a group without rows.
+    panel has are left out, and so is a group without rows. A mark without a label is not explained.
     """
     there = {label for rows in panels.values() for label in rows}
     kept = {head: [each for each in rows if each in there] for head, rows in groups.items()}
@@ -329,7 +329,8 @@ def plot_compared(
         Line2D([], [], color="0.35", linewidth=1.6),
         Line2D([], [], marker="D", linestyle="", color="0.35", markersize=5, fillstyle="none"),
     ]
-    figure.legend(marks, labels, loc="outside upper left", ncols=3, fontsize=8.5)
+    shown = [(mark, label) for mark, label in zip(marks, labels, strict=True) if label]
+    figure.legend(*zip(*shown, strict=True), loc="outside upper left", ncols=3, fontsize=8.5)
     figure.supxlabel(x_label, fontsize=9.5)
     return figure
 

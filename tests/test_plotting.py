@@ -268,6 +268,13 @@ def test_rows_stand_in_their_groups_beside_the_reference():
     assert [line.get_xdata()[0] for line in left.lines if line.get_marker() == "D"] == [1.5]
 
 
+@pytest.mark.parametrize("last", ["earlier", ""])
+def test_a_mark_without_a_label_is_not_explained(last):
+    figure = plot_compared(COMPARED, GROUPS, "multiple", labels=("one", "interval", last))
+    explained = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert explained == ["one", "interval", "earlier"][: 3 if last else 2]
+
+
 def test_a_comparison_of_nothing_or_below_zero_is_refused():
     for panels, groups in (
         (COMPARED, {}),

@@ -24,12 +24,15 @@ from dcgan_lib.experiments import residual_gan
 from dcgan_lib.experiments.residual_gan import (
     BUDGETS,
     CHECK,
+    CONTRASTS,
     MOST_APART,
     PLAIN,
     REFERENCE,
     VARIANTS,
     Plan,
     Settings,
+    compared_with_plain,
+    contrasts_table,
     count_parameters,
     details_name,
     kept_plan,
@@ -41,6 +44,7 @@ from dcgan_lib.experiments.residual_gan import (
     plan_name,
     plan_text,
     record_claim,
+    sort_contrasts,
     summary,
     summary_text,
 )
@@ -542,6 +546,39 @@ def test_differences_are_paired_by_seed(ledger):
     assert rows[REFERENCE].distances["at_equal_steps"] == pytest.approx([0.6, 0.7])
     text = summary_text(list(rows.values()))
     assert f"{value:+.4f}" in text and "0 of 2" in text and len(text.splitlines()) == 5
+
+
+def test_a_missing_seed_hides_no_later_one(ledger):
+    plan = some_plan()
+    save_details(plan_name("blobs"), dataclasses.asdict(plan))
+    keep(plan, PLAIN, 1, 0.5, 0.5)
+    keep(plan, REFERENCE, 2, 0.5, 0.5)
+    keep(plan, "residual-no-r1", 10, 0.5, 0.5)  # its name begins as the reference's does
+    assert list(kept_runs("blobs")) == [(PLAIN, 1), (REFERENCE, 2), ("residual-no-r1", 10)]
+
+
+def test_each_change_is_said_to_be_nearer_farther_or_neither(ledger):
+    plan = some_plan()
+    keep_table(plan)  # the residual pair is farther at equal steps, nearer in equal time
+    for seed in range(2):
+        keep(plan, "plain-r1", seed, 0.5 + seed / 10, 0.3 + seed)
+    keep(plan, "residual-no-r1", 0, 0.1, 0.1)
+    runs = kept_runs("blobs")
+    by_steps, by_time = (sort_contrasts(runs, budget) for budget in BUDGETS)
+    whole, r1 = next(iter(CONTRASTS)), "R1 in the DCGAN"
+    assert whole in by_steps["farther"] and whole in by_time["nearer"]
+    assert r1 in by_steps["no difference shown"] and r1 in by_time["no difference shown"]
+    assert "R1 in the residual pair" in by_time["too few runs"]  # one seed proves nothing
+    assert sum(len(changes) for changes in by_time.values()) == len(CONTRASTS)
+    line = next(line for line in contrasts_table(runs).splitlines() if line.startswith(r1))
+    assert "+0.00 (+0.00 to +0.00); by seed +0.00, +0.00" in line
+    assert "no difference shown: +0.45" in line and "by seed +0.00, +0.90" in line
+    rows = compared_with_plain(runs, "at_equal_time")
+    assert rows["DCGAN"].points == pytest.approx((0.3 / 0.35, 0.4 / 0.35))
+    assert rows["DCGAN"].interval is None
+    reference = rows[VARIANTS[REFERENCE].words]
+    assert reference.note == "nearer" and reference.interval[1] < 1
+    assert rows[VARIANTS["residual-no-r1"].words].interval is None  # of one seed
 
 
 def test_the_claim_is_judged_in_equal_time(ledger):

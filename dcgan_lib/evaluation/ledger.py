@@ -512,6 +512,11 @@ def has_details(name: str) -> bool:
     return (results_root() / f"{name}.json").is_file()
 
 
+def list_details(folder: str) -> list[str]:
+    """Return the names under which `save_details` kept anything in a folder, sorted."""
+    return sorted(f"{folder}/{path.stem}" for path in (results_root() / folder).glob("*.json"))
+
+
 # ---------------------------------------------------------------- tables
 
 

@@ -50,6 +50,7 @@ from dcgan_lib.experiments.short_runs import (
     finished_runs,
     is_finished,
     keep_trained,
+    kept_seeds,
     last_third,
     measure_look,
     open_set,
@@ -514,13 +515,11 @@ def _kept_like(
     measured = features, num_images
     runs: dict[tuple[str, int], dict[str, Any]] = {}
     for rule in RULES:
-        seed = 0
-        while has_details(details_name(settings, rule, seed)):
+        for seed in kept_seeds(f"ablations/{settings.set}/{rule}"):
             kept = load_details(details_name(settings, rule, seed), "dcgan ablate")
             found = kept["features"], kept["num_images"]
             if kept["settings"] == dataclasses.asdict(settings) and found == measured:
                 runs[rule, seed] = kept
-            seed += 1
     return runs
 
 

@@ -45,6 +45,7 @@ from dcgan_lib.experiments.short_runs import (
     finished_runs,
     is_finished,
     keep_trained,
+    kept_seeds,
     measure_look,
     open_set,
     share_troubled,
@@ -53,6 +54,7 @@ from dcgan_lib.experiments.short_runs import (
 from dcgan_lib.models.networks import new_discriminator, new_generator
 from dcgan_lib.models.sampling import write_grid
 from dcgan_lib.paths import exclusive
+from dcgan_lib.plotting import Compared
 from dcgan_lib.training.loop import Batches, choose_device, draw_latents
 from dcgan_lib.training.step import make_gan, new_networks, train_step
 
@@ -476,9 +478,14 @@ Runs = dict[tuple[str, int], dict[str, Any]]
 """What is kept of each run, by variant and seed."""
 
 
+def run_name(set_name: str, variant: str) -> str:
+    """Return what the names of a variant's runs in the ledger begin with."""
+    return f"residual/{set_name}/{variant}"
+
+
 def details_name(set_name: str, variant: str, seed: int) -> str:
     """Return the name under which the ledger keeps a run."""
-    return f"residual/{set_name}/{variant}-{seed}"
+    return f"{run_name(set_name, variant)}-{seed}"
 
 
 def plan_name(set_name: str) -> str:
@@ -504,23 +511,21 @@ def kept_runs(set_name: str) -> Runs:
 
     Needs neither the images nor the features: it only reads what the ledger keeps.
     """
-    plan, first = kept_plan(set_name), details_name(set_name, PLAIN, 0)
-    if plan is None or not has_details(first):
+    plan, seeds = kept_plan(set_name), kept_seeds(run_name(set_name, PLAIN))
+    if plan is None or not seeds:
         return {}
-    kept = load_details(first, COMMAND)
+    kept = load_details(details_name(set_name, PLAIN, seeds[0]), COMMAND)
     return _kept_like(plan, (kept["features"], kept["num_images"]))
 
 
 def _kept_like(plan: Plan, measured: tuple[str, int]) -> Runs:
     runs: Runs = {}
     for name in VARIANTS:
-        seed = 0
-        while has_details(details_name(plan.settings.set, name, seed)):
+        for seed in kept_seeds(run_name(plan.settings.set, name)):
             kept = load_details(details_name(plan.settings.set, name, seed), COMMAND)
             found = kept["features"], kept["num_images"]
             if kept["settings"] == plan.about(name) and found == measured:
                 runs[name, seed] = kept
-            seed += 1
     return runs
 
 
@@ -530,6 +535,14 @@ Budget = Literal["at_equal_steps", "at_equal_time"]
 BUDGETS: dict[Budget, str] = {"at_equal_steps": "equal steps", "at_equal_time": "equal time"}
 
 
+def seed_differences(
+    runs: Runs, one: str, other: str, budget: Budget, measure: str = "distance"
+) -> list[float]:
+    """Return one variant minus another for each seed that both have, in order."""
+    seeds = sorted(seed for name, seed in runs if name == one and (other, seed) in runs)
+    return [runs[one, seed][budget][measure] - runs[other, seed][budget][measure] for seed in seeds]
+
+
 def paired_difference(
     runs: Runs, one: str, other: str, budget: Budget, measure: str = "distance"
 ) -> Estimate | None:
@@ -537,13 +550,8 @@ def paired_difference(
 
     None with fewer than two such pairs.
     """
-    seeds = [seed for name, seed in runs if name == one and (other, seed) in runs]
-    if len(seeds) < 2:
-        return None
-    values = [
-        runs[one, seed][budget][measure] - runs[other, seed][budget][measure] for seed in seeds
-    ]
-    return mean_interval(np.array(values))
+    values = seed_differences(runs, one, other, budget, measure)
+    return mean_interval(np.array(values)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -598,6 +606,84 @@ def summary_text(rows: list[Row]) -> str:
         seeds = len(row.distances["at_equal_time"])
         lines.append(f"{row.variant:22}{cells}{row.diversity:>11.2f}  {row.flagged} of {seeds}")
     return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- what the chapter says
+
+Outcome = Literal["nearer", "farther", "no difference shown", "too few runs"]
+
+CONTRASTS: dict[str, tuple[str, str]] = {
+    "the residual pair with R1 instead of the DCGAN": (REFERENCE, PLAIN),
+    "the residual pair instead of the DCGAN, both without R1": ("residual-no-r1", PLAIN),
+    "the residual pair instead of the DCGAN, both with R1": (REFERENCE, "plain-r1"),
+    "R1 in the DCGAN": ("plain-r1", PLAIN),
+    "R1 in the residual pair": (REFERENCE, "residual-no-r1"),
+    "alpha 1 instead of 0.1, with R1": ("residual-alpha-1", REFERENCE),
+    "batch norm in the residual pair, without R1": ("residual-batch-norm", "residual-no-r1"),
+    "layer norm in the residual pair, with R1": ("residual-layer-norm", REFERENCE),
+}
+"""What is changed in words, and the variants with the change and without it."""
+
+
+def outcome(difference: Estimate | None) -> Outcome:
+    """Say what a change did to the distance, where the whole paired interval is on one side."""
+    if difference is None:
+        return "too few runs"
+    if difference.low <= 0 <= difference.high:
+        return "no difference shown"
+    return "nearer" if difference.high < 0 else "farther"
+
+
+def sort_contrasts(runs: Runs, budget: Budget) -> dict[Outcome, list[str]]:
+    """Return the changes of `CONTRASTS` by what they did, in one of the two comparisons."""
+    found: dict[Outcome, list[str]] = {"nearer": [], "farther": [], "no difference shown": []}
+    for words, (one, other) in CONTRASTS.items():
+        result = outcome(paired_difference(runs, one, other, budget))
+        found.setdefault(result, []).append(words)
+    return {result: changes for result, changes in found.items() if changes}
+
+
+def contrasts_table(runs: Runs) -> str:
+    """Lay out in Markdown what each change did: per seed, and the mean with its interval."""
+    lines = [" | ".join(["change", *BUDGETS.values()]), " | ".join(["---"] * (len(BUDGETS) + 1))]
+    for words, (one, other) in CONTRASTS.items():
+        cells = [words]
+        for budget in BUDGETS:
+            difference = paired_difference(runs, one, other, budget)
+            if difference is None:
+                cells.append("too few runs")
+                continue
+            value, low, high = difference
+            seeds = seed_differences(runs, one, other, budget)
+            cells.append(
+                f"{outcome(difference)}: {value:+.2f} ({low:+.2f} to {high:+.2f}); "
+                f"by seed {', '.join(f'{each:+.2f}' for each in seeds)}"
+            )
+        lines.append(" | ".join(cells))
+    return "\n".join(lines)
+
+
+def compared_with_plain(runs: Runs, budget: Budget) -> dict[str, Compared]:
+    """Return each variant's distances for `dcgan_lib.plotting.plot_compared`, by its words.
+
+    All are multiples of the plain pair's mean over the same seeds; the paired difference's interval
+    stands about 1.
+    """
+    found = {}
+    for name, variant in VARIANTS.items():
+        seeds = [seed for each, seed in runs if each == name and (PLAIN, seed) in runs]
+        if not seeds:
+            continue
+        usual = np.mean([runs[PLAIN, seed][budget]["distance"] for seed in seeds])
+        points = tuple(runs[name, seed][budget]["distance"] / usual for seed in seeds)
+        interval, note = None, ""
+        difference = paired_difference(runs, name, PLAIN, budget)
+        if name != PLAIN and difference is not None:
+            interval = (1 + difference.low / usual, 1 + difference.high / usual)
+            differs = outcome(difference) != "no difference shown"
+            note = outcome(difference) if differs else ""
+        found[variant.words] = Compared(points=points, interval=interval, note=note)
+    return found
 
 
 # ---------------------------------------------------------------- the claim

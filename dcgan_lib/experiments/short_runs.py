@@ -9,6 +9,7 @@ Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.distances import kid
 from dcgan_lib.evaluation.features import RULER, FeatureExtractor, get_features
-from dcgan_lib.evaluation.ledger import has_details, load_details
+from dcgan_lib.evaluation.ledger import has_details, list_details, load_details
 from dcgan_lib.evaluation.probes import Probe, load_probe
 from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
@@ -427,6 +428,13 @@ def is_finished(name: str, settings: dict[str, Any], yardstick: Yardstick, comma
         )
     measured = yardstick.features.name, yardstick.num_images
     return (kept["features"], kept["num_images"]) == measured
+
+
+def kept_seeds(name: str) -> list[int]:
+    """Return the seeds of which the ledger keeps a run NAME-SEED, in order; some may be missing."""
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    found = map(pattern.fullmatch, list_details(name.rpartition("/")[0]))
+    return sorted(int(match[1]) for match in found if match)
 
 
 RunsByKey = dict[tuple[str, int], dict[str, Any]]

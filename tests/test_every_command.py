@@ -167,8 +167,8 @@ def test_near_duplicates_are_planted_and_looked_for(data, monkeypatch):
 @pytest.mark.drives("epochs")
 def test_one_pass_and_five_are_trained_and_measured(data, monkeypatch):
     usual = recipe("bedrooms")
-    small = replace(usual, config=narrow(usual.config))
-    monkeypatch.setattr(bedrooms, "recipe", {"bedrooms": small}.get)
+    small = replace(usual, config=narrow(usual.config))  # fewer images than a batch of --beside
+    monkeypatch.setattr(bedrooms, "recipe", lambda name: small)
     words = "--num-train 32 --num-images 8 --run-dir run --threads 1 --keep-duplicates --record"
     dcgan(f"epochs bedrooms64 {words}")
     passes = ("one-epoch", "five-epochs")

@@ -43,7 +43,12 @@ SMALL = {
     "features": "--draws 1",
 }
 STAND_INS = {"features runs/authors-svhn": "features runs/digits"}
-SMALL_CODE = {"base_width=64": "base_width=2", "batch_size=128": "batch_size=4", "8_000": "2"}
+SMALL_CODE = {
+    "base_width=64": "base_width=2",
+    "batch_size=128": "batch_size=4",
+    "steps=8_000": "steps=2, precision='float32'",
+    '"runs/notebook")\n\n': '"runs/notebook", threads=1)\n\n',
+}
 NEEDED = {"--tensorboard": "tensorboard", "--onnx": "onnx"}
 """Packages that an option needs and that may be missing: then a sentence has to say so."""
 

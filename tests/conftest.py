@@ -5,7 +5,8 @@ import ipaddress
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ MARKERS = {
     "gpu": "gpu: needs a CUDA device",
     "real_data": "real_data(*paths): needs DCGAN_DATA, and these files or folders in it",
     "browser": "browser: needs Chromium and playwright",
+    "drives": "drives(*verbs): runs these commands of dcgan on small files, and looks at what each "
+    "wrote; test_every_command.py wants one such test for every command",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -84,3 +87,40 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@contextmanager
+def _commands_run() -> Iterator[set[str]]:
+    """Collect the verbs of the commands that ``cli.main`` brings to a good end meanwhile."""
+    from dcgan_lib import cli
+
+    done, main = set(), cli.main
+
+    def noting(arguments: Sequence[str] | None = None) -> int:
+        status = main(arguments)
+        if arguments and status == 0:
+            done.add(arguments[0])
+        return status
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "main", noting)
+        yield done
+
+
+@pytest.fixture
+def commands_run() -> Callable[[], AbstractContextManager[set[str]]]:
+    """Hand the collector to the test that checks it."""
+    return _commands_run
+
+
+@pytest.fixture(autouse=True)
+def drives_what_it_says(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a test that is marked as driving a command fail if it brought none to a good end."""
+    verbs = {verb for mark in request.node.iter_markers("drives") for verb in mark.args}
+    if not verbs:
+        yield
+        return
+    with _commands_run() as done:
+        yield
+    if missing := verbs - done:
+        pytest.fail(f"marked as driving dcgan {', '.join(sorted(missing))}, which did not end well")

@@ -477,6 +477,7 @@ def test_mistakes_are_answered_at_once(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.drives("ablate")
 def test_a_finished_run_is_not_made_again_and_a_kept_training_is_only_measured(
     ledger, tmp_path, capsys, monkeypatch
 ):

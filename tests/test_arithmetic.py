@@ -455,6 +455,7 @@ def test_a_bent_world_is_not_called_straight(world, monkeypatch, ledger):
 
 
 # --- the command line ---
+@pytest.mark.drives("arithmetic", "turn")
 def test_commands_write_what_they_promise(ledger, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     few = {"JUDGE_TRAIN": 300, "JUDGE_TEST": 100, "OVERLAY_SAMPLES": 300, "OVERLAY_TESTS": 100}

@@ -218,6 +218,7 @@ def run(*words) -> int:
     return cli.main([str(word) for word in words])
 
 
+@pytest.mark.drives("import-authors")
 def test_a_clone_becomes_a_checkpoint_that_other_commands_take(release, place, capsys):
     photos = release / "photos"
     assert run("import-authors", release / "dcgan_code", "--set", photos) == 0

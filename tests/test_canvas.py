@@ -154,6 +154,7 @@ def test_what_has_no_canvas_is_refused():
 
 
 @pytest.mark.parametrize(("checkpoint", "mode"), [("rooms", "RGB"), ("mnist", "L")])
+@pytest.mark.drives("canvas")
 def test_the_command_writes_a_picture(checkpoint, mode, tmp_path, capsys):
     out = tmp_path / "canvas.png"
     words = ["canvas", checkpoint, "--size", "96", "130", "--out", str(out)]

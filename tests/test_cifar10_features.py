@@ -131,6 +131,7 @@ def outcome(*accuracies, split="test", n=1_000):
 
 
 # ---- from files to the ledger ----
+@pytest.mark.drives("features")
 def test_from_mat_files_to_table_2(capsys):
     words = "mine --set svhn --protocol 1000 --draws 3 --split test --record table2.dcgan"
     assert run(words) == 0
@@ -144,6 +145,7 @@ def test_from_mat_files_to_table_2(capsys):
     assert "a second look" in capsys.readouterr().err
 
 
+@pytest.mark.drives("search")
 def test_both_rows_of_table_2_from_mat_files(monkeypatch, tmp_path, capsys):
     """The files are in SVHN's format; small are the numbers of images, of trials and of epochs."""
     monkeypatch.setattr(supervised_search, "PAPER_TRIALS", 4)
@@ -593,6 +595,7 @@ def test_scaling_does_not_depend_on_what_else_is_asked(splits):
     assert alone.accuracies == beside.accuracies
 
 
+@pytest.mark.drives("feature-study")
 def test_the_command_keeps_each_snapshot_and_replaces_what_is_measured_again(run_dir, capsys):
     assert study("mine --snapshots --set striped --labels 5 --draws 2") == 0
     again = "mine/snapshots/step-0000010 --set striped --labels 5 20 --draws 3"

@@ -271,6 +271,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
         run("recipes")
 
 
+@pytest.mark.drives("recipes")
 def test_recipes_are_listed(capsys):
     assert run("recipes") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -342,6 +343,7 @@ def test_prepare_tells_what_became_of_every_file(prepared, place, capsys):
     assert suggested[suggested.index("--set") + 1] == prepared
 
 
+@pytest.mark.drives("prepare")
 def test_a_folder_of_any_script_is_prepared_with_its_splits(place, capsys):
     folder = place / "猫の写真"
     for at, name in enumerate(["Train/a/1", "Train/b/2", "val/a/3", "val/b/4", "TEST/b/5"]):
@@ -397,6 +399,7 @@ def test_a_run_goes_on_where_it_stopped(prepared, capsys):
     assert "a run with another learning_rate" in capsys.readouterr().err
 
 
+@pytest.mark.drives("publish")
 def test_a_finished_run_keeps_its_command_and_is_published_with_it(
     prepared, plain_run, tmp_path, monkeypatch
 ):
@@ -427,6 +430,7 @@ def test_what_was_found_for_a_run_is_said(prepared, capsys):
     assert "device 'cuda:99' is not available here" in capsys.readouterr().err
 
 
+@pytest.mark.drives("train")
 def test_a_folder_can_be_named_in_place_of_a_set(place):
     draw_folder(place / "raw")
     assert run("train", "--set", place / "raw", *TINY, "--steps", 1) == 0
@@ -502,6 +506,7 @@ def test_sample_separately_and_repeatably(plain_run, place, capsys):
     )
 
 
+@pytest.mark.drives("sample")
 def test_sample_draws_pictures_of_a_grid_again(plain_run, place):
     words = ["--num-images", 9, "--separate", "--seed", 3]
     assert run("sample", plain_run, *words, "--out", "nine") == 0
@@ -545,6 +550,7 @@ def test_sample_says_where_it_cannot_write(plain_run, place, capsys):
     assert "columns must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.drives("export")
 def test_export_writes_a_script_for_pages(class_run, place, capsys):
     assert run("export", class_run, "--out", "page/model.js", "--precision", "half") == 0
     told = capsys.readouterr().out
@@ -603,6 +609,7 @@ def test_results_are_filtered(ledger, capsys):
     assert rows("--section", "nonsense") == []
 
 
+@pytest.mark.drives("results")
 def test_results_as_markdown(ledger, capsys):
     assert run("results", "--verdict", "met", "--markdown") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -646,6 +653,7 @@ def test_a_wrong_record_is_refused_before_the_measurement(monkeypatch, capsys):
         assert run(*words.split()) == 2
 
 
+@pytest.mark.drives("bench")
 def test_bench_prints_rates(capsys):
     assert run("bench", "--sizes", 32, "--base-width", 2, "--batch-size", 2, "--rounds", 1) == 0
     lines = capsys.readouterr().out.splitlines()

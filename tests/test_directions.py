@@ -137,6 +137,7 @@ def test_too_few_pictures_and_colours_are_refused():
         stroke_style(np.zeros((2, 3, 8, 8), np.uint8))
 
 
+@pytest.mark.drives("directions")
 def test_command_fits_what_the_set_needs(tmp_path, monkeypatch, capsys):
     for name in ("mnist", "probe-mnist"):
         shutil.copytree(checkpoints_root() / name, tmp_path / name)

@@ -158,6 +158,7 @@ def test_other_names_and_places_are_refused(tmp_path):
         write_film(tmp_path / "file" / "film.gif", GREYS)
 
 
+@pytest.mark.drives("film")
 def test_the_command_films_trainings_and_loops(run_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["film", "run", "--hold", "1", "--frame-rate", "4"]) == 0

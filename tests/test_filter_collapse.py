@@ -91,6 +91,7 @@ def test_the_claim_needs_a_collapse_that_comes_and_goes(tmp_path, monkeypatch, l
     assert load_details("filters/blobs", "")["a"]["100"]["D 1"]["num_maps"] == 100
 
 
+@pytest.mark.drives("filters")
 def test_the_command_reads_the_snapshots_of_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "sets"))
     rng = np.random.default_rng(0)

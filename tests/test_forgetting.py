@@ -336,6 +336,7 @@ def test_command_says_what_is_wrong(words, problem, tmp_path, capsys):
 
 
 # --- the command and the ledger ---
+@pytest.mark.drives("forget")
 def test_command_writes_what_it_promises(tmp_path, capsys):
     words = "forget rooms --samples 40 --measured 60 --draws 2 --out"
     assert cli.main([*words.split(), str(tmp_path)]) == 0

@@ -225,6 +225,7 @@ def own_set(folder, shape, splits=("train", "test")):
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (3, 32, 64)])
+@pytest.mark.drives("evaluate")
 def test_an_own_small_set_of_any_size_has_its_kid(place, tmp_path, shape, capsys):
     run = own_set(tmp_path, shape)
     assert cli.main(["evaluate", run, "--num-images", "40"]) == 2

@@ -8,7 +8,6 @@ from dcgan_lib import cli
 from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.experiments.memorisation import (
     Found,
-    MemorisationCurve,
     load_curve,
     record_curve,
     table,
@@ -69,25 +68,18 @@ def test_the_table_has_a_line_for_each_run():
     assert line.split()[:6] == ["1,000", "0", "128.0", "30.0", "[28.0,", "32.0]"]
 
 
+@pytest.mark.drives("memorisation")
 def test_a_small_curve_from_end_to_end(ledger, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "data"))
-    command = MemorisationCurve(
-        set="rooms",
-        numbers=(200, 100),
-        seeds=1,
-        steps=2,
-        image_size=16,
-        base_width=2,
-        batch_size=8,
-        num_held_out=120,
-        num_samples=120,
-        out=tmp_path / "runs",
-        threads=1,
-    )
-    command.run()
+    words = "memorisation --set rooms --numbers 200 100 --seeds 1 --steps 2 --image-size 16"
+    words += " --base-width 2 --batch-size 8 --num-held-out 120 --num-samples 120 --threads 1"
+    assert cli.main([*words.split(), "--out", str(tmp_path / "runs")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-2:]] == ["100", "200"]
-    assert sorted(path.name for path in command.out.iterdir()) == ["rooms-100-0", "rooms-200-0"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "rooms-100-0",
+        "rooms-200-0",
+    ]
 
 
 def test_mistakes_are_refused_before_anything_is_trained(capsys):

@@ -28,7 +28,7 @@ from dcgan_lib.evaluation.probes import (
     train_probe,
     truth,
 )
-from dcgan_lib.experiments.probes import RECIPES, ProbeRecipe, TrainProbe
+from dcgan_lib.experiments.probes import RECIPES, ProbeRecipe
 from dcgan_lib.paths import checkpoints_root
 
 
@@ -277,6 +277,7 @@ def test_unknown_recipe_is_refused(capsys):
     assert "choose from probe-mnist" in capsys.readouterr().err
 
 
+@pytest.mark.drives("probe")
 def test_the_command_trains_scores_keeps_and_records(tmp_path, monkeypatch, capsys):
     """With another --out and another ledger, nothing of the repository is touched."""
     for name in ("RESULTS", "CHECKPOINTS", "DATA"):
@@ -289,7 +290,8 @@ def test_the_command_trains_scores_keeps_and_records(tmp_path, monkeypatch, caps
         ledger={"mnist": "label"},
     )
     monkeypatch.setitem(RECIPES, "probe-digits", recipe)
-    TrainProbe(name="probe-digits", seed=3, out=tmp_path / "out").run()
+    words = ["probe", "probe-digits", "--seed", "3", "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
     assert not (tmp_path / "CHECKPOINTS").exists()
     report = load_probe(tmp_path / "out" / "probe-digits").facts["report"]["label"]
     row = load_row("ours.probe.mnist")

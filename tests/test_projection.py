@@ -106,6 +106,7 @@ def test_a_photograph_is_cut_to_the_generators_size(tmp_path):
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["pair", "generator alone"])
+@pytest.mark.drives("project")
 def test_the_command_writes_a_picture_and_numbers(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = ModelConfig(image_size=(16, 16), base_width=2, z_dim=4)

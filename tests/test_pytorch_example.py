@@ -217,6 +217,7 @@ def test_swapped_files_and_unequal_pairs_are_named(thin, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.drives("import-pth")
 def test_an_import_is_sampled_walked_measured_and_trained_further(
     thin, tmp_path, monkeypatch, capsys
 ):

@@ -612,6 +612,7 @@ def words(tmp_path, monkeypatch):
     return [*line.split(), "--out", str(tmp_path / "out")]
 
 
+@pytest.mark.drives("residual")
 def test_a_table_is_made_once_and_recorded(ledger, words, tmp_path, capsys):
     assert cli.main([*words, "--record"]) == 0
     first = capsys.readouterr().out

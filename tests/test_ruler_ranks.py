@@ -55,6 +55,7 @@ FEATURES = "street-digits-classifier"
 QUICK = f"rank-test --set street-digits --features {FEATURES} --num-images 100 --subsets 5"
 
 
+@pytest.mark.drives("rank-test")
 def test_the_command_prints_and_keeps_what_it_found(folders, capsys):
     assert cli.main(QUICK.split()) == 0
     said = capsys.readouterr().out

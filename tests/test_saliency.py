@@ -376,6 +376,7 @@ def saliency(words: str) -> int:
     return cli.main(f"saliency x {SMALL} {words}".split())
 
 
+@pytest.mark.drives("saliency")
 def test_a_network_that_learnt_nothing_is_not_called_trained(made_up, tmp_path):
     assert saliency("--objects square --record") == 0
     (row,) = [row for row in load_results() if row.is_measured]

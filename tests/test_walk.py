@@ -299,6 +299,7 @@ def test_fooled_row_follows_from_the_shares(ledger):
     assert record_fooled(found, "rooms", "halves", **about).verdict == "does not transfer"
 
 
+@pytest.mark.drives("fooled")
 def test_fooled_command_prints_and_records(ledger, capsys):
     words = ["fooled", "portraits", "--n", "20", "--num-images", "60", "--record"]
     assert cli.main(words) == 0
@@ -334,6 +335,7 @@ def test_rows_are_recorded_under_the_set(ledger):
 
 
 @pytest.mark.parametrize("name", ["w.gif", "w.webp", "w.png", "w"])
+@pytest.mark.drives("walk")
 def test_command_writes_the_walk(tmp_path, name):
     out = tmp_path / "new" / name
     words = "walk mnist --anchors 1 2 3 --frames 5 --curve spherical --columns 3 --scale 3 --out"

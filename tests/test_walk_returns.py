@@ -160,6 +160,7 @@ def test_objects_are_ranked_by_their_plane():
     assert turned_by(made_up()) == {"smile": "yaw"} and turned_by(made_up(), gain=0.2) == {}
 
 
+@pytest.mark.drives("walk-returns")
 def test_study_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DCGAN_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match="not measured yet: run dcgan walk-returns rooms --record"):

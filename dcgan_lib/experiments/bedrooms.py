@@ -191,7 +191,7 @@ def measure(
         found["rows"][name] = {
             "updates": updates,
             "images": updates * batch,
-            "passes": round(updates / (len(train) // batch), 1),
+            "passes": round(updates / max(1, len(train) // batch), 1),
             "to_held_out": _distance(unseen_nf, samples_nf, features.name),
             "to_train": _distance(seen_nf, samples_nf, features.name),
         }

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dcgan_lib.config import TrainConfig
+from dcgan_lib.config import TrainConfig, to_dict
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import (
@@ -38,6 +38,7 @@ from dcgan_lib.models.sampling import (
 )
 from dcgan_lib.paths import exclusive
 from dcgan_lib.training import checkpoints
+from dcgan_lib.training.processes import Processes, find_processes
 from dcgan_lib.training.step import (
     Augment,
     Gan,
@@ -51,6 +52,9 @@ from dcgan_lib.training.step import (
     update_discriminator,
     update_generator,
 )
+
+ALONE = Processes()
+STOPS = (None, "minutes", "interrupt")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ def fit(
     minutes) and how often things are written may differ. Raise UserError when the images do not fit
     the networks, or the folder holds another run, cannot be written or is held by another process.
 
+    Started by ``torchrun`` or ``accelerate launch``, the processes share each batch; see
+    ``training.processes``. All return the same result.
+
     Parameters
     ----------
     device
@@ -101,23 +108,38 @@ def fit(
     start_from
         A committed checkpoint or another run, whose two networks are the initial weights.
     """
-    run_dir, chosen_device = Path(run_dir), choose_device(device)
-    gan, batches = make_gan(config, chosen_device), Batches(image_set, config, chosen_device)
-    kept = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)}
-    kept |= about or {}
-    if start_from:
-        kept["start_from"] = str(start_from)
-    if not (run_dir / checkpoints.STATE).exists():
-        checkpoints.check_unused(run_dir)
+    run_dir, (processes, device) = Path(run_dir), find_processes(device)
+    with processes.together():
+        processes.check_batch(config)
+        chosen_device = choose_device(device)
+        gan = make_gan(config, chosen_device)
+        batches = Batches(image_set, config, chosen_device, processes)
+        kept = {"image_set": image_set.name, "images": len(image_set)}
+        kept |= {"digest": identity(image_set)} | (about or {})
         if start_from:
-            checkpoints.start_from(start_from, gan)
+            kept["start_from"] = str(start_from)
+        if processes.count > 1:
+            kept["processes"] = processes.count
+        resumed = (run_dir / checkpoints.STATE).exists()
+        if not resumed:
+            checkpoints.check_unused(run_dir)
+            if start_from:
+                checkpoints.start_from(start_from, gan)
+    same = (to_dict(config), kept["digest"], resumed)
+    processes.check_same(same, "command, images and --run-dir, on a disk that they share")
+    processes.join(gan)
     try:
-        with exclusive(run_dir / checkpoints.STATE, wait=False):
+        with processes.noticing_the_end_of_others(), ExitStack() as held:
+            with processes.together() as is_main:
+                if is_main:
+                    held.enter_context(exclusive(run_dir / checkpoints.STATE, wait=False))
             run = _Run(gan, batches, run_dir, kept, threads, tensorboard, progress)
-            with _stop_requests() as stop_asked, closing(run.log):
-                with run.bar:
-                    stopped_by = run.train(stop_asked)
-                run.finish(stopped_by)
+            stop_asked = held.enter_context(_stop_requests())
+            if run.log:
+                held.enter_context(closing(run.log))
+            with run.bar:
+                stopped_by = run.train(stop_asked)
+            run.finish(stopped_by)
     except OSError as error:
         raise UserError(
             f"cannot write into {run_dir} ({error}): make room or choose another --run-dir; "
@@ -140,32 +162,43 @@ class _Run:
         progress: bool,
     ) -> None:
         self.gan, self.config, self.batches = gan, gan.config, batches
+        self.processes, progress = batches.processes, progress and batches.processes.is_main
         self.run_dir, self.about, self.warnings = run_dir, about, []
         self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
         precision, start = self.config.precision, about.get("start_from")
         resumed = (run_dir / checkpoints.STATE).exists()
         if resumed:
-            checkpoints.check_resumable(run_dir, self.config, about["digest"], start)
-            saved_config, saved_about = checkpoints.load_config(run_dir)
+            with self.processes.together():
+                checkpoints.check_resumable(run_dir, self.config, about["digest"], start)
+                saved_config, saved_about = checkpoints.load_config(run_dir)
             precision = saved_about.get("precision", saved_config.precision)
             self.about["precision"] = precision
             if not start:  # asked for only now, perhaps; the seed fixes the initial weights
                 self._keep_snapshot()
-            saved = checkpoints.load_state(run_dir, gan)
+            with self.processes.together():
+                saved = checkpoints.load_state(run_dir, gan)
             self.step, self.seconds = saved["step"], saved["seconds"]
             self.means = RunningMeans(saved["means"])
             threads = threads or saved["threads"]
-        self.threads, precision = probe_speed(gan, batches, threads, precision)
+        found = probe_speed(gan, batches, threads, precision)
+        self.threads, precision = self.processes.gather(found)[0]
         torch.set_num_threads(self.threads)
         self.gan, self.about["precision"] = replace(gan, precision=precision), precision
         if not resumed:
             self._keep_snapshot()
         if progress:
             threads = f", CPU threads: {self.threads}" if gan.device.type == "cpu" else ""
-            print(f"training on {gan.device} in {precision}{threads}", file=sys.stderr)
-        checkpoints.save_config(run_dir, self.config, self.about)
+            count = self.processes.count
+            several = f", processes: {count}" if count > 1 else ""
+            print(f"training on {gan.device} in {precision}{threads}{several}", file=sys.stderr)
+        with self.processes.together() as is_main:
+            if is_main:
+                checkpoints.save_config(run_dir, self.config, self.about)
         self.save()
-        self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
+        self.log: MetricsLog | None = None
+        with self.processes.together() as is_main:
+            if is_main:
+                self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.bar = tqdm(
             total=self.config.steps,
             initial=self.step,
@@ -195,6 +228,8 @@ class _Run:
             out_of_time = config.minutes is not None and now - begun >= 60 * config.minutes
             stop = "interrupt" if stop_asked() else "minutes" if out_of_time else None
             save = now - last_save >= config.save_seconds
+            number, save = self.processes.largest(STOPS.index(stop), save)
+            stop = STOPS[number]
             due = map(self._due, (config.log_every, config.sample_every, config.snapshot_every))
             if (stop or save or any(due)) and not self._is_sound():
                 return "trouble"  # the last good state stays on disk
@@ -214,12 +249,17 @@ class _Run:
         self.save()
         self._write_samples()
         _refresh_generators(self.gan)
-        checkpoints.save_networks(self.run_dir, self.gan, self.about)
+        with self.processes.together() as is_main:
+            if is_main:
+                checkpoints.save_networks(self.run_dir, self.gan, self.about)
 
     def save(self) -> None:
         progress = {"step": self.step, "seconds": self.seconds, "threads": self.threads}
-        progress |= {"precision": self.gan.precision, "means": self.means.pending()}
-        checkpoints.save_state(self.run_dir, self.gan, progress)
+        means = self.processes.mean_sums(self.means.pending())
+        progress |= {"precision": self.gan.precision, "means": means}
+        with self.processes.together() as is_main:
+            if is_main:
+                checkpoints.save_state(self.run_dir, self.gan, progress)
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
@@ -229,9 +269,10 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = scheduled_learning_rate(self.config, self.step)
         x_bchw, labels_b = self.batches(self.step)
-        latents = draw_latents(self.config, self.gan.device, self.step)
-        augment = draw_shifts(self.config, self.step)
-        self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents, augment))
+        latents = draw_latents(self.config, self.gan.device, self.step, self.processes)
+        augment = draw_shifts(self.config, self.step, self.processes)
+        with self.processes.one_step(self.gan):
+            self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents, augment))
         self.step += 1
 
     def _is_sound(self) -> bool:
@@ -252,30 +293,39 @@ class _Run:
                 self.bar.write(f"step {self.step}: {trouble}", file=sys.stderr)
 
     def _write_metrics(self, images_per_second: float) -> None:
-        means = {name: round(value, 5) for name, value in self.means.flush().items()}
+        means = RunningMeans(self.processes.mean_sums(self.means.pending())).flush()
+        means = {name: round(value, 5) for name, value in means.items()}
+        self.means = RunningMeans()
         epoch = round(self.step / self.batches.per_epoch, 3)
         line = {"step": self.step, "epoch": epoch, "seconds": round(self.seconds, 1)} | means
         line["images_per_second"] = round(images_per_second, 1)
-        self.log.write(line)
+        with self.processes.together():
+            if self.log:
+                self.log.write(line)
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
         trouble = find_trouble(line)
         if trouble:
             self._warn(trouble)
 
     def _write_samples(self) -> None:
-        grid = picture_grid(*fixed_samples(self.gan))
-        self.log.write_image("samples", grid, self.step)
-        try:
-            write_png(self.run_dir / "samples" / f"step-{self.step:07d}.png", grid)
-        except UserError as error:  # pictures can be drawn again, so the run goes on
-            self._warn(str(error))
+        with self.processes.together():
+            if self.log:
+                grid = picture_grid(*fixed_samples(self.gan))
+                self.log.write_image("samples", grid, self.step)
+                try:
+                    write_png(self.run_dir / "samples" / f"step-{self.step:07d}.png", grid)
+                except UserError as error:  # pictures can be drawn again, so the run goes on
+                    self._warn(str(error))
 
     def _keep_snapshot(self) -> None:
-        if self._due(self.config.snapshot_every):
-            folder = self.run_dir / "snapshots" / f"step-{self.step:07d}"
-            settled = copy.deepcopy(self.gan)
-            _refresh_generators(settled)
-            checkpoints.save_networks(folder, settled, self.about | {"step": self.step})
+        if not self._due(self.config.snapshot_every):
+            return
+        with self.processes.together() as is_main:
+            if is_main:
+                folder = self.run_dir / "snapshots" / f"step-{self.step:07d}"
+                settled = copy.deepcopy(self.gan)
+                _refresh_generators(settled)
+                checkpoints.save_networks(folder, settled, self.about | {"step": self.step})
 
 
 def _refresh_generators(gan: Gan) -> None:
@@ -335,12 +385,20 @@ def find_trouble(line: dict[str, float]) -> str | None:
 class Batches:
     """Give the minibatch of any step: a shuffled pass over the set, then another.
 
-    On a GPU the whole set is moved there once, as uint8.
+    Of several processes each gets its own part. On a GPU the whole set is moved there once, as
+    uint8.
     """
 
-    def __init__(self, image_set: ImageSet, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        image_set: ImageSet,
+        config: TrainConfig,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
         _check_fit(image_set, config)
         self._config, self._device, self._size = config, device, config.batch_size
+        self.processes = processes
         self.per_epoch = len(image_set) // self._size
         self._images = image_set.images_u8
         self._labels = image_set.labels if config.model.num_classes else None
@@ -357,6 +415,7 @@ class Batches:
             self._mirrored = rng.random(len(self._images)) < 0.5 * self._config.mirror
         chosen = self._order[place * self._size : (place + 1) * self._size]
         chosen = np.sort(chosen)  # in file order: fewer page faults
+        chosen = chosen[self.processes.part]
         x_bchw = from_u8(torch.as_tensor(self._images[chosen]), self._config.model)
         if self._config.mirror:
             mirrored = torch.as_tensor(self._mirrored[chosen], device=x_bchw.device)
@@ -400,24 +459,28 @@ def identity(image_set: ImageSet) -> str | None:
     return "/".join(str(part) for part in (*parts, len(image_set)) if part is not None)
 
 
-def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callable[[int], Tensor]:
+def draw_latents(
+    config: TrainConfig, device: torch.device, step: int, processes: Processes = ALONE
+) -> Callable[[int], Tensor]:
     """Return the function that draws a step's latent vectors, the same whenever it is asked."""
 
     def draw(turn: int) -> Tensor:
         key = np.random.SeedSequence([config.seed, step, turn]).generate_state(1, np.uint64)[0]
-        return sample_latents(config.batch_size, config.model, seeded(int(key >> 1))).to(device)
+        z_bd = sample_latents(config.batch_size, config.model, seeded(int(key >> 1)))
+        return z_bd[processes.part].to(device)
 
     return draw
 
 
-def draw_shifts(config: TrainConfig, step: int) -> Augment:
+def draw_shifts(config: TrainConfig, step: int, processes: Processes = ALONE) -> Augment:
     """Return the function that shifts images at random, the same way when a step is repeated."""
     if not config.d_shift:
         return unchanged
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, step], spawn_key=(1,)))
 
     def shift(x_bchw: Tensor) -> Tensor:
-        pixels = rng.integers(-config.d_shift, config.d_shift + 1, (len(x_bchw), 2))
+        shape = len(x_bchw) * processes.count, 2  # of the global batch
+        pixels = rng.integers(-config.d_shift, config.d_shift + 1, shape)[processes.part]
         return shift_images(x_bchw, torch.as_tensor(pixels))
 
     return shift

@@ -9,6 +9,8 @@ torch.distributed do the work.
 
 import importlib.util
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +93,9 @@ class Processes:
             lost = isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
             if self.count == 1 or not lost:
                 raise
+            if threading.current_thread() is threading.main_thread():
+                # The launcher ends the others by SIGTERM, which would cut the sentence off.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise UserError(
                 f"another of the {self.count} processes ended, so process {self.rank} stops too: "
                 "the last saved state is kept, and the same command goes on from there, on "
@@ -185,19 +190,33 @@ def _average_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
     _average([p.grad for p in parameters if p.grad is not None])
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """Add up a tensor over all processes; each process's loss depends on every one's tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Return the sum, the same in every process."""
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Add up the gradients of all losses; this can be differentiated once more, as R1 is."""
+        return _SumOverProcesses.apply(gradient)
+
+
 def joint_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, h: Tensor) -> Tensor:
     """Normalise by the statistics of all processes' parts, which are equally large.
 
     PyTorch's SyncBatchNorm does the same on CUDA alone. The gradient passes through both sums, as
     often as it is asked for, so R1 is that of the joint batch too.
     """
-    from torch.distributed.nn import all_reduce
-
     axes, shape = [0, *range(2, h.dim())], [1, -1, *[1] * (h.dim() - 2)]
     count, x = distributed.get_world_size(), h.float()
 
     def joint_mean(x: Tensor) -> Tensor:
-        return all_reduce(x.mean(axes)) / count
+        return _SumOverProcesses.apply(x.mean(axes)) / count
 
     mean = joint_mean(x)
     centred = x - mean.view(shape)

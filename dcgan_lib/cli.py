@@ -28,6 +28,7 @@ from dcgan_lib.errors import UserError, answers_mistakes, require
 from dcgan_lib.paths import results_root
 
 if TYPE_CHECKING:
+    from dcgan_lib.data.image_set import ImageSet
     from dcgan_lib.evaluation.ledger import Result
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -382,10 +383,46 @@ class Train(Command, verb="train"):
 
     def run(self) -> None:
         """Train, then say where everything lies."""
-        from dcgan_lib.data.load import load_image_set
-        from dcgan_lib.training.loop import choose_device, fit
+        from dcgan_lib.training.loop import fit
+        from dcgan_lib.training.processes import find_processes
 
-        choose_device(self.device)  # a mistake is answered before the images are read
+        processes, device = find_processes(self.device)
+        with processes.together() as is_main:
+            config, image_set, how = self._look(device, progress=is_main)
+            if self.dry_run and is_main:
+                self._print_dry_run(config, image_set)
+            suffix = f"-{image_set.name}" if self.set else ""
+            run_dir = self.run_dir or Path("runs", self.recipe + suffix)
+            if not self.dry_run:
+                _make_folder(run_dir)
+        if self.dry_run:
+            return
+        result = fit(
+            config,
+            image_set,
+            run_dir,
+            device=self.device,
+            threads=self.threads,
+            tensorboard=self.tensorboard,
+            about={"command": self.command_line(), **how},
+            start_from=self.start_from,
+        )
+        with processes.together() as is_main:
+            if is_main and result.stopped_by == "trouble":
+                raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
+        if is_main:
+            done = f"{result.step:,} of {config.steps:,} steps, {result.seconds / 60:.1f} minutes"
+            print(f"{done}; stopped by: {result.stopped_by}")
+            print(f"weights, samples and metrics: {run_dir}")
+
+    def _look(
+        self, device: str, *, progress: bool
+    ) -> tuple[TrainConfig, "ImageSet", dict[str, Any]]:
+        """Return the settings, the images and how they were read, or say what is wrong."""
+        from dcgan_lib.data.load import load_image_set
+        from dcgan_lib.training.loop import choose_device
+
+        choose_device(device)  # a mistake is answered before the images are read
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         if self.tensorboard and not importlib.util.find_spec("tensorboard"):
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
@@ -399,35 +436,18 @@ class Train(Command, verb="train"):
         how |= {"fit": chosen.fit, "channels": config.model.num_channels}
         size = config.model.image_size
         image_set = load_image_set(
-            source, image_size=size, download=self.download, progress=True, **how
+            source, image_size=size, download=self.download, progress=progress, **how
         )
         if self.epochs is not None:
             per_epoch = len(image_set) // config.batch_size
             config = replace(config, steps=max(1, round(self.epochs * per_epoch)))
-        if self.dry_run:
-            from dcgan_lib.training.bench import dry_run, dry_run_text
+        return config, image_set, {"source": source, **how}
 
-            where = {"device": self.device, "threads": self.threads, "start_from": self.start_from}
-            print(dry_run_text(config, image_set.name, dry_run(config, image_set, **where)))
-            return
-        suffix = f"-{image_set.name}" if self.set else ""
-        run_dir = self.run_dir or Path("runs", chosen.name + suffix)
-        _make_folder(run_dir)
-        result = fit(
-            config,
-            image_set,
-            run_dir,
-            device=self.device,
-            threads=self.threads,
-            tensorboard=self.tensorboard,
-            about={"source": source, "command": self.command_line(), **how},
-            start_from=self.start_from,
-        )
-        if result.stopped_by == "trouble":
-            raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")
-        done = f"{result.step:,} of {config.steps:,} steps, {result.seconds / 60:.1f} minutes"
-        print(f"{done}; stopped by: {result.stopped_by}")
-        print(f"weights, samples and metrics: {run_dir}")
+    def _print_dry_run(self, config: TrainConfig, image_set: "ImageSet") -> None:
+        from dcgan_lib.training.bench import dry_run, dry_run_text
+
+        where = {"device": self.device, "threads": self.threads, "start_from": self.start_from}
+        print(dry_run_text(config, image_set.name, dry_run(config, image_set, **where)))
 
 
 @dataclass(frozen=True, kw_only=True)

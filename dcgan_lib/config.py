@@ -149,6 +149,10 @@ class TrainConfig:
     every machine of one kind."""
     channels_last: bool = True
     """[O] Keep channels innermost in memory; the same results, faster on CPUs and GPUs."""
+    sync_batch_norm: bool = False
+    """[O] With several processes: batch norm over the whole batch, as on the paper's one GPU, so
+    that the number of processes changes nothing but rounding. Off, each process normalises its own
+    part, which is faster, and a smaller batch to batch norm."""
     log_every: int = 50
     """[O] Steps between lines of metrics.jsonl."""
     sample_every: int = 1_000

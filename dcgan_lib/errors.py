@@ -22,6 +22,10 @@ class HeldElsewhereError(UserError):
     """Another process works on the same file or folder."""
 
 
+class StoppedElsewhereError(UserError):
+    """Another process of the same run reports what is wrong, so this one ends without a word."""
+
+
 def require(holds: bool, what: str, got: Any, allowed: str) -> None:
     """Refuse a value, naming it and what is allowed, unless the condition holds."""
     if not holds:
@@ -58,6 +62,8 @@ def answers_mistakes(program: str, *, on_interrupt: str = "stopped") -> Callable
         def answering(arguments: Sequence[str] | None = None) -> int:
             try:
                 return main(arguments)
+            except StoppedElsewhereError:
+                return 2
             except UserError as error:
                 print(f"{program}: {error}", file=sys.stderr)
                 return 2

@@ -65,7 +65,7 @@ LAYERS = [
     "cli",
 ]
 IMPORT_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
-OPTIONAL_EXTRAS = ["lsun", "heif", "tensorboard", "onnx"]
+OPTIONAL_EXTRAS = ["distributed", "lsun", "heif", "tensorboard", "onnx"]
 
 
 def read(name: str) -> str:

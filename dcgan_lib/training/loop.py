@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dcgan_lib.config import TrainConfig
+from dcgan_lib.config import TrainConfig, to_dict
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import (
@@ -38,6 +40,7 @@ from dcgan_lib.models.sampling import (
 )
 from dcgan_lib.paths import exclusive
 from dcgan_lib.training import checkpoints
+from dcgan_lib.training.processes import Processes, find_processes
 from dcgan_lib.training.step import (
     Augment,
     Gan,
@@ -51,6 +54,9 @@ from dcgan_lib.training.step import (
     update_discriminator,
     update_generator,
 )
+
+ALONE = Processes()
+STOPS = (None, "minutes", "interrupt")
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,9 @@ def fit(
     minutes) and how often things are written may differ. Raise UserError when the images do not fit
     the networks, or the folder holds another run, cannot be written or is held by another process.
 
+    Started by ``torchrun`` or ``accelerate launch``, the processes share each batch; see
+    ``training.processes``. All return the same result.
+
     Parameters
     ----------
     device
@@ -101,23 +110,38 @@ def fit(
     start_from
         A committed checkpoint or another run, whose two networks are the initial weights.
     """
-    run_dir, chosen_device = Path(run_dir), choose_device(device)
-    gan, batches = make_gan(config, chosen_device), Batches(image_set, config, chosen_device)
-    kept = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)}
-    kept |= about or {}
-    if start_from:
-        kept["start_from"] = str(start_from)
-    if not (run_dir / checkpoints.STATE).exists():
-        checkpoints.check_unused(run_dir)
+    run_dir, (processes, device) = Path(run_dir), find_processes(device)
+    with processes.together():
+        processes.check_batch(config)
+        chosen_device = choose_device(device)
+        gan = make_gan(config, chosen_device)
+        batches = Batches(image_set, config, chosen_device, processes)
+        kept = {"image_set": image_set.name, "images": len(image_set)}
+        kept |= {"digest": identity(image_set)} | (about or {})
         if start_from:
-            checkpoints.start_from(start_from, gan)
+            kept["start_from"] = str(start_from)
+        if processes.count > 1:
+            kept["processes"] = processes.count
+        resumed = (run_dir / checkpoints.STATE).exists()
+        if not resumed:
+            checkpoints.check_unused(run_dir)
+            if start_from:
+                checkpoints.start_from(start_from, gan)
+    same = (to_dict(config), kept["digest"], resumed)
+    processes.check_same(same, "command, images and --run-dir, on a disk that they share")
+    processes.join(gan)
     try:
-        with exclusive(run_dir / checkpoints.STATE, wait=False):
+        with ExitStack() as held, processes.noticing_the_end_of_others():
+            with processes.together() as is_main:
+                if is_main:
+                    held.enter_context(exclusive(run_dir / checkpoints.STATE, wait=False))
             run = _Run(gan, batches, run_dir, kept, threads, tensorboard, progress)
-            with _stop_requests() as stop_asked, closing(run.log):
-                with run.bar:
-                    stopped_by = run.train(stop_asked)
-                run.finish(stopped_by)
+            stop_asked = held.enter_context(_stop_requests())
+            if run.log:
+                held.enter_context(closing(run.log))
+            with run.bar:
+                stopped_by = run.train(stop_asked)
+            run.finish(stopped_by)
     except OSError as error:
         raise UserError(
             f"cannot write into {run_dir} ({error}): make room or choose another --run-dir; "
@@ -140,32 +164,46 @@ class _Run:
         progress: bool,
     ) -> None:
         self.gan, self.config, self.batches = gan, gan.config, batches
+        self.processes, progress = batches.processes, progress and batches.processes.is_main
         self.run_dir, self.about, self.warnings = run_dir, about, []
         self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
         precision, start = self.config.precision, about.get("start_from")
         resumed = (run_dir / checkpoints.STATE).exists()
         if resumed:
-            checkpoints.check_resumable(run_dir, self.config, about["digest"], start)
-            saved_config, saved_about = checkpoints.load_config(run_dir)
+            with self.processes.together():
+                checkpoints.check_resumable(run_dir, self.config, about["digest"], start)
+                saved_config, saved_about = checkpoints.load_config(run_dir)
             precision = saved_about.get("precision", saved_config.precision)
             self.about["precision"] = precision
             if not start:  # asked for only now, perhaps; the seed fixes the initial weights
                 self._keep_snapshot()
-            saved = checkpoints.load_state(run_dir, gan)
+            with self.processes.together():
+                saved = checkpoints.load_state(run_dir, gan)
             self.step, self.seconds = saved["step"], saved["seconds"]
             self.means = RunningMeans(saved["means"])
             threads = threads or saved["threads"]
-        self.threads, precision = probe_speed(gan, batches, threads, precision)
+        found = probe_speed(gan, batches, threads, precision)
+        self.threads, precision = self.processes.gather(found)[0]
         torch.set_num_threads(self.threads)
         self.gan, self.about["precision"] = replace(gan, precision=precision), precision
         if not resumed:
             self._keep_snapshot()
         if progress:
             threads = f", CPU threads: {self.threads}" if gan.device.type == "cpu" else ""
-            print(f"training on {gan.device} in {precision}{threads}", file=sys.stderr)
-        checkpoints.save_config(run_dir, self.config, self.about)
+            count = self.processes.count
+            several = f", processes: {count}" if count > 1 else ""
+            on_cuda = gan.device.type == "cuda"
+            tf32 = " (products in TF32)" if on_cuda and precision == "float32" else ""
+            chosen = f"{precision}{tf32}{threads}{several}"
+            print(f"training on {gan.device} in {chosen}", file=sys.stderr)
+        with self.processes.together() as is_main:
+            if is_main:
+                checkpoints.save_config(run_dir, self.config, self.about)
         self.save()
-        self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
+        self.log: MetricsLog | None = None
+        with self.processes.together() as is_main:
+            if is_main:
+                self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.bar = tqdm(
             total=self.config.steps,
             initial=self.step,
@@ -195,6 +233,8 @@ class _Run:
             out_of_time = config.minutes is not None and now - begun >= 60 * config.minutes
             stop = "interrupt" if stop_asked() else "minutes" if out_of_time else None
             save = now - last_save >= config.save_seconds
+            number, save = self.processes.largest(STOPS.index(stop), save)
+            stop = STOPS[number]
             due = map(self._due, (config.log_every, config.sample_every, config.snapshot_every))
             if (stop or save or any(due)) and not self._is_sound():
                 return "trouble"  # the last good state stays on disk
@@ -214,12 +254,17 @@ class _Run:
         self.save()
         self._write_samples()
         _refresh_generators(self.gan)
-        checkpoints.save_networks(self.run_dir, self.gan, self.about)
+        with self.processes.together() as is_main:
+            if is_main:
+                checkpoints.save_networks(self.run_dir, self.gan, self.about)
 
     def save(self) -> None:
         progress = {"step": self.step, "seconds": self.seconds, "threads": self.threads}
-        progress |= {"precision": self.gan.precision, "means": self.means.pending()}
-        checkpoints.save_state(self.run_dir, self.gan, progress)
+        means = self.processes.mean_sums(self.means.pending())
+        progress |= {"precision": self.gan.precision, "means": means}
+        with self.processes.together() as is_main:
+            if is_main:
+                checkpoints.save_state(self.run_dir, self.gan, progress)
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
@@ -229,9 +274,10 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = scheduled_learning_rate(self.config, self.step)
         x_bchw, labels_b = self.batches(self.step)
-        latents = draw_latents(self.config, self.gan.device, self.step)
-        augment = draw_shifts(self.config, self.step)
-        self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents, augment))
+        latents = draw_latents(self.config, self.gan.device, self.step, self.processes)
+        augment = draw_shifts(self.config, self.step, self.processes)
+        with self.processes.one_step(self.gan):
+            self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents, augment))
         self.step += 1
 
     def _is_sound(self) -> bool:
@@ -252,30 +298,39 @@ class _Run:
                 self.bar.write(f"step {self.step}: {trouble}", file=sys.stderr)
 
     def _write_metrics(self, images_per_second: float) -> None:
-        means = {name: round(value, 5) for name, value in self.means.flush().items()}
+        means = RunningMeans(self.processes.mean_sums(self.means.pending())).flush()
+        means = {name: round(value, 5) for name, value in means.items()}
+        self.means = RunningMeans()
         epoch = round(self.step / self.batches.per_epoch, 3)
         line = {"step": self.step, "epoch": epoch, "seconds": round(self.seconds, 1)} | means
         line["images_per_second"] = round(images_per_second, 1)
-        self.log.write(line)
+        with self.processes.together():
+            if self.log:
+                self.log.write(line)
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
         trouble = find_trouble(line)
         if trouble:
             self._warn(trouble)
 
     def _write_samples(self) -> None:
-        grid = picture_grid(*fixed_samples(self.gan))
-        self.log.write_image("samples", grid, self.step)
-        try:
-            write_png(self.run_dir / "samples" / f"step-{self.step:07d}.png", grid)
-        except UserError as error:  # pictures can be drawn again, so the run goes on
-            self._warn(str(error))
+        with self.processes.together():
+            if self.log:
+                grid = picture_grid(*fixed_samples(self.gan))
+                self.log.write_image("samples", grid, self.step)
+                try:
+                    write_png(self.run_dir / "samples" / f"step-{self.step:07d}.png", grid)
+                except UserError as error:  # pictures can be drawn again, so the run goes on
+                    self._warn(str(error))
 
     def _keep_snapshot(self) -> None:
-        if self._due(self.config.snapshot_every):
-            folder = self.run_dir / "snapshots" / f"step-{self.step:07d}"
-            settled = copy.deepcopy(self.gan)
-            _refresh_generators(settled)
-            checkpoints.save_networks(folder, settled, self.about | {"step": self.step})
+        if not self._due(self.config.snapshot_every):
+            return
+        with self.processes.together() as is_main:
+            if is_main:
+                folder = self.run_dir / "snapshots" / f"step-{self.step:07d}"
+                settled = copy.deepcopy(self.gan)
+                _refresh_generators(settled)
+                checkpoints.save_networks(folder, settled, self.about | {"step": self.step})
 
 
 def _refresh_generators(gan: Gan) -> None:
@@ -335,21 +390,54 @@ def find_trouble(line: dict[str, float]) -> str | None:
 class Batches:
     """Give the minibatch of any step: a shuffled pass over the set, then another.
 
-    On a GPU the whole set is moved there once, as uint8.
+    Of several processes each gets its own part. On a GPU the whole set is moved there once, as
+    uint8; where it does not fit, and if asked, a thread reads the next minibatch while one is used.
     """
 
-    def __init__(self, image_set: ImageSet, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        image_set: ImageSet,
+        config: TrainConfig,
+        device: torch.device,
+        processes: Processes = ALONE,
+        *,
+        read_ahead: bool | None = None,
+    ) -> None:
         _check_fit(image_set, config)
         self._config, self._device, self._size = config, device, config.batch_size
+        self.processes = processes
         self.per_epoch = len(image_set) // self._size
         self._images = image_set.images_u8
         self._labels = image_set.labels if config.model.num_classes else None
-        if device.type != "cpu":
-            self._images = torch.as_tensor(np.asarray(self._images)).to(device)
         self._epoch, self._order, self._mirrored = -1, np.empty(0, int), np.empty(0, bool)
+        self._ahead: tuple[int, Future] | None = None
+        if read_ahead is None:
+            read_ahead = not fits_on(device, self._images.nbytes)
+        self._reader = ThreadPoolExecutor(1, initializer=_same_gpu()) if read_ahead else None
+        if device.type != "cpu" and not read_ahead:
+            self._images = torch.as_tensor(np.asarray(self._images)).to(device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return ``x_bchw`` in the networks' range and ``labels_b`` or None."""
+        x_u8, mirrored, labels_b = self._read_ahead(step) if self._reader else self._read(step)
+        x_bchw = from_u8(x_u8, self._config.model)
+        if mirrored is not None:
+            x_bchw = torch.where(mirrored[:, None, None, None], x_bchw.flip(3), x_bchw)
+        if self._config.channels_last:
+            x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
+        return x_bchw, labels_b
+
+    def _read_ahead(self, step: int) -> list[Tensor | None]:
+        """Read a minibatch, or take the one that was begun; begin the next one's."""
+        ahead, future = self._ahead or (None, None)
+        found = future.result() if future else None
+        if ahead != step:
+            found = self._read(step)
+        self._ahead = step + 1, self._reader.submit(self._read, step + 1)
+        return found
+
+    def _read(self, step: int) -> list[Tensor | None]:
+        """Return pixels, which of them are mirrored, and labels, on the device."""
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng([self._config.seed, epoch])
@@ -357,15 +445,33 @@ class Batches:
             self._mirrored = rng.random(len(self._images)) < 0.5 * self._config.mirror
         chosen = self._order[place * self._size : (place + 1) * self._size]
         chosen = np.sort(chosen)  # in file order: fewer page faults
-        x_bchw = from_u8(torch.as_tensor(self._images[chosen]), self._config.model)
-        if self._config.mirror:
-            mirrored = torch.as_tensor(self._mirrored[chosen], device=x_bchw.device)
-            x_bchw = torch.where(mirrored[:, None, None, None], x_bchw.flip(3), x_bchw)
-        if self._config.channels_last:
-            x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
-        if self._labels is None:
-            return x_bchw, None
-        return x_bchw, torch.as_tensor(self._labels[chosen]).to(self._device)
+        chosen = chosen[self.processes.part]
+        if isinstance(self._images, Tensor):
+            x_u8 = self._images[to_device(chosen, self._device)]
+        else:
+            x_u8 = to_device(self._images[chosen], self._device)
+        mirrored = to_device(self._mirrored[chosen], self._device) if self._config.mirror else None
+        labels = None if self._labels is None else to_device(self._labels[chosen], self._device)
+        return [x_u8, mirrored, labels]
+
+
+def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy from memory; to a GPU from pinned memory, so that neither waits for the other."""
+    tensor = torch.as_tensor(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _same_gpu() -> Callable[[], None] | None:
+    """Return what lets another thread use this one's GPU, and not wake the first one."""
+    here = torch.cuda.current_device() if torch.cuda.is_available() else None
+    return None if here is None else partial(torch.cuda.set_device, here)
+
+
+def fits_on(device: torch.device, num_bytes: int) -> bool:
+    """Return whether a GPU has room for so much and for the training: half of what is free."""
+    return device.type != "cuda" or num_bytes < torch.cuda.mem_get_info(device)[0] / 2
 
 
 def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
@@ -400,24 +506,28 @@ def identity(image_set: ImageSet) -> str | None:
     return "/".join(str(part) for part in (*parts, len(image_set)) if part is not None)
 
 
-def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callable[[int], Tensor]:
+def draw_latents(
+    config: TrainConfig, device: torch.device, step: int, processes: Processes = ALONE
+) -> Callable[[int], Tensor]:
     """Return the function that draws a step's latent vectors, the same whenever it is asked."""
 
     def draw(turn: int) -> Tensor:
         key = np.random.SeedSequence([config.seed, step, turn]).generate_state(1, np.uint64)[0]
-        return sample_latents(config.batch_size, config.model, seeded(int(key >> 1))).to(device)
+        z_bd = sample_latents(config.batch_size, config.model, seeded(int(key >> 1)))
+        return to_device(z_bd[processes.part], device)
 
     return draw
 
 
-def draw_shifts(config: TrainConfig, step: int) -> Augment:
+def draw_shifts(config: TrainConfig, step: int, processes: Processes = ALONE) -> Augment:
     """Return the function that shifts images at random, the same way when a step is repeated."""
     if not config.d_shift:
         return unchanged
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, step], spawn_key=(1,)))
 
     def shift(x_bchw: Tensor) -> Tensor:
-        pixels = rng.integers(-config.d_shift, config.d_shift + 1, (len(x_bchw), 2))
+        shape = len(x_bchw) * processes.count, 2  # of the global batch
+        pixels = rng.integers(-config.d_shift, config.d_shift + 1, shape)[processes.part]
         return shift_images(x_bchw, torch.as_tensor(pixels))
 
     return shift
@@ -436,9 +546,12 @@ def probe_speed(
     OpenMP threads wait for each other by spinning. When another process holds a core, training with
     every core can be five to ten times slower than with one fewer. bfloat16 runs at 0.2 to 0.3 of
     float32's speed on a processor without its instructions, and at 2 on one with them; it has to be
-    a tenth faster, so that chance does not choose where nothing is won.
+    a tenth faster, so that chance does not choose where nothing is won. On CUDA, float32 rounds the
+    factors of products to TF32, whose 10 bits are 3 more than bfloat16 keeps.
     """
     before, most, kind = torch.get_num_threads(), os.cpu_count() or 1, gan.device.type
+    if kind == "cuda":
+        torch.set_float32_matmul_precision("high")
     usual = sorted({1, most // 2, most - 1, most} - {0}) if kind == "cpu" else [before]
     counts, precisions = [threads] if threads else usual, [precision]
     if precision == "auto":
@@ -536,7 +649,8 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
     def restore() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)
 
     def note(_number: int, _frame: object) -> None:
         asked.set()

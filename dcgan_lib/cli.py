@@ -412,6 +412,13 @@ class Train(Command, verb="train"):
         suffix = f"-{image_set.name}" if self.set else ""
         run_dir = self.run_dir or Path("runs", chosen.name + suffix)
         _make_folder(run_dir)
+        about = {"source": source, "command": self.command_line(), **how}
+        score = None
+        if config.score_every:
+            from dcgan_lib.evaluation.generators import kid_score
+
+            learnt_from = about | {"image_set": image_set.name}
+            score = kid_score(learnt_from, size, config.score_images)
         result = fit(
             config,
             image_set,
@@ -419,8 +426,9 @@ class Train(Command, verb="train"):
             device=self.device,
             threads=self.threads,
             tensorboard=self.tensorboard,
-            about={"source": source, "command": self.command_line(), **how},
+            about=about,
             start_from=self.start_from,
+            score=score,
         )
         if result.stopped_by == "trouble":
             raise UserError(f"training stopped at step {result.step:,}: {result.warnings[-1]}")

@@ -158,6 +158,11 @@ class TrainConfig:
     snapshot_every: int = 0
     """[O] Steps between networks that are kept, the untrained ones included, in the run's
     snapshots/; 0: none."""
+    score_every: int = 0
+    """[O] Steps between scores in the log: KID of samples to held-out images, measured as
+    dcgan evaluate does, but on fewer images; 0: none."""
+    score_images: int = 1_000
+    """[O] Samples of a score, and held-out images at most."""
     save_seconds: float = 60.0
     """[O] Seconds between saved states, from which a run resumes."""
 
@@ -166,7 +171,8 @@ class TrainConfig:
         check_numbers(self, 1, "d_updates", "g_updates", "steps")
         check_numbers(self, 1, "log_every", "sample_every", "num_samples")
         check_numbers(self, 0, "weight_decay", "r1_weight", "snapshot_every", "save_seconds")
-        check_number(self, "batch_size", 2)
+        check_number(self, "score_every", 0)
+        check_numbers(self, 2, "batch_size", "score_images")
         for name in ("beta1", "beta2", "ema_decay"):
             check_number(self, name, 0, 1 - 1e-9)
         check_number(self, "decay_fraction", 0, 1)

@@ -224,7 +224,7 @@ def check_resumable(
 ) -> None:
     """Refuse to go on with a run of other settings, another image set or other initial weights."""
     free = {"steps", "minutes", "log_every", "sample_every", "num_samples", "snapshot_every"}
-    free.add("save_seconds")
+    free |= {"save_seconds", "score_every", "score_images"}
     saved_config, about = load_config(run_dir)
     if config.precision in ("auto", about.get("precision")):
         free.add("precision")  # what was found for a run is kept

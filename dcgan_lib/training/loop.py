@@ -34,6 +34,7 @@ from dcgan_lib.models.sampling import (
     refresh_batch_norm,
     sample_latents,
     seeded,
+    to_u8,
     write_png,
 )
 from dcgan_lib.paths import exclusive
@@ -51,6 +52,10 @@ from dcgan_lib.training.step import (
     update_discriminator,
     update_generator,
 )
+from dcgan_lib.training.watch import Watch, warnings_at_start
+
+Score = Callable[[np.ndarray], dict[str, float]]
+"""From samples, uint8, n x c x h x w, to numbers by name, such as a distance to held-out images."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def fit(
     about: dict[str, Any] | None = None,
     progress: bool = True,
     start_from: str | Path | None = None,
+    score: Score | None = None,
 ) -> FitResult:
     """Train a pair of networks, or go on with a run that stopped.
 
@@ -100,7 +106,15 @@ def fit(
         Show a progress bar, and what was chosen for the run, on stderr.
     start_from
         A committed checkpoint or another run, whose two networks are the initial weights.
+    score
+        What ``config.score_every`` asks for: called with samples, it returns numbers by name, which
+        join the losses in the log.
     """
+    if bool(config.score_every) != (score is not None):
+        raise UserError(
+            f"score_every is {config.score_every}, but a function score was "
+            f"{'given' if score else 'not given'}: give both or neither"
+        )
     run_dir, chosen_device = Path(run_dir), choose_device(device)
     gan, batches = make_gan(config, chosen_device), Batches(image_set, config, chosen_device)
     kept = {"image_set": image_set.name, "images": len(image_set), "digest": identity(image_set)}
@@ -113,7 +127,7 @@ def fit(
             checkpoints.start_from(start_from, gan)
     try:
         with exclusive(run_dir / checkpoints.STATE, wait=False):
-            run = _Run(gan, batches, run_dir, kept, threads, tensorboard, progress)
+            run = _Run(gan, batches, run_dir, kept, threads, tensorboard, progress, score)
             with _stop_requests() as stop_asked, closing(run.log):
                 with run.bar:
                     stopped_by = run.train(stop_asked)
@@ -138,6 +152,7 @@ class _Run:
         threads: int | None,
         tensorboard: bool,
         progress: bool,
+        score: Score | None,
     ) -> None:
         self.gan, self.config, self.batches = gan, gan.config, batches
         self.run_dir, self.about, self.warnings = run_dir, about, []
@@ -165,6 +180,8 @@ class _Run:
             print(f"training on {gan.device} in {precision}{threads}", file=sys.stderr)
         checkpoints.save_config(run_dir, self.config, self.about)
         self.save()
+        self.score, self.scores = score, {}
+        self.watch = Watch(to_u8(batches(0)[0], self.config.model).cpu().numpy(), self.step)
         self.log = MetricsLog(run_dir, self.step, tensorboard=tensorboard)
         self.bar = tqdm(
             total=self.config.steps,
@@ -176,11 +193,8 @@ class _Run:
 
     def train(self, stop_asked: Callable[[], bool]) -> str:
         config, earlier = self.config, self.seconds
-        if config.learning_rate > HIGH_RATE:
-            self._warn(
-                f"learning_rate {config.learning_rate:g} is high: the paper uses 0.0002, "
-                "and calls 0.001 too high"
-            )
+        for sentence in warnings_at_start(config, self.batches.num_images):
+            self._warn(sentence)
         begun = last_save = last_log = time.monotonic()
         logged = self.step
         while self.step < config.steps:
@@ -188,15 +202,17 @@ class _Run:
             self.bar.update()
             now = time.monotonic()
             self.seconds = earlier + now - begun
-            if self._due(config.log_every):
-                images = (self.step - logged) * config.batch_size
-                self._write_metrics(images / max(now - last_log, 1e-9))
-                last_log, logged = now, self.step
             out_of_time = config.minutes is not None and now - begun >= 60 * config.minutes
             stop = "interrupt" if stop_asked() else "minutes" if out_of_time else None
             save = now - last_save >= config.save_seconds
-            due = map(self._due, (config.log_every, config.sample_every, config.snapshot_every))
-            if (stop or save or any(due)) and not self._is_sound():
+            log = self._due(config.log_every) or self._due(config.score_every)
+            draw = self._due(config.sample_every) or self._due(config.snapshot_every)
+            sound = not (stop or save or log or draw) or self._is_sound()
+            if log:
+                images = (self.step - logged) * config.batch_size
+                self._write_metrics(images / max(now - last_log, 1e-9), sound=sound)
+                last_log, logged = time.monotonic(), self.step
+            if not sound:
                 return "trouble"  # the last good state stays on disk
             if self._due(config.sample_every):
                 self._write_samples()
@@ -251,16 +267,21 @@ class _Run:
             if not self.bar.disable:
                 self.bar.write(f"step {self.step}: {trouble}", file=sys.stderr)
 
-    def _write_metrics(self, images_per_second: float) -> None:
+    def _write_metrics(self, images_per_second: float, *, sound: bool) -> None:
         means = {name: round(value, 5) for name, value in self.means.flush().items()}
         epoch = round(self.step / self.batches.per_epoch, 3)
         line = {"step": self.step, "epoch": epoch, "seconds": round(self.seconds, 1)} | means
         line["images_per_second"] = round(images_per_second, 1)
+        if sound and self._due(self.config.score_every):
+            samples_u8 = draw_with_batch_stats(self.gan, self.config.score_images)
+            self.scores = {name: round(x, 5) for name, x in self.score(samples_u8).items()}
+            line |= self.scores
         self.log.write(line)
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        trouble = find_trouble(line)
-        if trouble:
-            self._warn(trouble)
+        shown = means | self.scores
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
+        if sound:
+            for sentence in self.watch.look(line, fixed_samples(self.gan)[0]):
+                self._warn(sentence)
 
     def _write_samples(self) -> None:
         grid = picture_grid(*fixed_samples(self.gan))
@@ -288,48 +309,29 @@ def _refresh_generators(gan: Gan) -> None:
 def fixed_samples(gan: Gan) -> tuple[np.ndarray, int]:
     """Return pictures of the run's fixed latent vectors, and how many stand in a row of their grid.
 
-    Each class has a row when the network is conditional. The statistics of the batch are used, as
-    in the authors' code, since the running ones trail the weights while training.
+    Each class has a row when the network is conditional.
     """
     model, count = gan.config.model, gan.config.num_samples
     drawn = max(count, 2)  # batch norm needs a spread
-    z_bd = sample_latents(drawn, model, seeded(gan.config.seed))
     columns, labels = math.ceil(math.sqrt(count)), None
     if model.num_classes:
         columns = math.ceil(count / model.num_classes)
         labels = torch.arange(drawn) // columns
-    pictures = generate_u8(gan.generator, z_bd, labels, batch_stats=True, batch_size=drawn)
-    return pictures[:count], columns
+    return draw_with_batch_stats(gan, drawn, labels)[:count], columns
 
 
-HIGH_RATE = 2e-3
+def draw_with_batch_stats(gan: Gan, num: int, labels_n: Tensor | None = None) -> np.ndarray:
+    """Return the pictures of ``num`` latent vectors, always the same; of all classes by default.
 
-
-def find_trouble(line: dict[str, float]) -> str | None:
-    """Return a sentence about a run that is going wrong, or None, from one line of its metrics.
-
-    The thresholds are our choice. A discriminator that is sure of nearly every image gives the
-    generator a gradient that says little; at d_loss < 0.05 it has in effect won. Before that
-    happens at too high a rate, the two throw each other about: d_loss rises far above 1.386, that
-    of a coin's flip, or g_loss above 15, where D(G(z)) is less than a millionth.
+    The statistics of the batch are used, as in the authors' code, since the running ones trail the
+    weights while training.
     """
-    d_loss, g_loss = line.get("d_loss", 1.0), line.get("g_loss", 1.0)
-    if d_loss < 0.05:
-        return (
-            "the discriminator has won (d_loss below 0.05): the generator learns little from it; "
-            "try the paper's learning rate (0.0002) and beta1 (0.5), more images, or more g_updates"
-        )
-    if line.get("d_real", 1.0) < 0.02 and line.get("d_fake", 1.0) < 0.02:
-        return (
-            "the discriminator calls everything fake: it has collapsed; "
-            "restart with another seed or a lower rate"
-        )
-    if d_loss > 2 or g_loss > 15:
-        return (
-            f"the losses swing far (d_loss {d_loss:.1f}, g_loss {g_loss:.1f}): soon one network "
-            "may win for good; lower the learning rate"
-        )
-    return None
+    model = gan.config.model
+    z_nd = sample_latents(num, model, seeded(gan.config.seed))
+    if model.num_classes and labels_n is None:
+        labels_n = torch.arange(num) % model.num_classes
+    size = next(size for size in range(min(num, 256), 1, -1) if num % size != 1)
+    return generate_u8(gan.generator, z_nd, labels_n, batch_stats=True, batch_size=size)
 
 
 class Batches:
@@ -342,7 +344,7 @@ class Batches:
         _check_fit(image_set, config)
         self._config, self._device, self._size = config, device, config.batch_size
         self.per_epoch = len(image_set) // self._size
-        self._images = image_set.images_u8
+        self._images, self.num_images = image_set.images_u8, len(image_set)
         self._labels = image_set.labels if config.model.num_classes else None
         if device.type != "cpu":
             self._images = torch.as_tensor(np.asarray(self._images)).to(device)

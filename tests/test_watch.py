@@ -110,11 +110,11 @@ def test_runs_that_were_spoilt_on_purpose_are_called_troubled(path):
 
 
 def test_a_run_warns_while_it_trains_and_keeps_quiet_without_need(tmp_path):
-    config = dataclasses.replace(CONFIG, steps=120, log_every=20)
+    config = dataclasses.replace(CONFIG, steps=120, log_every=20, save_seconds=60)
     assert run(config, tmp_path / "healthy").warnings == ()
-    spoilt = dataclasses.replace(config, learning_rate=0.05)
+    spoilt = dataclasses.replace(config, learning_rate=1.0)
     first, *others = run(spoilt, tmp_path / "spoilt").warnings
-    assert first.startswith("learning_rate 0.05 is high") and others
+    assert first.startswith("learning_rate 1 is high") and others
     assert all("When it goes wrong" in sentence for sentence in others)
 
 

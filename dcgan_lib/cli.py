@@ -411,7 +411,6 @@ class Train(Command, verb="train"):
             return
         suffix = f"-{image_set.name}" if self.set else ""
         run_dir = self.run_dir or Path("runs", chosen.name + suffix)
-        _make_folder(run_dir)
         about = {"source": source, "command": self.command_line(), **how}
         score = None
         if config.score_every:
@@ -419,6 +418,7 @@ class Train(Command, verb="train"):
 
             learnt_from = about | {"image_set": image_set.name}
             score = kid_score(learnt_from, size, config.score_images)
+        _make_folder(run_dir)
         result = fit(
             config,
             image_set,

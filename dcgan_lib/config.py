@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dcgan_lib.errors import UserError, check_choices, check_number, check_numbers, require
 
-MIN_SIDE, MAX_SIDE = 8, 128
+MIN_SIDE, MAX_SIDE = 8, 256
 MAX_SEED = 2**63 - 1
 
 
@@ -23,7 +23,7 @@ class ModelConfig:
     """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3
     compares it with; [O] or the residual GAN that came after the paper."""
     image_size: tuple[int, int] = (64, 64)
-    """[P] Height and width in pixels, each 8 to 128."""
+    """[P] Height and width in pixels, each 8 to 256."""
     num_channels: Literal[1, 3] = 3
     """[P] 1 for grey, 3 for RGB."""
     z_dim: int = 100
@@ -135,6 +135,10 @@ class TrainConfig:
     d_shift: int = 0
     """[O] Shift each image that the discriminator sees, real or generated, at random by up to this
     many pixels in each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
+    d_shift_adaptive: float = 0.0
+    """[O] With d_shift: shift only some of the images, more of them while the mean sign of D's
+    logits on real images is above this, and fewer below it, as Karras et al. (2020) do with 0.6;
+    0: shift all. For a few hundred photographs."""
     r1_weight: float = 0.0
     """[O] gamma of the R1 penalty (Mescheder et al., 2018): D's loss is raised by gamma / 2 times
     the squared norm of its logit's gradient at real images; 0, as in the paper: none."""
@@ -177,6 +181,12 @@ class TrainConfig:
             check_number(self, name, 0, 1 - 1e-9)
         check_number(self, "decay_fraction", 0, 1)
         check_number(self, "d_shift", 0, min(self.model.image_size) - 1)
+        check_number(self, "d_shift_adaptive", 0, 1)
+        if self.d_shift_adaptive and not self.d_shift:
+            raise UserError(
+                f"d_shift_adaptive is {self.d_shift_adaptive:g}, but d_shift is 0, so there is "
+                "nothing to adapt: give d_shift too, 8 for example"
+            )
         check_number(self, "seed", 0, MAX_SEED)
         check_number(self, "learning_rate", 1e-12, 10)
         if self.minutes is not None:

@@ -165,7 +165,7 @@ class ConvPlan:
 def plan_convolutions(config: ModelConfig) -> list[ConvPlan]:
     """List the discriminator's convolutions from the image down to the base grid.
 
-    Odd sides are rounded up by odd kernels and down by kernel 4, so every side from 8 to 128 works.
+    Odd sides are rounded up by odd kernels and down by kernel 4, so every side from 8 on works.
     """
     kernel = config.kernel_size
     plan, size, channels = [], config.image_size, config.num_channels

@@ -39,6 +39,7 @@ from dcgan_lib.models.sampling import (
 )
 from dcgan_lib.paths import exclusive
 from dcgan_lib.training import checkpoints
+from dcgan_lib.training.adaptive import AdaptiveShift
 from dcgan_lib.training.step import (
     Augment,
     Gan,
@@ -157,6 +158,7 @@ class _Run:
         self.gan, self.config, self.batches = gan, gan.config, batches
         self.run_dir, self.about, self.warnings = run_dir, about, []
         self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
+        self.shift = AdaptiveShift(self.config)
         precision, start = self.config.precision, about.get("start_from")
         resumed = (run_dir / checkpoints.STATE).exists()
         if resumed:
@@ -169,6 +171,7 @@ class _Run:
             saved = checkpoints.load_state(run_dir, gan)
             self.step, self.seconds = saved["step"], saved["seconds"]
             self.means = RunningMeans(saved["means"])
+            self.shift = AdaptiveShift(self.config, saved.get("shift"))
             threads = threads or saved["threads"]
         self.threads, precision = probe_speed(gan, batches, threads, precision)
         torch.set_num_threads(self.threads)
@@ -235,6 +238,7 @@ class _Run:
     def save(self) -> None:
         progress = {"step": self.step, "seconds": self.seconds, "threads": self.threads}
         progress |= {"precision": self.gan.precision, "means": self.means.pending()}
+        progress |= {"shift": self.shift.state()}
         checkpoints.save_state(self.run_dir, self.gan, progress)
 
     def _due(self, every: int) -> bool:
@@ -246,8 +250,10 @@ class _Run:
                 group["lr"] = scheduled_learning_rate(self.config, self.step)
         x_bchw, labels_b = self.batches(self.step)
         latents = draw_latents(self.config, self.gan.device, self.step)
-        augment = draw_shifts(self.config, self.step)
-        self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents, augment))
+        augment = draw_shifts(self.config, self.step, self.shift.probability)
+        record = train_step(self.gan, self.step, x_bchw, labels_b, latents, augment)
+        self.means.add(record)
+        self.shift.add(record)
         self.step += 1
 
     def _is_sound(self) -> bool:
@@ -271,6 +277,8 @@ class _Run:
         means = {name: round(value, 5) for name, value in self.means.flush().items()}
         epoch = round(self.step / self.batches.per_epoch, 3)
         line = {"step": self.step, "epoch": epoch, "seconds": round(self.seconds, 1)} | means
+        if self.config.d_shift_adaptive:
+            line["shift_probability"] = round(self.shift.probability, 5)
         line["images_per_second"] = round(images_per_second, 1)
         if sound and self._due(self.config.score_every):
             samples_u8 = draw_with_batch_stats(self.gan, self.config.score_images)
@@ -412,14 +420,19 @@ def draw_latents(config: TrainConfig, device: torch.device, step: int) -> Callab
     return draw
 
 
-def draw_shifts(config: TrainConfig, step: int) -> Augment:
-    """Return the function that shifts images at random, the same way when a step is repeated."""
+def draw_shifts(config: TrainConfig, step: int, probability: float = 1.0) -> Augment:
+    """Return the function that shifts images at random, the same way when a step is repeated.
+
+    Each image is shifted with this probability, and left alone otherwise.
+    """
     if not config.d_shift:
         return unchanged
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, step], spawn_key=(1,)))
 
     def shift(x_bchw: Tensor) -> Tensor:
         pixels = rng.integers(-config.d_shift, config.d_shift + 1, (len(x_bchw), 2))
+        if probability < 1:
+            pixels[rng.random(len(x_bchw)) >= probability] = 0
         return shift_images(x_bchw, torch.as_tensor(pixels))
 
     return shift

@@ -52,6 +52,9 @@ class ModelConfig:
     """[P] Slope of the discriminator's LeakyReLU below zero."""
     num_classes: int = 0
     """[C] Classes to condition on by concatenating the label at every layer; 0: unconditional."""
+    attributes: tuple[str, ...] = ()
+    """[O] Names of yes-or-no attributes of the image set to condition on, all at once: in place of
+    a class, a label is one 0 or 1 for each; num_classes is then their number."""
     hidden_units: int = 0
     """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST
     code; 0: none. If dense: units of every hidden layer."""
@@ -75,6 +78,16 @@ class ModelConfig:
         check_choices(self)
         check_numbers(self, 1, "z_dim", "base_width")
         check_numbers(self, 0, "num_classes", "hidden_units", "leaky_slope")
+        object.__setattr__(self, "attributes", tuple(self.attributes))
+        if self.attributes:
+            number = len(self.attributes)
+            named_twice = len(set(self.attributes)) < number
+            if named_twice or number > 16 or self.num_classes not in (0, number):
+                raise UserError(
+                    f"attributes must be at most 16 different names, and num_classes left out, but "
+                    f"got {', '.join(self.attributes)} and num_classes {self.num_classes}"
+                )
+            object.__setattr__(self, "num_classes", number)
         check_number(self, "bn_eps", 1e-12, 1)
         check_number(self, "residual_alpha", 0, 10)
         if self.architecture == "dense":

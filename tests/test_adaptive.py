@@ -82,7 +82,7 @@ def test_it_resumes_to_the_same_bits(tmp_path, monkeypatch):
     for steps in (10, 24):
         parts = train(dataclasses.replace(eager, steps=steps), images_u8, tmp_path / "parts")
     found = [[line["shift_probability"] for line in lines] for lines in (whole, parts)]
-    assert found[0] == found[1] and 0 < max(found[0])
+    assert found[0] == found[1] and max(found[0]) > 0
     assert same_bits(all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "parts"))
     always = dataclasses.replace(eager, d_shift_adaptive=0.0)
     train(always, images_u8, tmp_path / "always")

@@ -33,7 +33,7 @@ from dcgan_lib.evaluation.neighbours import MemorisationTest
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.models.networks import AnyGenerator, untrained_generator
-from dcgan_lib.models.sampling import sample_u8
+from dcgan_lib.models.sampling import labels_in_turn, sample_u8
 from dcgan_lib.training.checkpoints import load_config, load_generator
 
 LABELS = {
@@ -278,8 +278,7 @@ def draw_samples(
     generator: AnyGenerator, num_images: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Generate pictures, and for a conditional network the labels asked for, equally often."""
-    num_classes = generator.config.num_classes
-    labels = torch.arange(num_images) % num_classes if num_classes else None
+    labels = labels_in_turn(num_images, generator.config)
     pictures = sample_u8(generator, num_images, seed, labels)
     return pictures, None if labels is None else labels.numpy()
 

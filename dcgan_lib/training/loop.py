@@ -30,6 +30,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import (
     from_u8,
     generate_u8,
+    labels_in_turn,
     picture_grid,
     refresh_batch_norm,
     sample_latents,
@@ -323,8 +324,9 @@ def fixed_samples(gan: Gan) -> tuple[np.ndarray, int]:
     drawn = max(count, 2)  # batch norm needs a spread
     columns, labels = math.ceil(math.sqrt(count)), None
     if model.num_classes:
-        columns = math.ceil(count / model.num_classes)
-        labels = torch.arange(drawn) // columns
+        kinds = 2**model.num_classes if model.attributes else model.num_classes
+        columns = math.ceil(count / kinds)
+        labels = labels_in_turn(drawn, model)[torch.arange(drawn) // columns]
     return draw_with_batch_stats(gan, drawn, labels)[:count], columns
 
 
@@ -336,8 +338,8 @@ def draw_with_batch_stats(gan: Gan, num: int, labels_n: Tensor | None = None) ->
     """
     model = gan.config.model
     z_nd = sample_latents(num, model, seeded(gan.config.seed))
-    if model.num_classes and labels_n is None:
-        labels_n = torch.arange(num) % model.num_classes
+    if labels_n is None:
+        labels_n = labels_in_turn(num, model)
     size = next(size for size in range(min(num, 256), 1, -1) if num % size != 1)
     return generate_u8(gan.generator, z_nd, labels_n, batch_stats=True, batch_size=size)
 
@@ -353,7 +355,7 @@ class Batches:
         self._config, self._device, self._size = config, device, config.batch_size
         self.per_epoch = len(image_set) // self._size
         self._images, self.num_images = image_set.images_u8, len(image_set)
-        self._labels = image_set.labels if config.model.num_classes else None
+        self._labels = _labels(image_set, config)
         if device.type != "cpu":
             self._images = torch.as_tensor(np.asarray(self._images)).to(device)
         self._epoch, self._order, self._mirrored = -1, np.empty(0, int), np.empty(0, bool)
@@ -393,12 +395,28 @@ def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
             f"{name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: "
             "lower batch_size"
         )
+    if model.attributes:
+        return
     num_labels = 0 if image_set.labels is None else int(np.max(image_set.labels)) + 1
     if model.num_classes and not 0 < num_labels <= model.num_classes:
         raise UserError(
             f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, "
             f"which {name!r} does not have"
         )
+
+
+def _labels(image_set: ImageSet, config: TrainConfig) -> np.ndarray | None:
+    """Return class numbers, n, or the attributes that are asked for, n x k of 0 and 1, or None."""
+    if not config.model.attributes:
+        return image_set.labels if config.model.num_classes else None
+    known = {k: v for k, v in image_set.attributes.items() if v.dtype == bool and v.ndim == 1}
+    missing = [name for name in config.model.attributes if name not in known]
+    if missing:
+        raise UserError(
+            f"{image_set.name!r} has no yes-or-no attribute {missing[0]!r}; it has: "
+            f"{', '.join(known) or 'none'} (dcgan prepare --attributes reads some from a table)"
+        )
+    return np.stack([known[name] for name in config.model.attributes], 1).astype(np.int64)
 
 
 def identity(image_set: ImageSet) -> str | None:

@@ -279,6 +279,9 @@ class Prepare(Command, verb="prepare"):
     deduplicate: Literal["autoencoder", "phash", "exact"] | None = None
     """Leave out images that look like an earlier one: by the paper's autoencoder, which is trained
     on these images ([P]), by a perceptual hash, or only where all pixels are equal."""
+    attributes: Path | None = None
+    """A CSV table of yes-or-no attributes to condition on: file,smiling,glasses in its first row,
+    then a row for each image, with its path in the folder and 0 or 1."""
     max_pixels: int = 89_478_485
     """Refuse files with more pixels, which take 3 bytes each while they are read."""
     overwrite: bool = False
@@ -319,6 +322,7 @@ class Prepare(Command, verb="prepare"):
             deduplicate=self.deduplicate,
             overwrite=self.overwrite,
             crop=crop,
+            attributes=self.attributes,
             progress=True,
         )
         (height, width), channels = image_set.image_size, image_set.num_channels
@@ -397,6 +401,13 @@ class Train(Command, verb="train"):
                 _make_folder(run_dir)
         if self.dry_run:
             return
+        about = {"command": self.command_line(), **how}
+        score = None
+        if config.score_every:
+            from dcgan_lib.evaluation.generators import kid_score
+
+            learnt_from = about | {"image_set": image_set.name}
+            score = kid_score(learnt_from, config.model.image_size, config.score_images)
         result = fit(
             config,
             image_set,
@@ -404,8 +415,9 @@ class Train(Command, verb="train"):
             device=self.device,
             threads=self.threads,
             tensorboard=self.tensorboard,
-            about={"command": self.command_line(), **how},
+            about=about,
             start_from=self.start_from,
+            score=score,
         )
         with processes.together() as is_main:
             if is_main and result.stopped_by == "trouble":
@@ -469,6 +481,9 @@ class Sample(Command, verb="sample"):
     """Pictures in a row of the grid; unset: as square as can be."""
     label: int | None = None
     """Class to draw, for a conditional generator; unset: all in turn."""
+    attributes: str | None = None
+    """Attributes to draw, for a generator of several: smiling=1,glasses=0; those left out, in
+    turn."""
     best_of: int = 1
     """Draw this many times as many, and keep those that the discriminator finds most real."""
     best: int | None = None
@@ -494,6 +509,7 @@ class Sample(Command, verb="sample"):
             self.num_images,
             seed=self.seed,
             label=self.label,
+            attributes=self._attributes(),
             best_of=self.best_of,
             best=self.best,
             batch_stats=self.batch_stats,
@@ -505,6 +521,15 @@ class Sample(Command, verb="sample"):
         else:
             write_grid(out, pictures, self.columns)
         print(f"{len(pictures):,} picture{'s' if len(pictures) > 1 else ''}: {out}")
+
+    def _attributes(self) -> dict[str, bool]:
+        found = {}
+        for part in (self.attributes or "").split(","):
+            name, _, value = part.strip().partition("=")
+            if part.strip():
+                require(value in ("0", "1"), "each of --attributes", part, "NAME=1 or NAME=0")
+                found[name] = value == "1"
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

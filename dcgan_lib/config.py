@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dcgan_lib.errors import UserError, check_choices, check_number, check_numbers, require
 
-MIN_SIDE, MAX_SIDE = 8, 128
+MIN_SIDE, MAX_SIDE = 8, 256
 MAX_SEED = 2**63 - 1
 
 
@@ -23,7 +23,7 @@ class ModelConfig:
     """[P] The DCGAN, or the permutation-invariant GAN of fully connected layers that Table 3
     compares it with; [O] or the residual GAN that came after the paper."""
     image_size: tuple[int, int] = (64, 64)
-    """[P] Height and width in pixels, each 8 to 128."""
+    """[P] Height and width in pixels, each 8 to 256."""
     num_channels: Literal[1, 3] = 3
     """[P] 1 for grey, 3 for RGB."""
     z_dim: int = 100
@@ -52,6 +52,9 @@ class ModelConfig:
     """[P] Slope of the discriminator's LeakyReLU below zero."""
     num_classes: int = 0
     """[C] Classes to condition on by concatenating the label at every layer; 0: unconditional."""
+    attributes: tuple[str, ...] = ()
+    """[O] Names of yes-or-no attributes of the image set to condition on, all at once: in place of
+    a class, a label is one 0 or 1 for each; num_classes is then their number."""
     hidden_units: int = 0
     """[C] Units of one fully connected hidden layer in both networks, as in the authors' MNIST
     code; 0: none. If dense: units of every hidden layer."""
@@ -75,6 +78,16 @@ class ModelConfig:
         check_choices(self)
         check_numbers(self, 1, "z_dim", "base_width")
         check_numbers(self, 0, "num_classes", "hidden_units", "leaky_slope")
+        object.__setattr__(self, "attributes", tuple(self.attributes))
+        if self.attributes:
+            number = len(self.attributes)
+            named_twice = len(set(self.attributes)) < number
+            if named_twice or number > 16 or self.num_classes not in (0, number):
+                raise UserError(
+                    f"attributes must be at most 16 different names, and num_classes left out, but "
+                    f"got {', '.join(self.attributes)} and num_classes {self.num_classes}"
+                )
+            object.__setattr__(self, "num_classes", number)
         check_number(self, "bn_eps", 1e-12, 1)
         check_number(self, "residual_alpha", 0, 10)
         if self.architecture == "dense":
@@ -135,6 +148,10 @@ class TrainConfig:
     d_shift: int = 0
     """[O] Shift each image that the discriminator sees, real or generated, at random by up to this
     many pixels in each direction, as Zhao et al. (2020) do; 0, as in the paper: none."""
+    d_shift_adaptive: float = 0.0
+    """[O] With d_shift: shift only some of the images, more of them while the mean sign of D's
+    logits on real images is above this, and fewer below it, as Karras et al. (2020) do with 0.6;
+    0: shift all. For a few hundred photographs."""
     r1_weight: float = 0.0
     """[O] gamma of the R1 penalty (Mescheder et al., 2018): D's loss is raised by gamma / 2 times
     the squared norm of its logit's gradient at real images; 0, as in the paper: none."""
@@ -162,6 +179,11 @@ class TrainConfig:
     snapshot_every: int = 0
     """[O] Steps between networks that are kept, the untrained ones included, in the run's
     snapshots/; 0: none."""
+    score_every: int = 0
+    """[O] Steps between scores in the log: KID of samples to held-out images, measured as
+    dcgan evaluate does, but on fewer images; 0: none."""
+    score_images: int = 1_000
+    """[O] Samples of a score, and held-out images at most."""
     save_seconds: float = 60.0
     """[O] Seconds between saved states, from which a run resumes."""
 
@@ -170,11 +192,18 @@ class TrainConfig:
         check_numbers(self, 1, "d_updates", "g_updates", "steps")
         check_numbers(self, 1, "log_every", "sample_every", "num_samples")
         check_numbers(self, 0, "weight_decay", "r1_weight", "snapshot_every", "save_seconds")
-        check_number(self, "batch_size", 2)
+        check_number(self, "score_every", 0)
+        check_numbers(self, 2, "batch_size", "score_images")
         for name in ("beta1", "beta2", "ema_decay"):
             check_number(self, name, 0, 1 - 1e-9)
         check_number(self, "decay_fraction", 0, 1)
         check_number(self, "d_shift", 0, min(self.model.image_size) - 1)
+        check_number(self, "d_shift_adaptive", 0, 1)
+        if self.d_shift_adaptive and not self.d_shift:
+            raise UserError(
+                f"d_shift_adaptive is {self.d_shift_adaptive:g}, but d_shift is 0, so there is "
+                "nothing to adapt: give d_shift too, 8 for example"
+            )
         check_number(self, "seed", 0, MAX_SEED)
         check_number(self, "learning_rate", 1e-12, 10)
         if self.minutes is not None:

@@ -358,6 +358,22 @@ def test_a_folder_of_any_script_is_prepared_with_its_splits(place, capsys):
     assert "none of the 5 images of cats could be used: 5 x too many pixels" in shown
 
 
+def test_a_run_is_scored_against_its_held_out_images(place, capsys):
+    rng = np.random.default_rng(0)
+    for folder in (Path("scored/train"), Path("scored/val"), Path("few/train"), Path("few/val")):
+        folder.mkdir(parents=True)
+        for number in range(3 if folder == Path("few/val") else 9):
+            pixels = rng.integers(0, 256, (28, 18, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    words = [*TINY, "--steps", 4, "--score-every", 2, "--score-images", 7]
+    assert run("train", "--set", "few", *words) == 2
+    assert "at least 4 held-out images, but few has 3" in capsys.readouterr().err
+    assert run("train", "--set", "scored", *words, "--run-dir", "scores") == 0
+    lines = read_metrics(Path("scores/metrics.jsonl"))
+    assert [line["step"] for line in lines if "kid" in line] == [2, 4]
+    assert all(np.isfinite(line["kid"]) for line in lines if "kid" in line)
+
+
 def test_a_prepared_set_is_replaced_only_when_asked(place, capsys):
     draw_folder(place / "my photos")
     assert run("prepare", "my photos", "--image-size", 16, 16) == 0

@@ -58,7 +58,7 @@ def test_the_page_has_the_librarys_own_code_without_docstrings(thing):
 def test_methods_lose_their_docstrings_and_fields_keep_their_notes():
     code = code_of(step.Gan, config.ModelConfig)
     assert "Where the networks lie" not in code and "def device(self)" in code
-    assert '"""[P] Height and width in pixels, each 8 to 128."""' in code
+    assert '"""[P] Height and width in pixels, each 8 to 256."""' in code
     assert code.startswith("@dataclass(frozen=True)\nclass Gan:\n    generator: AnyGenerator\n"), (
         "no gap is left behind"
     )

@@ -97,7 +97,7 @@ COMMANDS = re.findall(
     PAGE,
     re.DOTALL,
 )
-CHEAP = ("dcgan sample faces", "mkdir notes", "--device cuda", "--image-size 256 256")
+CHEAP = ("dcgan sample faces", "mkdir notes", "--device cuda", "--image-size 512 512")
 
 
 @pytest.mark.parametrize("start", CHEAP)

@@ -3,6 +3,7 @@
 Legend: images_u8 is n x c x h x w, uint8, 0..255.
 """
 
+import csv
 import glob
 import hashlib
 import json
@@ -87,6 +88,7 @@ def prepare(
     overwrite: bool = False,
     about: dict[str, str] | None = None,
     crop: "Crop | None" = None,
+    attributes: Path | None = None,
     progress: bool = False,
 ) -> ImageSet:
     """Prepare the images of a folder as ``prepared_root()/name``, or open what is already there.
@@ -121,6 +123,9 @@ def prepare(
     crop
         Cut images out of the files, such as `dcgan_lib.data.faces.FaceCrops`, in place of taking
         each file whole. What it found is kept while it works: a run that was stopped goes on.
+    attributes
+        A CSV table, ``file,smiling,glasses`` say, with a row of 0 and 1 for every image file, which
+        is named by its path in the folder.
     """
     source = Path(source).expanduser()
     framing = Framing(
@@ -148,6 +153,11 @@ def prepare(
     }
     if deduplicate is not None:
         wanted["deduplicate"] = deduplicate
+    if attributes is not None:
+        if crop is not None:
+            raise UserError("attributes are of whole files: give either attributes or a crop")
+        table = _text_of(attributes)
+        wanted["attributes"] = hashlib.sha256(table.encode()).hexdigest()
     plain = source.resolve().name or "folder"
     settings = {**wanted, "fingerprint": None}
     if crop is None:  # a set without crops keeps the name that it had before there were any
@@ -169,6 +179,8 @@ def prepare(
                 **wanted,
             }
             files = _source_of_folder(source, listing, limit, held_out)
+            if attributes is not None:
+                files = replace(files, attributes=read_attributes(table, files.names))
             if crop is not None:
                 files = crop.cut(files, source, crop_log, framing, num_workers, progress)
             fill(part, name or plain, files, framing, card, num_workers, progress, deduplicate)
@@ -188,7 +200,7 @@ def _find(folder: Path, wanted: dict[str, Any], overwrite: bool) -> ImageSet | N
     found = sound_or_none(folder) if overwrite else ImageSet.load(folder)
     if found is None:
         return None
-    wanted = {"deduplicate": None, **wanted}
+    wanted = {"deduplicate": None, "attributes": None, **wanted}
     came = {key: found.card.get(key) for key in wanted}
     if came == wanted:
         return found
@@ -377,6 +389,50 @@ def attributes_from_names(names: Sequence[str]) -> dict[str, np.ndarray]:
     return {
         "age": np.array([float(match[2]) for match in found], dtype=np.float32),
         "female": np.array([match[1] == "female" for match in found]),
+    }
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"{path} cannot be read as a table of attributes ({error}): give a CSV file"
+        ) from error
+
+
+def read_attributes(table: str, files: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return what a CSV table says of each file, as bools: 1 is yes, 0 and -1 are no.
+
+    Raises
+    ------
+    UserError
+        If a file has no row, or a row another number of values or other ones.
+    """
+    first, *rows = [row for row in csv.reader(table.splitlines()) if row] or [[]]
+    names = [name.strip() for name in first[1:]]
+    values = {"1": True, "0": False, "-1": False}
+    if not names or len(set(names)) < len(names):
+        raise UserError(
+            "the first row of a table of attributes is file,NAME,NAME with different names, but "
+            f"got {','.join(first)!r}"
+        )
+    known = {file.strip(): [value.strip() for value in flags] for file, *flags in rows}
+    for file, flags in known.items():
+        if len(flags) != len(names) or not set(flags) <= set(values):
+            raise UserError(
+                f"the table of attributes gives {file} the values {', '.join(flags) or 'none'}: "
+                f"write a 0 or 1 for each of {', '.join(names)}"
+            )
+    missing = [file for file in files if file not in known]
+    if missing:
+        raise UserError(
+            f"the table of attributes has no row for {len(missing)} of {len(files)} images, such "
+            f"as {missing[0]}: add them, by their paths in the folder"
+        )
+    return {
+        name: np.array([values[known[file][column]] for file in files])
+        for column, name in enumerate(names)
     }
 
 

@@ -4,6 +4,7 @@ Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +33,7 @@ from dcgan_lib.evaluation.neighbours import MemorisationTest
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.models.networks import AnyGenerator, untrained_generator
-from dcgan_lib.models.sampling import sample_u8
+from dcgan_lib.models.sampling import labels_in_turn, sample_u8
 from dcgan_lib.training.checkpoints import load_config, load_generator
 
 LABELS = {
@@ -277,8 +278,7 @@ def draw_samples(
     generator: AnyGenerator, num_images: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Generate pictures, and for a conditional network the labels asked for, equally often."""
-    num_classes = generator.config.num_classes
-    labels = torch.arange(num_images) % num_classes if num_classes else None
+    labels = labels_in_turn(num_images, generator.config)
     pictures = sample_u8(generator, num_images, seed, labels)
     return pictures, None if labels is None else labels.numpy()
 
@@ -319,6 +319,46 @@ def measure_distances(
     except UserError as error:
         return rows, [str(error)]
     return rows | {"fid": _distance("fid", found)}, []
+
+
+def kid_score(
+    about: dict[str, Any], size: tuple[int, int], num_images: int, features: str | None = None
+) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return the function that gives samples their KID, for `dcgan_lib.training.loop.fit`.
+
+    Parameters
+    ----------
+    about
+        As `fit` keeps it of a run: which images it learns from, and how they are read.
+    num_images
+        Held-out images that the samples are compared with, at most.
+    features
+        As for `evaluate_generator`; by default `RULER` where no features were tested for the set,
+        which will do for comparing one run's samples with its earlier ones.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than four held-out images, or the features are not there.
+    """
+    held_out = load_own_split(about, size, HELD_OUT, num_images)
+    if len(held_out) < 4:
+        raise UserError(
+            f"a score needs at least 4 held-out images, but {held_out.name} has {len(held_out)}: "
+            "add images, or leave --score-every out"
+        )
+    model = ModelConfig(image_size=size, num_channels=held_out.num_channels)
+    name = features or FEATURES_OF.get(about["image_set"], RULER)
+    extractor = _extractor(name, about["image_set"], model)
+    real_nf = extractor.extract(held_out.images_u8)
+
+    def score(samples_u8: np.ndarray) -> dict[str, float]:
+        fake_nf = extractor.extract(samples_u8)
+        subset = min(500, min(len(real_nf), len(fake_nf)) // 2)
+        found = kid_of_features(real_nf, fake_nf, extractor.name, subset_size=subset)
+        return {"kid": found.value}
+
+    return score
 
 
 def _distance(key: str, found: Distance) -> Measured:

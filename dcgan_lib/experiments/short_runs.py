@@ -36,8 +36,9 @@ from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.models.sampling import in_batches, sample_latents, seeded, to_u8
 from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.training.checkpoints import to_bytes
-from dcgan_lib.training.loop import Batches, choose_device, draw_latents, find_trouble
+from dcgan_lib.training.loop import Batches, choose_device, draw_latents
 from dcgan_lib.training.step import Gan, StepRecord, make_gan, train_step
+from dcgan_lib.training.watch import find_trouble
 
 NewPair = Callable[[ModelConfig], tuple[AnyGenerator, AnyDiscriminator]]
 

@@ -165,7 +165,7 @@ class ConvPlan:
 def plan_convolutions(config: ModelConfig) -> list[ConvPlan]:
     """List the discriminator's convolutions from the image down to the base grid.
 
-    Odd sides are rounded up by odd kernels and down by kernel 4, so every side from 8 to 128 works.
+    Odd sides are rounded up by odd kernels and down by kernel 4, so every side from 8 on works.
     """
     kernel = config.kernel_size
     plan, size, channels = [], config.image_size, config.num_channels
@@ -210,14 +210,22 @@ def with_labels(h: Tensor, y_bk: Tensor | None) -> Tensor:
 
 
 def one_hot(labels_b: Tensor | None, num_classes: int) -> Tensor | None:
-    """Turn class numbers into rows of 0 and 1; refuse labels that are missing or not wanted."""
+    """Turn class numbers into rows of 0 and 1; refuse labels that are missing or not wanted.
+
+    Labels of several attributes, b x k, are such rows already.
+    """
     if (labels_b is None) != (num_classes == 0):
         need, got = ("needs", "none came") if num_classes else ("takes no", "some came")
         raise UserError(
             f"a network with num_classes={num_classes} {need} labels, but {got}: "
             "pass labels_b to match"
         )
-    return None if labels_b is None else F.one_hot(labels_b, num_classes)
+    if labels_b is None:
+        return None
+    if labels_b.dim() == 2:
+        _check_shape("labels of attributes", labels_b, (num_classes,))
+        return labels_b
+    return F.one_hot(labels_b, num_classes)
 
 
 def check_latents(z_bd: Tensor, config: ModelConfig) -> None:

@@ -89,6 +89,19 @@ def generate_u8(
             buffer.copy_(before)
 
 
+def labels_in_turn(num: int, config: ModelConfig) -> Tensor | None:
+    """Return labels of a conditional network, all classes in turn; None for any other.
+
+    Of attributes, num x k, all combinations come in turn.
+    """
+    if not config.num_classes:
+        return None
+    labels_n = torch.arange(num)
+    if config.attributes:
+        return labels_n[:, None] >> torch.arange(config.num_classes) & 1
+    return labels_n % config.num_classes
+
+
 def sample_u8(
     generator: AnyGenerator, num: int, seed: int, labels_n: Tensor | None = None
 ) -> np.ndarray:
@@ -165,7 +178,9 @@ def refresh_batch_norm(
     with measuring_batch_norm(batch_norms(generator)):
         for _ in range(num_batches):
             labels = None
-            if num_classes:
+            if generator.config.attributes:
+                labels = torch.randint(2, (batch_size, num_classes), generator=rng).to(device)
+            elif num_classes:
                 labels = torch.randint(num_classes, (batch_size,), generator=rng).to(device)
             generator(sample_latents(batch_size, generator.config, rng).to(device), labels)
     generator.train(was_training)

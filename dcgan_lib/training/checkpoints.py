@@ -9,6 +9,7 @@ does.
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from dcgan_lib import __version__
-from dcgan_lib.config import TrainConfig, from_dict, to_dict
+from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.models.networks import (
     AnyDiscriminator,
@@ -32,6 +33,7 @@ from dcgan_lib.models.networks import (
 )
 from dcgan_lib.models.sampling import (
     generate_u8,
+    labels_in_turn,
     logits_of,
     picture_grid,
     sample_latents,
@@ -224,7 +226,7 @@ def check_resumable(
 ) -> None:
     """Refuse to go on with a run of other settings, another image set or other initial weights."""
     free = {"steps", "minutes", "log_every", "sample_every", "num_samples", "snapshot_every"}
-    free.add("save_seconds")
+    free |= {"save_seconds", "score_every", "score_images"}
     saved_config, about = load_config(run_dir)
     if config.precision in ("auto", about.get("precision")):
         free.add("precision")  # what was found for a run is kept
@@ -343,7 +345,7 @@ def publish(
         )
     pictures = None
     if is_average and "generator" in networks:  # the run's grids show the plain weights
-        labels_n = _labels(config.num_samples, config.model.num_classes, None)
+        labels_n = labels_in_turn(config.num_samples, config.model)
         pictures = sample_u8(networks["generator"], config.num_samples, config.seed, labels_n)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
@@ -450,13 +452,15 @@ def draw(
     *,
     seed: int = 0,
     label: int | None = None,
+    attributes: Mapping[str, bool] | None = None,
     best_of: int = 1,
     best: int | None = None,
     batch_stats: bool = False,
 ) -> np.ndarray:
     """Draw pictures, uint8, n x c x h x w; picture k is the same however many are asked for.
 
-    A conditional generator draws all classes in turn where no ``label`` is given. ``best_of`` draws
+    A conditional generator draws all classes in turn where no ``label`` is given; one of several
+    attributes, all combinations of those that ``attributes`` leaves open. ``best_of`` draws
     that many times as many and keeps the most real ones in the discriminator's eyes, best first:
     they are picked, so they say nothing about the generator's average. ``best`` keeps that many of
     ``num_images`` in the same way; if it is all of them, they are sorted. With ``batch_stats`` (see
@@ -480,7 +484,7 @@ def draw(
     # Normal numbers come in blocks, and sums may depend on a batch's size.
     whole = -(-total // BLOCK) * BLOCK
     z_nd = sample_latents(whole, generator.config, seeded(seed))
-    labels_n = _labels(whole, generator.config.num_classes, label)
+    labels_n = _labels(whole, generator.config, label, attributes or {})
     if batch_stats:
         z_nd, labels_n = z_nd[:total], None if labels_n is None else labels_n[:total]
         # One picture alone has no batch statistics.
@@ -495,10 +499,19 @@ def draw(
     return pictures[np.argsort(-logits, kind="stable")[: best or num_images]]
 
 
-def _labels(num: int, num_classes: int, label: int | None) -> Tensor | None:
+def _labels(
+    num: int, config: ModelConfig, label: int | None, attributes: Mapping[str, bool]
+) -> Tensor | None:
+    num_classes = 0 if config.attributes else config.num_classes
     if label is not None and not 0 <= label < num_classes:
         allowed = "left out, because this generator has no classes"
         require(False, "label", label, f"0 to {num_classes - 1}" if num_classes else allowed)
-    if not num_classes:
-        return None
-    return torch.arange(num) % num_classes if label is None else torch.full((num,), label)
+    for name in attributes:
+        known = ", ".join(config.attributes) or "none: leave attributes out"
+        require(name in config.attributes, "an attribute", repr(name), f"one of the run's: {known}")
+    if label is not None:
+        return torch.full((num,), label)
+    labels_n = labels_in_turn(num, config)
+    for name, value in attributes.items():
+        labels_n[:, config.attributes.index(name)] = int(value)
+    return labels_n

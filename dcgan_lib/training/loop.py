@@ -32,15 +32,18 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import (
     from_u8,
     generate_u8,
+    labels_in_turn,
     picture_grid,
     refresh_batch_norm,
     sample_latents,
     seeded,
+    to_u8,
     write_png,
 )
 from dcgan_lib.paths import exclusive
 from dcgan_lib.training import checkpoints
-from dcgan_lib.training.processes import Processes, find_processes
+from dcgan_lib.training.adaptive import AdaptiveShift
+from dcgan_lib.training.processes import ALONE, Processes, find_processes
 from dcgan_lib.training.step import (
     Augment,
     Gan,
@@ -54,8 +57,11 @@ from dcgan_lib.training.step import (
     update_discriminator,
     update_generator,
 )
+from dcgan_lib.training.watch import Watch, warnings_at_start
 
-ALONE = Processes()
+Score = Callable[[np.ndarray], dict[str, float]]
+"""From samples, uint8, n x c x h x w, to numbers by name, such as a distance to held-out images."""
+
 STOPS = (None, "minutes", "interrupt")
 
 
@@ -83,6 +89,7 @@ def fit(
     about: dict[str, Any] | None = None,
     progress: bool = True,
     start_from: str | Path | None = None,
+    score: Score | None = None,
 ) -> FitResult:
     """Train a pair of networks, or go on with a run that stopped.
 
@@ -109,7 +116,15 @@ def fit(
         Show a progress bar, and what was chosen for the run, on stderr.
     start_from
         A committed checkpoint or another run, whose two networks are the initial weights.
+    score
+        What ``config.score_every`` asks for: called with samples, it returns numbers by name, which
+        join the losses in the log.
     """
+    if bool(config.score_every) != (score is not None):
+        raise UserError(
+            f"score_every is {config.score_every}, but a function score was "
+            f"{'given' if score else 'not given'}: give both or neither"
+        )
     run_dir, (processes, device) = Path(run_dir), find_processes(device)
     with processes.together():
         processes.check_batch(config)
@@ -135,7 +150,7 @@ def fit(
             with processes.together() as is_main:
                 if is_main:
                     held.enter_context(exclusive(run_dir / checkpoints.STATE, wait=False))
-            run = _Run(gan, batches, run_dir, kept, threads, tensorboard, progress)
+            run = _Run(gan, batches, run_dir, kept, threads, tensorboard, progress, score)
             stop_asked = held.enter_context(_stop_requests())
             if run.log:
                 held.enter_context(closing(run.log))
@@ -162,11 +177,13 @@ class _Run:
         threads: int | None,
         tensorboard: bool,
         progress: bool,
+        score: Score | None,
     ) -> None:
         self.gan, self.config, self.batches = gan, gan.config, batches
         self.processes, progress = batches.processes, progress and batches.processes.is_main
         self.run_dir, self.about, self.warnings = run_dir, about, []
         self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
+        self.shift = AdaptiveShift(self.config, processes=self.processes)
         precision, start = self.config.precision, about.get("start_from")
         resumed = (run_dir / checkpoints.STATE).exists()
         if resumed:
@@ -181,6 +198,7 @@ class _Run:
                 saved = checkpoints.load_state(run_dir, gan)
             self.step, self.seconds = saved["step"], saved["seconds"]
             self.means = RunningMeans(saved["means"])
+            self.shift = AdaptiveShift(self.config, saved.get("shift"), self.processes)
             threads = threads or saved["threads"]
         found = probe_speed(gan, batches, threads, precision)
         self.threads, precision = self.processes.gather(found)[0]
@@ -200,6 +218,8 @@ class _Run:
             if is_main:
                 checkpoints.save_config(run_dir, self.config, self.about)
         self.save()
+        self.score, self.scores = score, {}
+        self.watch = Watch(to_u8(batches(0)[0], self.config.model).cpu().numpy(), self.step)
         self.log: MetricsLog | None = None
         with self.processes.together() as is_main:
             if is_main:
@@ -214,11 +234,8 @@ class _Run:
 
     def train(self, stop_asked: Callable[[], bool]) -> str:
         config, earlier = self.config, self.seconds
-        if config.learning_rate > HIGH_RATE:
-            self._warn(
-                f"learning_rate {config.learning_rate:g} is high: the paper uses 0.0002, "
-                "and calls 0.001 too high"
-            )
+        for sentence in warnings_at_start(config, self.batches.num_images):
+            self._warn(sentence)
         begun = last_save = last_log = time.monotonic()
         logged = self.step
         while self.step < config.steps:
@@ -226,17 +243,19 @@ class _Run:
             self.bar.update()
             now = time.monotonic()
             self.seconds = earlier + now - begun
-            if self._due(config.log_every):
-                images = (self.step - logged) * config.batch_size
-                self._write_metrics(images / max(now - last_log, 1e-9))
-                last_log, logged = now, self.step
             out_of_time = config.minutes is not None and now - begun >= 60 * config.minutes
             stop = "interrupt" if stop_asked() else "minutes" if out_of_time else None
             save = now - last_save >= config.save_seconds
             number, save = self.processes.largest(STOPS.index(stop), save)
             stop = STOPS[number]
-            due = map(self._due, (config.log_every, config.sample_every, config.snapshot_every))
-            if (stop or save or any(due)) and not self._is_sound():
+            log = self._due(config.log_every) or self._due(config.score_every)
+            draw = self._due(config.sample_every) or self._due(config.snapshot_every)
+            sound = not (stop or save or log or draw) or self._is_sound()
+            if log:
+                images = (self.step - logged) * config.batch_size
+                self._write_metrics(images / max(now - last_log, 1e-9), sound=sound)
+                last_log, logged = time.monotonic(), self.step
+            if not sound:
                 return "trouble"  # the last good state stays on disk
             if self._due(config.sample_every):
                 self._write_samples()
@@ -261,7 +280,7 @@ class _Run:
     def save(self) -> None:
         progress = {"step": self.step, "seconds": self.seconds, "threads": self.threads}
         means = self.processes.mean_sums(self.means.pending())
-        progress |= {"precision": self.gan.precision, "means": means}
+        progress |= {"precision": self.gan.precision, "means": means, "shift": self.shift.state()}
         with self.processes.together() as is_main:
             if is_main:
                 checkpoints.save_state(self.run_dir, self.gan, progress)
@@ -275,9 +294,11 @@ class _Run:
                 group["lr"] = scheduled_learning_rate(self.config, self.step)
         x_bchw, labels_b = self.batches(self.step)
         latents = draw_latents(self.config, self.gan.device, self.step, self.processes)
-        augment = draw_shifts(self.config, self.step, self.processes)
+        augment = draw_shifts(self.config, self.step, self.processes, self.shift.probability)
         with self.processes.one_step(self.gan):
-            self.means.add(train_step(self.gan, self.step, x_bchw, labels_b, latents, augment))
+            record = train_step(self.gan, self.step, x_bchw, labels_b, latents, augment)
+        self.means.add(record)
+        self.shift.add(record)
         self.step += 1
 
     def _is_sound(self) -> bool:
@@ -297,20 +318,29 @@ class _Run:
             if not self.bar.disable:
                 self.bar.write(f"step {self.step}: {trouble}", file=sys.stderr)
 
-    def _write_metrics(self, images_per_second: float) -> None:
+    def _write_metrics(self, images_per_second: float, *, sound: bool) -> None:
         means = RunningMeans(self.processes.mean_sums(self.means.pending())).flush()
         means = {name: round(value, 5) for name, value in means.items()}
         self.means = RunningMeans()
         epoch = round(self.step / self.batches.per_epoch, 3)
         line = {"step": self.step, "epoch": epoch, "seconds": round(self.seconds, 1)} | means
+        if self.config.d_shift_adaptive:
+            line["shift_probability"] = round(self.shift.probability, 5)
         line["images_per_second"] = round(images_per_second, 1)
+        sentences: list[str] = []
         with self.processes.together():
             if self.log:
+                if sound and self._due(self.config.score_every):
+                    samples_u8 = draw_with_batch_stats(self.gan, self.config.score_images)
+                    self.scores = {name: round(x, 5) for name, x in self.score(samples_u8).items()}
+                    line |= self.scores
                 self.log.write(line)
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        trouble = find_trouble(line)
-        if trouble:
-            self._warn(trouble)
+                if sound:
+                    sentences = self.watch.look(line, fixed_samples(self.gan)[0])
+        shown = means | self.scores
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
+        for sentence in self.processes.gather(sentences)[0]:
+            self._warn(sentence)
 
     def _write_samples(self) -> None:
         with self.processes.together():
@@ -343,48 +373,30 @@ def _refresh_generators(gan: Gan) -> None:
 def fixed_samples(gan: Gan) -> tuple[np.ndarray, int]:
     """Return pictures of the run's fixed latent vectors, and how many stand in a row of their grid.
 
-    Each class has a row when the network is conditional. The statistics of the batch are used, as
-    in the authors' code, since the running ones trail the weights while training.
+    Each class has a row when the network is conditional.
     """
     model, count = gan.config.model, gan.config.num_samples
     drawn = max(count, 2)  # batch norm needs a spread
-    z_bd = sample_latents(drawn, model, seeded(gan.config.seed))
     columns, labels = math.ceil(math.sqrt(count)), None
     if model.num_classes:
-        columns = math.ceil(count / model.num_classes)
-        labels = torch.arange(drawn) // columns
-    pictures = generate_u8(gan.generator, z_bd, labels, batch_stats=True, batch_size=drawn)
-    return pictures[:count], columns
+        kinds = 2**model.num_classes if model.attributes else model.num_classes
+        columns = math.ceil(count / kinds)
+        labels = labels_in_turn(drawn, model)[torch.arange(drawn) // columns]
+    return draw_with_batch_stats(gan, drawn, labels)[:count], columns
 
 
-HIGH_RATE = 2e-3
+def draw_with_batch_stats(gan: Gan, num: int, labels_n: Tensor | None = None) -> np.ndarray:
+    """Return the pictures of ``num`` latent vectors, always the same; of all classes by default.
 
-
-def find_trouble(line: dict[str, float]) -> str | None:
-    """Return a sentence about a run that is going wrong, or None, from one line of its metrics.
-
-    The thresholds are our choice. A discriminator that is sure of nearly every image gives the
-    generator a gradient that says little; at d_loss < 0.05 it has in effect won. Before that
-    happens at too high a rate, the two throw each other about: d_loss rises far above 1.386, that
-    of a coin's flip, or g_loss above 15, where D(G(z)) is less than a millionth.
+    The statistics of the batch are used, as in the authors' code, since the running ones trail the
+    weights while training.
     """
-    d_loss, g_loss = line.get("d_loss", 1.0), line.get("g_loss", 1.0)
-    if d_loss < 0.05:
-        return (
-            "the discriminator has won (d_loss below 0.05): the generator learns little from it; "
-            "try the paper's learning rate (0.0002) and beta1 (0.5), more images, or more g_updates"
-        )
-    if line.get("d_real", 1.0) < 0.02 and line.get("d_fake", 1.0) < 0.02:
-        return (
-            "the discriminator calls everything fake: it has collapsed; "
-            "restart with another seed or a lower rate"
-        )
-    if d_loss > 2 or g_loss > 15:
-        return (
-            f"the losses swing far (d_loss {d_loss:.1f}, g_loss {g_loss:.1f}): soon one network "
-            "may win for good; lower the learning rate"
-        )
-    return None
+    model = gan.config.model
+    z_nd = sample_latents(num, model, seeded(gan.config.seed))
+    if labels_n is None:
+        labels_n = labels_in_turn(num, model)
+    size = next(size for size in range(min(num, 256), 1, -1) if num % size != 1)
+    return generate_u8(gan.generator, z_nd, labels_n, batch_stats=True, batch_size=size)
 
 
 class Batches:
@@ -407,8 +419,8 @@ class Batches:
         self._config, self._device, self._size = config, device, config.batch_size
         self.processes = processes
         self.per_epoch = len(image_set) // self._size
-        self._images = image_set.images_u8
-        self._labels = image_set.labels if config.model.num_classes else None
+        self._images, self.num_images = image_set.images_u8, len(image_set)
+        self._labels = _labels(image_set, config)
         self._epoch, self._order, self._mirrored = -1, np.empty(0, int), np.empty(0, bool)
         self._ahead: tuple[int, Future] | None = None
         if read_ahead is None:
@@ -489,12 +501,28 @@ def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
             f"{name!r} has {len(image_set)} images, fewer than one batch of {config.batch_size}: "
             "lower batch_size"
         )
+    if model.attributes:
+        return
     num_labels = 0 if image_set.labels is None else int(np.max(image_set.labels)) + 1
     if model.num_classes and not 0 < num_labels <= model.num_classes:
         raise UserError(
             f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, "
             f"which {name!r} does not have"
         )
+
+
+def _labels(image_set: ImageSet, config: TrainConfig) -> np.ndarray | None:
+    """Return class numbers, n, or the attributes that are asked for, n x k of 0 and 1, or None."""
+    if not config.model.attributes:
+        return image_set.labels if config.model.num_classes else None
+    known = {k: v for k, v in image_set.attributes.items() if v.dtype == bool and v.ndim == 1}
+    missing = [name for name in config.model.attributes if name not in known]
+    if missing:
+        raise UserError(
+            f"{image_set.name!r} has no yes-or-no attribute {missing[0]!r}; it has: "
+            f"{', '.join(known) or 'none'} (dcgan prepare --attributes reads some from a table)"
+        )
+    return np.stack([known[name] for name in config.model.attributes], 1).astype(np.int64)
 
 
 def identity(image_set: ImageSet) -> str | None:
@@ -519,15 +547,23 @@ def draw_latents(
     return draw
 
 
-def draw_shifts(config: TrainConfig, step: int, processes: Processes = ALONE) -> Augment:
-    """Return the function that shifts images at random, the same way when a step is repeated."""
+def draw_shifts(
+    config: TrainConfig, step: int, processes: Processes = ALONE, probability: float = 1.0
+) -> Augment:
+    """Return the function that shifts images at random, the same way when a step is repeated.
+
+    Each image is shifted with this probability, and left alone otherwise.
+    """
     if not config.d_shift:
         return unchanged
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, step], spawn_key=(1,)))
 
     def shift(x_bchw: Tensor) -> Tensor:
-        shape = len(x_bchw) * processes.count, 2  # of the global batch
-        pixels = rng.integers(-config.d_shift, config.d_shift + 1, shape)[processes.part]
+        num = len(x_bchw) * processes.count  # of the global batch
+        pixels = rng.integers(-config.d_shift, config.d_shift + 1, (num, 2))
+        if probability < 1:
+            pixels[rng.random(num) >= probability] = 0
+        pixels = pixels[processes.part]
         return shift_images(x_bchw, torch.as_tensor(pixels))
 
     return shift

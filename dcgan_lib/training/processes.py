@@ -146,6 +146,9 @@ class Processes:
         return {name: [mean, sums[name][1]] for name, mean in zip(sums, means, strict=True)}
 
 
+ALONE = Processes()
+
+
 def find_processes(device: str = "auto") -> tuple[Processes, str]:
     """Return the processes that the launcher started, and this one's device, "cuda:1" for example.
 

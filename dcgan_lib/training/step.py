@@ -54,6 +54,8 @@ class StepRecord:
     """Mean of D(x), the probability that the discriminator gives to real images."""
     d_fake: Tensor | None = None
     """Mean of D(G(z))."""
+    d_sign: Tensor | None = None
+    """Mean sign of D's logits on real images; None unless `d_shift_adaptive` asks for it."""
     r1: Tensor | None = None
     """What `r1_penalty` added to ``d_loss``, which leaves it out; None without it."""
 
@@ -229,6 +231,7 @@ def update_discriminator(
         d_loss=loss.detach(),
         d_real=real_logits.detach().sigmoid().mean(),
         d_fake=fake_logits.detach().sigmoid().mean(),
+        d_sign=real_logits.detach().sign().mean() if gan.config.d_shift_adaptive else None,
         r1=None if r1 is None else r1.detach(),
     )
 

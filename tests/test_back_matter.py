@@ -174,6 +174,14 @@ def test_documented_name_is_where_the_page_says(name):
     assert getattr(importlib.import_module(place), last).__doc__
 
 
+def test_signature_s_parameters_are_lines_and_other_lists_stay():
+    row = '<dd><em class="sig-param">x: <span>int</span></em>,</dd>\n'
+    kept = "<dl><dt>term</dt><dd>meaning</dd></dl>"
+    mended = back_matter.as_lines(f"({kept}\n<dl>\n{row}{row}</dl>)")
+    assert kept in mended and mended.count('class="sig-line"') == 2
+    assert mended.count("<dl") == mended.count("</dl>") == mended.count("<dd") == 1
+
+
 def test_example_on_the_api_page_runs(tmp_path, monkeypatch):
     """As it stands there, but for a shorter run on fewer and smaller pictures."""
     page = (BOOK / "api.md").read_text(encoding="utf-8")

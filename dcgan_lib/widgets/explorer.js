@@ -1,5 +1,5 @@
 // The live explorer: runs a generator in the page and lets a reader move through its latent space.
-// No framework, no build step. In a notebook anywidget imports this file, after elements.js and network.js, as a module; the
+// No framework, no build step. In a notebook anywidget imports this file, after elements.js, network.js and tour.js, as a module; the
 // book loads them as a classic script in which the last line is replaced by one that mounts each element of class dcgan-explorer.
 // Sections: numbers, state and address, elements, drawing, modes, mounting.
 
@@ -181,7 +181,10 @@ class Explorer {
     Object.assign(this, { root, load, space, changed, jobs: [], redraws: 0, touched: new Set(), painted: new WeakMap(), visible: true });
     this.initial = structuredClone({ ...DEFAULTS, ...settings });
     this.state = structuredClone({ ...this.initial, ...this.fromAddress() });
-    root.addEventListener("keydown", (event) => event.stopPropagation()); // or Lab and the book's theme take the arrow keys
+    root.addEventListener("keydown", (event) => {
+      event.stopPropagation(); // or Lab and the book's theme take the arrow keys
+      if (event.key === "Escape" && this.tour) this.endTour();
+    });
     if (space) addEventListener("hashchange", (this.onhash = () => this.set({ ...this.initial, ...this.fromAddress() })));
   }
 
@@ -373,13 +376,38 @@ class Explorer {
     this.meter = state.discriminator && this.view.judged ? opinionMeter() : null;
     if (this.meter) this.view.element.firstElementChild.after(this.meter.element);
     if (this.meter && !this.judge) this.callJudge();
-    const parts = [this.chooser(), this.view.element, tools, el("div", { class: "dx-foot" }, this.note, this.live)];
+    this.tourButton = button("Take the tour", () => (this.tour ? this.endTour() : this.startTour()), { "aria-expanded": String(Boolean(this.tour)) });
+    const chooser = this.chooser();
+    (chooser ?? tools).append(this.tourButton); // the row that has room
+    const parts = [chooser, this.view.element, tools, el("div", { class: "dx-foot" }, this.note, this.live), this.tour?.element];
     const label = `Explorer of the generator ${about.name}: ${MODE_NAMES[state.mode]}`;
     const inside = el("div", { class: `dx dx-${state.mode}`, role: "group", "aria-label": label });
+    const held = this.tour?.element.contains(document.activeElement) && document.activeElement;
     inside.append(...parts.filter(Boolean));
     this.root.replaceChildren(inside);
+    if (held) held.focus({ preventScroll: true });
+    this.tour?.point();
     this.root.dataset.ready = state.mode;
     this.redraw();
+  }
+
+  startTour() {
+    this.tour = new Tour(this, () => this.endTour());
+    this.root.firstElementChild.append(this.tour.element);
+    this.tourButton.setAttribute("aria-expanded", "true");
+    this.tour.show();
+    this.tour.next.focus({ preventScroll: true });
+  }
+
+  /** Leave the tour, in the mode in which it began. */
+  endTour() {
+    const { tour } = this;
+    this.tour = null;
+    tour.unmark();
+    tour.element.remove();
+    this.set({ mode: tour.cameFrom });
+    this.tourButton.setAttribute("aria-expanded", "false");
+    this.tourButton.focus();
   }
 
   /** A row of modes and a choice of models, where the page offers more than one. */
@@ -392,6 +420,7 @@ class Explorer {
     }
     if (models.length > 1) {
       const box = select("Generator", models.map((name) => [name, name]), (name) => this.set({ model: name }));
+      box.row.classList.add("dx-models");
       box.show(model);
       row.append(box.row);
     }
@@ -409,11 +438,11 @@ class Explorer {
       const box = el("input", { type: "number", min: 0, max: 4294967295, step: 1, class: "dx-seed", inputmode: "numeric",
         onchange: () => this.set({ seed: limit(Math.floor(Number(box.value)) || 0, 0, 4294967295) }) });
       this.showSeed = () => document.activeElement !== box && (box.value = state.base.length ? "" : state.seed);
-      tools.push(el("label", { class: "dx-field" }, el("span", {}, "Seed"), box), button("New z", () => {
+      tools.push(el("label", { class: "dx-field dx-seed-field" }, el("span", {}, "Seed"), box), button("New z", () => {
         const seed = anySeed();
         box.value = seed;
         this.set({ seed });
-      }, { title: "Draw another latent vector" }));
+      }, { class: "dx-button dx-new", title: "Draw another latent vector" }));
     } else this.showSeed = () => {};
     if (about.num_classes && state.mode !== "steps") {
       const classes = Array.from({ length: about.num_classes }, (_, i) => [i, String(i)]);
@@ -424,7 +453,7 @@ class Explorer {
     const reset = () => this.set({ ...this.initial, mode: state.mode, model: state.model });
     tools.push(el("span", { class: "dx-gap" }), button("Reset", reset));
     if (this.space) tools.push(button("Copy link", () => this.copyLink()));
-    tools.push(button("Save PNG", () => this.savePng()));
+    tools.push(button("Save PNG", () => this.savePng(), { class: "dx-button dx-save" }));
     return tools;
   }
 
@@ -534,7 +563,7 @@ function freeMode(explorer) {
   const names = explorer.names(), choices = (i) => [["random", `random ${i + 1}`], ...names.map((name) => [name, plain(name)])];
   const pick = (i) => (name) => explorer.set({ axes: state.axes.map((old, j) => (i === j ? name : old)) });
   const axes = ["Across", "Up"].map((text, i) => select(text, choices(i), pick(i)));
-  const again = button("New directions", () => explorer.set({ axis_seed: anySeed(), axes: ["random", "random"], pad: [0, 0] }));
+  const again = button("New directions", () => explorer.set({ axis_seed: anySeed(), axes: ["random", "random"], pad: [0, 0] }), { class: "dx-button dx-directions" });
   const slide = (name) => (value) => explorer.set({ values: { ...state.values, [name]: value } });
   const sliders = names.map((name) => [name, slider(plain(name), { min: -1, max: 1, step: 0.05, say: signed }, slide(name))]);
   const element = el("div", { class: "dx-view" },
@@ -588,6 +617,7 @@ function walkMode(explorer) {
   const curve = select("Path", [["linear", "straight"], ["spherical", "on the sphere"]], (value) => explorer.set({ curve: value }));
   const again = button("New anchors", () => explorer.set({ anchors: state.anchors.map(anySeed), t: 0 }));
   bar.row.className = "dx-track";
+  curve.row.classList.add("dx-path");
   const element = el("div", { class: "dx-view" }, el("div", { class: "dx-stage dx-alone" }, picture),
     el("div", {}, strip, bar.row), el("div", { class: "dx-row" }, play, curve.row, again));
   return {
@@ -683,6 +713,7 @@ function turnMode(explorer) {
   const choices = [...names.map((name) => [name, plain(name)]), ["random", "random"]];
   const box = select("Direction", choices, (name) => explorer.set({ direction: name }));
   const bar = slider("How far", { min: 0, max: 1.5, step: 0.05, say: (v) => Number(v).toFixed(2) }, (far) => explorer.set({ far }));
+  bar.row.classList.add("dx-far");
   const again = button("Another random one", () => explorer.set({ direction: "random", axis_seed: anySeed() }));
   const heads = grid[0].map((_, column) => el("span", { class: "dx-head" }));
   const element = el("div", { class: "dx-view" },

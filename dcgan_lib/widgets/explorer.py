@@ -69,9 +69,9 @@ class Explorer(PageWidget):
     pad, axes, axis_seed : list of float, list of str, int
         Mode free: position in [-1, 1]; what its axes are, each "random" or a direction's name; the
         random ones' seed.
-    values : dict of str to float
+    values : dict[str, float]
         Mode free: the sliders of the named directions, each in [-1, 1].
-    extra : dict of str to list of float
+    extra : dict[str, list[float]]
         Directions of your own, by name, each of length 1.
     anchors, t, curve : list of int, float, str
         Mode walk: seeds; position, whole numbers at the anchors; "linear" or "spherical".

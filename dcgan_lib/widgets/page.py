@@ -32,6 +32,8 @@ def script(name: str) -> str:
     shared = ["elements.js"]
     if name in RUN_NETWORKS:
         shared.append("network.js")
+    if name == "explorer.js":
+        shared.append("tour.js")
     parts = [(FOLDER / part).read_text(encoding="utf-8") for part in [*shared, name]]
     return "".join(parts)
 

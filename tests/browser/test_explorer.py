@@ -358,6 +358,102 @@ def test_a_conditional_generator_draws_the_class(show):
     assert pixels(page).shape[:2] == load_generator(FAST).config.image_size
 
 
+# --- the tour ---
+def tour(page) -> str:
+    return page.inner_text(".dx-tour-text")
+
+
+def test_tour_leads_by_keyboard_from_control_to_control_and_back(show):
+    page = show(explorer_html("mnist", "walk", models=["mnist", FAST], seed=4))
+    page.focus("text=Take the tour")
+    page.keyboard.press("Enter")
+    button = "document.activeElement.innerText"
+    assert page.evaluate(button) == "Next" and "Drag the dot" in tour(page)
+    assert page.get_attribute("text=Take the tour", "aria-expanded") == "true"
+    seen, pointed, modes = [], [], []
+    while True:
+        settle(page)
+        seen.append(tour(page))
+        pointed.append(page.locator(".dx-pointed").count())
+        modes.append(state(page)["mode"])
+        if page.evaluate(button) == "Done":
+            break
+        page.keyboard.press("Enter")
+    assert len(seen) == len(set(seen)) >= 12 and set(pointed) == {1}
+    assert set(modes) == set(MODES)
+    page.keyboard.press("Enter")
+    settle(page)
+    assert page.locator(".dx-tour").count() == page.locator(".dx-pointed").count() == 0
+    assert state(page)["mode"] == "walk" and page.evaluate(button) == "Take the tour"
+    assert page.evaluate("heard") == [], "the page around it must not turn over"
+
+
+def test_escape_ends_the_tour_from_anywhere_and_nothing_remembers_it(show):
+    page = show(explorer_html(FAST, seed=4))
+    page.click("text=Take the tour")
+    for _ in range(6):
+        page.click(".dx-tour >> text=Next")
+    settle(page)
+    assert state(page)["mode"] != "free"
+    page.click("text=Go to it")
+    inside = "document.querySelector('.dx-pointed').contains(document.activeElement)"
+    assert page.evaluate(inside), "the keyboard is at the control that is marked"
+    page.keyboard.press("Escape")
+    settle(page)
+    assert page.locator(".dx-tour").count() == 0 and state(page)["mode"] == "free"
+    assert page.evaluate("document.activeElement.innerText") == "Take the tour"
+    assert "#" not in page.url and page.evaluate("sessionStorage.length") == 0
+    assert page.evaluate("Object.keys(localStorage).sort().join()") == "mode,theme", (
+        "the test's own"
+    )
+    page.click("text=Take the tour")
+    assert "1 of" in tour(page), "it begins again at the beginning"
+
+
+def test_tour_stays_while_its_controls_are_used(show):
+    page = show(explorer_html(FAST, models=[FAST, "tiny"]))
+    page.click("text=Take the tour")
+    page.click("text=New z")
+    page.focus(".dx-pad")
+    page.keyboard.press("ArrowRight")
+    page.select_option("label:has-text('Generator') select", "tiny")
+    page.wait_for_function(f"() => {{ const {EXPLORER}; return explorer.about.name === 'tiny' }}")
+    settle(page)
+    assert "Drag the dot" in tour(page) and page.locator(".dx-pad.dx-pointed").count() == 1
+    back = page.locator(".dx-tour >> text=Back")
+    assert back.get_attribute("aria-disabled") == "true"
+    back.press("Enter")
+    assert "1 of" in tour(page)
+
+
+def test_tour_leaves_out_what_the_explorer_has_not(show):
+    page, titles = show(explorer_html("tiny")), []
+    page.click("text=Take the tour")
+    while page.locator(".dx-tour >> text=Next").count():
+        titles.append(page.inner_text(".dx-tour strong"))
+        page.click(".dx-tour >> text=Next")
+        settle(page)
+    assert not {"Choose another generator", "Watch it learn"} & set(titles) and len(titles) > 8
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_tour_is_accessible_and_in_view(show, theme):
+    for width in (390, 1280):
+        page = show(explorer_html(FAST), theme=theme, width=width)
+        page.click("text=Take the tour")
+        while True:
+            page.wait_for_timeout(600)  # smooth scrolling
+            boxes = [page.locator(f".dx-{name}").bounding_box() for name in ("pointed", "tour")]
+            middle = boxes[0]["y"] + min(boxes[0]["height"], 300) / 2
+            assert 0 <= middle <= 900 and boxes[1]["y"] + boxes[1]["height"] <= 901, tour(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            if page.locator(".dx-tour >> text=Done").count():
+                break
+            page.click(".dx-tour >> text=Next")
+        assert serious_faults(page) == []
+        assert page.get_attribute(".dx-tour-text", "aria-live") == "polite"
+
+
 def test_without_scripts_a_picture_and_a_sentence_stay(visit, widget_page):
     page = visit(java_script_enabled=False)
     page.goto(widget_page.write(explorer_html(FAST)))
@@ -400,4 +496,9 @@ def test_python_moves_the_picture_and_the_picture_tells_python(live):
     page.evaluate("kernel.fromPython('mode', 'walk')")
     page.wait_for_selector("[data-ready=walk]")
     assert page.evaluate("location.hash") == "" and page.locator("text=Copy link").count() == 0
+    page.click("text=Take the tour")
+    page.click(".dx-tour >> text=Next")
+    assert "2 of" in tour(page)
+    page.keyboard.press("Escape")
+    assert page.locator(".dx-tour").count() == 0 and page.evaluate("kernel.state.mode") == "walk"
     page.evaluate("kernel.leave()")

@@ -187,9 +187,9 @@ def test_example_on_the_api_page_runs(tmp_path, monkeypatch):
     page = (BOOK / "api.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     small = "TrainConfig(steps=1, batch_size=2, num_samples=1, model=ModelConfig(base_width=2))"
-    changed = code.replace("TrainConfig(steps=300)", small)
+    changed = code.replace('replace(recipe("rooms").config, steps=300)', small)
     changed = changed.replace('load_image_set("rooms")', 'load_image_set("rooms", num_images=4)')
-    changed = changed.replace("import TrainConfig,", "import ModelConfig, TrainConfig,")
+    changed = changed.replace("import fit,", "import ModelConfig, TrainConfig, fit,")
     assert changed.count("base_width") == changed.count("num_images") == 1
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DCGAN_DATA", str(tmp_path / "data"))

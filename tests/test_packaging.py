@@ -324,7 +324,7 @@ def commands(text: str, program: str) -> set[tuple[str, ...]]:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
 
 
 def test_commands_are_found_in_text():

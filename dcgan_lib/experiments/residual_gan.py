@@ -80,7 +80,7 @@ def _residual(words: str, *, r1: bool, **options: Any) -> Variant:
 
 
 PLAIN, REFERENCE = "plain", "residual"
-"""The DCGAN, and the residual pair as published: the two that the claim compares."""
+"""The DCGAN, and the residual pair nearest to the published one: what the claim compares."""
 
 VARIANTS: dict[str, Variant] = {
     PLAIN: Variant(words="DCGAN"),
@@ -616,6 +616,8 @@ CONTRASTS: dict[str, tuple[str, str]] = {
     "the residual pair with R1 instead of the DCGAN": (REFERENCE, PLAIN),
     "the residual pair instead of the DCGAN, both without R1": ("residual-no-r1", PLAIN),
     "the residual pair instead of the DCGAN, both with R1": (REFERENCE, "plain-r1"),
+    "the residual pair with alpha 1 and R1 instead of the DCGAN": ("residual-alpha-1", PLAIN),
+    "the residual pair with batch norm instead of the DCGAN": ("residual-batch-norm", PLAIN),
     "R1 in the DCGAN": ("plain-r1", PLAIN),
     "R1 in the residual pair": (REFERENCE, "residual-no-r1"),
     "alpha 1 instead of 0.1, with R1": ("residual-alpha-1", REFERENCE),
@@ -732,7 +734,7 @@ def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
     notes.append(f"distances are KID on {', '.join(sorted(features))}")
     caveat = None
     if difference.low <= 0 <= difference.high:
-        caveat = Caveat(kind="not at scale", why=f"no difference beyond chance: {scale}")
+        caveat = Caveat(kind="not at scale", why=f"the interval holds 0, few seeds: {scale}")
     return record(
         id_on(CLAIM, settings.set),
         difference,

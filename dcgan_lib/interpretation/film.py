@@ -40,7 +40,7 @@ def training_frames(run_dir: str | Path, picture: int | None = None) -> list[np.
     paths = sorted(path for end in ("png", "webp") for path in folder.glob(f"samples/step-*.{end}"))
     if len(paths) < 2:
         raise UserError(
-            f"{folder} has {len(paths)} grids of samples, and a film needs at least 2: train with "
+            f"a film needs at least 2 grids of samples, but {folder} has {len(paths)}: train with "
             "a smaller --sample-every"
         )
     frames = []

@@ -68,7 +68,7 @@ def test_a_grid_of_one_picture_has_no_border():
 def test_a_run_without_grids_says_so(run_dir):
     for path in sorted(run_dir.glob("samples/*"))[1:]:
         path.unlink()
-    with pytest.raises(UserError, match=r"has 1 grids of samples.*--sample-every"):
+    with pytest.raises(UserError, match=r"needs at least 2 grids.* has 1: .*--sample-every"):
         training_frames(run_dir)
 
 

@@ -16,6 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # figures are drawn in memory, with 
 
 # A busy machine is slow: no example is wrong for that.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("faults", settings.get_profile("patient"), max_examples=1_500)
 settings.load_profile("patient")
 
 MARKERS = {

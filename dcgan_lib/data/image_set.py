@@ -317,35 +317,40 @@ def _read(folder: Path, verify: bool) -> dict[str, Any]:
     fields = {"name", "class_names", "arrays", "files", "card"}
     if not isinstance(record, dict) or record.get("format") != FORMAT or fields - record.keys():
         raise _damaged(folder, f"{CARD_FILE} is of another format than {FORMAT!r}")
-    arrays: dict[str, np.ndarray] = {}
     try:
-        for file_name, size in record["files"].items():
-            came = (folder / file_name).stat().st_size
-            if came != size:
-                raise ValueError(f"{file_name} should be {size} bytes and is {came}")
-        arrays["images"] = np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)
-        if LABELS_FILE in record["files"]:
-            arrays["labels"] = np.load(folder / LABELS_FILE, allow_pickle=False)
-        if ATTRIBUTES_FILE in record["files"]:
-            with np.load(folder / ATTRIBUTES_FILE, allow_pickle=False) as stored:
-                arrays |= {f"attributes/{key}": values for key, values in stored.items()}
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(folder, str(error)) from error
-    came = {key: [array.dtype.str, list(array.shape)] for key, array in arrays.items()}
-    listed = {key: [entry["dtype"], entry["shape"]] for key, entry in record["arrays"].items()}
-    if came != listed:
-        raise _damaged(folder, f"the card lists {listed}, and the files hold {came}")
-    for key, array in arrays.items():
-        if verify and array_digest(array) != record["arrays"][key]["sha256"]:
-            raise _damaged(folder, f"the bytes of {key} are not those the card was written for")
-    return {
-        "name": record["name"],
-        "images_u8": arrays.pop("images"),
-        "labels": arrays.pop("labels", None),
-        "class_names": tuple(record["class_names"]),
-        "attributes": {key.removeprefix("attributes/"): arrays[key] for key in arrays},
-        "card": record["card"],
-    }
+        arrays = _read_arrays(folder, record["files"])
+        came = {key: [array.dtype.str, list(array.shape)] for key, array in arrays.items()}
+        listed = {key: [entry["dtype"], entry["shape"]] for key, entry in record["arrays"].items()}
+        if came != listed:
+            raise ValueError(f"the card lists {listed}, and the files hold {came}")
+        for key, array in arrays.items():
+            if verify and array_digest(array) != record["arrays"][key]["sha256"]:
+                raise ValueError(f"the bytes of {key} are not those the card was written for")
+        return {
+            "name": record["name"],
+            "images_u8": arrays.pop("images"),
+            "labels": arrays.pop("labels", None),
+            "class_names": tuple(record["class_names"]),
+            "attributes": {key.removeprefix("attributes/"): arrays[key] for key in arrays},
+            "card": dict(record["card"]),
+        }
+    # A damaged file fails in any of a dozen ways: NumPy lets Python's tokenizer read its headers.
+    except Exception as error:
+        raise _damaged(folder, " ".join(f"{error}".split())) from error
+
+
+def _read_arrays(folder: Path, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    for file_name, size in sizes.items():
+        came = (folder / file_name).stat().st_size
+        if came != size:
+            raise ValueError(f"{file_name} should be {size} bytes and is {came}")
+    arrays = {"images": np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)}
+    if LABELS_FILE in sizes:
+        arrays["labels"] = np.load(folder / LABELS_FILE, allow_pickle=False)
+    if ATTRIBUTES_FILE in sizes:
+        with np.load(folder / ATTRIBUTES_FILE, allow_pickle=False) as stored:
+            arrays |= {f"attributes/{key}": values for key, values in stored.items()}
+    return arrays
 
 
 def _damaged(folder: Path, why: str) -> UserError:

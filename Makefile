@@ -2,6 +2,7 @@
 #   make book    the HTML book             make demo   train for a minute, then draw what was learnt
 #   make test    everything CI checks      make bench  time a training step on this machine
 #   make reproduce-cheap   measure again what took a minute or less, and print differences
+#   make faults  200 kills, 50 full disks and 20,000 damaged files: about an hour
 #   make clean   remove whatever make made (image sets and runs stay)
 # Settings, each given as NAME=value: PYTHON (3.11 to 3.13), VENV (where packages go), JOBS (test processes),
 # TORCH_INDEX (where torch comes from), CONSTRAINTS (empty: the newest versions that pyproject.toml allows).
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SCRIPTS := $(VENV)/node_modules/.package-lock.json
 
-.PHONY: book test demo bench reproduce-cheap clean venv
+.PHONY: book test demo bench reproduce-cheap faults clean venv
 .DELETE_ON_ERROR:
 
 book: $(READY) $(SCRIPTS)
@@ -38,6 +39,10 @@ bench: $(READY)
 
 reproduce-cheap: $(READY)
 	$(BIN)/dcgan reproduce --within 60
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile faults -n $(JOBS)
 
 clean:
 	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,11 +1,15 @@
 """Errors that a user can cause and mend, the checks that find them, and a program's answer."""
 
+import errno
 import functools
 import math
 import sys
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a disk answers that is full, or not to be written on."""
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -55,7 +59,7 @@ def check_numbers(config: Any, low: float, *names: str) -> None:
 
 
 def answers_mistakes(program: str, *, on_interrupt: str = "stopped") -> Callable[[Main], Main]:
-    """Make a main function answer a mistake in one line: status 2, and 130 for Ctrl-C."""
+    """Make a main function answer a mistake, or a full disk, in one line: status 2; 130: Ctrl-C."""
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
@@ -66,6 +70,16 @@ def answers_mistakes(program: str, *, on_interrupt: str = "stopped") -> Callable
                 return 2
             except UserError as error:
                 print(f"{program}: {error}", file=sys.stderr)
+                return 2
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                where = f" {error.filename}" if error.filename else ""
+                print(
+                    f"{program}: cannot write{where} ({error.strerror}): make room or choose "
+                    "another folder, and run this again; what was finished is kept",
+                    file=sys.stderr,
+                )
                 return 2
             except KeyboardInterrupt:
                 print(f"{program}: {on_interrupt}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The command line: options explained, mistakes answered in a sentence, the way from a folder."""
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -723,6 +724,21 @@ def test_ctrl_c_elsewhere_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(commands.Recipes, "run", interrupt)
     assert run("recipes") == 130
     assert capsys.readouterr().err == "dcgan: stopped; nothing half-written is kept\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_is_one_line_whatever_wrote(monkeypatch, capsys, number):
+    def fail(self):
+        raise OSError(number, os.strerror(number), "runs/x")
+
+    monkeypatch.setattr(commands.Recipes, "run", fail)
+    assert run("recipes") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"dcgan: cannot write runs/x ({os.strerror(number)}): make room")
+    assert len(said.splitlines()) == 1
+    monkeypatch.setattr(commands.Recipes, "run", lambda self: Path("nowhere").read_text())
+    with pytest.raises(FileNotFoundError):  # a defect keeps its traceback
+        run("recipes")
 
 
 @pytest.mark.parametrize("buffered", [True, False])

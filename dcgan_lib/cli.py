@@ -759,13 +759,14 @@ class Bench(Command, verb="bench"):
 
     def run(self) -> None:
         """Time and print the rates and their ratios."""
-        from dcgan_lib.training.bench import bench, bench_text
+        from dcgan_lib.training.bench import bench, bench_config, bench_text, peak_rates
 
         require(bool(self.sizes), "--sizes", self.sizes, "32, 64 or both")
         load = {"base_width": self.base_width, "batch_size": self.batch_size}
         for size in self.sizes:
             seconds = bench(size, rounds=self.rounds, threads=self.threads, **load)
-            print(bench_text(size, self.batch_size, seconds), flush=True)
+            peaks = peak_rates(self.threads)
+            print(bench_text(bench_config(size, **load), seconds, peaks), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,13 @@ from dcgan_lib.training.bench import (
     bench_text,
     dry_run_text,
     our_stepper,
+    peak_rates,
     plain_stepper,
+    step_operations,
 )
 from dcgan_lib.training.step import make_gan
 
-CONFIG = bench_config(16, 3, base_width=4, batch_size=8)
+CONFIG = bench_config(16, base_width=4, batch_size=8)
 NUM_STEPS = 6
 
 
@@ -86,13 +88,38 @@ def test_the_text_gives_ratios_round_by_round():
         "float32": [1.0 * slow for slow in drift],
         "bfloat16": [3.0, 3.0, 2.0, 2.0],
     }
-    lines = bench_text(32, 6, seconds).splitlines()
-    assert lines[0] == "32 x 32 pixels"
-    assert [line.split() for line in lines[2:4]] == [
-        ["plain", "0.7", "1.00", "[1.00,", "1.00]"],
-        ["float32", "2.0", "3.00", "[3.00,", "3.00]"],
+    config = bench_config(32, base_width=32, batch_size=6)
+    rate = step_operations(config) / 3.0  # of the float32 step, at its median of 3 seconds
+    peaks = {"float32": 2 * rate, "bfloat16": 4 * rate}
+    lines = bench_text(config, seconds, peaks).splitlines()
+    assert lines[0] == f"32 x 32 pixels, {3 * rate / 1e9:.1f} GFLOP a step of 6"
+    shown = [line.replace("%", "").split() for line in lines[2:5]]
+    assert [[row[0], row[1], *row[3:]] for row in shown] == [
+        ["plain", "0.7", "17", "1.00", "[1.00,", "1.00]"],
+        ["float32", "2.0", "50", "3.00", "[3.00,", "3.00]"],
+        ["bfloat16", "2.4", "30", "4.00", "[1.30,", "10.20]"],
     ]
-    assert lines[4].split()[2:] == ["4.00", "[1.30,", "10.20]"]
+
+
+def test_operations_of_a_step_by_hand():
+    """Two stages of a kernel of 5 on 8 x 8 pixels: each pass of a layer is its multiply-adds."""
+    model = ModelConfig(image_size=(8, 8), num_channels=1, num_stages=1, base_width=2, z_dim=3)
+    config = TrainConfig(model=model, batch_size=4, schedule="same_batch")
+    conv, project, head = 4 * 4 * 2 * 25, 3 * 2 * 16, 2 * 16  # multiply-adds of one image
+    g_forward, d_forward = project + conv, conv + head
+    # D: forward on real and fake, weights of both, and the input of its head alone
+    d_step = 2 * (d_forward + d_forward + head)
+    # G: D forward and all of its inputs, G's weights and the input of its convolution
+    g_step = g_forward + (d_forward + d_forward) + (g_forward + conv)
+    assert step_operations(config) == 2 * 4 * (d_step + g_step)
+    assert step_operations(dataclasses.replace(config, batch_size=8)) == 4 * 4 * (d_step + g_step)
+
+
+def test_peaks_are_of_both_precisions_and_leave_the_threads_alone():
+    before = torch.get_num_threads()
+    peaks = peak_rates(before + 1, side=64)
+    assert set(peaks) == {"float32", "bfloat16"} and min(peaks.values()) > 0
+    assert torch.get_num_threads() == before
 
 
 def test_a_round_times_every_contender_and_leaves_the_threads_alone():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
@@ -69,8 +70,12 @@ def our_stepper(config: TrainConfig) -> Stepper:
     return step
 
 
-def bench_config(size: int, channels: int, base_width: int, batch_size: int) -> TrainConfig:
-    """Return the settings under which the contenders do the same work."""
+def bench_config(size: int, base_width: int, batch_size: int) -> TrainConfig:
+    """Return the settings under which the contenders do the same work.
+
+    A size of 32 stands for grey digits, any other for colour.
+    """
+    channels = 1 if size == 32 else 3
     model = ModelConfig(image_size=(size, size), num_channels=channels, base_width=base_width)
     run = {"schedule": "same_batch", "weight_decay": 0.0, "precision": "float32"}
     return TrainConfig(model=model, batch_size=batch_size, **run)
@@ -86,14 +91,14 @@ def bench(
 ) -> dict[str, list[float]]:
     """Return the seconds of each round for ``plain``, ``float32`` and ``bfloat16``, taken in turn.
 
-    A size of 32 stands for grey digits, any other for colour. Two more rounds come first and do not
-    count. PyTorch's number of threads is set again at the end.
+    Two more rounds come first and do not count. PyTorch's number of threads is set again at the
+    end.
     """
     before = torch.get_num_threads()
     threads = before if threads is None else threads
     require(rounds >= 1, "rounds", rounds, "at least 1")
     require(threads >= 1, "threads", threads, "at least 1")
-    config = bench_config(size, 1 if size == 32 else 3, base_width, batch_size)
+    config = bench_config(size, base_width, batch_size)
     steppers = {
         "plain": plain_stepper(config),
         "float32": our_stepper(config),
@@ -116,19 +121,63 @@ def bench(
     return {name: found[2:] for name, found in seconds.items()}
 
 
-def bench_text(size: int, batch_size: int, seconds: dict[str, list[float]]) -> str:
-    """Lay out the median rates, and the ratios to the plain step round by round.
+def step_operations(config: TrainConfig) -> int:
+    """Return what a step of ``schedule="same_batch"`` has to compute, a multiply-add as 2.
+
+    Convolutions and matrix products alone, without the gradients that no update needs.
+    """
+    with torch.device("meta"):
+        generator, discriminator = Generator(config.model), Discriminator(config.model)
+        z_bd = torch.zeros(config.batch_size, config.model.z_dim)
+        x_bchw = torch.zeros(config.batch_size, config.model.num_channels, *config.model.image_size)
+    with FlopCounterMode(display=False) as counter:
+        fake_bchw = generator(z_bd)
+        (discriminator(x_bchw) - discriminator(fake_bchw.detach())).mean().backward()
+        discriminator.requires_grad_(False)
+        (-discriminator(fake_bchw)).mean().backward()
+    return counter.get_total_flops()
+
+
+def peak_rates(threads: int | None = None, side: int = 1024) -> dict[str, float]:
+    """Return the operations a second of large matrix products, by precision; the best of five."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    rates = {}
+    try:
+        for name in ("float32", "bfloat16"):
+            a, b = torch.rand(2, side, side, dtype=getattr(torch, name), device="cpu")
+            seconds = []
+            for _ in range(6):
+                begun = time.perf_counter()
+                torch.mm(a, b)
+                seconds.append(time.perf_counter() - begun)
+            rates[name] = 2 * side**3 / min(seconds[1:])
+    finally:
+        torch.set_num_threads(before)
+    return rates
+
+
+def bench_text(
+    config: TrainConfig, seconds: dict[str, list[float]], peaks: dict[str, float]
+) -> str:
+    """Lay out median rates, shares of the ``peaks``, and ratios to the plain step round by round.
 
     An image counts once although both networks learn from it.
     """
+    height, width = config.model.image_size
+    operations = step_operations(config)
     lines = [
-        f"{size} x {size} pixels",
-        "  step       images/s   speed-up over plain [10th, 90th percentile]",
+        f"{height} x {width} pixels, {operations / 1e9:.1f} GFLOP a step of {config.batch_size}",
+        "  step       images/s  GFLOP/s   of peak   speed-up over plain [10th, 90th percentile]",
     ]
     for name, found in seconds.items():
         low, middle, high = np.quantile(np.divide(seconds["plain"], found), (0.1, 0.5, 0.9))
-        rate = batch_size / np.median(found)
-        lines.append(f"  {name:9} {rate:>9.1f}   {middle:.2f} [{low:.2f}, {high:.2f}]")
+        rate = operations / np.median(found)
+        share = rate / peaks["bfloat16" if name == "bfloat16" else "float32"]
+        lines.append(
+            f"  {name:9} {config.batch_size / np.median(found):>9.1f} {rate / 1e9:>8.0f} "
+            f"{100 * share:>7.0f} %   {middle:.2f} [{low:.2f}, {high:.2f}]"
+        )
     return "\n".join(lines)
 
 

@@ -257,22 +257,20 @@ def summarise_run(
     early = [look for look in looks if 0 < look["look"] < THIRD] or looks[:1]
     late = [look for look in looks if look["look"] >= LAST_THIRD]
     ending = last_third(windows, steps)
-    swing = d_loss_swing = g_loss_swing = None
+    swings = dict.fromkeys(("swing", "d_loss_swing", "g_loss_swing"))
     if len(late) > 2 and len(ending) > 1:
         x, y = (np.array([look[name] for look in late]) for name in ("step", "distance"))
         line = linregress(x, y)
-        swing = float(np.std(y - line.intercept - line.slope * x, ddof=2))
-        d_loss_swing = float(np.std([line["d_loss"] for line in ending]))
-        g_loss_swing = float(np.std([line["g_loss"] for line in ending]))
+        swings["swing"] = np.std(y - line.intercept - line.slope * x, ddof=2)
+        for loss in ("d_loss", "g_loss"):
+            swings[f"{loss}_swing"] = np.std([window[loss] for window in ending])
     found = {
         "distance_third": third["distance"],
         "distance": last["distance"],
         "lost": last["lost"],
         "diversity": last["diversity"],
-        "swing": swing,
-        "d_loss_swing": d_loss_swing,
-        "g_loss_swing": g_loss_swing,
-        "colours_early": float(np.mean([look["colours"] for look in early])),
+        **swings,
+        "colours_early": np.mean([look["colours"] for look in early]),
         "colours": last["colours"],
         "troubled": share_troubled(windows, steps),
     }
@@ -719,13 +717,13 @@ def record_claims(runs: Runs, settings: Settings, command: str) -> list[Result]:
         f"networks of width {settings.base_width} and {settings.steps:,} steps at "
         f"{SIDE}x{SIDE}, {rows[RECIPE].seeds} seeds"
     )
-    features = {run["features"] for run in runs.values()}
+    features = next(iter(runs.values()))["features"]
     about = {
         "data": f"{settings.set} at {SIDE}x{SIDE}",
         "command": command,
         "seconds": sum(run["seconds"] for run in runs.values()),
         "seed": 0,
-        "notes": f"{scale}; distances are KID on {', '.join(sorted(features))}",
+        "notes": f"{scale}; distances are KID on {features}",
     }
     written = [_record_stable(rows, settings, about)] if STABLE in judged else []
     for claim, expected in EXPECTATIONS.items():

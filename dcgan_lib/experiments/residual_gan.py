@@ -460,12 +460,13 @@ def paired_difference(runs: Runs, one: str, other: str, budget: Budget) -> Estim
 
 def table_text(runs: Runs) -> str:
     """Lay the table out as text."""
-    columns: dict[str, Measure] = {
-        words: distance_at(budget) for budget, words in BUDGETS.items()
-    } | {"diversity": lambda run: run["at_equal_time"]["diversity"]}
-    return summary_text(
-        runs, VARIANTS, PLAIN, columns, lambda name, seed: bool(runs[name, seed]["flags"])
-    )
+    columns: dict[str, Measure] = {words: distance_at(budget) for budget, words in BUDGETS.items()}
+    columns["diversity"] = lambda run: run["at_equal_time"]["diversity"]
+
+    def is_flagged(name: str, seed: int) -> bool:
+        return bool(runs[name, seed]["flags"])
+
+    return summary_text(runs, VARIANTS, PLAIN, columns, is_flagged)
 
 
 # ---------------------------------------------------------------- what the chapter says
@@ -542,8 +543,8 @@ def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
         raise UserError(
             f"{CLAIM} needs two finished seeds of {PLAIN} and {REFERENCE}: run {COMMAND}"
         )
-    settings, seeds = plan.settings, {seed for name, seed in runs if name == REFERENCE}
-    seeds &= {seed for name, seed in runs if name == PLAIN}
+    settings = plan.settings
+    seeds = sorted(seed for name, seed in runs if name == PLAIN and (REFERENCE, seed) in runs)
     scale = (
         f"DCGAN of width {plan.base_width[PLAIN]} and residual pair of width "
         f"{plan.base_width[REFERENCE]} ({plan.parameters[PLAIN]:,} and "
@@ -553,7 +554,7 @@ def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
     for budget, words in BUDGETS.items():
         parts = []
         for name in (REFERENCE, PLAIN):
-            looks = [runs[name, seed][budget] for seed in sorted(seeds)]
+            looks = [runs[name, seed][budget] for seed in seeds]
             mean = np.mean([look["distance"] for look in looks])
             parts.append(f"{name} {mean:.4f} after {looks[0]['step']:,} steps")
         value, low, high = found[budget]
@@ -561,8 +562,7 @@ def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
         notes.append(f"{words}: {', '.join(parts)}, {between}")
     flagged = [f"{name} seed {seed}" for (name, seed), run in sorted(runs.items()) if run["flags"]]
     notes.append(f"flagged: {', '.join(flagged) or 'none'}")
-    features = {run["features"] for run in runs.values()}
-    notes.append(f"distances are KID on {', '.join(sorted(features))}")
+    notes.append(f"distances are KID on {runs[PLAIN, seeds[0]]['features']}")
     caveat = None
     if difference.low <= 0 <= difference.high:
         caveat = Caveat(kind="not at scale", why=f"the interval holds 0, few seeds: {scale}")

@@ -299,7 +299,7 @@ def test_effects_are_paired_by_seed(ledger, yardstick):
     assert effect.mean.high - effect.mean.low > 0.3  # the seeds themselves differ far more
     assert not rows["d-maxout"].effects["distance"].differs
     text = table_text(runs)
-    assert len(text.splitlines()) == 5 and "+0.010 ±" in text and "0 of 3" in text
+    assert len(text.splitlines()) == 5 and "+0.010±" in text and "0 of 3" in text
 
 
 def test_a_run_that_ends_far_off_is_flagged(ledger, yardstick):

@@ -542,7 +542,7 @@ def test_differences_are_paired_by_seed(ledger):
     lines = table_text(runs).splitlines()
     assert [line.split()[0] for line in lines[2:]] == [PLAIN, REFERENCE, "plain-r1"]
     assert lines[2].split() == [PLAIN, "0.550", "0.350", "0.800", "0", "of", "2"]
-    assert lines[3].split()[1:3] == ["0.650", "+0.100"] and f"{value:+.3f} ±" in lines[3]
+    assert lines[3].split()[1:3] == ["0.650", "+0.100±0.000"] and f"{value:+.3f}±" in lines[3]
     assert lines[4].split()[1:4] == ["0.400", "0.400", "0.800"]  # one seed has no difference
 
 

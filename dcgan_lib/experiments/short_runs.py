@@ -577,7 +577,7 @@ def summary_text(
     lines = [
         "Means over the seeds, then the paired differences to the first line with half of their "
         "95 % interval.",
-        f"{'':24}" + "".join(f"{head:>23}" for head in columns) + "  flagged",
+        f"{'':24}" + "".join(f"{head:>20}" for head in columns) + "  flagged",
     ]
     for name in names:
         seeds = [seed for each, seed in runs if each == name]
@@ -590,8 +590,8 @@ def summary_text(
             difference = paired_difference(runs, name, reference, measure)
             if name != reference and difference is not None:
                 half = difference.high - difference.value
-                cell += f" {difference.value:+.3f} ±{half:.3f}"
-            cells += f"{cell:>23}"
+                cell += f" {difference.value:+.3f}±{half:.3f}"
+            cells += f"{cell:>20}"
         flagged = sum(is_flagged(name, seed) for seed in seeds)
         lines.append(f"{name:24}{cells}  {flagged} of {len(seeds)}")
     return "\n".join(lines)

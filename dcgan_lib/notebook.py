@@ -1,6 +1,7 @@
 """What only notebooks need: the library's source on the page, and pictures to step through."""
 
 import ast
+import html
 import inspect
 import io
 import textwrap
@@ -96,6 +97,15 @@ def choose_page(pages: Mapping[str, str], description: str) -> widgets.VBox:
     )
     shown = [widgets.HTML(page) for page in pages.values()]
     return widgets.VBox([choice, _stack(shown, choice, "index")])
+
+
+def html_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Lay cells of plain text out as a table, for `choose_page`."""
+    style = ' style="padding: 0.1em 0.9em 0.1em 0; text-align: left"'
+    rows = ["".join(f"<th{style}>{html.escape(head)}</th>" for head in heads)]
+    rows += ["".join(f"<td{style}>{html.escape(cell)}</td>" for cell in line) for line in lines]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<table style="margin: 0.5em 0">{body}</table>'
 
 
 def choose_picture(

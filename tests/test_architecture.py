@@ -14,45 +14,44 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.features import FeatureExtractor
-from dcgan_lib.evaluation.ledger import load_row, save_details
+from dcgan_lib.evaluation.ledger import claims, load_row, save_details
 from dcgan_lib.evaluation.probes import load_probe
 from dcgan_lib.experiments.architecture import (
     EXPECTATIONS,
     GROUPS,
     LOOKS,
     MEASURES,
+    PLANTED,
     RECIPE,
     RULES,
-    Settings,
     compared_with_recipe,
     count_flagged,
-    details_name,
     differences_table,
-    draw_by_rule,
     kept_runs,
-    load_runs,
     measure_run,
+    plan_run,
     record_claims,
-    rule_page,
-    run_config,
     settings_of,
     sort_rules,
     summarise_run,
     summary,
-    summary_text,
-    train_one,
+    table_of,
+    table_text,
 )
 from dcgan_lib.experiments.short_runs import (
+    Settings,
     Yardstick,
+    draw_pictures,
     find_flags,
     find_trained,
-    is_finished,
     keep_trained,
+    train_run,
 )
 from dcgan_lib.models.ablations import Ablation
 from dcgan_lib.paths import exclusive
 
 TINY = Settings(set="blobs", steps=36, base_width=4, batch_size=16, precision="float32")
+TABLE = table_of(TINY)
 
 
 def blobs(num, seed):
@@ -83,8 +82,12 @@ def yardstick():
     return Yardstick(blobs(200, 1), features, num_images=100)
 
 
-def config_of(rule, seed=0):
-    return run_config(RULES[rule], TINY, seed, 3)
+def run_of(rule, seed=0):
+    return plan_run(rule, TINY, seed, 3)
+
+
+def config_of(rule):
+    return run_of(rule).config
 
 
 # --- the rules ---
@@ -110,56 +113,60 @@ def test_every_rule_of_a_claim_stands_in_the_ledger_and_in_an_expectation():
     expected = {each.rule for group in EXPECTATIONS.values() for each in group}
     assert expected <= set(RULES)
     for claim, group in EXPECTATIONS.items():
-        assert {RULES[each.rule].claim for each in group} == {claim}
+        assert claim in claims()
         assert all(each.measure in MEASURES for each in group)
 
 
 def test_every_rule_but_the_recipe_has_its_group():
     grouped = [rule for rules in GROUPS.values() for rule in rules]
     assert sorted([RECIPE, *grouped]) == sorted(RULES)
-    assert set(GROUPS["planted failures"]) == {name for name in RULES if RULES[name].planted}
+    assert all("planted failure" in RULES[name].words for name in PLANTED)
 
 
 # --- training ---
 def test_a_run_keeps_its_looks_and_repeats_itself(train, tmp_path):
-    change, config = RULES["d-maxout"], config_of("d-maxout")
-    first, again = (train_one(change, config, train) for _ in range(2))
+    run = run_of("d-maxout")
+    first, again = (train_run(run, train) for _ in range(2))
     assert tuple(first.weights) == LOOKS and first.stopped is None
     assert first.windows == again.windows and first.windows[-1]["step"] == 36
-    other = train_one(change, replace(config, seed=1), train)
-    assert other.windows != first.windows
-    keep_trained(tmp_path, first, config)
-    found = find_trained(tmp_path, config)
+    assert train_run(run_of("d-maxout", seed=1), train).windows != first.windows
+    keep_trained(tmp_path, first, run.config)
+    found = find_trained(tmp_path, run)
     assert found.windows == first.windows and found.weights.keys() == first.weights.keys()
     for look, state in first.weights.items():
         assert all(torch.equal(value, found.weights[look][name]) for name, value in state.items())
-    assert find_trained(tmp_path, replace(config, seed=1)) is None
-    assert find_trained(tmp_path / "nowhere", config) is None
+    assert find_trained(tmp_path, run_of("d-maxout", seed=1)) is None
+    assert find_trained(tmp_path, dataclasses.replace(run, looks={30: 19})) is None
+    assert find_trained(tmp_path / "nowhere", run) is None
 
 
-def test_a_run_that_is_no_longer_finite_ends_there_and_is_measured_where_it_was(train, yardstick):
-    change, config = RULES[RECIPE], replace(config_of(RECIPE), weight_decay=1e300)
-    trained = train_one(change, config, train)
+def test_a_run_that_is_no_longer_finite_ends_there_and_is_measured_where_it_was(
+    train, yardstick, tmp_path
+):
+    run = run_of(RECIPE)
+    run = dataclasses.replace(run, config=replace(run.config, weight_decay=1e300))
+    trained = train_run(run, train)
     assert trained.stopped == 2 and list(trained.weights) == [0]
-    found = measure_run(change, config, trained, yardstick)
+    found = measure_run(run, trained, yardstick)
     assert any("no longer finite" in flag for flag in found["flags"])
     json.dumps(found, allow_nan=False)
+    keep_trained(tmp_path, trained, run.config)
+    assert find_trained(tmp_path, run).stopped == 2
 
 
 # --- the measures ---
 def test_held_out_images_are_near_whole_and_colourful(yardstick):
-    real = blobs(200, 2).images_u8
-    value = yardstick.distance(real)
-    assert value.low < 0.01 and yardstick.lost(real) < 0.1
-    assert 0.9 < yardstick.diversity(real) < 1.1 and yardstick.colours(real) == 1
+    found = yardstick.measure(blobs(200, 2).images_u8)
+    assert found["low"] < 0.01 and found["lost"] < 0.1
+    assert 0.9 < found["diversity"] < 1.1 and found["colours"] == 1
 
 
 def test_planted_collapse_is_seen(yardstick):
-    real = blobs(200, 2).images_u8
-    one = np.repeat(real[:1], 200, 0)
-    assert yardstick.diversity(one) == 0 and yardstick.lost(one) >= 0.9
-    assert yardstick.colours(one) < 1
-    assert yardstick.distance(one).low > yardstick.distance(real).high
+    real_u8 = blobs(200, 2).images_u8
+    real, one = map(yardstick.measure, (real_u8, np.repeat(real_u8[:1], 200, 0)))
+    assert one["diversity"] == 0 and one["lost"] >= 0.9
+    assert one["colours"] < 1
+    assert one["low"] > real["high"]
 
 
 def test_a_probe_s_classes_are_counted_where_there_is_a_probe(yardstick):
@@ -167,31 +174,31 @@ def test_a_probe_s_classes_are_counted_where_there_is_a_probe(yardstick):
     pixels = FeatureExtractor("pixels", 3_072, nn.Identity(), lambda x: x.flatten(1) / 255)
     with_probe = Yardstick(digits, pixels, load_probe("probe-street-digits"), num_images=100)
     ones = digits.images_u8[digits.labels == 1]
-    assert with_probe.classes_lost(digits.images_u8) == 0
-    assert with_probe.classes_lost(ones) == pytest.approx(0.9)
-    assert yardstick.classes_lost(digits.images_u8) is None
+    assert with_probe.measure(digits.images_u8)["classes_lost"] == 0
+    assert with_probe.measure(ones)["classes_lost"] == pytest.approx(0.9)
+    assert "classes_lost" not in yardstick.measure(digits.images_u8)
 
 
 def test_grey_images_have_colours_too():
     grey = blobs(100, 0).images_u8[:, :1]
     features = FeatureExtractor("pixels", 1_024, nn.Identity(), lambda x: x.flatten(1) / 255)
     yardstick = Yardstick(ImageSet(name="grey", images_u8=grey), features, num_images=100)
-    assert yardstick.colours(grey) == 1 and yardstick.colours(np.zeros_like(grey)) < 1
+    assert yardstick.measure(grey)["colours"] == 1
+    assert yardstick.measure(np.zeros_like(grey))["colours"] < 1
 
 
 def test_planted_failures_are_flagged_after_a_tiny_run(train, yardstick):
-    change, config = RULES["planted-constant"], config_of("planted-constant")
-    trained = train_one(change, config, train)
-    found = measure_run(change, config, trained, yardstick)
+    run = run_of("planted-constant")
+    found = measure_run(run, train_run(run, train), yardstick)
     assert found["measures"]["diversity"] < 0.01
     assert any("differ less than a quarter" in flag for flag in found["flags"])
     assert any("modes are lost" in flag for flag in found["flags"])
 
 
 def test_the_same_pictures_are_drawn_for_every_measure(train):
-    change, config = RULES["unbounded"], config_of("unbounded")
-    weights = train_one(change, config, train).weights[18]
-    one, other = (draw_by_rule(change, config, weights, 20) for _ in range(2))
+    run = run_of("unbounded")
+    weights = train_run(run, train).weights[18]
+    one, other = (draw_pictures(run, weights, 20) for _ in range(2))
     assert one.dtype == np.uint8 and one.shape == (20, 3, 32, 32)
     np.testing.assert_array_equal(one, other)
 
@@ -224,19 +231,18 @@ def test_a_run_s_numbers_come_from_the_looks_they_are_named_after():
 
 
 @pytest.mark.parametrize(
-    ("changed", "classes_lost", "stopped", "said"),
+    ("changed", "troubled", "stopped", "said"),
     [
         ({}, 0.0, None, []),
         ({"lost": 0.6}, 0.0, None, ["collapsed: more than half of the modes"]),
-        ({}, 0.6, None, ["collapsed: more than half of the classes"]),
+        ({"classes_lost": 0.6}, 0.0, None, ["collapsed: more than half of the classes"]),
         ({"diversity": 0.2}, 0.0, None, ["collapsed: samples differ"]),
-        ({"troubled": 0.6}, 0.0, None, ["diverged: the losses"]),
+        ({}, 0.6, None, ["diverged: the losses"]),
         ({}, 0.0, 40, ["diverged: a number was no longer finite"]),
     ],
 )
-def test_flags_say_what_went_wrong(changed, classes_lost, stopped, said):
-    measures = {"lost": 0.1, "diversity": 0.9, "troubled": 0.0} | changed
-    found = find_flags(measures, classes_lost, stopped)
+def test_flags_say_what_went_wrong(changed, troubled, stopped, said):
+    found = find_flags({"lost": 0.1, "diversity": 0.9} | changed, troubled, stopped)
     assert len(found) == len(said)
     assert all(flag.startswith(start) for flag, start in zip(found, said, strict=True))
 
@@ -266,24 +272,18 @@ def keep(rule, seed, flags=(), settings=TINY, **measures):
         "measures": usual,
         "flags": list(flags),
     }
-    save_details(details_name(settings, rule, seed), content)
+    save_details(table_of(settings).place(rule, seed), content)
 
 
 def test_finished_runs_are_known_by_settings_and_by_what_they_were_measured_with(ledger, yardstick):
     keep("d-relu", 0)
-    name, other = (details_name(TINY, "d-relu", seed) for seed in (0, 1))
-    grey = FeatureExtractor("grey", 1, nn.Identity(), lambda x: x.float().mean((1, 2, 3))[:, None])
-    held_out = blobs(100, 1)
-    settings = dataclasses.asdict(TINY)
-
-    def finished(name, measured_with=yardstick, **changed):
-        return is_finished(name, settings | changed, measured_with, "dcgan ablate")
-
-    assert finished(name) and not finished(other)
-    assert not finished(name, Yardstick(held_out, grey, num_images=100))
-    assert not finished(name, Yardstick(held_out, yardstick.features, num_images=90))
+    measured = yardstick.measured_with
+    assert TABLE.is_finished("d-relu", 0, measured)
+    assert not TABLE.is_finished("d-relu", 1, measured)
+    assert not TABLE.is_finished("d-relu", 0, ("grey", 100))
+    assert not TABLE.is_finished("d-relu", 0, ("means", 90))
     with pytest.raises(UserError, match="made with other settings"):
-        finished(name, steps=37)
+        table_of(dataclasses.replace(TINY, steps=37)).is_finished("d-relu", 0, measured)
 
 
 def test_effects_are_paired_by_seed(ledger, yardstick):
@@ -291,14 +291,15 @@ def test_effects_are_paired_by_seed(ledger, yardstick):
         keep(RECIPE, seed, distance=0.1 * seed)
         keep("d-relu", seed, distance=0.1 * seed + 0.01 + 0.0001 * seed)
         keep("d-maxout", seed, distance=0.1 * (2 - seed))
-    rows = {row.rule: row for row in summary(load_runs(TINY, yardstick))}
+    runs = TABLE.load(yardstick.measured_with)
+    rows = {row.rule: row for row in summary(runs)}
     assert set(rows) == {RECIPE, "d-relu", "d-maxout"}
     effect = rows["d-relu"].effects["distance"]
     assert effect.differs and effect.difference.value == pytest.approx(0.0101)
     assert effect.mean.high - effect.mean.low > 0.3  # the seeds themselves differ far more
     assert not rows["d-maxout"].effects["distance"].differs
-    text = summary_text(list(rows.values()))
-    assert len(text.splitlines()) == 5 and "0 of 3" in text
+    text = table_text(runs)
+    assert len(text.splitlines()) == 5 and "+0.010±" in text and "0 of 3" in text
 
 
 def test_a_run_that_ends_far_off_is_flagged(ledger, yardstick):
@@ -306,7 +307,7 @@ def test_a_run_that_ends_far_off_is_flagged(ledger, yardstick):
         keep(RECIPE, seed, distance=0.1)
         keep("d-relu", seed, distance=0.29)
         keep("d-maxout", seed, distance=0.29 + 0.02 * seed)
-    rows = {row.rule: row.flagged for row in summary(load_runs(TINY, yardstick))}
+    rows = {row.rule: row.flagged for row in summary(TABLE.load(yardstick.measured_with))}
     assert rows == {RECIPE: 0, "d-relu": 0, "d-maxout": 1}
 
 
@@ -314,8 +315,7 @@ def test_runs_that_were_measured_otherwise_are_left_out(ledger, yardstick):
     for seed in range(2):
         keep(RECIPE, seed)
         keep("d-relu", seed)
-    fewer = Yardstick(blobs(100, 1), yardstick.features, num_images=90)
-    assert len(load_runs(TINY, yardstick)) == 4 and load_runs(TINY, fewer) == {}
+    assert len(TABLE.load(yardstick.measured_with)) == 4 and TABLE.load(("means", 90)) == {}
 
 
 def test_a_run_that_ended_early_is_not_called_steady(ledger, yardstick):
@@ -325,16 +325,17 @@ def test_a_run_that_ended_early_is_not_called_steady(ledger, yardstick):
     for seed in range(3):
         keep(RECIPE, seed)
         keep("beta1-0.9", seed, ["diverged"], swing=None)
-    rows = {row.rule: row for row in summary(load_runs(TINY, yardstick))}
+    runs = TABLE.load(yardstick.measured_with)
+    rows = {row.rule: row for row in summary(runs)}
     assert rows["beta1-0.9"].effects["swing"] is None
     assert rows["beta1-0.9"].effects["distance"] is not None
-    assert "-" in summary_text(list(rows.values())).splitlines()[-1]
+    assert "  -  " in table_text(runs).splitlines()[-1]
 
 
 def keep_all(**measures_by_rule):
     for seed in range(3):
-        for rule, change in RULES.items():
-            flags = ["collapsed"] if change.planted else []
+        for rule in RULES:
+            flags = ["collapsed"] if rule in PLANTED else []
             keep(rule, seed, flags, **measures_by_rule.get(rule.replace("-", "_"), {}))
 
 
@@ -345,7 +346,7 @@ def test_claims_are_judged_by_the_paired_differences(ledger, yardstick):
         d_maxout={"distance": 0.9},
         batch_norm_everywhere={"swing": 0.1, "distance": 0.1},
     )
-    record_claims(load_runs(TINY, yardstick), TINY, "dcgan ablate --set blobs --record")
+    record_claims(TABLE.load(yardstick.measured_with), TINY, "dcgan ablate --set blobs --record")
     assert load_row("arch.stable:blobs").verdict == "transfers"
     assert load_row("arch.fc:blobs").verdict == "transfers"
     assert load_row("arch.leaky:blobs").verdict == "partly transfers"
@@ -360,7 +361,7 @@ def test_a_flagged_recipe_or_an_unseen_failure_is_not_stable(ledger, yardstick):
     keep(RECIPE, 1, ["diverged"])
     for seed in range(3):
         keep("planted-rate", seed, [])
-    record_claims(load_runs(TINY, yardstick), TINY, "dcgan ablate --set blobs --record")
+    record_claims(TABLE.load(yardstick.measured_with), TINY, "dcgan ablate --set blobs --record")
     row = load_row("arch.stable:blobs")
     assert row.verdict == "does not transfer" and row.value == pytest.approx(200 / 3)
 
@@ -371,10 +372,10 @@ def test_a_claim_is_recorded_once_all_of_its_rules_have_run(ledger, yardstick):
         keep(RECIPE, seed)
         keep("planted-rate", seed, ["diverged"])
     with pytest.raises(UserError, match="no claim has two finished seeds"):
-        record_claims(load_runs(TINY, yardstick), TINY, command)
+        record_claims(TABLE.load(yardstick.measured_with), TINY, command)
     for seed in range(2):
         keep("planted-constant", seed, ["collapsed"])
-    written = record_claims(load_runs(TINY, yardstick), TINY, command)
+    written = record_claims(TABLE.load(yardstick.measured_with), TINY, command)
     assert [row.id for row in written] == ["arch.stable:blobs"]
 
 
@@ -413,7 +414,7 @@ def test_rules_are_sorted_by_what_they_did_on_each_set(ledger):
     assert found["no difference shown on blobs; better on spots"] == ["ReLU in D"]
     assert found["worse on blobs; too few runs on spots"] == [RULES["d-maxout"].words]
     listed = [words for each in found.values() for words in each]
-    assert len(listed) == len(set(listed)) == sum(not each.planted for each in RULES.values()) - 1
+    assert len(listed) == len(set(listed)) == len(RULES) - len(PLANTED) - 1
 
 
 def test_the_table_holds_what_differs_and_names_the_rest(ledger):
@@ -438,28 +439,13 @@ def test_distances_are_compared_as_multiples_of_the_recipe_s(ledger):
     assert double.interval[0] > 1.8 and double.interval[1] < 2.2 and double.note == "worse"
     assert found[RULES["planted-rate"].words].note == "worse, 3 flagged"
     runs = kept_runs("blobs")
+    assert settings_of(runs) == TINY
     assert count_flagged(runs, ["planted-rate", RECIPE]) == (3, 6)
     del runs[RECIPE, 0]
     assert count_flagged(runs, ["planted-rate"]) == (2, 2)
     alone = found[RULES["kernel-3"].words]
     assert alone.interval is None and alone.points == pytest.approx([2.04])
     assert alone.early == pytest.approx(0.4, abs=0.01)
-
-
-def test_a_rule_s_page_has_its_layers_and_its_rows_beside_the_recipe_s(ledger):
-    runs = keep_two_sets()
-    tables, settings = (
-        {name: summary(each) for name, each in runs.items()},
-        settings_of(runs["blobs"]),
-    )
-    assert settings == TINY
-    page = rule_page("max-pooling", tables, settings)
-    assert page.count("<tr>") == page.count("</tr>") and page.count("<table") == 3
-    assert ">16 × 4 × 4</td>" in page and "recipe" in page
-    assert page.count(">blobs, ") == page.count(">spots, ") == 2
-    assert ">0.26</td>" in page and ">0 of 3</td>" in page
-    assert "too few runs" in rule_page("kernel-3", tables, settings)
-    assert rule_page(RECIPE, tables, settings).count(">blobs, ") == 1
 
 
 # --- the command ---

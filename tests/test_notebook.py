@@ -15,7 +15,14 @@ from PIL import Image
 from dcgan_lib import config
 from dcgan_lib.errors import UserError
 from dcgan_lib.models import dcgan
-from dcgan_lib.notebook import choose_page, choose_picture, show_source, step_through, webp_bytes
+from dcgan_lib.notebook import (
+    choose_page,
+    choose_picture,
+    html_table,
+    show_source,
+    step_through,
+    webp_bytes,
+)
 from dcgan_lib.training import step
 
 MODULES = (config, dcgan, step)
@@ -228,3 +235,10 @@ def test_a_choice_turns_the_page_in_the_page_itself():
     assert any(wanted.items() <= link.items() for link in links)
     with pytest.raises(UserError, match="at least one page"):
         choose_page({}, "rule")
+
+
+def test_a_table_has_a_row_for_each_line_and_shows_cells_as_they_are():
+    table = html_table(["rule", "flagged"], [["max pooling", "0 of 3"], ["x < 1 & y", ""]])
+    assert table.count("<tr>") == table.count("</tr>") == 3 and table.count("<td") == 4
+    assert ">rule</th>" in table and ">0 of 3</td>" in table
+    assert ">x &lt; 1 &amp; y</td>" in table

@@ -34,19 +34,16 @@ from dcgan_lib.experiments.residual_gan import (
     compared_with_plain,
     contrasts_table,
     count_parameters,
-    details_name,
     kept_plan,
     kept_runs,
-    look_steps,
     matching_width,
     measure_run,
+    outcome,
     paired_difference,
     plan_name,
     plan_text,
     record_claim,
-    sort_contrasts,
-    summary,
-    summary_text,
+    table_text,
 )
 from dcgan_lib.experiments.short_runs import Yardstick, train_run
 from dcgan_lib.interpretation.forgetting import check_layer
@@ -59,7 +56,7 @@ from dcgan_lib.models.sampling import batch_norms, generate_u8, sample_latents, 
 from dcgan_lib.paths import exclusive
 from dcgan_lib.training import checkpoints
 from dcgan_lib.training.loop import Batches, draw_latents, draw_shifts
-from dcgan_lib.training.step import make_gan, new_networks, r1_penalty, train_step
+from dcgan_lib.training.step import make_gan, r1_penalty, train_step
 from dcgan_lib.widgets.export import export_judge, export_model, names_for_pages
 from dcgan_lib.widgets.judge import Judge
 
@@ -457,11 +454,11 @@ def test_pairs_have_equally_many_parameters():
 
 def test_variants_differ_from_the_reference_in_what_their_words_say():
     plan = some_plan()
-    reference = plan.config(REFERENCE, 0)
+    reference = plan.run(REFERENCE, 0).config
     assert reference.r1_weight == 10 and reference.model.residual_norm == "none"
     assert reference.model.residual_alpha == 0.1
     for name, variant in VARIANTS.items():
-        config = plan.config(name, 0)
+        config = plan.run(name, 0).config
         assert ("R1" in variant.words.replace("no R1", "")) == (config.r1_weight > 0)
         assert ("residual" in variant.words) == (config.model.architecture == "residual")
         if config.model.architecture == "residual":
@@ -473,9 +470,12 @@ def test_every_run_takes_the_time_of_the_plain_one():
     plan = some_plan()
     assert plan.steps[PLAIN] == 24 and plan.steps[REFERENCE] == 6
     assert plan.steps["plain-r1"] == 12 and plan.equal_steps == 6
-    assert plan.config(REFERENCE, 1).steps == 6 and plan.config(REFERENCE, 1).seed == 1
-    assert look_steps(24, 6) == [3, 6, 12, 18, 24] and look_steps(6, 6) == [1, 2, 3, 4, 6]
-    assert look_steps(12, 5) == [2, 3, 5, 6, 9, 12]
+    run = plan.run(REFERENCE, 1)
+    assert run.config.steps == 6 and run.config.seed == 1
+    assert list(plan.run(PLAIN, 0).looks) == [3, 6, 12, 18, 24]
+    assert run.looks == {step: step for step in (1, 2, 3, 4, 6)}
+    slow = dataclasses.replace(plan, seconds_a_step=plan.seconds_a_step | {REFERENCE: 4.8})
+    assert list(slow.run("plain-r1", 0).looks) == [2, 3, 5, 6, 9, 12]
     assert "each run: 0.4 minutes; equal steps: 6" in plan_text(plan)
 
 
@@ -488,15 +488,14 @@ def yardstick():
 
 
 def test_a_run_is_measured_at_equal_steps_and_at_its_end(yardstick):
-    config = some_plan().config("plain-r1", 0)
-    due = look_steps(12, 6)
-    trained = train_run(config, blobs(60, 0), dict(zip(due, due, strict=True)), new_networks)
-    found = measure_run(config, trained, yardstick, 6)
-    assert [look["step"] for look in found["looks"]] == due
+    run = some_plan().run("plain-r1", 0)
+    trained = train_run(run, blobs(60, 0))
+    found = measure_run(run, trained, yardstick, equal_steps=6)
+    assert [look["step"] for look in found["looks"]] == list(run.looks)
     assert found["at_equal_steps"]["step"] == 6 and found["at_equal_time"]["step"] == 12
     early = {step: trained.weights[step] for step in (0, 2)}
     cut = dataclasses.replace(trained, weights=early, stopped=4, windows=[])
-    found = measure_run(config, cut, yardstick, 6)
+    found = measure_run(run, cut, yardstick, equal_steps=6)
     assert found["at_equal_steps"]["step"] == found["at_equal_time"]["step"] == 2
     assert any("no longer finite" in flag for flag in found["flags"])
     json.dumps(found, allow_nan=False)
@@ -517,7 +516,7 @@ def keep(plan: Plan, name: str, seed: int, steps: float, time: float, flags=(), 
         "flags": list(flags),
         **looks,
     }
-    save_details(details_name(plan.settings.set, name, seed), content)
+    save_details(plan.table().place(name, seed), content)
 
 
 def keep_table(plan: Plan, gain: float = 0.1) -> None:
@@ -540,12 +539,11 @@ def test_differences_are_paired_by_seed(ledger):
     assert value == pytest.approx(-0.1, abs=1e-3) and low < value < high < 0
     assert paired_difference(runs, REFERENCE, PLAIN, "at_equal_steps").low > 0.09
     assert paired_difference(runs, "plain-r1", PLAIN, "at_equal_time") is None
-    rows = {row.variant: row for row in summary(runs)}
-    assert list(rows) == [PLAIN, REFERENCE, "plain-r1"]
-    assert rows[PLAIN].differences == dict.fromkeys(BUDGETS)
-    assert rows[REFERENCE].distances["at_equal_steps"] == pytest.approx([0.6, 0.7])
-    text = summary_text(list(rows.values()))
-    assert f"{value:+.4f}" in text and "0 of 2" in text and len(text.splitlines()) == 5
+    lines = table_text(runs).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [PLAIN, REFERENCE, "plain-r1"]
+    assert lines[2].split() == [PLAIN, "0.550", "0.350", "0.800", "0", "of", "2"]
+    assert lines[3].split()[1:3] == ["0.650", "+0.100±0.000"] and f"{value:+.3f}±" in lines[3]
+    assert lines[4].split()[1:4] == ["0.400", "0.400", "0.800"]  # one seed has no difference
 
 
 def test_a_missing_seed_hides_no_later_one(ledger):
@@ -564,12 +562,17 @@ def test_each_change_is_said_to_be_nearer_farther_or_neither(ledger):
         keep(plan, "plain-r1", seed, 0.5 + seed / 10, 0.3 + seed)
     keep(plan, "residual-no-r1", 0, 0.1, 0.1)
     runs = kept_runs("blobs")
-    by_steps, by_time = (sort_contrasts(runs, budget) for budget in BUDGETS)
+    by_steps, by_time = (
+        {
+            words: outcome(paired_difference(runs, *pair, budget))
+            for words, pair in CONTRASTS.items()
+        }
+        for budget in BUDGETS
+    )
     whole, r1 = next(iter(CONTRASTS)), "R1 in the DCGAN"
-    assert whole in by_steps["farther"] and whole in by_time["nearer"]
-    assert r1 in by_steps["no difference shown"] and r1 in by_time["no difference shown"]
-    assert "R1 in the residual pair" in by_time["too few runs"]  # one seed proves nothing
-    assert sum(len(changes) for changes in by_time.values()) == len(CONTRASTS)
+    assert by_steps[whole] == "farther" and by_time[whole] == "nearer"
+    assert by_steps[r1] == by_time[r1] == "no difference shown"
+    assert by_time["R1 in the residual pair"] == "too few runs"  # one seed proves nothing
     line = next(line for line in contrasts_table(runs).splitlines() if line.startswith(r1))
     assert "+0.00 (+0.00 to +0.00); by seed +0.00, +0.00" in line
     assert "no difference shown: +0.45" in line and "by seed +0.00, +0.90" in line
@@ -625,7 +628,7 @@ def test_a_table_is_made_once_and_recorded(ledger, words, tmp_path, capsys):
     assert run["settings"]["run_steps"] == 2 and run["settings"]["equal_steps"] == 2
     assert run["at_equal_time"] == run["at_equal_steps"] and len(run["losses"]) == 1
     assert "--variants residual" in load_row("residual.plain:blobs").command
-    assert (tmp_path / "out" / "blobs" / "plain-0" / "step-000008.png").is_file()
+    assert (tmp_path / "out" / "blobs" / "plain-0" / "samples.png").is_file()
     (folder / "residual-0.json").unlink()
     trained = tmp_path / "out" / "blobs" / "residual-0" / "run.json"
     before = trained.stat().st_mtime_ns
@@ -651,11 +654,6 @@ def test_a_run_that_another_process_holds_is_left_to_it(ledger, words, tmp_path,
         assert cli.main([*words, "--seeds", "1"]) == 0
     assert "residual, seed 0: another process has begun it" in capsys.readouterr().out
     assert not (ledger / "residual" / "blobs" / "residual-0.json").exists()
-
-
-def test_the_plan_alone_keeps_nothing(ledger, words, capsys):
-    assert cli.main([*words, "--plan-only"]) == 0
-    assert "equal steps: 2" in capsys.readouterr().out and not ledger.exists()
 
 
 def test_steps_are_timed_by_the_processor_and_the_first_rounds_do_not_count(monkeypatch):

@@ -355,19 +355,11 @@ def test_command_writes_the_walk(tmp_path, name):
             assert image.n_frames == 8 and image.size == (96, 96), "five pictures there, three back"
 
 
-def test_sprites_have_no_space_between_them(tmp_path):
-    out = tmp_path / "sheet.png"
-    words = "walk mnist --frames 4 --columns 4 --scale 1 --sprites --out"
-    assert cli.main([*words.split(), str(out)]) == 0
-    with Image.open(out) as image:
-        assert image.size == (128, 32)
-
-
 def test_a_walk_is_measured_beside_its_picture(tmp_path, capsys):
     words = "walk rooms --frames 2 --measure --segments 3 --out"
     assert cli.main([*words.split(), str(tmp_path / "w.png")]) == 0
     about = json.loads((tmp_path / "w.json").read_text())
-    assert about["measured"]["segments"] == 3 and len(about["measured"]["largest_step"]) == 3
+    assert about["measured"]["n"] == 3 and len(about["measured"]["largest_step"]) == 3
     assert "middles_from_real" in capsys.readouterr().out
 
 

@@ -16,9 +16,7 @@ from dcgan_lib.experiments.latent_walk import (
     count_returns,
     held_out_auc,
     load_returns,
-    returns_by_object,
     sureness,
-    turned_by,
 )
 from dcgan_lib.interpretation.arithmetic import Pool
 from dcgan_lib.interpretation.walk import all_states
@@ -148,16 +146,6 @@ def test_findings_become_verdicts():
         True,
         True,
     ]
-
-
-def test_objects_are_ranked_by_their_plane():
-    found = returns_by_object(made_up())
-    assert (
-        list(found) == ["smile", "hat"]
-        and found["smile"][1].value == 0.4
-        and found["hat"][1].low == 0
-    )
-    assert turned_by(made_up()) == {"smile": "yaw"} and turned_by(made_up(), gain=0.2) == {}
 
 
 @pytest.mark.drives("walk-returns")

@@ -8,6 +8,7 @@ Axes: v values (of all pictures and places), c maps of a layer.
 """
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tyro.conf import Positional
 
 from dcgan_lib.command import Command
 from dcgan_lib.data.load import HELD_OUT, load_image_set
-from dcgan_lib.errors import UserError, require
+from dcgan_lib.errors import UserError, check_number, require
 from dcgan_lib.evaluation.ledger import Caveat, Result, id_on, record, save_details
 from dcgan_lib.evaluation.statistics import mean_interval
 from dcgan_lib.models.dcgan import Discriminator
@@ -86,12 +87,10 @@ def generator_maps(generator: AnyGenerator, z_bd: Tensor) -> list[Tensor]:
     def keep(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         maps.append(F.relu(output))
 
-    handles = [norm.register_forward_hook(keep) for norm in generator.norms]
-    try:
+    with ExitStack() as hooks:
+        for norm in generator.norms:
+            hooks.enter_context(norm.register_forward_hook(keep))
         generator.eval()(z_bd)
-    finally:
-        for handle in handles:
-            handle.remove()
     return maps
 
 
@@ -118,7 +117,7 @@ class Filters(Command, verb="filters"):
 
     def run(self) -> None:
         """Measure, print, and record if asked."""
-        require(self.num_images >= 2, "num_images", self.num_images, "at least 2")
+        check_number(self, "num_images", 2)
         least = 2 if self.record else 1
         require(len(self.runs) >= least, "the number of runs", len(self.runs), f"at least {least}")
         begun = time.perf_counter()
@@ -142,22 +141,21 @@ def measure_run(run_dir: Path, num_images: int) -> History:
     """Measure every layer of both networks in each snapshot of a run."""
     config, about = load_config(run_dir)
     size, channels = config.model.image_size, config.model.num_channels
-    name = about["image_set"]
-    held_out = load_image_set(
-        name, HELD_OUT, image_size=size, channels=channels, num_images=num_images
-    )
+    about_set = {"image_size": size, "channels": channels, "num_images": num_images}
+    held_out = load_image_set(about["image_set"], HELD_OUT, **about_set)
     z_bd = sample_latents(num_images, config.model, seeded(0))
     history: History = {}
     for folder in snapshot_folders(run_dir):
         discriminator = check_dcgan(load_discriminator(folder))
-        generator = load_generator(folder)
-        layers = {}
-        for number, maps in enumerate(generator_maps(generator, z_bd), start=1):
-            layers[f"G {number}"] = measure_layer(maps)
-        images_u8 = held_out.images_u8
-        for number, maps in enumerate(discriminator_maps(discriminator, images_u8), start=1):
-            layers[f"D {number}"] = measure_layer(maps)
-        history[int(folder.name.removeprefix("step-"))] = layers
+        networks = {
+            "G": generator_maps(load_generator(folder), z_bd),
+            "D": discriminator_maps(discriminator, held_out.images_u8),
+        }
+        history[int(folder.name.removeprefix("step-"))] = {
+            f"{name} {number}": measure_layer(maps)
+            for name, layers in networks.items()
+            for number, maps in enumerate(layers, start=1)
+        }
     return history
 
 
@@ -218,9 +216,10 @@ def record_claim(
         caveat = Caveat(kind="not at scale", why=f"nothing collapsed in {scale}")
     details = {
         run: {
-            str(step): {n: vars(layer) for n, layer in layers.items()} for step, layers in h.items()
+            step: {name: vars(layer) for name, layer in layers.items()}
+            for step, layers in history.items()
         }
-        for run, h in histories.items()
+        for run, history in histories.items()
     }
     save_details(f"filters/{set_name}", details)
     return record(

@@ -17,19 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.utils import make_grid
 from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.load import HELD_OUT, load_image_set
-from dcgan_lib.errors import UserError, check_number
+from dcgan_lib.errors import UserError, check_number, require
 from dcgan_lib.evaluation.features import (
     BORROWED_FEATURES,
     PROBE_EXTRACTORS,
@@ -48,6 +46,7 @@ from dcgan_lib.evaluation.statistics import (
 )
 from dcgan_lib.interpretation.arithmetic import Pool, draw_pool
 from dcgan_lib.interpretation.directions import MIN_CASES
+from dcgan_lib.interpretation.film import write_film
 from dcgan_lib.interpretation.walk import (
     Curve,
     State,
@@ -65,15 +64,19 @@ from dcgan_lib.models.networks import AnyGenerator, new_generator
 from dcgan_lib.models.sampling import (
     from_u8,
     generate_u8,
+    picture_grid,
     refresh_batch_norm,
     sample_latents,
     seeded,
+    write_png,
 )
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_config, load_generator
 
 STEPS = 12
 """Steps from anchor to anchor, as in the paper's Fig. 4: 100 pictures through 9 anchors."""
+FRAME_RATE = 12.5
+"""Pictures a second of a walk that moves."""
 
 
 def rounded(found: Any, digits: int) -> Any:
@@ -122,12 +125,8 @@ class Walk(Command, verb="walk"):
     .json beside it."""
     columns: int = 10
     """Pictures in a row of a .png."""
-    sprites: bool = False
-    """Leave no space between the pictures of a .png."""
     scale: int = 2
     """Screen pixels to a pixel."""
-    milliseconds: int = 80
-    """How long each picture of a moving one is shown."""
     measure: bool = False
     """Also measure walks between other anchors: steps, plausibility, objects that come and go."""
     segments: int = 200
@@ -140,56 +139,45 @@ class Walk(Command, verb="walk"):
     def run(self) -> None:
         """Draw, write, and measure if asked."""
         out = self.out if self.out.suffix else self.out.with_suffix(".gif")
-        self._check(out)
+        allowed = "one that ends in .gif, .webp or .png"
+        require(out.suffix.lower() in (".gif", ".webp", ".png"), "--out", str(out), allowed)
+        require(len(self.anchors) >= 2, "the number of anchors", len(self.anchors), "at least 2")
+        check_number(self, "frames", 2, 10_000)
+        check_number(self, "scale", 1, 16)
+        check_number(self, "segments", 2)
         generator, measures = load_walker(self.checkpoint), self.measure or self.record
         judges = find_judges(self.checkpoint) if measures else None
         z_kd = torch.cat([sample_latents(1, generator.config, seeded(k)) for k in self.anchors])
-        pictures = generate_u8(generator, walk_latents(z_kd, self.frames, self.curve))
+        pictures_u8 = generate_u8(generator, walk_latents(z_kd, self.frames, self.curve))
+        self._write(out, pictures_u8)
+        print(f"{self.frames:,} pictures through {len(self.anchors)} anchors: {out}")
         about = {name: getattr(self, name) for name in ("checkpoint", "frames", "curve", "anchors")}
-        about["size"] = pictures.shape[1:]
-        self._write(out, pictures, about)
-        print(f"{len(pictures):,} pictures through {len(self.anchors)} anchors: {out}")
+        about["size"] = pictures_u8.shape[1:]
         if judges:
             about["measured"] = self._measure(generator, *judges)
-            self._write(out, pictures, about)
+        atomic_write(out.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
 
-    def _check(self, out: Path) -> None:
-        if out.suffix.lower() not in (".gif", ".webp", ".png"):
-            raise UserError(f"--out must end in .gif, .webp or .png, but it is {out}")
-        if len(self.anchors) < 2:
-            raise UserError(f"a walk needs at least two anchors, but got {len(self.anchors)}")
-        check_number(self, "frames", 2, 10_000)
-        check_number(self, "columns", 1)
-        check_number(self, "scale", 1, 16)
-        check_number(self, "milliseconds", 10, 60_000)
-        check_number(self, "segments", 2)
-
-    def _write(self, out: Path, pictures_u8: np.ndarray, about: dict[str, Any]) -> None:
+    def _write(self, out: Path, pictures_u8: np.ndarray) -> None:
         """Write a sheet, or an endless film that goes there and back, so that it shows no jump."""
-        big_u8 = pictures_u8.repeat(self.scale, 2).repeat(self.scale, 3)
-        film: dict[str, Any] = {}
+
+        def grid_of(pictures_u8: np.ndarray) -> np.ndarray:
+            grid = picture_grid(pictures_u8, self.columns)
+            return grid.repeat(self.scale, 0).repeat(self.scale, 1)
+
         if out.suffix.lower() == ".png":
-            gap = 0 if self.sprites else 2 * self.scale
-            sheet = make_grid(torch.from_numpy(big_u8), self.columns, padding=gap, pad_value=255)
-            big_u8 = sheet.numpy()[None]
-        frames = [Image.fromarray(p[0] if len(p) == 1 else p.transpose(1, 2, 0)) for p in big_u8]
-        if len(frames) > 1:
-            film = {"save_all": True, "append_images": frames[1:] + frames[-2:0:-1], "loop": 0}
-            film["duration"] = self.milliseconds
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            frames[0].save(out, **film)
-            atomic_write(out.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {out} ({error}): choose another --out") from error
+            write_png(out, grid_of(pictures_u8))
+        else:
+            frames = [grid_of(picture_u8[None]) for picture_u8 in pictures_u8]
+            write_film(out, frames + frames[-2:0:-1], frame_rate=FRAME_RATE)
 
     def _measure(
         self, generator: AnyGenerator, image_set: str, features: FeatureExtractor, probe: Probe
     ) -> dict[str, Any]:
         begun = time.perf_counter()
         held_out = load_image_set(image_set, HELD_OUT, image_size=generator.config.image_size)
-        real_u8, how = held_out.images_u8[:2_000], {"curve": self.curve, "seed": self.seed}
-        found = measure_walks(generator, features, probe, real_u8, segments=self.segments, **how)
+        real_u8 = held_out.images_u8[:2_000]
+        how = {"segments": self.segments, "curve": self.curve, "seed": self.seed}
+        found = measure_walks(generator, features, probe, real_u8, **how)
         shown = rounded(found, 4)
         for name, value in shown.items():
             print(f"  {name:24} {value}")
@@ -218,34 +206,25 @@ def measure_walks(
     """Measure segments of 12 steps between latent vectors of their own, and their cross-fades.
 
     ``real_u8`` are held-out pictures. Estimates come as value, low, high, counts by object: see
-    `Steps`, `refinement`, `far_from_real` and `Changes`; "mixed" is the cross-fade.
+    `Steps`, `refinement`, `far_from_real` and, for all that is not named here, `Changes`; "mixed"
+    is the cross-fade.
     """
     fine = draw_paths(generator, segments, 2 * STEPS, curve=curve, seed=seed)
     paths = np.ascontiguousarray(fine[:, ::2])
-    mixed, steps, in_pixels = (
-        cross_fade(paths),
-        measure_steps(paths, features),
-        measure_steps(paths),
-    )
-    seen, seen_mixed = (count_changes(x, probe) for x in (paths, mixed))
+    mixed = cross_fade(paths)
+    steps = measure_steps(paths, features)
+    seen, seen_mixed = (count_changes(each, probe) for each in (paths, mixed))
     return {
         "largest_step": steps.largest,
-        "largest_step_pixels": in_pixels.largest,
+        "largest_step_pixels": measure_steps(paths).largest,
         "largest_over_median": steps.unevenness,
         "length": steps.length,
         "refined": refinement(steps, measure_steps(fine, features)),
         "middles_from_real": far_from_real(paths, real_u8, features)[0],
         "mixed_middles_from_real": far_from_real(mixed, real_u8, features)[0],
-        "changes_per_segment": seen.per_segment,
-        "lasting": seen.lasting,
+        **vars(seen),
         "lasting_mixed": seen_mixed.lasting,
-        "sure_ends": seen.sure_ends,
-        "sure_middles": seen.sure_middles,
         "sure_mixed_middles": seen_mixed.sure_middles,
-        "appeared": seen.appeared,
-        "disappeared": seen.disappeared,
-        "returned": seen.returned,
-        "segments": segments,
         "curve": curve,
         "seed": seed,
         "features": features.name,
@@ -289,10 +268,10 @@ def semantic_checks(found: dict[str, Any]) -> dict[str, bool]:
 
 def record_walks(found: dict[str, Any], image_set: str, **about: Any) -> list[Result]:
     """Enter ``walk.smooth:SET``, and where a probe was made for the set ``walk.semantic:SET``."""
-    about |= {"unit": "", "n": found["segments"], "seed": found["seed"]}
+    about |= {"unit": "", "n": found["n"], "seed": found["seed"]}
     value = {name: x.value for name, x in found.items() if isinstance(x, Estimate)}
     notes = (
-        f"Median over {found['segments']} segments of {STEPS} steps, {found['curve']}: the largest "
+        f"Median over {found['n']} segments of {STEPS} steps, {found['curve']}: the largest "
         f"step in {found['features']}, over the distance of unrelated samples; in pixels "
         f"{value['largest_step_pixels']:.3f}. Largest over median step "
         f"{value['largest_over_median']:.2f}. Distance to real pictures, middle over end: "
@@ -314,7 +293,7 @@ def record_walks(found: dict[str, Any], image_set: str, **about: Any) -> list[Re
         f"{value['sure_ends']:.1%} in ends, {value['sure_mixed_middles']:.1%} in mixed pixels."
     )
     about |= {"notes": notes, "checks": semantic_checks(found)}
-    return [*rows, record(f"walk.semantic:{image_set}", found["changes_per_segment"], **about)]
+    return [*rows, record(f"walk.semantic:{image_set}", found["per_segment"], **about)]
 
 
 # ---------------------------------------------------------------- why objects return
@@ -354,10 +333,8 @@ class WalkReturns(Command, verb="walk-returns"):
             for key, seen in found[part].items():
                 print(f"{key:12}", *(f"{name} {seen[name]} " for name in names))
         if self.record:
-            about, place = (
-                {"set": image_set, "checkpoint": self.checkpoint},
-                f"curves/returns.{image_set}",
-            )
+            about = {"set": image_set, "checkpoint": self.checkpoint}
+            place = f"curves/returns.{image_set}"
             save_details(place, about | found | {"command": self.command_line()})
             print(f"kept as {place}")
 
@@ -407,19 +384,17 @@ def measure_returns(
         ways["two probes"] = all_states(both_sure(line_sto, other_sto))
         found["agreement"] = agreement(states_so, other_sto)
     found["ways"] = {way: count_returns(seen) for way, seen in ways.items()}
-    pool, fitted_n = (
-        draw_pool(generator, probe, samples, seed + 1),
-        np.arange(samples) < 0.7 * samples,
-    )
-    found["objects"] = {
-        name: {
-            "plane": held_out_auc(PLANE, pool.z_nd, pool.read[name] > 0.5, fitted_n),
-            "network": held_out_auc(NETWORK, pool.z_nd, pool.read[name] > 0.5, fitted_n),
+    pool = draw_pool(generator, probe, samples, seed + 1)
+    fitted_n = np.arange(samples) < 0.7 * samples
+    found["objects"] = {}
+    for o, name in enumerate(names):
+        labelled = pool.z_nd, pool.read[name] > 0.5, fitted_n
+        found["objects"][name] = {
+            "plane": held_out_auc(PLANE, *labelled),
+            "network": held_out_auc(NETWORK, *labelled),
             "halves": auc_in_halves(pool, fitted_n, name, probe),
             "sure": sureness(states_so[:, o]),
         }
-        for o, name in enumerate(names)
-    }
     return rounded(found | {"samples": samples}, 4)
 
 
@@ -557,27 +532,6 @@ def check_explanations(found: dict[str, Any]) -> dict[str, bool]:
             "and still too many for 95 % of segments": both["lasting"][2] < 0.95,
         }
     return checks
-
-
-def returns_by_object(*found: dict[str, Any]) -> dict[str, tuple[float, Estimate]]:
-    """Return each object's AUC by a plane, and the share of its changes that return."""
-    rows = {}
-    for part in found:
-        line = part["ways"]["line"]
-        counts = zip(part["objects"].items(), line["returned"], line["changed"], strict=True)
-        for (name, seen), returned, changed in counts:
-            rows[name] = (seen["plane"][0], wilson_interval(returned, changed))
-    return dict(sorted(rows.items(), key=lambda row: row[1][0]))
-
-
-def turned_by(found: dict[str, Any], gain: float = 0.1) -> dict[str, str]:
-    """Return the objects that planes separate better in halves by another attribute."""
-    turned = {}
-    for name, seen in found["objects"].items():
-        best = max(seen["halves"], key=seen["halves"].get)
-        if seen["halves"][best] > seen["halves"]["chance"] + gain:
-            turned[name] = best
-    return turned
 
 
 # ---------------------------------------------------------------- learnt by heart

@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -21,7 +22,7 @@ import torch
 from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, TrainConfig, replace
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.errors import HeldElsewhereError, UserError, require
+from dcgan_lib.errors import UserError, check_number, check_numbers, require
 from dcgan_lib.evaluation.features import RULER
 from dcgan_lib.evaluation.ledger import (
     Caveat,
@@ -33,26 +34,28 @@ from dcgan_lib.evaluation.ledger import (
     record,
     save_details,
 )
-from dcgan_lib.evaluation.statistics import Estimate, mean_interval
+from dcgan_lib.evaluation.statistics import Estimate
+from dcgan_lib.experiments import short_runs
 from dcgan_lib.experiments.short_runs import (
-    LINE,
     SIDE,
+    Measure,
+    Run,
+    Runs,
+    Table,
     Trained,
     Yardstick,
+    compared,
     draw_pictures,
     find_flags,
-    find_trained,
+    finish_run,
     finished_runs,
-    is_finished,
-    keep_trained,
-    kept_seeds,
-    measure_look,
     open_set,
+    paired,
     share_troubled,
-    train_run,
+    side_of,
+    summary_text,
+    usual_config,
 )
-from dcgan_lib.models.networks import new_discriminator, new_generator
-from dcgan_lib.models.sampling import write_grid
 from dcgan_lib.paths import exclusive
 from dcgan_lib.plotting import Compared
 from dcgan_lib.training.loop import Batches, choose_device, draw_latents
@@ -99,16 +102,13 @@ VARIANTS: dict[str, Variant] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Hold what all runs of a table share; kept with each, so that no two kinds are mixed."""
+class Settings(short_runs.Settings):
+    """Hold what all runs of a table share.
 
-    set: str
-    steps: int
-    """Of the plain pair; the time that they take is the time of every run."""
-    base_width: int
-    """Of the plain pair."""
-    batch_size: int
-    precision: str
+    ``steps`` and ``base_width`` are the plain pair's; the time that its steps take is the time of
+    every run.
+    """
+
     r1_weight: float
 
 
@@ -119,27 +119,20 @@ MOST_APART = 0.03
 def variant_config(
     name: str, settings: Settings, channels: int, *, base_width: int, steps: int, seed: int = 0
 ) -> TrainConfig:
-    """Return the configuration of one run: the paper's but for the pair and R1.
-
-    One minibatch updates D, then G, on the same generated images, as in `architecture`.
-    """
-    variant = VARIANTS[name]
-    usual = ModelConfig(image_size=(SIDE, SIDE), num_channels=channels, base_width=base_width)
-    return TrainConfig(
-        model=replace(usual, **variant.model),
-        batch_size=settings.batch_size,
+    """Return the configuration of one run: the paper's but for the pair and R1."""
+    variant, config = VARIANTS[name], usual_config(settings, channels, seed)
+    return replace(
+        config,
+        model=replace(config.model, base_width=base_width, **variant.model),
         steps=steps,
-        precision=settings.precision,
-        schedule="same_batch",
         r1_weight=settings.r1_weight if variant.r1 else 0.0,
-        seed=seed,
     )
 
 
 def count_parameters(model: ModelConfig) -> int:
     """Return how many numbers G and D learn together."""
-    with torch.random.fork_rng(devices=[]):
-        pair = new_generator(model), new_discriminator(model)
+    with torch.device("meta"):  # nothing is computed
+        pair = new_networks(model)
     return sum(weight.numel() for network in pair for weight in network.parameters())
 
 
@@ -156,10 +149,9 @@ def matching_width(name: str, settings: Settings, channels: int) -> int:
         config = variant_config(name, settings, channels, base_width=width, steps=1)
         return count_parameters(config.model)
 
-    wanted, width = count(PLAIN, settings.base_width), 1
-    while count(name, width) < wanted:
-        width += 1
-    apart = {each: abs(count(name, each) / wanted - 1) for each in (max(1, width - 1), width)}
+    wanted = count(PLAIN, settings.base_width)
+    widths = range(1, 2 * settings.base_width)
+    apart = {width: abs(count(name, width) / wanted - 1) for width in widths}
     best = min(apart, key=apart.get)
     if apart[best] > MOST_APART:
         raise UserError(
@@ -171,6 +163,10 @@ def matching_width(name: str, settings: Settings, channels: int) -> int:
 
 
 # ---------------------------------------------------------------- the plan
+
+
+SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
+"""When a run is measured, as shares of its steps; and at the plan's equal steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +195,15 @@ class Plan:
         """Return the steps at which all variants are compared: those of the slowest."""
         return min(self.steps.values())
 
-    def config(self, name: str, seed: int) -> TrainConfig:
-        """Return the configuration of one run."""
-        size = {"base_width": self.base_width[name], "steps": self.steps[name]}
-        return variant_config(name, self.settings, self.channels, seed=seed, **size)
+    def run(self, name: str, seed: int) -> Run:
+        """Return one run; a look is named after its step."""
+        steps = self.steps[name]
+        size = {"base_width": self.base_width[name], "steps": steps}
+        due = {max(1, round(steps * share)) for share in SHARES} | {self.equal_steps}
+        return Run(
+            config=variant_config(name, self.settings, self.channels, seed=seed, **size),
+            looks={step: step for step in sorted(due)},
+        )
 
     def about(self, name: str) -> dict[str, Any]:
         """Return what a run was made with, as plain values."""
@@ -213,6 +214,15 @@ class Plan:
             "equal_steps": self.equal_steps,
             "seconds_a_step": self.seconds_a_step[name],
         }
+
+    def table(self) -> Table:
+        """Return the table of all variants' runs."""
+        return Table(
+            command=COMMAND,
+            kind="variant",
+            folder=f"residual/{self.settings.set}",
+            settings={name: self.about(name) for name in VARIANTS},
+        )
 
 
 def make_plan(settings: Settings, train: ImageSet, device: str = "cpu", rounds: int = 10) -> Plan:
@@ -269,17 +279,9 @@ def plan_text(plan: Plan) -> str:
 
 # ---------------------------------------------------------------- measuring a run
 
-SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
-"""When a run is measured, as shares of its steps; and at the plan's equal steps."""
-
-
-def look_steps(steps: int, equal_steps: int) -> list[int]:
-    """Return the steps after which a run is measured, in order."""
-    return sorted({max(1, round(steps * share)) for share in SHARES} | {equal_steps})
-
 
 def measure_run(
-    config: TrainConfig, trained: Trained, yardstick: Yardstick, equal_steps: int
+    run: Run, trained: Trained, yardstick: Yardstick, *, equal_steps: int
 ) -> dict[str, Any]:
     """Measure every look of a run, and return plain values.
 
@@ -289,28 +291,24 @@ def measure_run(
     Returns
     -------
     dict
-        ``looks``: for each its ``step`` and what `measure_look` says; ``at_equal_steps`` and
+        ``looks``: for each its ``step`` and what `Yardstick.measure` says; ``at_equal_steps`` and
         ``at_equal_time``: the two of them that are compared; ``flags``: what went wrong, in words.
     """
     looks = []
     for step, weights in sorted(trained.weights.items()):
         if step == 0 and len(trained.weights) > 1:
             continue
-        in_full = step in (equal_steps, config.steps) or step == max(trained.weights)
+        in_full = step in (equal_steps, run.config.steps, max(trained.weights))
         num = yardstick.num_images // (1 if in_full else 2)
-        pictures_u8 = draw_pictures(config, weights, num, new_networks)
-        looks.append({"step": step} | measure_look(pictures_u8, yardstick))
+        pictures_u8 = draw_pictures(run, weights, num)
+        looks.append({"step": step} | yardstick.measure(pictures_u8))
     last = looks[-1]
-    measures = {
-        "troubled": share_troubled(trained.windows, config.steps),
-        "lost": last["lost"],
-        "diversity": last["diversity"],
-    }
+    troubled = share_troubled(trained.windows, run.config.steps)
     return {
         "looks": looks,
         "at_equal_steps": [look for look in looks if look["step"] <= equal_steps][-1],
         "at_equal_time": last,
-        "flags": find_flags(measures, last.get("classes_lost", 0.0), trained.stopped),
+        "flags": find_flags(last, troubled, trained.stopped),
     }
 
 
@@ -359,8 +357,6 @@ class Residual(Command, verb="residual"):
     """Where the generators and grids of samples are kept."""
     again: bool = local(False)
     """Time, train and measure anew what is finished."""
-    plan_only: bool = local(False)
-    """Only time the steps and print the plan; nothing is kept."""
     record: bool = False
     """Write the comparison to the ledger, once all runs are there."""
 
@@ -371,11 +367,8 @@ class Residual(Command, verb="residual"):
         chosen = [name for name in VARIANTS if name in (PLAIN, *(self.variants or VARIANTS))]
         if self.record and REFERENCE not in chosen:
             raise UserError(f"--record compares {PLAIN} and {REFERENCE}: give both in --variants")
-        least = 2 if self.record else 1
-        require(self.seeds >= least, "seeds", self.seeds, f"at least {least}")
-        for name in ("steps", "base_width", "threads"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
+        check_number(self, "seeds", 2 if self.record else 1)
+        check_numbers(self, 1, "steps", "threads")
         require(self.r1_weight > 0, "r1_weight", self.r1_weight, "above 0")
         torch.set_num_threads(self.threads)
         train, yardstick = open_set(self.set, self.features, self.num_images)
@@ -387,16 +380,24 @@ class Residual(Command, verb="residual"):
             precision=self.precision,
             r1_weight=self.r1_weight,
         )
-        if self.plan_only:
-            print(plan_text(make_plan(settings, train, self.device)))
-            return
         plan = self._plan(settings, train)
         print(plan_text(plan), flush=True)
+        table, measure = plan.table(), partial(measure_run, equal_steps=plan.equal_steps)
         for seed in range(self.seeds):
             for name in chosen:
-                self._one(name, seed, plan, train, yardstick)
-        runs = load_runs(plan, yardstick)
-        print(summary_text(summary(runs)))
+                finish_run(
+                    table,
+                    name,
+                    plan.run(name, seed),
+                    measure,
+                    train,
+                    yardstick,
+                    out=self.out / settings.set,
+                    device=self.device,
+                    again=self.again,
+                )
+        runs = table.load(yardstick.measured_with)
+        print(table_text(runs))
         if self.record:
             kept = finished_runs(runs, chosen, self.seeds)
             record_claim(kept, plan, self.command_line())
@@ -415,77 +416,8 @@ class Residual(Command, verb="residual"):
             )
         return kept
 
-    def _one(self, name: str, seed: int, plan: Plan, train: ImageSet, yardstick: Yardstick) -> None:
-        place = details_name(plan.settings.set, name, seed)
-        folder = self.out / plan.settings.set / f"{name}-{seed}"
-        try:
-            with exclusive(folder / "run.json", wait=False):
-                if not self.again and is_finished(place, plan.about(name), yardstick, COMMAND):
-                    return
-                content = self._train_and_measure(name, seed, plan, train, yardstick, folder)
-                save_details(place, content)
-        except HeldElsewhereError:
-            print(f"{name}, seed {seed}: another process has begun it", flush=True)
-            return
-        last, flags = content["at_equal_time"], "; ".join(content["flags"])
-        print(
-            f"{name}, seed {seed}: distance {last['distance']:.4f} after {last['step']:,} steps, "
-            f"diversity {last['diversity']:.2f}, {content['seconds']:.0f} s  {flags}",
-            flush=True,
-        )
-
-    def _train_and_measure(
-        self,
-        name: str,
-        seed: int,
-        plan: Plan,
-        train: ImageSet,
-        yardstick: Yardstick,
-        folder: Path,
-    ) -> dict[str, Any]:
-        config = plan.config(name, seed)
-        due = look_steps(config.steps, plan.equal_steps)
-        trained = None if self.again else find_trained(folder, config)
-        if trained is not None and trained.stopped is None and not set(due) <= set(trained.weights):
-            trained = None  # its looks are those of another plan
-        if trained is None:
-            looks = dict(zip(due, due, strict=True))  # a look is named after its step
-            trained = train_run(config, train, looks, new_networks, device=self.device)
-            keep_trained(folder, trained, config)
-        last = max(trained.weights)
-        pictures_u8 = draw_pictures(config, trained.weights[last], 64, new_networks)
-        write_grid(folder / f"step-{last:06}.png", pictures_u8)
-        begun = time.perf_counter()
-        found = measure_run(config, trained, yardstick, plan.equal_steps)
-        return {
-            "variant": name,
-            "seed": seed,
-            "settings": plan.about(name),
-            "features": yardstick.features.name,
-            "num_images": yardstick.num_images,
-            "stopped": trained.stopped,
-            "seconds": round(trained.seconds + time.perf_counter() - begun, 1),
-            "training_seconds": round(trained.seconds, 1),
-            **found,
-            "losses": [[line[name] for name in LINE] for line in trained.windows],
-        }
-
 
 # ---------------------------------------------------------------- what is kept
-
-
-Runs = dict[tuple[str, int], dict[str, Any]]
-"""What is kept of each run, by variant and seed."""
-
-
-def run_name(set_name: str, variant: str) -> str:
-    """Return what the names of a variant's runs in the ledger begin with."""
-    return f"residual/{set_name}/{variant}"
-
-
-def details_name(set_name: str, variant: str, seed: int) -> str:
-    """Return the name under which the ledger keeps a run."""
-    return f"{run_name(set_name, variant)}-{seed}"
 
 
 def plan_name(set_name: str) -> str:
@@ -501,32 +433,13 @@ def kept_plan(set_name: str) -> Plan | None:
     return Plan(settings=Settings(**kept.pop("settings")), **kept)
 
 
-def load_runs(plan: Plan, yardstick: Yardstick) -> Runs:
-    """Return every run of a plan that was measured in one way."""
-    return _kept_like(plan, (yardstick.features.name, yardstick.num_images))
-
-
 def kept_runs(set_name: str) -> Runs:
     """Return a set's runs that were made by its plan and measured as the plain one's first.
 
     Needs neither the images nor the features: it only reads what the ledger keeps.
     """
-    plan, seeds = kept_plan(set_name), kept_seeds(run_name(set_name, PLAIN))
-    if plan is None or not seeds:
-        return {}
-    kept = load_details(details_name(set_name, PLAIN, seeds[0]), COMMAND)
-    return _kept_like(plan, (kept["features"], kept["num_images"]))
-
-
-def _kept_like(plan: Plan, measured: tuple[str, int]) -> Runs:
-    runs: Runs = {}
-    for name in VARIANTS:
-        for seed in kept_seeds(run_name(plan.settings.set, name)):
-            kept = load_details(details_name(plan.settings.set, name, seed), COMMAND)
-            found = kept["features"], kept["num_images"]
-            if kept["settings"] == plan.about(name) and found == measured:
-                runs[name, seed] = kept
-    return runs
+    plan = kept_plan(set_name)
+    return plan.table().load() if plan else {}
 
 
 # ---------------------------------------------------------------- over the seeds
@@ -535,82 +448,28 @@ Budget = Literal["at_equal_steps", "at_equal_time"]
 BUDGETS: dict[Budget, str] = {"at_equal_steps": "equal steps", "at_equal_time": "equal time"}
 
 
-def seed_differences(
-    runs: Runs, one: str, other: str, budget: Budget, measure: str = "distance"
-) -> list[float]:
-    """Return one variant minus another for each seed that both have, in order."""
-    seeds = sorted(seed for name, seed in runs if name == one and (other, seed) in runs)
-    return [runs[one, seed][budget][measure] - runs[other, seed][budget][measure] for seed in seeds]
+def distance_at(budget: Budget) -> Measure:
+    """Return what takes the distance in one of the comparisons out of a run."""
+    return lambda run: run[budget]["distance"]
 
 
-def paired_difference(
-    runs: Runs, one: str, other: str, budget: Budget, measure: str = "distance"
-) -> Estimate | None:
-    """Return the mean of one variant minus another over pairs of equal seed, by Student's t.
-
-    None with fewer than two such pairs.
-    """
-    values = seed_differences(runs, one, other, budget, measure)
-    return mean_interval(np.array(values)) if len(values) > 1 else None
+def paired_difference(runs: Runs, one: str, other: str, budget: Budget) -> Estimate | None:
+    """Return the distance of one variant minus another's; see `short_runs.paired_difference`."""
+    return short_runs.paired_difference(runs, one, other, distance_at(budget))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Hold a variant's line of the table."""
-
-    variant: str
-    distances: dict[Budget, list[float]]
-    """Of each seed, in order."""
-    differences: dict[Budget, Estimate | None]
-    """To the plain pair, seed by seed; None with fewer than two seeds, and for itself."""
-    diversity: float
-    """Mean over the seeds, in equal time; real images have 1."""
-    flagged: int
-    """Seeds on which something went wrong."""
-
-
-def summary(runs: Runs) -> list[Row]:
-    """Return each variant's distances, and how they differ from the plain pair's."""
-    rows = []
-    for name in VARIANTS:
-        found = [run for (variant, _), run in sorted(runs.items()) if variant == name]
-        if not found:
-            continue
-        differences: dict[Budget, Estimate | None] = dict.fromkeys(BUDGETS)
-        if name != PLAIN:
-            differences = {each: paired_difference(runs, name, PLAIN, each) for each in BUDGETS}
-        row = Row(
-            variant=name,
-            distances={each: [run[each]["distance"] for run in found] for each in BUDGETS},
-            differences=differences,
-            diversity=float(np.mean([run["at_equal_time"]["diversity"] for run in found])),
-            flagged=sum(bool(run["flags"]) for run in found),
-        )
-        rows.append(row)
-    return rows
-
-
-def summary_text(rows: list[Row]) -> str:
+def table_text(runs: Runs) -> str:
     """Lay the table out as text."""
-    lines = ["Mean distances, and the paired difference to the plain pair with its 95 % interval."]
-    heads = "".join(f"{words:>36}" for words in BUDGETS.values())
-    lines.append(f"{'variant':22}{heads}  diversity  flagged")
-    for row in rows:
-        cells = ""
-        for budget in BUDGETS:
-            cell, difference = f"{np.mean(row.distances[budget]):.4f}", row.differences[budget]
-            if difference is not None:
-                value, low, high = difference
-                cell += f"  {value:+.4f} ({low:+.4f}, {high:+.4f})"
-            cells += f"{cell:>36}"
-        seeds = len(row.distances["at_equal_time"])
-        lines.append(f"{row.variant:22}{cells}{row.diversity:>11.2f}  {row.flagged} of {seeds}")
-    return "\n".join(lines)
+    columns: dict[str, Measure] = {words: distance_at(budget) for budget, words in BUDGETS.items()}
+    columns["diversity"] = lambda run: run["at_equal_time"]["diversity"]
+
+    def is_flagged(name: str, seed: int) -> bool:
+        return bool(runs[name, seed]["flags"])
+
+    return summary_text(runs, VARIANTS, PLAIN, columns, is_flagged)
 
 
 # ---------------------------------------------------------------- what the chapter says
-
-Outcome = Literal["nearer", "farther", "no difference shown", "too few runs"]
 
 CONTRASTS: dict[str, tuple[str, str]] = {
     "the residual pair with R1 instead of the DCGAN": (REFERENCE, PLAIN),
@@ -627,27 +486,14 @@ CONTRASTS: dict[str, tuple[str, str]] = {
 """What is changed in words, and the variants with the change and without it."""
 
 
-def outcome(difference: Estimate | None) -> Outcome:
+def outcome(difference: Estimate | None) -> str:
     """Say what a change did to the distance, where the whole paired interval is on one side."""
-    if difference is None:
-        return "too few runs"
-    if difference.low <= 0 <= difference.high:
-        return "no difference shown"
-    return "nearer" if difference.high < 0 else "farther"
-
-
-def sort_contrasts(runs: Runs, budget: Budget) -> dict[Outcome, list[str]]:
-    """Return the changes of `CONTRASTS` by what they did, in one of the two comparisons."""
-    found: dict[Outcome, list[str]] = {"nearer": [], "farther": [], "no difference shown": []}
-    for words, (one, other) in CONTRASTS.items():
-        result = outcome(paired_difference(runs, one, other, budget))
-        found.setdefault(result, []).append(words)
-    return {result: changes for result, changes in found.items() if changes}
+    return side_of(difference, "nearer", "farther")
 
 
 def contrasts_table(runs: Runs) -> str:
     """Lay out in Markdown what each change did: per seed, and the mean with its interval."""
-    lines = [" | ".join(["change", *BUDGETS.values()]), " | ".join(["---"] * (len(BUDGETS) + 1))]
+    lines = [["change", *BUDGETS.values()], ["---"] * (len(BUDGETS) + 1)]
     for words, (one, other) in CONTRASTS.items():
         cells = [words]
         for budget in BUDGETS:
@@ -656,36 +502,22 @@ def contrasts_table(runs: Runs) -> str:
                 cells.append("too few runs")
                 continue
             value, low, high = difference
-            seeds = seed_differences(runs, one, other, budget)
+            seeds = [a - b for a, b in paired(runs, one, other, distance_at(budget))]
             cells.append(
                 f"{outcome(difference)}: {value:+.2f} ({low:+.2f} to {high:+.2f}); "
                 f"by seed {', '.join(f'{each:+.2f}' for each in seeds)}"
             )
-        lines.append(" | ".join(cells))
-    return "\n".join(lines)
+        lines.append(cells)
+    return "\n".join(" | ".join(line) for line in lines)
 
 
 def compared_with_plain(runs: Runs, budget: Budget) -> dict[str, Compared]:
-    """Return each variant's distances for `dcgan_lib.plotting.plot_compared`, by its words.
-
-    All are multiples of the plain pair's mean over the same seeds; the paired difference's interval
-    stands about 1.
-    """
-    found = {}
-    for name, variant in VARIANTS.items():
-        seeds = [seed for each, seed in runs if each == name and (PLAIN, seed) in runs]
-        if not seeds:
-            continue
-        usual = np.mean([runs[PLAIN, seed][budget]["distance"] for seed in seeds])
-        points = tuple(runs[name, seed][budget]["distance"] / usual for seed in seeds)
-        interval, note = None, ""
-        difference = paired_difference(runs, name, PLAIN, budget)
-        if name != PLAIN and difference is not None:
-            interval = (1 + difference.low / usual, 1 + difference.high / usual)
-            differs = outcome(difference) != "no difference shown"
-            note = outcome(difference) if differs else ""
-        found[variant.words] = Compared(points=points, interval=interval, note=note)
-    return found
+    """Return each variant's row by its words; see `short_runs.compared`."""
+    rows = {
+        variant.words: compared(runs, name, PLAIN, distance_at(budget), "nearer", "farther")
+        for name, variant in VARIANTS.items()
+    }
+    return {words: row for words, row in rows.items() if row is not None}
 
 
 # ---------------------------------------------------------------- the claim
@@ -711,8 +543,8 @@ def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
         raise UserError(
             f"{CLAIM} needs two finished seeds of {PLAIN} and {REFERENCE}: run {COMMAND}"
         )
-    settings, seeds = plan.settings, {seed for name, seed in runs if name == REFERENCE}
-    seeds &= {seed for name, seed in runs if name == PLAIN}
+    settings = plan.settings
+    seeds = sorted(seed for name, seed in runs if name == PLAIN and (REFERENCE, seed) in runs)
     scale = (
         f"DCGAN of width {plan.base_width[PLAIN]} and residual pair of width "
         f"{plan.base_width[REFERENCE]} ({plan.parameters[PLAIN]:,} and "
@@ -722,7 +554,7 @@ def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
     for budget, words in BUDGETS.items():
         parts = []
         for name in (REFERENCE, PLAIN):
-            looks = [runs[name, seed][budget] for seed in sorted(seeds)]
+            looks = [runs[name, seed][budget] for seed in seeds]
             mean = np.mean([look["distance"] for look in looks])
             parts.append(f"{name} {mean:.4f} after {looks[0]['step']:,} steps")
         value, low, high = found[budget]
@@ -730,8 +562,7 @@ def record_claim(runs: Runs, plan: Plan, command: str) -> Result:
         notes.append(f"{words}: {', '.join(parts)}, {between}")
     flagged = [f"{name} seed {seed}" for (name, seed), run in sorted(runs.items()) if run["flags"]]
     notes.append(f"flagged: {', '.join(flagged) or 'none'}")
-    features = {run["features"] for run in runs.values()}
-    notes.append(f"distances are KID on {', '.join(sorted(features))}")
+    notes.append(f"distances are KID on {runs[PLAIN, seeds[0]]['features']}")
     caveat = None
     if difference.low <= 0 <= difference.high:
         caveat = Caveat(kind="not at scale", why=f"the interval holds 0, few seeds: {scale}")

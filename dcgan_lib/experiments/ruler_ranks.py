@@ -7,19 +7,19 @@ should come nearer to real ones while it learns.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dcgan_lib.command import Command
 from dcgan_lib.data.image_set import is_plain_name
 from dcgan_lib.data.load import HELD_OUT, load_image_set
-from dcgan_lib.errors import require
+from dcgan_lib.errors import check_number, require
 from dcgan_lib.evaluation.distances import Distance
 from dcgan_lib.evaluation.features import RULER, get_features
 from dcgan_lib.evaluation.ledger import describe_hardware, load_details, save_details
 from dcgan_lib.evaluation.ruler import Ladder, RankTest, rank_test
-from dcgan_lib.experiments.architecture import END, LAST_THIRD, THIRD
+from dcgan_lib.experiments.architecture import END, LAST_THIRD, THIRD, num_pictures
 
 FEWEST = 100
 """Pictures a side: one kind of damage keeps one picture in a hundred."""
@@ -47,8 +47,8 @@ class RankTestOfSet(Command, verb="rank-test"):
 
     def run(self) -> None:
         """Measure, print, and keep it if asked."""
-        require(self.num_images >= FEWEST, "num_images", self.num_images, f"at least {FEWEST}")
-        require(self.subsets >= 2, "subsets", self.subsets, "at least 2")
+        check_number(self, "num_images", FEWEST)
+        check_number(self, "subsets", 2)
         if self.record:
             allowed = "a set's name, and no path, for what is recorded"
             require(is_plain_name(self.set), "--set", self.set, allowed)
@@ -97,7 +97,7 @@ def keep_rank_test(set_name: str, found: RankTest, about: Mapping[str, Any]) -> 
             "kind": ladder.kind,
             "in_order": ladder.in_order,
             "degrees": {
-                step: [float(f"{x:.6g}") for x in (distance.value, distance.low, distance.high)]
+                step: [float(f"{x:.6g}") for x in distance.estimate]
                 for step, distance in zip(ladder.steps, ladder.distances, strict=True)
             },
         }
@@ -119,17 +119,21 @@ def load_rank_test(set_name: str, features: str = RULER) -> RankTest:
     """Return the test that `dcgan rank-test` kept of a set; needs neither pictures nor features."""
     command = f"dcgan rank-test --set {set_name} --features {features} --record"
     kept = load_details(f"ruler/{set_name}--{features}", command)
-    about = {"metric": kept["metric"], "features": features}
-    about |= {"n_real": kept["n"], "n_fake": kept["n"]}
     ladders = []
     for ladder in kept["ladders"]:
         distances = tuple(
-            Distance(value=value, low=low, high=high, **about)
-            for value, low, high in ladder["degrees"].values()
+            _distance(degree, kept["metric"], features, kept["n"])
+            for degree in ladder["degrees"].values()
         )
         steps = tuple(ladder["degrees"])
         ladders.append(Ladder(kind=ladder["kind"], steps=steps, distances=distances))
     return RankTest(features=features, ladders=tuple(ladders))
+
+
+def _distance(estimate: Sequence[float], metric: str, features: str, num: int) -> Distance:
+    value, low, high = estimate
+    about = {"metric": metric, "features": features, "n_real": num, "n_fake": num}
+    return Distance(value=value, low=low, high=high, **about)
 
 
 # ---------------------------------------------------------------- generators while they learn
@@ -145,9 +149,8 @@ def generator_ladder(run: Mapping[str, Any], looks: Iterable[int]) -> Ladder:
     kept = {each["look"]: each for each in run["looks"]}
     steps, distances = [], []
     for look in sorted(looks, reverse=True):
-        num = run["num_images"] // (1 if look in (THIRD, END) else 2)
-        values = {"value": kept[look]["distance"], "low": kept[look]["low"]}
-        about = {"metric": "KID", "features": run["features"], "n_real": num, "n_fake": num}
-        distances.append(Distance(**values, high=kept[look]["high"], **about))
+        estimate = [kept[look][name] for name in ("distance", "low", "high")]
+        num = num_pictures(look, run["num_images"])
+        distances.append(_distance(estimate, "KID", run["features"], num))
         steps.append(f"{kept[look]['step']:,} steps")
     return Ladder(kind="generators", steps=tuple(steps), distances=tuple(distances))

@@ -1,4 +1,4 @@
-"""Short trainings that are compared with each other: one run, its looks, and what it is judged by.
+"""Short trainings that are compared with each other, seed by seed: one run, and a table of them.
 
 The generator is kept at some steps of a run, the *looks*, so that all can be measured again, with
 other features say, without training again. `architecture` and `residual_gan` say which runs there
@@ -9,7 +9,6 @@ Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,21 +25,20 @@ from torch import Tensor, nn
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import HELD_OUT, load_image_set
-from dcgan_lib.errors import UserError, require
-from dcgan_lib.evaluation.distances import kid
-from dcgan_lib.evaluation.features import RULER, FeatureExtractor, get_features
-from dcgan_lib.evaluation.ledger import has_details, list_details, load_details
+from dcgan_lib.errors import HeldElsewhereError, UserError, require
+from dcgan_lib.evaluation.distances import kid_of_features
+from dcgan_lib.evaluation.features import FeatureExtractor, get_features
+from dcgan_lib.evaluation.ledger import has_details, list_details, load_details, save_details
 from dcgan_lib.evaluation.probes import Probe, load_probe
-from dcgan_lib.evaluation.statistics import Estimate
+from dcgan_lib.evaluation.statistics import Estimate, mean_interval
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
-from dcgan_lib.models.sampling import in_batches, sample_latents, seeded, to_u8
-from dcgan_lib.paths import atomic_write, read_json
+from dcgan_lib.models.sampling import in_batches, sample_latents, seeded, to_u8, write_grid
+from dcgan_lib.paths import atomic_write, exclusive, read_json
+from dcgan_lib.plotting import Compared
 from dcgan_lib.training.checkpoints import to_bytes
 from dcgan_lib.training.loop import Batches, choose_device, draw_latents
-from dcgan_lib.training.step import Gan, StepRecord, make_gan, train_step
+from dcgan_lib.training.step import StepRecord, make_gan, new_networks, train_step
 from dcgan_lib.training.watch import find_trouble
-
-NewPair = Callable[[ModelConfig], tuple[AnyGenerator, AnyDiscriminator]]
 
 # ---------------------------------------------------------------- training
 
@@ -49,6 +47,50 @@ SIDE = 32
 
 WINDOW = 50
 """Steps that the losses are averaged over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Hold what all runs of a table share; kept with each, so that no two kinds are mixed."""
+
+    set: str
+    steps: int
+    base_width: int
+    batch_size: int
+    precision: str
+
+
+def usual_config(settings: Settings, channels: int, seed: int) -> TrainConfig:
+    """Return the paper's recipe at the table's size.
+
+    Notes
+    -----
+    One minibatch updates D, then G, on the same generated images: that is a third cheaper for each
+    pair of updates than the authors' alternation, and a table of many runs lives on many updates.
+    """
+    return TrainConfig(
+        model=ModelConfig(
+            image_size=(SIDE, SIDE), num_channels=channels, base_width=settings.base_width
+        ),
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        precision=settings.precision,
+        schedule="same_batch",
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Say what one run trains, and when its generator is kept."""
+
+    config: TrainConfig
+    looks: Mapping[int, int]
+    """The look that is due after so many steps; the untrained generator is look 0."""
+    new_pair: Callable[[ModelConfig], tuple[AnyGenerator, AnyDiscriminator]] = new_networks
+    """Builds the two networks."""
+    constant_z: bool = False
+    """Feed the generator one latent vector over and over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,36 +106,17 @@ class Trained:
     """The generator's weights by look."""
 
 
-def train_run(
-    config: TrainConfig,
-    image_set: ImageSet,
-    looks: Mapping[int, int],
-    new_pair: NewPair,
-    *,
-    constant_z: bool = False,
-    device: str = "cpu",
-) -> Trained:
-    """Train one pair; a run whose losses or weights are no longer finite ends there.
-
-    Parameters
-    ----------
-    looks
-        The look that is due after so many steps; the untrained generator is look 0.
-    new_pair
-        Builds the two networks.
-    constant_z
-        Feed the generator one latent vector over and over.
-    """
-    begun, where = time.perf_counter(), choose_device(device)
-    gan = make_gan(config, where, new_pair)
+def train_run(run: Run, image_set: ImageSet, device: str = "cpu") -> Trained:
+    """Train one pair; a run whose losses or weights are no longer finite ends there."""
+    begun, where, config = time.perf_counter(), choose_device(device), run.config
+    gan = make_gan(config, where, run.new_pair)
     batches = Batches(image_set, config, where)
     windows, pending, kept, stopped = [], [], {0: _weights(gan.generator)}, None
     for step in range(config.steps):
-        latents = _latents(config, gan, step, constant_z=constant_z)
-        record = train_step(gan, step, batches(step)[0], None, latents)
+        record = train_step(gan, step, batches(step)[0], None, _latents(run, where, step))
         pending.append(record)
         done = step + 1
-        if done % WINDOW and done not in looks:
+        if done % WINDOW and done not in run.looks:
             continue
         line = _means(pending) | {"step": done}
         weights = _weights(gan.generator)
@@ -101,8 +124,8 @@ def train_run(
         if not finite or not all(value.isfinite().all() for value in weights.values()):
             stopped = done
             break
-        if done in looks:
-            kept[looks[done]] = weights
+        if done in run.looks:
+            kept[run.looks[done]] = weights
         if done % WINDOW == 0 or done == config.steps:
             windows.append(line)
             pending = []
@@ -110,13 +133,11 @@ def train_run(
     return Trained(windows=windows, stopped=stopped, seconds=seconds, weights=kept)
 
 
-def _latents(
-    config: TrainConfig, gan: Gan, step: int, *, constant_z: bool
-) -> Callable[[int], Tensor]:
-    if constant_z:
-        constant_bd = draw_latents(config, gan.device, 0)(0)[:1].expand(config.batch_size, -1)
+def _latents(run: Run, device: torch.device, step: int) -> Callable[[int], Tensor]:
+    if run.constant_z:
+        constant_bd = draw_latents(run.config, device, 0)(0)[:1].expand(run.config.batch_size, -1)
         return lambda turn: constant_bd
-    return draw_latents(config, gan.device, step)
+    return draw_latents(run.config, device, step)
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
@@ -151,44 +172,48 @@ def keep_trained(folder: Path, trained: Trained, config: TrainConfig) -> None:
     atomic_write(folder / "run.json", json.dumps(about) + "\n")
 
 
-def find_trained(folder: Path, config: TrainConfig) -> Trained | None:
-    """Return what `keep_trained` wrote for this configuration, or None."""
+def find_trained(folder: Path, run: Run) -> Trained | None:
+    """Return what `keep_trained` wrote of this run; None if it was another, or had other looks."""
     if not (folder / "run.json").is_file():
         return None
     about = read_json(folder / "run.json", "remove the folder, and the run begins again")
-    if from_dict(about.pop("config")) != config:
+    if from_dict(about.pop("config")) != run.config:
         return None
     weights: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(folder / "generators.safetensors").items():
         look, name = key.split(" ")
         weights.setdefault(int(look), {})[name] = value
-    return Trained(weights=weights, **about)
+    trained = Trained(weights=weights, **about)
+    has_all = trained.stopped is not None or set(run.looks.values()) <= set(weights)
+    return trained if has_all else None
+
+
+def draw_pictures(run: Run, weights: dict[str, Tensor], num: int) -> np.ndarray:
+    """Draw pictures as the authors do, by the statistics of the batch; unbounded ones are clipped.
+
+    The latent vectors are the same for every run, but for the one vector of a constant z.
+    """
+    model = run.config.model
+    generator, _ = run.new_pair(model)
+    generator.load_state_dict(weights)
+    generator.train()
+    z_bd = sample_latents(num, model, seeded(1))
+    if run.constant_z:
+        z_bd = _latents(run, torch.device("cpu"), 0)(0)[:1].repeat(num, 1)
+
+    def draw(z_bd: Tensor) -> Tensor:
+        return to_u8(generator(z_bd).clamp(*model.value_range), model)
+
+    return in_batches(draw, z_bd, batch_size=250)
 
 
 # ---------------------------------------------------------------- what pictures are measured with
 
-
 NUM_MODES = 20
-
-
-class Remembering(FeatureExtractor):
-    """Give the features of another extractor, and read no array twice while it is remembered."""
-
-    def __init__(self, features: FeatureExtractor, *known: np.ndarray) -> None:
-        super().__init__(features.name, features.num_features, features, features)
-        self._known = [(images_u8, features.extract(images_u8)) for images_u8 in known]
-
-    def remember(self, images_u8: np.ndarray) -> np.ndarray:
-        """Return an array's features, and know them from now on."""
-        self._known = [*self._known[:2], (images_u8, self.extract(images_u8))]
-        return self._known[-1][1]
-
-    def extract(self, images_u8: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
-        """Return float32 features, n x num_features."""
-        for known_u8, features_nf in self._known:
-            if known_u8 is images_u8:
-                return features_nf
-        return self.network.extract(images_u8, batch_size=batch_size)
+COMMON = 1e-4
+"""Share of all pixels that a colour must have to count as one of the set's."""
+PROBE_OF = {"mnist": "probe-mnist", "street-digits": "probe-street-digits"}
+"""Sets whose classes a committed probe reads at 32x32."""
 
 
 class Yardstick:
@@ -221,67 +246,72 @@ class Yardstick:
     ) -> None:
         allowed = f"from {2 * NUM_MODES} to the {len(held_out):,} held-out images there are"
         require(2 * NUM_MODES <= num_images <= len(held_out), "num_images", num_images, allowed)
-        self.num_images = num_images
+        self.features, self.num_images, self._probe = features, num_images, probe
         rows = np.random.default_rng(0).permutation(len(held_out))[:num_images]
-        self.real_u8 = held_out.images_u8[np.sort(rows)]
-        self.few_u8 = self.real_u8[::2]
-        self.features = Remembering(features, self.real_u8, self.few_u8)
-        self._probe = probe
-        real_nf = self.features.extract(self.real_u8)
-        self._spread = _mean_pairwise(real_nf)
-        self._clusters = KMeans(NUM_MODES, n_init=4, random_state=0).fit(_thumbnails(self.real_u8))
-        self._real_modes = self._mode_shares(self.real_u8)
-        self._real_classes = None if probe is None else self._class_shares(self.real_u8)
-        self._real_colours = _colour_shares(self.real_u8) > COMMON
+        real_u8 = held_out.images_u8[np.sort(rows)]
+        self._real_nf, self._few_nf = map(features.extract, (real_u8, real_u8[::2]))
+        self._clusters = KMeans(NUM_MODES, n_init=4, random_state=0).fit(_thumbnails(real_u8))
+        self._real_modes = self._mode_shares(real_u8)
+        self._real_classes = None if probe is None else self._class_shares(real_u8)
+        self._is_common = _colour_shares(real_u8) > COMMON
 
-    def distance(self, pictures_u8: np.ndarray) -> Estimate:
-        """Return KID with its interval; half of the held-out images serve fewer than a thousand."""
-        self.features.remember(pictures_u8)
-        if len(pictures_u8) >= len(self.real_u8):
-            size = min(500, len(self.real_u8) // 2)
-            return kid(self.real_u8, pictures_u8, self.features, subset_size=size).estimate
-        size = min(len(self.few_u8), len(pictures_u8)) // 2
-        return kid(self.few_u8, pictures_u8, self.features, subsets=40, subset_size=size).estimate
+    @property
+    def measured_with(self) -> tuple[str, int]:
+        """Return what must agree for two measurements to be comparable."""
+        return self.features.name, self.num_images
 
-    def lost(self, pictures_u8: np.ndarray) -> float:
-        """Return the share of modes lost: K-means clusters of the held-out images' thumbnails.
+    def measure(self, pictures_u8: np.ndarray) -> dict[str, float]:
+        """Measure pictures in every way, and return plain values.
 
-        One is lost where less than a fifth as many pictures fall into it as real images do.
+        Returns
+        -------
+        dict
+            ``distance``, ``low``, ``high``: KID with its interval; half of the held-out images
+            serve fewer pictures than these. ``lost``: the share of the modes that hold less than a
+            fifth as many pictures as real images; modes are K-means clusters of thumbnails.
+            ``diversity``: the mean distance of two pictures' features over that of two real
+            images'. ``colours``: the share of the real images' common colours that pictures also
+            reach. With a probe, ``classes_lost``: as ``lost``, of classes.
 
         Notes
         -----
-        Bins of pixels, as Richardson and Weiss (2018) count them. In a network's features the
-        pictures of a small GAN lie in a few bins of their own, since none of them looks real: that
-        would call every run collapsed.
+        Modes are bins of pixels, as Richardson and Weiss (2018) count them. In a network's features
+        the pictures of a small GAN lie in a few bins of their own, since none of them looks real:
+        that would call every run collapsed.
         """
-        return _lost(self._real_modes, self._mode_shares(pictures_u8))
-
-    def classes_lost(self, pictures_u8: np.ndarray) -> float | None:
-        """Return the share of the classes lost, as the probe names them; None without a probe."""
-        if self._probe is None:
-            return None
-        return _lost(self._real_classes, self._class_shares(pictures_u8))
-
-    def diversity(self, pictures_u8: np.ndarray) -> float:
-        """Return the mean distance of two pictures' features over that of two real images'."""
-        return _mean_pairwise(self.features.extract(pictures_u8)) / self._spread
-
-    def colours(self, pictures_u8: np.ndarray) -> float:
-        """Return the share of the real images' common colours that pictures also reach."""
-        return float((_colour_shares(pictures_u8) > COMMON / 10)[self._real_colours].mean())
+        found_nf = self.features.extract(pictures_u8)
+        is_full = len(found_nf) >= len(self._real_nf)
+        real_nf, subsets = (self._real_nf, 100) if is_full else (self._few_nf, 40)
+        size = min(len(real_nf), len(found_nf), 1_000) // 2
+        name = self.features.name
+        distance = kid_of_features(real_nf, found_nf, name, subsets=subsets, subset_size=size)
+        reached = _colour_shares(pictures_u8) > COMMON / 10
+        found = {
+            "distance": distance.value,
+            "low": distance.low,
+            "high": distance.high,
+            "lost": _lost(self._real_modes, self._mode_shares(pictures_u8)),
+            "diversity": _mean_pairwise(found_nf) / _mean_pairwise(self._real_nf),
+            "colours": reached[self._is_common].mean(),
+        }
+        if self._probe is not None:
+            found["classes_lost"] = _lost(self._real_classes, self._class_shares(pictures_u8))
+        return {name: float(f"{value:.5g}") for name, value in found.items()}
 
     def _mode_shares(self, pictures_u8: np.ndarray) -> np.ndarray:
-        modes_n = self._clusters.predict(_thumbnails(pictures_u8))
-        return np.bincount(modes_n, minlength=NUM_MODES) / len(modes_n)
+        return _shares(self._clusters.predict(_thumbnails(pictures_u8)), NUM_MODES)
 
     def _class_shares(self, pictures_u8: np.ndarray) -> np.ndarray:
         classes_n = self._probe.predict(pictures_u8)["label"].argmax(1)
-        number = len(self._probe.head("label").class_names)
-        return np.bincount(classes_n, minlength=number) / len(classes_n)
+        return _shares(classes_n, len(self._probe.head("label").class_names))
+
+
+def _shares(kinds_n: np.ndarray, num_kinds: int) -> np.ndarray:
+    return np.bincount(kinds_n, minlength=num_kinds) / len(kinds_n)
 
 
 def _lost(real_shares: np.ndarray, shares: np.ndarray) -> float:
-    return float((shares < real_shares / 5)[real_shares > 0].mean())
+    return (shares < real_shares / 5)[real_shares > 0].mean()
 
 
 def _thumbnails(pictures_u8: np.ndarray) -> np.ndarray:
@@ -291,18 +321,12 @@ def _thumbnails(pictures_u8: np.ndarray) -> np.ndarray:
     return (blocks.mean((3, 5)) / 255).reshape(n, -1)
 
 
-COMMON = 1e-4
-"""Share of all pixels that a colour must have to count as one of the set's."""
-
-
 def _colour_shares(pictures_u8: np.ndarray) -> np.ndarray:
     """Return the share of pixels in each cell: 8 x 8 x 8 of RGB, or 32 of grey."""
     if pictures_u8.shape[1] == 1:
-        cells, number = pictures_u8[:, 0] // 8, 32
-    else:
-        red, green, blue = (pictures_u8[:, k].astype(np.int64) // 32 for k in range(3))
-        cells, number = (red * 8 + green) * 8 + blue, 512
-    return np.bincount(cells.ravel(), minlength=number) / cells.size
+        return _shares(pictures_u8.ravel() // 8, 32)
+    red, green, blue = (pictures_u8[:, k].astype(np.int64).ravel() // 32 for k in range(3))
+    return _shares((red * 8 + green) * 8 + blue, 512)
 
 
 def _mean_pairwise(features_nf: np.ndarray, most: int = 500) -> float:
@@ -311,67 +335,15 @@ def _mean_pairwise(features_nf: np.ndarray, most: int = 500) -> float:
     return float(distances.sum() / (len(some_nf) * (len(some_nf) - 1)))
 
 
-PROBE_OF = {"mnist": "probe-mnist", "street-digits": "probe-street-digits"}
-"""Sets whose classes a committed probe reads at 32x32."""
-
-
-def open_set(
-    name: str, features: str = RULER, num_images: int = 1_000
-) -> tuple[ImageSet, Yardstick]:
+def open_set(name: str, features: str, num_images: int) -> tuple[ImageSet, Yardstick]:
     """Load a set's training images at 32x32, and what its generators are measured with."""
     train = load_image_set(name, image_size=SIDE)
     held_out = load_image_set(name, HELD_OUT, image_size=SIDE)
     probe = load_probe(PROBE_OF[train.name]) if train.name in PROBE_OF else None
-    extractor = get_features(features)
-    return train, Yardstick(held_out, extractor, probe, num_images)
-
-
-def draw_pictures(
-    config: TrainConfig,
-    weights: dict[str, Tensor],
-    num: int,
-    new_pair: NewPair,
-    *,
-    constant_z: bool = False,
-    seed: int = 1,
-) -> np.ndarray:
-    """Draw pictures as the authors do, by the statistics of the batch; unbounded ones are clipped.
-
-    The latent vectors are those of ``seed`` for every run, and the one vector of a run with a
-    constant z.
-    """
-    generator, _ = new_pair(config.model)
-    generator.load_state_dict(weights)
-    generator.train()
-    z_bd = sample_latents(num, config.model, seeded(seed))
-    if constant_z:
-        z_bd = draw_latents(config, torch.device("cpu"), 0)(0)[:1].repeat(num, 1)
-    low, high = config.model.value_range
-
-    def draw(z_bd: Tensor) -> Tensor:
-        return to_u8(generator(z_bd).clamp(low, high), config.model)
-
-    return in_batches(draw, z_bd, batch_size=250)
+    return train, Yardstick(held_out, get_features(features), probe, num_images)
 
 
 # ---------------------------------------------------------------- what a run is judged by
-
-
-def measure_look(pictures_u8: np.ndarray, yardstick: Yardstick) -> dict[str, float]:
-    """Return distance, low, high, lost, diversity, colours and, with a probe, classes_lost."""
-    distance = yardstick.distance(pictures_u8)
-    found = {
-        "distance": distance.value,
-        "low": distance.low,
-        "high": distance.high,
-        "lost": yardstick.lost(pictures_u8),
-        "diversity": yardstick.diversity(pictures_u8),
-        "colours": yardstick.colours(pictures_u8),
-    }
-    classes_lost = yardstick.classes_lost(pictures_u8)
-    if classes_lost is not None:
-        found["classes_lost"] = classes_lost
-    return {name: float(f"{value:.5g}") for name, value in found.items()}
 
 
 def share_troubled(windows: list[dict[str, float]], steps: int) -> float:
@@ -392,57 +364,141 @@ def last_third(windows: list[dict[str, float]], steps: int) -> list[dict[str, fl
 MOST_LOST, LEAST_DIVERSITY, MOST_TROUBLED = 0.5, 0.25, 0.5
 
 
-def find_flags(measures: dict[str, float], classes_lost: float, stopped: int | None) -> list[str]:
-    """Say what went wrong in a run, by bounds that were chosen on trial runs of the recipe."""
+def find_flags(last: Mapping[str, float], troubled: float, stopped: int | None) -> list[str]:
+    """Say what went wrong in a run, by bounds that were chosen on trial runs of the recipe.
+
+    ``last`` is its last look, ``troubled`` what `share_troubled` says of it.
+    """
     flags = []
     if stopped is not None:
         flags.append("diverged: a number was no longer finite")
-    elif measures["troubled"] > MOST_TROUBLED:
+    elif troubled > MOST_TROUBLED:
         flags.append("diverged: the losses are out of bounds for most of the last third")
-    if measures["lost"] > MOST_LOST:
+    if last["lost"] > MOST_LOST:
         flags.append("collapsed: more than half of the modes are lost")
-    if classes_lost > MOST_LOST:
+    if last.get("classes_lost", 0.0) > MOST_LOST:
         flags.append("collapsed: more than half of the classes are lost")
-    if measures["diversity"] < LEAST_DIVERSITY:
+    if last["diversity"] < LEAST_DIVERSITY:
         flags.append("collapsed: samples differ less than a quarter as much as real images")
     return flags
 
 
-# ---------------------------------------------------------------- what is kept
+# ---------------------------------------------------------------- a table of runs
 
-
-def is_finished(name: str, settings: dict[str, Any], yardstick: Yardstick, command: str) -> bool:
-    """Return whether a run is kept, was made with the same settings, and measured the same way.
-
-    Raises
-    ------
-    UserError
-        If it was made with other settings.
-    """
-    if not has_details(name):
-        return False
-    kept = load_details(name, command)
-    if kept["settings"] != settings:
-        raise UserError(
-            f"data/results/{name}.json was made with other settings ({kept['settings']}): give "
-            "those, or --again to replace it"
-        )
-    measured = yardstick.features.name, yardstick.num_images
-    return (kept["features"], kept["num_images"]) == measured
-
-
-def kept_seeds(name: str) -> list[int]:
-    """Return the seeds of which the ledger keeps a run NAME-SEED, in order; some may be missing."""
-    pattern = re.compile(re.escape(name) + r"-(\d+)")
-    found = map(pattern.fullmatch, list_details(name.rpartition("/")[0]))
-    return sorted(int(match[1]) for match in found if match)
-
-
-RunsByKey = dict[tuple[str, int], dict[str, Any]]
+Runs = dict[tuple[str, int], dict[str, Any]]
 """What is kept of each run, by the name of what it trains and its seed."""
 
 
-def finished_runs(runs: RunsByKey, names: Iterable[str], num_seeds: int) -> RunsByKey:
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Say which runs are compared with each other, and where the ledger keeps them."""
+
+    command: str
+    """What makes them."""
+    kind: str
+    """What the name of a run is: "rule", say."""
+    folder: str
+    """Of the ledger; a run is kept there as NAME-SEED."""
+    settings: Mapping[str, dict[str, Any]]
+    """What the runs of each name are made with, so that no two kinds are mixed."""
+
+    def place(self, name: str, seed: int) -> str:
+        """Return the name under which the ledger keeps a run."""
+        return f"{self.folder}/{name}-{seed}"
+
+    def is_finished(self, name: str, seed: int, measured_with: tuple[str, int]) -> bool:
+        """Return whether a run is kept, and was measured the same way; refuse other settings."""
+        place = self.place(name, seed)
+        if not has_details(place):
+            return False
+        kept = load_details(place, self.command)
+        if kept["settings"] != self.settings[name]:
+            raise UserError(
+                f"data/results/{place}.json was made with other settings ({kept['settings']}): "
+                "give those, or --again to replace it"
+            )
+        return _measured_with(kept) == measured_with
+
+    def load(self, measured_with: tuple[str, int] | None = None) -> Runs:
+        """Return the kept runs that were made with the settings and measured in one way.
+
+        They are in the order of names and seeds. ``measured_with`` are features and their number
+        of images; unset, those of the first run.
+        """
+        kept: Runs = {}
+        for place in list_details(self.folder):
+            name, _, seed = place.rpartition("/")[2].rpartition("-")
+            if name in self.settings and seed.isdigit():
+                run = load_details(place, self.command)
+                if run["settings"] == self.settings[name]:
+                    kept[name, int(seed)] = run
+        names = list(self.settings)
+        keys = sorted(kept, key=lambda key: (names.index(key[0]), key[1]))
+        if keys and measured_with is None:
+            measured_with = _measured_with(kept[keys[0]])
+        return {key: kept[key] for key in keys if _measured_with(kept[key]) == measured_with}
+
+
+def _measured_with(kept: Mapping[str, Any]) -> tuple[str, int]:
+    return kept["features"], kept["num_images"]
+
+
+def finish_run(
+    table: Table,
+    name: str,
+    run: Run,
+    measure: Callable[[Run, Trained, Yardstick], dict[str, Any]],
+    image_set: ImageSet,
+    yardstick: Yardstick,
+    *,
+    out: Path,
+    device: str,
+    again: bool,
+) -> None:
+    """Train, measure and keep a run, or what of that is missing, and print how it ended.
+
+    A run that another process has begun is left to it.
+    """
+    seed = run.config.seed
+    folder = out / f"{name}-{seed}"
+    try:
+        with exclusive(folder / "run.json", wait=False):
+            if not again and table.is_finished(name, seed, yardstick.measured_with):
+                return
+            trained = None if again else find_trained(folder, run)
+            if trained is None:
+                trained = train_run(run, image_set, device)
+                keep_trained(folder, trained, run.config)
+            last = max(trained.weights)
+            write_grid(folder / "samples.png", draw_pictures(run, trained.weights[last], 64))
+            begun = time.perf_counter()
+            found = measure(run, trained, yardstick)
+            seconds = trained.seconds + time.perf_counter() - begun
+            content = {
+                table.kind: name,
+                "seed": seed,
+                "settings": table.settings[name],
+                "features": yardstick.features.name,
+                "num_images": yardstick.num_images,
+                "stopped": trained.stopped,
+                "seconds": round(seconds, 1),
+                "training_seconds": round(trained.seconds, 1),
+                **found,
+                "losses": [[line[each] for each in LINE] for line in trained.windows],
+            }
+            save_details(table.place(name, seed), content)
+    except HeldElsewhereError:
+        print(f"{name}, seed {seed}: another process has begun it", flush=True)
+        return
+    last = found["looks"][-1]
+    print(
+        f"{name}, seed {seed}: distance {last['distance']:.4f} after {last['step']:,} steps, "
+        f"diversity {last['diversity']:.2f}, {seconds:.0f} s  {'; '.join(found['flags'])}",
+        flush=True,
+    )
+
+
+def finished_runs(runs: Runs, names: Iterable[str], num_seeds: int) -> Runs:
     """Return the runs of these names and seeds; refuse a table that lacks one."""
     wanted = {(name, seed) for name in names for seed in range(num_seeds)}
     if missing := sorted(wanted - set(runs)):
@@ -451,3 +507,91 @@ def finished_runs(runs: RunsByKey, names: Iterable[str], num_seeds: int) -> Runs
             f"seed {missing[0][1]}: run this again, or wait for the process that has begun them"
         )
     return {key: run for key, run in runs.items() if key in wanted}
+
+
+# ---------------------------------------------------------------- over the seeds
+
+Measure = Callable[[Mapping[str, Any]], float | None]
+"""Takes one number out of what is kept of a run."""
+
+
+def paired(runs: Runs, name: str, reference: str, measure: Measure) -> np.ndarray:
+    """Return a measure of both for each seed that both have, in order: pairs x 2.
+
+    A seed of which one run ended too soon to have the measure is left out.
+    """
+    seeds = sorted(seed for each, seed in runs if each == name and (reference, seed) in runs)
+    pairs = [[measure(runs[each, seed]) for each in (name, reference)] for seed in seeds]
+    return np.array([pair for pair in pairs if None not in pair]).reshape(-1, 2)
+
+
+def paired_difference(runs: Runs, name: str, reference: str, measure: Measure) -> Estimate | None:
+    """Return the mean of one minus the other over pairs of equal seed, by Student's t.
+
+    None with fewer than two such pairs.
+    """
+    values, usual = paired(runs, name, reference, measure).T
+    return mean_interval(values - usual) if len(values) > 1 else None
+
+
+NO_DIFFERENCE = "no difference shown"
+
+
+def side_of(difference: Estimate | None, below: str, above: str) -> str:
+    """Say what a difference is: one of two words where its whole interval is on one side of 0."""
+    if difference is None:
+        return "too few runs"
+    if difference.low <= 0 <= difference.high:
+        return NO_DIFFERENCE
+    return below if difference.high < 0 else above
+
+
+def compared(
+    runs: Runs, name: str, reference: str, measure: Measure, below: str, above: str
+) -> Compared | None:
+    """Return a row for `dcgan_lib.plotting.plot_compared`; None without a run to compare.
+
+    All are multiples of the reference's mean over the same seeds, and the interval of the paired
+    difference stands about 1. A row of one seed has no interval. The note is what `side_of` says.
+    """
+    values, usual = paired(runs, name, reference, measure).T
+    if not len(values):
+        return None
+    points, interval, note = (values / usual.mean()).tolist(), None, ""
+    difference = paired_difference(runs, name, reference, measure)
+    if name != reference and difference is not None:
+        interval = tuple(1 + bound / usual.mean() for bound in difference[1:])
+        side = side_of(difference, below, above)
+        note = "" if side == NO_DIFFERENCE else side
+    return Compared(points=tuple(points), interval=interval, note=note)
+
+
+def summary_text(
+    runs: Runs,
+    names: Iterable[str],
+    reference: str,
+    columns: Mapping[str, Measure],
+    is_flagged: Callable[[str, int], bool],
+) -> str:
+    """Lay out as text what each name's runs measured, and how that differs from the reference."""
+    lines = [
+        "Means over the seeds, then the paired differences to the first line with half of their "
+        "95 % interval.",
+        f"{'':24}" + "".join(f"{head:>20}" for head in columns) + "  flagged",
+    ]
+    for name in names:
+        seeds = [seed for each, seed in runs if each == name]
+        if not seeds:
+            continue
+        cells = ""
+        for measure in columns.values():
+            values = [measure(runs[name, seed]) for seed in seeds]
+            cell = "-" if None in values else f"{np.mean(values):.3f}"
+            difference = paired_difference(runs, name, reference, measure)
+            if name != reference and difference is not None:
+                half = difference.high - difference.value
+                cell += f" {difference.value:+.3f}±{half:.3f}"
+            cells += f"{cell:>20}"
+        flagged = sum(is_flagged(name, seed) for seed in seeds)
+        lines.append(f"{name:24}{cells}  {flagged} of {len(seeds)}")
+    return "\n".join(lines)

@@ -151,7 +151,7 @@ def test_both_rows_of_table_2_from_mat_files(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(supervised_search, "PAPER_TRIALS", 4)
     for name, values in (("epochs", [1]), ("batch_size", [128]), ("learning_rate", [5e-3])):
         monkeypatch.setitem(SPACE, name, values)
-    assert compare("svhn").outcome == "not measured" and len(compare("svhn").commands) == 2
+    assert compare("svhn").outcome == "not measured"
     assert run("mine --set svhn --protocol 1000 --draws 3 --split test --record table2.dcgan") == 0
     words = ["search", "--set", "svhn", "--trials", "4", "--base-width", "2", "--draws", "4"]
     words += ["--record", "table2.supervised"]
@@ -167,7 +167,7 @@ def test_both_rows_of_table_2_from_mat_files(monkeypatch, tmp_path, capsys):
     assert found.supervised.error.value == pytest.approx(test_error, abs=0.01)
     for draws in (found.features, found.supervised):  # image by image, the errors are the same
         assert 100 * (1 - draws.right_n.mean()) == pytest.approx(draws.error.value)
-    assert found.outcome != "not measured" and not found.commands
+    assert found.outcome != "not measured"
 
 
 def test_both_rows_of_table_2_on_the_part_of_svhn(monkeypatch, tmp_path, capsys):
@@ -343,8 +343,8 @@ def test_random_weights_and_centroids_follow_the_seed(fits):
         ("kmeans1 --set svhn --centroids 1", "at least 2 centroids"),
         ("pixels --set nowhere", "no image set or folder 'nowhere'"),
         ("pixels --set svhn --layers 1", "pixels has no layers"),
-        ("mine --set svhn --seed -1", "--seed must be at least 0"),
-        ("mine --set svhn --shift -1", "--shift must be at least 0"),
+        ("mine --set svhn --seed -1", "seed must be at least 0"),
+        ("mine --set svhn --shift -1", "shift must be at least 0"),
         ("pixels --set svhn --shift 2", "pixels has no layers"),
         ("mine --set svhn --features-file .", "is a folder"),
         ("mine --set svhn --batch-norm better --features-file f.npy", "better tries two"),

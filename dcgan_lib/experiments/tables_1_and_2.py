@@ -25,7 +25,7 @@ from tyro.conf import Positional, arg
 from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, recipe, recipes
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.errors import UserError, require
+from dcgan_lib.errors import UserError, check_numbers
 from dcgan_lib.evaluation.features import (
     ConvFeatures,
     FeatureFunction,
@@ -156,7 +156,6 @@ def images_for(
 # ---------------------------------------------------------------- Table 2's methods side by side
 
 
-SETS = ("svhn", "svhn10k", "cifar10", "mnist", "street-digits")
 FEATURES, SUPERVISED = "table2.dcgan", "table2.supervised"
 COMMANDS = {
     FEATURES: "dcgan train --recipe paper-svhn --set {set} && dcgan features runs/paper-svhn-{set} "
@@ -164,8 +163,6 @@ COMMANDS = {
     SUPERVISED: "dcgan search --set {set} --record {id}",
 }
 """What measures a row on another set than the paper's."""
-
-Winner = Literal["features win", "features are beaten", "cannot be told apart", "not measured"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,31 +178,19 @@ class Draws:
 
     @property
     def error(self) -> Estimate:
-        """Return the mean error with its interval; see `mean_error`."""
-        return mean_error(self.test_errors, self.num_images)
+        """Estimate the mean error over draws of labels and over test images, in per cent.
 
-
-def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
-    """Estimate the mean error over draws of labels and over test images, in per cent.
-
-    Parameters
-    ----------
-    test_errors : ndarray
-        One a draw, at least 2.
-    num_images : int
-        Test images, the same ones for every draw.
-
-    Notes
-    -----
-    Student's interval of the mean over draws, and Wilson's over images at that mean, added as
-    independent errors. Wilson's is that of a single classifier. A mean over several is surer, so
-    that the sum is rather too wide.
-    """
-    draws = mean_interval(test_errors)
-    images = wilson_interval(draws.value / 100 * num_images, num_images).scaled(100)
-    below = math.hypot(draws.low - draws.value, images.low - images.value)
-    above = math.hypot(draws.high - draws.value, images.high - images.value)
-    return Estimate(draws.value, draws.value - below, draws.value + above)
+        Notes
+        -----
+        Student's interval of the mean over draws, and Wilson's over images at that mean, added as
+        independent errors. Wilson's is that of a single classifier. A mean over several is surer,
+        so that the sum is rather too wide.
+        """
+        draws = mean_interval(self.test_errors)
+        images = wilson_interval(draws.value / 100 * self.num_images, self.num_images).scaled(100)
+        below = math.hypot(draws.low - draws.value, images.low - images.value)
+        above = math.hypot(draws.high - draws.value, images.high - images.value)
+        return Estimate(draws.value, draws.value - below, draws.value + above)
 
 
 def keep_draws(row: Result, draws: Draws) -> None:
@@ -261,11 +246,8 @@ def gain(draws: Draws, rival: Draws) -> Estimate:
 class Comparison:
     """Hold what two methods did on the same test images of one set; None while not measured."""
 
-    set_name: str
     features: Draws | None
     supervised: Draws | None
-    commands: tuple[str, ...] = ()
-    """What is still to be run."""
 
     @property
     def gain(self) -> Estimate | None:
@@ -275,7 +257,7 @@ class Comparison:
         return gain(self.features, self.supervised)
 
     @property
-    def outcome(self) -> Winner:
+    def outcome(self) -> str:
         """Return who wins, as far as the interval of the gain tells."""
         if self.gain is None:
             return "not measured"
@@ -283,31 +265,13 @@ class Comparison:
             return "features win"
         return "features are beaten" if self.gain.high < 0 else "cannot be told apart"
 
-    def text(self) -> str:
-        """Return the comparison as a sentence; what is missing is named with its command."""
-        parts = [f"features {_text(self.features)}", f"supervised {_text(self.supervised)}"]
-        if self.gain:
-            parts.append(f"gain {_points(self.gain)}")
-        sentence = f"{self.set_name}: {self.outcome}: {', '.join(parts)}"
-        return "\n  run ".join([sentence, *self.commands])
-
-
-def _text(draws: Draws | None) -> str:
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*draws.error) if draws else "not measured"
-
-
-def _points(gained: Estimate) -> str:
-    return "{:.1f} points [{:.1f}, {:.1f}]".format(*gained)
-
 
 def compare(set_name: str) -> Comparison:
-    """Put the ledger's two rows of an image set, one of `SETS` or any other, beside each other."""
-    ids = [id_on(claim_id, set_name) for claim_id in (FEATURES, SUPERVISED)]
-    features, supervised = (measured_draws(id) for id in ids)
-    commands = tuple(command_for(id) for id in ids if not is_measured(id))
-    return Comparison(
-        set_name=set_name, features=features, supervised=supervised, commands=commands
+    """Put the ledger's two rows of an image set beside each other."""
+    features, supervised = (
+        measured_draws(id_on(claim_id, set_name)) for claim_id in (FEATURES, SUPERVISED)
     )
+    return Comparison(features=features, supervised=supervised)
 
 
 def measured_draws(id: str) -> Draws | None:
@@ -469,8 +433,7 @@ class Features(Command, verb="features"):
                 "the test images are for results that are recorded: give both --split test and "
                 "--record ID"
             )
-        require(self.seed >= 0, "--seed", self.seed, "at least 0")
-        require(self.shift >= 0, "--shift", self.shift, "at least 0")
+        check_numbers(self, 0, "seed", "shift")
         if self.record:
             self.check_row()
         if self.features_file:
@@ -484,14 +447,14 @@ class Features(Command, verb="features"):
         splits = images_for(network, self.set, download=self.download)
         plan = find_protocol(self.protocol, self.draws)
         plan.draw(splits.train)  # refused before anything is read
-        fit = self._fit(network, splits, self.features_file)
+        fit = self._fit(network, splits)
         self._show(splits, fit.validation)
         if not self.record:
             return
-        name, control = self._control(network, splits)
+        controls = self._controls(network, splits)
         with splits.test_for(self.record, again=self.again) as test:
             outcome = fit.judge(test)
-            beside = {name: control.judge(test)} if control else {}
+            beside = {name: control.judge(test) for name, control in controls.items()}
         self._show(splits, outcome)
         notes = [self.note] if self.note else []
         if self.batch_norm == "better":
@@ -572,20 +535,14 @@ class Features(Command, verb="features"):
     def _reader(self, network: LayeredDiscriminator) -> ConvFeatures:
         return ConvFeatures(network, layers=self.layers or None, grid=self.grid)
 
-    def _fit(
-        self, network: LayeredDiscriminator | None, splits: LabelledSplits, path: Path | None = None
-    ) -> Fit:
+    def _fit(self, network: LayeredDiscriminator | None, splits: LabelledSplits) -> Fit:
         """Fit SVMs on the features, with the batch norm that was asked for."""
         kinds = ("batches", "stored") if self.batch_norm == "better" else (self.batch_norm,)
-        tried = [self._fit_one(network, splits, kind, path) for kind in kinds]
+        tried = [self._fit_one(network, splits, kind) for kind in kinds]
         return max(tried, key=lambda each: each.validation.accuracy.value)
 
     def _fit_one(
-        self,
-        network: LayeredDiscriminator | None,
-        splits: LabelledSplits,
-        batch_norm: str,
-        path: Path | None,
+        self, network: LayeredDiscriminator | None, splits: LabelledSplits, batch_norm: str
     ) -> Fit:
         train_u8 = splits.train.images_u8
         if network is None:
@@ -605,28 +562,29 @@ class Features(Command, verb="features"):
             features,
             seed=self.seed,
             for_test=self.split == "test",
-            path=path,
+            path=self.features_file,
             progress=True,
         )
         return Fit(features=features, svms=svms, validation=outcome, batch_norm=batch_norm)
 
-    def _control(
+    def _controls(
         self, network: LayeredDiscriminator | None, splits: LabelledSplits
-    ) -> tuple[str, Fit | None]:
-        """Fit a control for a statement of the paper that is asked of another set.
+    ) -> dict[str, Fit]:
+        """Fit a control, by its name, for a statement of the paper that is asked of another set.
 
         Measured statistics may harm random weights. A control should be strong, so both kinds are
         tried, and the one with the better validation accuracy is taken.
         """
         claim, set_name = claim_of(self.record)
         if claim.kind != "paper" or set_name is None or claim.rule_on(set_name).is_numeric:
-            return "", None
+            return {}
+        how = replace(self, features_file=None)
         if network is None:
-            return "pixels", replace(self, checkpoint="pixels")._fit(None, splits)
+            return {"pixels": replace(how, checkpoint="pixels")._fit(None, splits)}
         twin = untrained_discriminator(network.config, self.seed)
-        fit = replace(self, batch_norm="better")._fit(twin, splits)
-        how = f"--batch-norm {fit.batch_norm}"
-        return f"features of the same network with random weights ({how})", fit
+        fit = replace(how, batch_norm="better")._fit(twin, splits)
+        words = f"--batch-norm {fit.batch_norm}"
+        return {f"features of the same network with random weights ({words})": fit}
 
     def enter(
         self,
@@ -757,7 +715,8 @@ def _compared_by_errors(claim_id: str, other: str, draws: Draws) -> dict[str, bo
     else:
         gained = gain(draws, rival)
         words = "the same network, supervised on as many labels, errs more"
-    return {f"{words}: by {_points(gained)}": gained.low > 0}
+    by = "{:.1f} points [{:.1f}, {:.1f}]".format(*gained)
+    return {f"{words}: by {by}": gained.low > 0}
 
 
 def _compared_by_accuracy(claim_id: str, other: str, accuracy: Estimate) -> dict[str, bool]:

@@ -234,6 +234,7 @@ def test_the_interval_is_over_test_images():
         ("real --record table3.align --split test", "no row 'table3.align'"),
         ("real --record table3.real.50k", "on the test split"),
         ("real --draws 0", "draws must be at least 1"),
+        ("deformed --alpha -1", "alpha must be at least 0"),
         ("real --relabel --record table3.real.50k --split test", "labels that were asked for"),
         ("/nowhere/x --record table3.dcgan.50k --split test", "absolute path"),
     ],

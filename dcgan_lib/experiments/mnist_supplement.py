@@ -25,7 +25,7 @@ from dcgan_lib.command import Command, local
 from dcgan_lib.config import TrainConfig, recipe
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, check_number, check_numbers
 from dcgan_lib.evaluation.generators import name_digits
 from dcgan_lib.evaluation.ledger import (
     Caveat,
@@ -78,8 +78,8 @@ class Neighbours(Command, verb="neighbours"):
 
     def run(self) -> None:
         """Count, print, and record if asked."""
-        if self.draws < 1:
-            raise UserError(f"draws must be at least 1, but it is {self.draws}")
+        check_number(self, "draws", 1)
+        check_numbers(self, 0, "max_shift", "alpha")
         if self.record:
             self._check_record()
         classifier = load_probe("probe-mnist") if self.relabel else None
@@ -367,12 +367,6 @@ class DeformedStream(Stream):
         kinds = range(image_set.num_classes)
         self._rows_of = [np.flatnonzero(image_set.labels == label) for label in kinds]
         self.image_size = height, width = image_set.image_size
-        if max_shift < 0 or alpha < 0 or not 0 < 4 * sigma < min(height, width) - 1:
-            raise UserError(
-                "a deformation needs max_shift and alpha of 0 or more, and a sigma above 0 and "
-                f"below a quarter of the side, {min(height, width)} pixels, but got {max_shift}, "
-                f"{alpha:g} and {sigma:g}"
-            )
         shift = v2.RandomAffine(0, translate=(max_shift / width, max_shift / height))
         self._bend = v2.Compose([shift, v2.ElasticTransform(alpha, sigma)])
         settings = f"max_shift {max_shift} alpha {alpha} sigma {sigma}"

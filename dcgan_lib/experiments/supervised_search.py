@@ -412,8 +412,7 @@ class Search(Command, verb="search"):
 
     def finished(self, kind: str) -> list[dict[str, Any]]:
         """Return the trials (``trial``) or repeats (``draw``) that are done, in order."""
-        paths = sorted(self.folder.glob(f"{kind}-*.json"))
-        return [read_json(path, "delete it, and it is measured again") for path in paths]
+        return [_read(path) for path in sorted(self.folder.glob(f"{kind}-*.json"))]
 
     def run_trials(self) -> Iterator[dict[str, Any]]:
         """Run the trials that nobody has run or begun; each is on disk before it is yielded."""
@@ -430,7 +429,7 @@ class Search(Command, verb="search"):
                     )
                     found = {"trial": trial, "settings": asdict(settings)}
                     found |= self._train(settings, labelled, trial, judged)
-                    self._keep(path.stem, found, begun)
+                    _keep(path, found, begun)
             except HeldElsewhereError:
                 continue
             yield found
@@ -445,17 +444,17 @@ class Search(Command, verb="search"):
         that has been tested is not tested again.
         ``neighbour_error`` is that of 1-NN on pixels with the same labels, on validation images.
         """
-        kept = {(found["trial"], found["draw"]): found for found in self.finished("draw")}
         judged = {"validation": self.splits.validation} | ({"test": test} if test else {})
         draws = []
         for draw in range(1, self.draws + 1):
-            found = kept.get((best["trial"], draw))
-            if found is None or (test and "test_wrong" not in found):
+            path = self.folder / f"draw-{best['trial']:04}-{draw:04}.json"
+            found = _read(path) if path.exists() else {}
+            if not found or (test and "test_wrong" not in found):
                 labelled, begun = self.labelled(draw), time.monotonic()
                 found = {"trial": best["trial"], "draw": draw}
                 found |= self._train(Settings(**best["settings"]), labelled, draw, judged)
                 found["neighbour_error"] = neighbour_error(labelled, judged["validation"])
-                self._keep(f"draw-{best['trial']:04}-{draw:04}", found, begun)
+                _keep(path, found, begun)
             draws.append(found)
         return draws
 
@@ -479,10 +478,6 @@ class Search(Command, verb="search"):
             if name == "test":
                 found["test_wrong"] = np.flatnonzero(wrong).tolist()
         return found
-
-    def _keep(self, name: str, found: dict[str, Any], begun: float) -> None:
-        found["seconds"] = round(time.monotonic() - begun, 1)
-        write_json(self.folder / f"{name}.json", found)
 
     def enter(
         self, trials: list[dict[str, Any]], draws: list[dict[str, Any]], num_tested: int
@@ -530,6 +525,15 @@ class Search(Command, verb="search"):
         )
         keep_draws(row, tested)
         return row
+
+
+def _keep(path: Path, found: dict[str, Any], begun: float) -> None:
+    found["seconds"] = round(time.monotonic() - begun, 1)
+    write_json(path, found)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, "delete it, and it is measured again")
 
 
 def best_trial(trials: list[dict[str, Any]]) -> dict[str, Any]:

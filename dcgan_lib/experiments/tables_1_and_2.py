@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from tyro.conf import Positional, arg
@@ -290,12 +290,11 @@ def command_for(id: str) -> str:
 # ---------------------------------------------------------------- rows of Tables 1 and 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """Say what belongs into a row of Table 1 or 2, and which row judges it."""
 
     protocol: Literal["full", "400", "1000"]
-    kind: Literal["dcgan", "authors", "random", "pixels", "kmeans1"] = "dcgan"
+    kind: Literal["dcgan", "authors", "random", "pixels", "kmeans1"]
     """Where the features come from; authors: a network that the authors released."""
     authors_shape: bool = False
     """Whether random weights are in the shape of the authors' released network."""
@@ -310,47 +309,33 @@ class Row:
 
 
 ROWS = {
-    "table1.dcgan.full": Row(protocol="full"),
-    "table1.dcgan.400": Row(protocol="400"),
-    "table1.authors.full": Row(protocol="full", kind="authors"),
-    "table1.authors.400": Row(protocol="400", kind="authors"),
-    "table1.kmeans1.full": Row(protocol="full", kind="kmeans1"),
-    "table1.kmeans1.400": Row(protocol="400", kind="kmeans1"),
-    "table1.pixels": Row(protocol="full", kind="pixels", below="table1.dcgan.full"),
-    "table1.random": Row(protocol="full", kind="random", below="table1.dcgan.full"),
-    "table1.random-stored": Row(
-        protocol="full", kind="random", batch_norm="stored", below="table1.dcgan.full"
-    ),
-    "table1.random.400": Row(
-        protocol="400", kind="random", batch_norm="better", below="table1.dcgan.400"
-    ),
+    "table1.dcgan.full": Row("full", "dcgan"),
+    "table1.dcgan.400": Row("400", "dcgan"),
+    "table1.authors.full": Row("full", "authors"),
+    "table1.authors.400": Row("400", "authors"),
+    "table1.kmeans1.full": Row("full", "kmeans1"),
+    "table1.kmeans1.400": Row("400", "kmeans1"),
+    "table1.pixels": Row("full", "pixels", below="table1.dcgan.full"),
+    "table1.random": Row("full", "random", below="table1.dcgan.full"),
+    "table1.random-stored": Row("full", "random", batch_norm="stored", below="table1.dcgan.full"),
+    "table1.random.400": Row("400", "random", below="table1.dcgan.400", batch_norm="better"),
     "table1.authors-random.full": Row(
-        protocol="full",
-        kind="random",
-        authors_shape=True,
-        batch_norm="better",
-        below="table1.authors.full",
+        "full", "random", below="table1.authors.full", authors_shape=True, batch_norm="better"
     ),
     "table1.authors-random.400": Row(
-        protocol="400",
-        kind="random",
-        authors_shape=True,
-        batch_norm="better",
-        below="table1.authors.400",
+        "400", "random", below="table1.authors.400", authors_shape=True, batch_norm="better"
     ),
-    "table1.dcgan-cifar": Row(protocol="full", above="table1.random"),
-    "table1.views.full": Row(protocol="full", views=True, above="table1.dcgan.full"),
-    "table1.views.400": Row(protocol="400", views=True, above="table1.dcgan.400"),
-    "table1.views-authors.400": Row(
-        protocol="400", kind="authors", views=True, above="table1.authors.400"
-    ),
+    "table1.dcgan-cifar": Row("full", "dcgan", above="table1.random"),
+    "table1.views.full": Row("full", "dcgan", views=True, above="table1.dcgan.full"),
+    "table1.views.400": Row("400", "dcgan", views=True, above="table1.dcgan.400"),
+    "table1.views-authors.400": Row("400", "authors", views=True, above="table1.authors.400"),
     "table1.views-random.400": Row(
-        protocol="400", kind="random", views=True, batch_norm="better", above="table1.random.400"
+        "400", "random", views=True, above="table1.random.400", batch_norm="better"
     ),
-    "table2.dcgan": Row(protocol="1000", above=SUPERVISED),
-    "table2.authors": Row(protocol="1000", kind="authors"),
-    "table2.random": Row(protocol="1000", kind="random", batch_norm="better", below=FEATURES),
-    "table2.pixels": Row(protocol="1000", kind="pixels", below=FEATURES),
+    "table2.dcgan": Row("1000", "dcgan", above=SUPERVISED),
+    "table2.authors": Row("1000", "authors"),
+    "table2.random": Row("1000", "random", below=FEATURES, batch_norm="better"),
+    "table2.pixels": Row("1000", "pixels", below=FEATURES),
 }
 """What `dcgan features` can record, by the claim's id."""
 
@@ -403,8 +388,6 @@ class Features(Command, verb="features"):
     """Words for the recorded row, such as what was known of the test images before."""
     recipe: Annotated[str, arg(metavar="NAME")] = USUAL_RECIPE
     """Whose network to give random weights: a recipe's, or one of a run's shape."""
-    layers: tuple[int, ...] = ()
-    """Convolutional layers to use, 1 next to the image; unset: all, as in the paper."""
     grid: int = 4
     """Side of the grid that each layer is max-pooled to."""
     shift: int = 0
@@ -484,8 +467,8 @@ class Features(Command, verb="features"):
         row, own = ROWS[claim.id], id_on(claim.id, set_name)
         trained_on = self._about.get("image_set")
         in_table_2, own_set = _counts_errors(claim), claim.id == "table1.dcgan-cifar"
-        if self.layers or self.grid != 4 or self.draws == 1:
-            why = "takes all layers, a grid of 4 and draws: leave --layers, --grid and --draws out"
+        if self.grid != 4 or self.draws == 1:
+            why = "takes a grid of 4 and draws: leave --grid and --draws out"
         elif row.kind != self._kind:
             why = f"is measured with {row.kind}, but {self.checkpoint} is {self._kind}"
             if self._kind == "authors":
@@ -524,16 +507,13 @@ class Features(Command, verb="features"):
     def _network(self) -> LayeredDiscriminator | None:
         network = open_source(self.checkpoint, recipe_name=self.recipe, seed=self.seed).network
         if network is not None:
-            self._reader(network)  # refuses what does not fit
-        elif self.layers or self.grid != 4 or self.batch_norm != "batches" or self.shift:
+            ConvFeatures(network, grid=self.grid)  # refuses what does not fit
+        elif self.grid != 4 or self.batch_norm != "batches" or self.shift:
             raise UserError(
-                f"{self.checkpoint} has no layers, grid, shifts or batch norm to choose: leave "
-                "these options out"
+                f"{self.checkpoint} has no grid, shifts or batch norm to choose: leave these "
+                "options out"
             )
         return network
-
-    def _reader(self, network: LayeredDiscriminator) -> ConvFeatures:
-        return ConvFeatures(network, layers=self.layers or None, grid=self.grid)
 
     def _fit(self, network: LayeredDiscriminator | None, splits: LabelledSplits) -> Fit:
         """Fit SVMs on the features, with the batch norm that was asked for."""
@@ -552,7 +532,7 @@ class Features(Command, verb="features"):
         else:
             network = network.to(choose_device(self.device))
             network = with_batch_norm(network, batch_norm, train_u8, progress=True)
-            features = self._reader(network)
+            features = ConvFeatures(network, grid=self.grid)
             if self.shift:
                 mirror = splits.name in MIRRORED_SETS
                 features = averaged_over_views(features, self.shift, mirror=mirror)

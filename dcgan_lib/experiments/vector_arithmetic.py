@@ -65,6 +65,8 @@ from dcgan_lib.paths import write_json
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10)
+AHEAD = 0.4
+"""Largest yaw of an exemplar to either side, where the probe reads a yaw."""
 IMPLAUSIBLE_SHARE = 0.05
 """A picture is implausible when the discriminator finds it less real than all but this share of
 plain samples."""
@@ -99,14 +101,18 @@ def fit_judge(probe_names: str, attributes: set[str], seed: int = 0) -> EdgeRead
         recipe = RECIPES[name]
         if recipe.num_train:
             recipe = replace(recipe, num_train=JUDGE_TRAIN, num_test=JUDGE_TEST)
-        train, test = (load_part(recipe, recipe.splits[index]) for index in (0, 2))
-        learn = np.sort(rng.permutation(len(train))[:JUDGE_TRAIN])
-        score = np.sort(rng.permutation(len(test))[:JUDGE_TEST])
+        train, test = (
+            part.subset(np.sort(rng.permutation(len(part))[:most]))
+            for part, most in (
+                (load_part(recipe, recipe.splits[0]), JUDGE_TRAIN),
+                (load_part(recipe, recipe.splits[2]), JUDGE_TEST),
+            )
+        )
         asked = [head.name for head in load_probe(name).config.heads if head.name in attributes]
-        judge.fit(train.images_u8[learn], {key: train.attributes[key][learn] for key in asked})
-        answers = judge.predict(test.images_u8[score])
+        judge.fit(train.images_u8, {key: train.attributes[key] for key in asked})
+        answers = judge.predict(test.images_u8)
         for key in asked:
-            truth = test.attributes[key][score]
+            truth = test.attributes[key]
             if truth.dtype == np.bool_:
                 judge.facts[key] = float(100 * ((answers[key] > 0.5) == truth).mean())
             else:
@@ -191,19 +197,10 @@ class Arithmetic(Command, verb="arithmetic"):
     exemplars: Path | None = None
     """File of exemplars, such as data/checkpoints/faces/exemplars.json; it brings its own seed and
     pool."""
-    sums: tuple[Literal["smile", "glasses"], ...] = ()
-    """Which sums to count, if the probe chooses; by default all that the checkpoint's image set
-    has."""
-    probe: str | None = None
-    """Who reads the attributes, several joined by "+"; by default those that fit the image set."""
     trials: int = 300
     """Sums to count, each with exemplars of its own."""
     pool: int = 8_000
     """Samples to choose from."""
-    confidence: float = 0.9
-    """How sure the probe must be of an exemplar."""
-    ahead: float = 0.4
-    """Largest yaw of an exemplar to either side, where the probe reads a yaw."""
     seed: int = 1
     """Of the samples and the choice."""
     out: Path = local(Path("arithmetic"))
@@ -238,40 +235,27 @@ class Arithmetic(Command, verb="arithmetic"):
 
     def _count(self) -> None:
         begun, known = time.monotonic(), countable_sums(self.checkpoint)
-        names, probe_name = self.sums or tuple(known.sums), self.probe or known.probe
-        if not set(names) <= set(known.sums):
-            raise UserError(
-                f"{self.checkpoint} has the sums {', '.join(known.sums)}, but --sums names "
-                f"{', '.join(names)}"
-            )
         if self.record:
             check_command(f"arithmetic.smile:{self.record}", self.command_line(), self.record)
-            if set(names) != set(known.sums):
-                raise UserError("the claims compare over all sums: leave out --sums to record them")
         check_number(self, "trials", 2)
         check_number(self, "pool", 1)
-        check_number(self, "confidence", 0.5, 0.999)
-        probe, generator = load_panel(probe_name), load_generator(self.checkpoint)
-        ahead = self.ahead if probe.reads("yaw") else None
-        sums = {name: known.sums[name] for name in names}
-        attributes = {attribute for asked in sums.values() for attribute in asked.wanted}
-        for attribute in attributes:
-            probe.head(attribute)  # or say that it reads none, before anything is drawn
+        probe, generator = load_panel(known.probe), load_generator(self.checkpoint)
         networks = generator, probe, load_discriminator(self.checkpoint)
-        judge = fit_judge(probe_name, attributes)
+        attributes = {attribute for asked in known.sums.values() for attribute in asked.wanted}
+        judge = fit_judge(known.probe, attributes)
         overlays = overlay_instrument(generator, self.seed + 1_000)
-        options = {"seed": self.seed, "confidence": self.confidence, "ahead": ahead}
+        how = {"trials": self.trials, "seed": self.seed}
+        how["ahead"] = AHEAD if probe.reads("yaw") else None
         pool, picked = draw_pool(generator, probe, self.pool, self.seed), {}
-        for name, asked in sums.items():
-            chosen = pick(pool, asked.concepts, max(COUNTS), trials=1, **options)
+        for name, asked in known.sums.items():
+            chosen = pick(pool, asked.concepts, max(COUNTS), **how | {"trials": 1})
             picked[name] = chosen[0, :, :3].tolist()
-        options["trials"] = self.trials
-        seen = measure_sums(*networks, pool, sums, judge=judge, overlays=overlays, **options)
+        seen = measure_sums(*networks, pool, known.sums, judge=judge, overlays=overlays, **how)
         self._draw(generator, pool.z_nd, picked, self.seed)
         shares = shares_of(seen)
-        about = {"checkpoint": self.checkpoint, "probe": probe_name, "pool": self.pool}
+        about = {"checkpoint": self.checkpoint, "probe": known.probe, "pool": self.pool}
         found = {
-            "settings": about | options,
+            "settings": about | how,
             "unit": "%",
             "shares [value, low, high]": shares,
             "second judge, held out": judge.facts,
@@ -286,11 +270,11 @@ class Arithmetic(Command, verb="arithmetic"):
                 print(f"{row}  second judge {second:.1f} %  implausible {odd:.1f} %")
         if self.record:
             save_details(f"curves/arithmetic.{self.record}", rounded(found, 2))
-            pose = "in any pose" if ahead is None else "looking ahead"
+            pose = "looking ahead" if how["ahead"] else "in any pose"
             record_sums(
                 seen,
                 self.record,
-                f"Three exemplars {pose}, chosen and read by {probe_name}; {known.carried}.",
+                f"Three exemplars {pose}, chosen and read by {known.probe}; {known.carried}.",
                 judge,
                 overlays,
                 checkpoint=self.checkpoint,
@@ -324,7 +308,7 @@ def measure_sums(
 ) -> Seen:
     """Judge every sum under every condition; the pool's first 2,000 say what is implausible.
 
-    ``how`` holds trials, seed, confidence and ahead, as `pick` takes them.
+    ``how`` holds trials, seed and ahead, as `pick` takes them.
     """
     plain = logits_of(discriminator, pictures_of(generator, pool.z_nd[:2_000]))
     limit = float(np.quantile(plain, IMPLAUSIBLE_SHARE))

@@ -207,9 +207,9 @@ def measure(how: Forget, bench: Bench) -> tuple[dict[str, Any], dict[str, np.nda
     Return plain values, an estimate being value, low, high, and the first pictures that show the
     object, before and after. ``outcomes``: "paper", all maps with a weight over the threshold; if
     compared, "tuned", the layer and number of maps that serve best by weight, and "effect", maps
-    chosen by what happens without them. ``controls``: mean fall by object, of "random" and
-    "matched" maps. ``sweep``: rates on the third seed against the number of maps, by "weight" and
-    by "effect".
+    chosen by what happens without them. ``controls``: the object's mean fall with "random" and
+    "matched" maps off. ``sweep``: rates on the third seed against the number of maps, by "weight"
+    and by "effect".
     """
     chosen_on = bench.draw(how.samples, how.seed)
     choice = choose_maps(how, bench.generator, chosen_on)
@@ -218,25 +218,21 @@ def measure(how: Forget, bench: Bench) -> tuple[dict[str, Any], dict[str, np.nda
     if how.compare or how.record:
         picked, sweep = _tune(how, bench, chosen_on, choice.layer)
         outcomes |= {way: bench.measure(originals, *chosen) for way, chosen in picked.items()}
-    controls = {
-        kind: [bench.measure(originals, off, choice.layer) for off in choice.off[kind]]
-        for kind in ("random", "matched")
-    }
-    rows = np.flatnonzero(originals.read[bench.name] > 0.5)[:SHOWN]
+    has_it, controls = originals.read[bench.name] > 0.5, {}
+    for kind in ("random", "matched"):
+        rates = [bench.rates(originals, off, choice.layer) for off in choice.off[kind]]
+        falls = [1 - rate[bench.name] / has_it.mean() for rate in rates]
+        controls[kind] = {bench.name: mean_interval(falls)}
+    rows = np.flatnonzero(has_it)[:SHOWN]
     shown = {"before": originals.pictures_u8[rows]}
-    for way, outcome in {**outcomes, "random": controls["random"][0]}.items():
+    for way, outcome in outcomes.items():
         shown[way] = bench.without(originals, outcome.maps, outcome.layer)[rows]
-
-    def mean_fall(kind: str, name: str) -> Estimate:
-        return mean_interval([outcome.changes[name].fall.value for outcome in controls[kind]])
-
+    shown["random"] = bench.without(originals, choice.off["random"][0], choice.layer)[rows]
     found = choice.about(how)
     found["settings"] |= {"measured": how.measured, "other": bench.other}
     found |= {
         "outcomes": {way: asdict(outcome) for way, outcome in outcomes.items()},
-        "controls": {
-            kind: {name: mean_fall(kind, name) for name in bench.objects} for kind in controls
-        },
+        "controls": controls,
         "sweep": sweep,
     }
     return rounded(found, 4), shown

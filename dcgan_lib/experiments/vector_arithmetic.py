@@ -7,7 +7,6 @@ Axes: n faces, t trials, k exemplars, s steps along an axis, d latent; 3 the con
 ``_u8`` pixels 0..255.
 """
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -508,9 +507,8 @@ def curve(
 
     ``kind`` is "" for plain latent sums, else "rescaled", "any pose" or "pixels".
     """
-    wanted = re.compile(rf"(\d+) ?{kind}")
-    matches = {key: wanted.fullmatch(key) for key in found}
-    return [(int(match[1]), *found[key]["both"]) for key, match in matches.items() if match]
+    keys = {k: f"{k} {kind}".strip() for k in COUNTS}
+    return [(k, *found[key]["both"]) for k, key in keys.items() if key in found]
 
 
 # ---------------------------------------------------------------- the turn

@@ -370,11 +370,15 @@ def test_a_mistake_gets_one_sentence(words, message, capsys):
         ("table1.dcgan.full", "tiny --shift 2", "is measured without --shift"),
         ("table1.views.full", "cifar --shift 2", "never saw cifar10"),
         ("table1.views.full", "tiny --shift 2", "table1.dcgan.full: measure that first"),
-        ("table1.random", "random --recipe tiny", "in the shape of the recipe paper-svhn"),
+        (
+            "table1.random",
+            "random --recipe tiny",
+            "measured with random, but random is random in the shape of tiny",
+        ),
         (
             "table1.authors-random.full",
             "random --batch-norm better --recipe tiny",
-            "in the shape of the authors' network",
+            "measured with authors-random, but random is random in the shape of tiny",
         ),
         ("table1.dcgan.full", "tiny --set mnist", "record it as table1.dcgan.full:mnist"),
         ("table1.dcgan.full:mnist", "tiny", "record it as table1.dcgan.full"),

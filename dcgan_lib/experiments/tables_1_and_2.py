@@ -294,10 +294,9 @@ class Row(NamedTuple):
     """Say what belongs into a row of Table 1 or 2, and which row judges it."""
 
     protocol: Literal["full", "400", "1000"]
-    kind: Literal["dcgan", "authors", "random", "pixels", "kmeans1"]
-    """Where the features come from; authors: a network that the authors released."""
-    authors_shape: bool = False
-    """Whether random weights are in the shape of the authors' released network."""
+    kind: Literal["dcgan", "authors", "random", "authors-random", "pixels", "kmeans1"]
+    """Where the features come from; authors: a network that the authors released, and
+    authors-random: random weights in its shape."""
     views: bool = False
     """Whether they are averaged over shifted and mirrored views."""
     batch_norm: Literal["batches", "stored", "better"] = "batches"
@@ -320,10 +319,10 @@ ROWS = {
     "table1.random-stored": Row("full", "random", batch_norm="stored", below="table1.dcgan.full"),
     "table1.random.400": Row("400", "random", below="table1.dcgan.400", batch_norm="better"),
     "table1.authors-random.full": Row(
-        "full", "random", below="table1.authors.full", authors_shape=True, batch_norm="better"
+        "full", "authors-random", below="table1.authors.full", batch_norm="better"
     ),
     "table1.authors-random.400": Row(
-        "400", "random", below="table1.authors.400", authors_shape=True, batch_norm="better"
+        "400", "authors-random", below="table1.authors.400", batch_norm="better"
     ),
     "table1.dcgan-cifar": Row("full", "dcgan", above="table1.random"),
     "table1.views.full": Row("full", "dcgan", views=True, above="table1.dcgan.full"),
@@ -453,6 +452,9 @@ class Features(Command, verb="features"):
 
     @property
     def _kind(self) -> str:
+        if self.checkpoint == "random" and self.recipe != USUAL_RECIPE:
+            released = self.recipe not in recipes() and "released" in load_config(self.recipe)[1]
+            return "authors-random" if released else f"random in the shape of {self.recipe}"
         if self.checkpoint in UNLEARNT:
             return self.checkpoint
         return "authors" if "released" in self._about else "dcgan"
@@ -477,11 +479,8 @@ class Features(Command, verb="features"):
             why = f"is measured by the protocol {row.protocol}, but this is {self.protocol}"
         elif row.views != bool(self.shift):
             why = f"is measured {'with' if row.views else 'without'} --shift"
-        elif row.kind == "random" and self.batch_norm != row.batch_norm:
+        elif "random" in row.kind and self.batch_norm != row.batch_norm:
             why = f"is measured with --batch-norm {row.batch_norm}, but this is {self.batch_norm}"
-        elif row.kind == "random" and not self._has_shape(row):
-            whose = "the authors' network" if row.authors_shape else f"the recipe {USUAL_RECIPE}"
-            why = f"has random weights in the shape of {whose}, but --recipe is {self.recipe}"
         elif full_id(self.record) != own:
             why = f"is a result on another set than {set_name}: record it as {own}"
         elif own_set and trained_on != "cifar10":
@@ -498,11 +497,6 @@ class Features(Command, verb="features"):
                 measured_draws(other)  # refused now, not after the test images are used
             return
         raise UserError(f"{self.record} {why}")
-
-    def _has_shape(self, row: Row) -> bool:
-        if not row.authors_shape:
-            return self.recipe == USUAL_RECIPE
-        return self.recipe not in recipes() and "released" in load_config(self.recipe)[1]
 
     def _network(self) -> LayeredDiscriminator | None:
         network = open_source(self.checkpoint, recipe_name=self.recipe, seed=self.seed).network

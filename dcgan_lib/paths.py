@@ -51,6 +51,11 @@ def read_json(path: Path, remedy: str) -> Any:
         raise UserError(f"{path} cannot be read ({error}): {remedy}") from error
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values as an indented JSON file, whole or not at all."""
+    atomic_write(path, json.dumps(content, indent=1) + "\n")
+
+
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one, never a part.
 

@@ -346,7 +346,7 @@ def test_first_layers_give_features(first_layers, release, capsys):
     assert ConvFeatures(network)(x_u8).shape == (2, 16 * (64 + 128))
     few = "--images 20 --top 3 --tried 3 --columns 2 --features 2 --chosen 2 --fresh 1"
     assert run("saliency", first_layers, "--image-set", release / "photos", *few.split()) == 0
-    found = json.loads(Path("saliency/peaks.json").read_text())
+    found = json.loads(Path("saliency/numbers.json").read_text())
     assert found["set"] == "photos" and Path("saliency/saliency.png").is_file()
 
 

@@ -140,7 +140,6 @@ def test_file_gives_the_figures_and_always_the_same(tmp_path, monkeypatch, faces
         ["arithmetic", "faces", "--exemplars", COMMITTED, "--a", "1", "--b", "2", "--c", "3"],
         ["arithmetic", "faces", "--exemplars", COMMITTED, "--record", "faces64"],
         ["arithmetic", "faces", "--exemplars", "nothing.json"],
-        ["arithmetic", "faces", "--sums", "glasses"],
         ["arithmetic", "mnist"],
         ["turn", "portraits", "--exemplars", COMMITTED],
         ["turn", "faces", "--exemplars", COMMITTED, "--record", "faces64"],

@@ -8,6 +8,7 @@ Axes: n images, f features; accuracies are in per cent.
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
@@ -17,7 +18,7 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from dcgan_lib.command import Command
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, check_number
 from dcgan_lib.evaluation.features import (
     ConvFeatures,
     LayerTable,
@@ -126,10 +127,10 @@ class Measurement(Setting):
 
     def text(self) -> str:
         """Return the measurement in one line."""
-        words = [self.source + ("" if self.step is None else f" at step {self.step:,}")]
+        words = [self.source if self.step is None else f"{self.source} at step {self.step:,}"]
         if self.grid:
-            words += [f"layers {'+'.join(map(str, self.layers)) or 'all'}", f"grid {self.grid}"]
-        words += [self.batch_norm] if self.batch_norm else []
+            layers = "+".join(map(str, self.layers)) or "all"
+            words += [f"layers {layers}", f"grid {self.grid}", self.batch_norm]
         words += ["all labels" if self.per_class is None else f"{self.per_class} labels a class"]
         words += ["scaled"] if self.scaled else []
         found = f"{self.accuracy:.2f} % [{self.low:.2f}, {self.high:.2f}], C {self.c:g}"
@@ -167,10 +168,9 @@ class FeatureStudy(Command, verb="feature-study"):
     def run(self) -> None:
         """Measure, keep and print each result as soon as it is there."""
         check_command("table1.dcgan.full", self.command_line(), self.set)
-        if self.seed < 0 or (self.draws is not None and self.draws < 1):
-            raise UserError(
-                f"--seed is at least 0 and --draws at least 1, but got {self.seed} and {self.draws}"
-            )
+        check_number(self, "seed", 0)
+        if self.draws is not None:
+            check_number(self, "draws", 1)
         settings, sources = self.settings(), []
         for word in self.sources:
             for place in snapshot_folders(word) if self.snapshots else [word]:
@@ -179,15 +179,9 @@ class FeatureStudy(Command, verb="feature-study"):
         for network, setting in product(networks, settings):  # refuses what does not fit
             ConvFeatures(network, layers=setting.layers or None, grid=setting.grid)
         splits = images_for(networks[0] if networks else None, self.set)
+        how = {"draws": self.draws, "seed": self.seed, "command": self.command_line()}
         for source in sources:
-            for row in measure(
-                source,
-                splits,
-                settings,
-                draws=self.draws,
-                seed=self.seed,
-                command=self.command_line(),
-            ):
+            for row in measure(source, splits, settings, **how):
                 keep(splits.name, [row])
                 print(row.text(), flush=True)
 
@@ -327,10 +321,9 @@ def along_labels(set_name: str, source: str) -> list[Measurement]:
     """Return a source's rows of the last step judged with several numbers of labels, few first."""
     usual = UNTRAINED if source == "random" else USUAL
     asked = {name: value for name, value in usual.items() if name != "per_class"}
-    numbers, rows = {}, load_study(set_name, source=source, **asked)
-    for row in rows:
-        numbers.setdefault(row.step, set()).add(row.per_class)
-    several = [row for row in rows if len(numbers[row.step]) > 1]
+    rows = load_study(set_name, source=source, **asked)
+    numbers = Counter(row.step for row in rows)
+    several = [row for row in rows if numbers[row.step] > 1]
     return sorted(latest(several), key=lambda row: row.num_labels)
 
 

@@ -4,10 +4,9 @@ Where a probe finds and judges objects (drawn rooms), rates are read by it. Wher
 boxes are drawn by hand (`dcgan_lib.widgets.box_drawer`), and windows are counted by eye.
 """
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, check_number, check_numbers, require
 from dcgan_lib.evaluation.boxes import HandBoxes, load_boxes
 from dcgan_lib.evaluation.ledger import (
     Caveat,
@@ -29,13 +28,12 @@ from dcgan_lib.evaluation.ledger import (
 )
 from dcgan_lib.evaluation.probes import load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval
+from dcgan_lib.experiments.latent_walk import rounded
 from dcgan_lib.interpretation.forgetting import (
     Bench,
     Fit,
     Originals,
-    Outcome,
     activations,
-    check_layer,
     compare,
     compare_scenes,
     fit_maps,
@@ -50,7 +48,7 @@ from dcgan_lib.interpretation.forgetting import (
 )
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.sampling import from_u8, generate_u8, sample_latents, seeded, write_grid
-from dcgan_lib.paths import atomic_write, read_json
+from dcgan_lib.paths import read_json, write_json
 from dcgan_lib.training.checkpoints import find_run, load_config, load_discriminator, load_generator
 
 FINDERS = {"rooms": ("probe-rooms", "probe-room-boxes")}
@@ -95,18 +93,16 @@ class Forget(Command, verb="forget"):
     counts: Path | None = None
     """With --boxes: file of what was seen by eye with maps off."""
     out: Path = local(Path("forget"))
-    """Folder of forget.png, maps.json and numbers.json."""
+    """Folder of forget.png and numbers.json."""
     record: str | None = None
     """Compare, and enter forget.object and forget.rest into the ledger for this set, such as
     rooms."""
 
     def check(self) -> None:
         """Refuse, before anything is computed, what cannot be measured."""
-        if min(self.samples, self.measured) < 10 or self.draws < 2 or self.c <= 0:
-            raise UserError(
-                "forgetting needs 10 samples, 10 measured, 2 draws and c > 0, but got "
-                f"{self.samples}, {self.measured}, {self.draws}, {self.c}"
-            )
+        check_numbers(self, 10, "samples", "measured")
+        check_number(self, "draws", 2)
+        require(self.c > 0, "c", self.c, "above 0")
         if self.record:
             check_command(f"forget.object:{self.record}", self.command_line(), self.record)
             if self.boxes and not self.counts:
@@ -126,26 +122,14 @@ class Forget(Command, verb="forget"):
         else:
             found, shown = measure(self, make_bench(self.checkpoint, self.object))
             print_found(found)
-        self._write(found, shown)
+        write_grid(self.out / "forget.png", np.concatenate([*shown.values()]), len(shown["before"]))
+        write_json(self.out / "numbers.json", found)
+        print(f"numbers and figure, whose rows are {', '.join(shown)}: {self.out}")
         if self.record:
             save_details(f"curves/forget.{self.record}.{self.object}", found)
             if self.object == "window":  # the paper's claim is about windows
                 entries = record_by_hand if self.boxes else record_found
                 entries(self, found, time.monotonic() - begun)
-
-    def _write(self, found: dict[str, Any], shown: dict[str, np.ndarray]) -> None:
-        pictures = np.concatenate(list(shown.values()))
-        write_grid(self.out / "forget.png", pictures, len(shown["before"]))
-        layer, off = found["settings"]["layer"], found["outcomes"]
-        if self.boxes:
-            maps = {"paper": {"layer": layer, "maps": off["paper"][0]["maps"]}}
-        else:
-            maps = {way: {"layer": o["layer"], "maps": o["maps"]} for way, o in off.items()}
-        about = {"checkpoint": self.checkpoint, "seed": self.seed}
-        about |= {"rows": list(shown), "switched off": maps}
-        atomic_write(self.out / "maps.json", json.dumps(about, indent=1) + "\n")
-        atomic_write(self.out / "numbers.json", json.dumps(found, indent=1) + "\n")
-        print(f"figure, maps and numbers: {self.out}")
 
 
 def load_forgetting(set_name: str, name: str = "window") -> dict[str, Any]:
@@ -154,42 +138,52 @@ def load_forgetting(set_name: str, name: str = "window") -> dict[str, Any]:
     return load_details(f"curves/forget.{set_name}.{name}", command)
 
 
-def _rounded(estimate: Estimate) -> list[float]:
-    return [round(float(x), 4) for x in estimate]
+SETTINGS = ("checkpoint", "object", "threshold", "c", "samples", "draws", "seed")
 
 
-def _settings(how: Forget, *left_out: str, **found: Any) -> dict[str, Any]:
-    names = (
-        "checkpoint",
-        "object",
-        "layer",
-        "threshold",
-        "c",
-        "samples",
-        "measured",
-        "draws",
-        "seed",
-    )
-    return {name: getattr(how, name) for name in names if name not in left_out} | found
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Maps to switch off, and the regression that picks them."""
+
+    layer: int
+    fit: Fit
+    off: dict[str, list[np.ndarray]]
+    """Sets of maps: "paper" has the one that the regression picks; "random" and "matched" have one
+    a draw, see `CONDITIONS`."""
+
+    def about(self, how: Forget) -> dict[str, Any]:
+        """Return settings and fit as plain values."""
+        fit, settings = self.fit, {name: getattr(how, name) for name in SETTINGS}
+        return {
+            "settings": settings | {"layer": self.layer, "num_maps": len(fit.weights_c)},
+            "fit": {
+                "boxes": fit.num_boxes,
+                "positions": fit.num_positions,
+                "accuracy": fit.accuracy,
+                "weights": fit.weights_c.tolist(),
+            },
+        }
 
 
-def _maps_off(fit: Fit, threshold: float, num_maps: int) -> np.ndarray:
-    maps = fit.maps(threshold)
-    if not 0 < len(maps) < num_maps:
+def choose_maps(how: Forget, generator: Generator, chosen_on: Originals) -> Choice:
+    """Pick maps by the regression, as many by chance, and as many that are about as active."""
+    layer = second_highest(generator.config) if how.layer is None else how.layer
+    maps_nchw = activations(generator, chosen_on.z_nd, layer)
+    size = generator.config.image_size
+    fit = fit_maps(maps_nchw, chosen_on.boxes_n4, size, c=how.c, seed=how.seed)
+    picked, num_maps = fit.maps(how.threshold), len(fit.weights_c)
+    if not 0 < len(picked) < num_maps:
         raise UserError(
-            f"{len(maps)} of {num_maps} maps have a weight over {threshold:g}: "
+            f"{len(picked)} of {num_maps} maps have a weight over {how.threshold:g}: "
             "choose another threshold"
         )
-    return maps
-
-
-def _by_chance(how: Forget, maps: np.ndarray, maps_nchw: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """Choose as many maps by chance, and as many that are about as active, once a draw."""
     energy_c, seeds = np.square(maps_nchw).mean((0, 2, 3)), range(how.seed, how.seed + how.draws)
-    return {
-        "random": [random_maps(len(energy_c), len(maps), seed) for seed in seeds],
-        "matched": [matched_maps(energy_c, maps, seed) for seed in seeds],
+    off = {
+        "paper": [picked],
+        "random": [random_maps(num_maps, len(picked), seed) for seed in seeds],
+        "matched": [matched_maps(energy_c, picked, seed) for seed in seeds],
     }
+    return Choice(layer=layer, fit=fit, off=off)
 
 
 # --- pictures that a probe reads ---
@@ -213,58 +207,35 @@ def measure(how: Forget, bench: Bench) -> tuple[dict[str, Any], dict[str, np.nda
     Return plain values, an estimate being value, low, high, and the first pictures that show the
     object, before and after. ``outcomes``: "paper", all maps with a weight over the threshold; if
     compared, "tuned", the layer and number of maps that serve best by weight, and "effect", maps
-    chosen by what happens without them. ``controls``: mean fall by object, of "random" and
-    "matched" maps. ``sweep``: rates on the third seed against the number of maps, by "weight" and
-    by "effect".
+    chosen by what happens without them. ``controls``: the object's mean fall with "random" and
+    "matched" maps off. ``sweep``: rates on the third seed against the number of maps, by "weight"
+    and by "effect".
     """
-    layer = second_highest(bench.generator.config) if how.layer is None else how.layer
-    num_maps = check_layer(bench.generator, layer)
     chosen_on = bench.draw(how.samples, how.seed)
-    fit = bench.fit(chosen_on, layer, c=how.c, seed=how.seed)
-    maps = _maps_off(fit, how.threshold, num_maps)
+    choice = choose_maps(how, bench.generator, chosen_on)
     originals = bench.draw(how.measured, how.seed + 1)
-    outcomes, sweep = {"paper": bench.measure(originals, maps, layer)}, {}
+    outcomes, sweep = {"paper": bench.measure(originals, choice.off["paper"][0], choice.layer)}, {}
     if how.compare or how.record:
-        picked, sweep = _tune(how, bench, chosen_on, layer)
-        outcomes |= {way: bench.measure(originals, *choice) for way, choice in picked.items()}
-    by_chance = _by_chance(how, maps, activations(bench.generator, chosen_on.z_nd, layer))
-    controls = {
-        kind: [bench.measure(originals, off, layer) for off in sets]
-        for kind, sets in by_chance.items()
-    }
-    rows = np.flatnonzero(originals.read[bench.name] > 0.5)[:SHOWN]
+        picked, sweep = _tune(how, bench, chosen_on, choice.layer)
+        outcomes |= {way: bench.measure(originals, *chosen) for way, chosen in picked.items()}
+    has_it, controls = originals.read[bench.name] > 0.5, {}
+    for kind in ("random", "matched"):
+        rates = [bench.rates(originals, off, choice.layer) for off in choice.off[kind]]
+        falls = [1 - rate[bench.name] / has_it.mean() for rate in rates]
+        controls[kind] = {bench.name: mean_interval(falls)}
+    rows = np.flatnonzero(has_it)[:SHOWN]
     shown = {"before": originals.pictures_u8[rows]}
-    for way, o in {**outcomes, "random": controls["random"][0]}.items():
-        shown[way] = bench.without(originals, o.maps, o.layer)[rows]
-    found = {
-        "settings": _settings(how, layer=layer, other=bench.other, num_maps=num_maps),
-        "fit": {
-            "boxes": fit.num_boxes,
-            "positions": fit.num_positions,
-            "accuracy": round(fit.accuracy, 4),
-            "weights": [round(float(w), 4) for w in fit.weights_c],
-        },
-        "outcomes": {way: _plain(outcome) for way, outcome in outcomes.items()},
-        "controls": {
-            kind: {name: _rounded(mean_fall(some, name)) for name in bench.objects}
-            for kind, some in controls.items()
-        },
-        "control_falls": {
-            kind: [round(o.changes[bench.name].fall.value, 4) for o in some]
-            for kind, some in controls.items()
-        },
+    for way, outcome in outcomes.items():
+        shown[way] = bench.without(originals, outcome.maps, outcome.layer)[rows]
+    shown["random"] = bench.without(originals, choice.off["random"][0], choice.layer)[rows]
+    found = choice.about(how)
+    found["settings"] |= {"measured": how.measured, "other": bench.other}
+    found |= {
+        "outcomes": {way: asdict(outcome) for way, outcome in outcomes.items()},
+        "controls": controls,
         "sweep": sweep,
     }
-    return found, shown
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    changes = {
-        name: {part: _rounded(x) for part, x in vars(change).items()}
-        for name, change in outcome.changes.items()
-    }
-    scene = {name: _rounded(x) for name, x in outcome.scene.items()}
-    return {"maps": outcome.maps, "layer": outcome.layer, "changes": changes, "scene": scene}
+    return rounded(found, 4), shown
 
 
 def _tune(
@@ -294,11 +265,6 @@ def _tune(
         row = bench.best(validation, sweep[by])
         picked[way] = orders[by][row["layer"]][: row["count"]], row["layer"]
     return picked, sweep
-
-
-def mean_fall(outcomes: list[Outcome], name: str) -> Estimate:
-    """Return the mean relative fall of an object's rate over several choices of maps."""
-    return mean_interval(np.array([outcome.changes[name].fall.value for outcome in outcomes]))
 
 
 def print_found(found: dict[str, Any]) -> None:
@@ -377,44 +343,40 @@ def record_found(how: Forget, found: dict[str, Any], seconds: float) -> list[Res
         f"Distance moved over that of unrelated pictures: {moved}."
     )
     checks = object_checks(gone["fall"], random, matched, "the rate of windows")
-    falls = {"object": gone["fall"], "rest": outcome["changes"][other]["fall"]}
-    shared = _shared(how, seconds) | {"n": how.measured}
+    stay = outcome["changes"][other]["fall"]
+    about = {"seconds": seconds, "n": how.measured}
     return [
-        record(
-            f"forget.{part}:{how.record}", _percent(falls[part]), checks=held, notes=told, **shared
-        )
-        for part, held, told in (("object", checks, notes), ("rest", rest_checks(found), rest))
+        _enter(how, "object", gone["fall"], checks=checks, notes=notes, **about),
+        _enter(how, "rest", stay, checks=rest_checks(found), notes=rest, **about),
     ]
 
 
-def _shared(how: Forget, seconds: float) -> dict[str, Any]:
-    return {
-        "command": how.command_line(),
-        "seconds": seconds,
-        "seed": how.seed,
-        "unit": "%",
-        "checkpoint": how.checkpoint,
-        "data": f"{how.record}, generated",
-    }
-
-
-def _percent(estimate: list[float]) -> Estimate:
-    return Estimate(*estimate).scaled(100)
+def _enter(how: Forget, part: str, share: list[float], **row: Any) -> Result:
+    return record(
+        f"forget.{part}:{how.record}",
+        Estimate(*share).scaled(100),
+        unit="%",
+        data=f"{how.record}, generated",
+        command=how.command_line(),
+        seed=how.seed,
+        checkpoint=how.checkpoint,
+        **row,
+    )
 
 
 def _other_ways(found: dict[str, Any]) -> str:
-    sentences, settings = [], found["settings"]
+    sentences = []
     for way, label in (
         ("tuned", "best layer and number by weight"),
         ("effect", "chosen by effect"),
     ):
-        if outcome := found["outcomes"].get(way):
-            shares = ", ".join(
-                f"{name} {_share(outcome['changes'][name]['fall'])}"
-                for name in (settings["object"], settings["other"])
-            )
-            maps = f"{len(outcome['maps'])} of layer {outcome['layer']}"
-            sentences.append(f"Falls with maps {label} ({maps}): {shares}.")
+        outcome = found["outcomes"][way]
+        maps = f"{len(outcome['maps'])} of layer {outcome['layer']}"
+        gone, stay = (
+            f"{name} {_share(outcome['changes'][name]['fall'])}"
+            for name in ("window", found["settings"]["other"])
+        )
+        sentences.append(f"Falls with maps {label} ({maps}): {gone}, {stay}.")
     return " ".join(sentences)
 
 
@@ -463,12 +425,8 @@ class HandBench:
         scene = compare_scenes(originals, pictures, {}, features)
         light = compare_light(originals, pictures)
         gain_n = logits_n - self.look(originals.pictures_u8)[1]
-        return {
-            "maps": [int(i) for i in maps],
-            "scene": {name: _rounded(x) for name, x in scene.items()},
-            "light": {name: _rounded(x) for name, x in light.items()},
-            "more_real": _rounded(bootstrap_interval(np.mean, gain_n)),
-        }
+        more_real = bootstrap_interval(np.mean, gain_n)
+        return {"maps": maps.tolist(), "scene": scene, "light": light, "more_real": more_real}
 
 
 def make_hand_bench(
@@ -538,42 +496,26 @@ def measure_by_hand(how: Forget, bench: HandBench) -> tuple[dict[str, Any], dict
     `HandBench.measure`, one a choice of maps. ``counted``: what was seen by eye, where --counts
     names it.
     """
-    config = bench.generator.config
-    layer = second_highest(config) if how.layer is None else how.layer
-    num_maps = check_layer(bench.generator, layer)
-    originals = bench.draw(how.samples)
-    maps_nchw = activations(bench.generator, originals.z_nd, layer)
-    boxes_nk4, size = originals.boxes_n4, config.image_size
-    fit = fit_maps(maps_nchw, boxes_nk4, size, c=how.c, seed=how.seed)
-    maps = _maps_off(fit, how.threshold, num_maps)
-    choices = {"paper": [maps], **_by_chance(how, maps, maps_nchw)}
+    originals, size = bench.draw(how.samples), bench.generator.config.image_size
+    choice = choose_maps(how, bench.generator, originals)
+    maps_nchw = activations(bench.generator, originals.z_nd, choice.layer)
     known = {"activations": maps_nchw, "place": places(how.samples, maps_nchw.shape[2:])}
-    accuracy = {
-        by: _rounded(held_out_accuracy(seen, boxes_nk4, size, how.c, how.seed))
+    found = choice.about(how)
+    found["settings"]["boxes"] = len(bench.boxes.boxes)
+    found["fit"]["accuracy"] = {
+        by: held_out_accuracy(seen, originals.boxes_n4, size, how.c, how.seed)
         for by, seen in known.items()
     }
-    settings = _settings(
-        how, "measured", layer=layer, num_maps=num_maps, boxes=len(bench.boxes.boxes)
-    )
-    found = {
-        "settings": settings,
-        "fit": {
-            "boxes": fit.num_boxes,
-            "positions": fit.num_positions,
-            "accuracy": accuracy,
-            "weights": [round(float(w), 4) for w in fit.weights_c],
-        },
-        "outcomes": {
-            way: [bench.measure(originals, off, layer) for off in sets]
-            for way, sets in choices.items()
-        },
-        "counted": read_counts(how.counts, settings) if how.counts else {},
+    found["outcomes"] = {
+        way: [bench.measure(originals, off, choice.layer) for off in sets]
+        for way, sets in choice.off.items()
     }
+    found["counted"] = read_counts(how.counts, found["settings"]) if how.counts else {}
     rows = bench.boxes.pictures[:SHOWN]
     shown = {"before": originals.pictures_u8[rows]}
     for way in ("paper", "random"):
-        shown[way] = bench.without(originals.z_nd[rows], choices[way][0], layer)
-    return found, shown
+        shown[way] = bench.without(originals.z_nd[rows], choice.off[way][0], choice.layer)
+    return rounded(found, 4), shown
 
 
 def trial_pictures(bench: HandBench, found: dict[str, Any], num: int) -> dict[str, np.ndarray]:
@@ -599,26 +541,23 @@ def read_counts(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     saved = read_json(path, "count again")
     try:
-        digits = {way: saved["seen"][way] for way in CONDITIONS}
         seen = {
-            way: np.array([{"0": False, "1": True}[d] for d in row]) for way, row in digits.items()
+            way: np.array([{"0": False, "1": True}[digit] for digit in saved["seen"][way]])
+            for way in CONDITIONS
         }
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path.name} is not a file of counts: {type(error).__name__} {error}"
         ) from error
-    same = ("checkpoint", "object", "layer", "threshold", "c", "samples", "boxes", "draws", "seed")
+    same = (*SETTINGS, "layer", "boxes")
     if differing := [key for key in same if saved.get("settings", {}).get(key) != settings[key]]:
         raise UserError(
             f"{path.name} was counted with other settings of {', '.join(differing)}: count again"
         )
     if len({len(row) for row in seen.values()}) != 1:
         raise UserError(f"{path.name} must have as many digits in each condition")
-    found: dict[str, Any] = {"pictures": len(seen["before"])}
-    for way in CONDITIONS[1:]:
-        change = compare(seen["before"], seen[way])
-        found[way] = {part: _rounded(x) for part, x in vars(change).items()}
-    return found
+    changes = {way: asdict(compare(seen["before"], seen[way])) for way in CONDITIONS[1:]}
+    return rounded({"pictures": len(seen["before"])} | changes, 4)
 
 
 def print_by_hand(found: dict[str, Any]) -> None:
@@ -654,31 +593,34 @@ def record_by_hand(how: Forget, found: dict[str, Any], seconds: float) -> list[R
     )
     labels = {"paper": "Picked", "random": "Random maps"}
     moved = " ".join(f"{label}: {_moved(found['outcomes'][way])}." for way, label in labels.items())
-    falls = (gone["fall"], random["fall"], matched["fall"])
-    shared = _shared(how, seconds)
     few = Caveat(
         kind="at most partly",
         why=f"{counted['pictures']} pictures, judged by one observer who had drawn the boxes; "
         "random maps take most windows away too, and every picture darkens",
     )
+    falls = (change["fall"] for change in (gone, random, matched))
+    checks = object_checks(*falls, "the rate of windows, counted by eye,")
+    scene = outcome["scene"]
     return [
-        record(
-            f"forget.object:{how.record}",
-            _percent(gone["fall"]),
+        _enter(
+            how,
+            "object",
+            gone["fall"],
+            seconds=seconds,
             n=counted["pictures"],
-            checks=object_checks(*falls, "the rate of windows, counted by eye,"),
+            checks=checks,
             caveat=few,
             notes=notes,
-            **shared,
         ),
-        record(
-            f"forget.rest:{how.record}",
-            _percent(outcome["scene"]["pixels outside"]),
+        _enter(
+            how,
+            "rest",
+            scene["pixels outside"],
+            seconds=seconds,
             n=fit["boxes"],
-            checks=scene_checks(outcome["scene"], "the discriminator's features"),
+            checks=scene_checks(scene, "the discriminator's features"),
             notes="Distance that pixels outside the boxes moved, in % of that between unrelated "
             f"pictures. {moved}",
-            **shared,
         ),
     ]
 

@@ -7,9 +7,8 @@ training, and left as it is made, which suits linear classifiers on random featu
 trained one has to be ahead of both.
 """
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from tyro.conf import Positional
 from dcgan_lib.command import Command, local
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import HELD_OUT, load_image_set
-from dcgan_lib.errors import UserError, check_choices, check_number
+from dcgan_lib.errors import UserError, check_choices, check_number, check_numbers
 from dcgan_lib.evaluation.ledger import (
     Caveat,
     Result,
@@ -30,10 +29,12 @@ from dcgan_lib.evaluation.ledger import (
     save_details,
 )
 from dcgan_lib.evaluation.statistics import Estimate, auc_of_one, bootstrap_interval, presence_auc
+from dcgan_lib.experiments.latent_walk import rounded
 from dcgan_lib.interpretation.saliency import (
     METHODS,
+    Field,
+    Maps,
     Method,
-    Peak,
     boxes_in,
     choose_features,
     estimate_lift,
@@ -52,7 +53,7 @@ from dcgan_lib.interpretation.saliency import (
 from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.networks import check_dcgan
 from dcgan_lib.models.sampling import write_grid
-from dcgan_lib.paths import atomic_write
+from dcgan_lib.paths import write_json
 from dcgan_lib.training.checkpoints import load_config, load_discriminator
 
 CLAIM = "saliency.trained-vs-random"
@@ -96,8 +97,7 @@ class Saliency(Command, verb="saliency"):
     seed: int = 0
     """Of the first of them; the others follow."""
     out: Path = local(Path("saliency"))
-    """Folder of saliency.png (left: fresh, right: trained), images.png, peaks.json,
-    numbers.json."""
+    """Folder of saliency.png (left: fresh, right: trained), images.png and numbers.json."""
     record: bool = False
     """Enter saliency.trained-vs-random into the ledger; without boxes only keep the numbers."""
 
@@ -106,18 +106,17 @@ class Saliency(Command, verb="saliency"):
         self.check()
         begun, network = time.monotonic(), check_dcgan(load_discriminator(self.checkpoint))
         receptive_field(network.config, self.layer)  # refuses a layer that is not there
-        report, chosen_on, split = load_pictures(self)
-        seeds = range(self.seed, self.seed + self.fresh)
-        fresh = {
-            "measured": [fresh_network(network.config, chosen_on.images_u8, s) for s in seeds],
-            "stored": [fresh_network(network.config, None, seed) for seed in seeds],
-        }
-        peaks = draw(self, network, fresh["measured"][0], report.images_u8)
-        found, lifts = measure(self, network, fresh, report, chosen_on, split)
-        self._write("numbers.json", found)
-        self._write("peaks.json", {"set": report.name, "split": split} | peaks)
+        report, chosen_on = load_pictures(self)
+        fresh = [
+            (way, fresh_network(network.config, images_u8, seed))
+            for way, images_u8 in (("measured", chosen_on.images_u8), ("stored", None))
+            for seed in range(self.seed, self.seed + self.fresh)
+        ]
+        draw(self, network, fresh[0][1], report.images_u8)
+        found, lifts = measure(self, network, fresh, report, chosen_on)
+        write_json(self.out / "numbers.json", found)
         _print(found)
-        print(f"figure, peaks and numbers: {self.out}")
+        print(f"figures and numbers: {self.out}")
         if self.record:
             seconds = time.monotonic() - begun
             save_details(f"curves/saliency.{report.name}", found)
@@ -131,8 +130,7 @@ class Saliency(Command, verb="saliency"):
         check_choices(self)
         if self.record:
             check_command(CLAIM, self.command_line(), self.checkpoint)
-        for name in ("features", "columns", "chosen", "tried", "fresh"):
-            check_number(self, name, 1)
+        check_numbers(self, 1, "features", "columns", "chosen", "tried", "fresh")
         for name, least in (("images", 20), ("top", 2), ("seed", 0)):
             check_number(self, name, least)
         if max(self.columns, self.top, self.tried) > self.images:
@@ -141,50 +139,40 @@ class Saliency(Command, verb="saliency"):
                 "ask for more images"
             )
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        atomic_write(self.out / name, json.dumps(content, indent=1) + "\n")
 
-
-def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet, str]:
-    """Return the images to report on, those to choose on, and the name of the first one's split."""
+def load_pictures(how: Saliency) -> tuple[ImageSet, ImageSet]:
+    """Return the images to report on and, where there are boxes, others to choose on."""
     config, about = load_config(how.checkpoint)
-    name = how.image_set or about["image_set"]
-    size, channels = config.model.image_size, config.model.num_channels
-    options: dict[str, Any] = {"image_size": size, "channels": channels}
-    source = name
+    name = source = how.image_set or about["image_set"]
+    options: dict[str, Any] = {
+        "image_size": config.model.image_size,
+        "channels": config.model.num_channels,
+    }
     if name == about["image_set"]:
         source, options["fit"] = about.get("source", name), about.get("fit", "crop")
-    found = load_image_set(source, HELD_OUT, **options)
-    split = found.card["split"]
-    if found.num_channels != channels:
+    report = load_image_set(source, HELD_OUT, **options)
+    if len(report) < max(how.top, how.columns):
         raise UserError(
-            f"{name} has {found.num_channels} channels, but the discriminator reads {channels}"
+            f"{name} has {len(report)} images in its {report.card['split']} split: lower top and "
+            "columns to that"
         )
-    if len(found) < max(how.top, how.columns):
-        raise UserError(
-            f"{name} has {len(found)} images in its {split} split: lower top and columns to that"
-        )
-    report = found.subset(slice(0, how.images))
+    report = report.subset(slice(0, how.images))
     if not boxes_in(report, how.objects):
-        return report, report, split
-    return (
-        report,
-        load_image_set(source, "validation", **options).subset(slice(0, how.images)),
-        split,
-    )
+        return report, report
+    chosen_on = load_image_set(source, "validation", **options)
+    return report, chosen_on.subset(slice(0, how.images))
 
 
 def measure(
     how: Saliency,
     network: Discriminator,
-    fresh: Mapping[str, Sequence[Discriminator]],
+    fresh: Sequence[tuple[str, Discriminator]],
     report: ImageSet,
     chosen_on: ImageSet,
-    split: str,
 ) -> tuple[dict[str, Any], list[Estimate]]:
     """Return a network's saliency beside fresh ones', and the mean lift over the objects of each.
 
-    Estimates are value, low, high. ``fresh`` has networks by how their batch norm is read, see
+    Estimates are value, low, high. ``fresh`` has networks with how their batch norm is read, see
     `BATCH_NORM`. ``objects[name]`` lists the trained network, then each fresh one, and says in
     ``batch_norm`` how it was read; without boxes it is empty, and so are the lifts.
     ``cascade[method]`` lists the rank correlations with the trained network's maps when 0 layers
@@ -193,25 +181,22 @@ def measure(
     objects: dict[str, list[dict[str, Any]]] = {}
     lifts = []
     if boxes_in(report, how.objects):
-        read = [("trained", network)]
-        read += [(way, net) for way in BATCH_NORM for net in fresh[way]]
-        for way, net in read:
+        for way, net in [("trained", network), *fresh]:
             entries, sums_no2 = _on_objects(net, report, chosen_on, how)
             lifts.append(bootstrap_interval(_mean_lift, sums_no2))
             for name, entry in entries.items():
                 objects.setdefault(name, []).append({"batch_norm": way} | entry)
     cascade, another = _cascade(network, report.images_u8, chosen_on.images_u8, how)
-    settings = {k: v for k, v in asdict(how).items() if k not in ("out", "record")}
     found = {
-        "settings": settings | {"objects": list(how.objects)},
+        "settings": {k: v for k, v in asdict(how).items() if k not in ("out", "record")},
         "set": report.name,
-        "split": split,
+        "split": report.card["split"],
         "images": len(report),
         "objects": objects,
         "cascade": cascade,
         "another feature": another,
     }
-    return found, lifts
+    return rounded(found, 4), lifts
 
 
 def _mean_lift(sums_no2: np.ndarray) -> float:
@@ -244,12 +229,11 @@ def _on_objects(
         auc = bootstrap_interval(auc_of_one, after[:, best].max((1, 2)), there[1])
         found[name] = {
             "features": features,
-            "lift": _rounded(estimate_lift(sums_n2)),
+            "lift": estimate_lift(sums_n2),
             "inside": round(float(inside), 2),
             "area": round(float(area), 2),
-            "present": round(100 * float(there[1][[peak.image for peak in peaks]].mean()), 1),
             "auc_feature": best,
-            "auc": _rounded(auc),
+            "auc": auc,
         }
         sums.append(sums_n2)
     return found, np.stack(sums, 1)
@@ -257,58 +241,48 @@ def _on_objects(
 
 def _cascade(
     network: Discriminator, images_u8: np.ndarray, chosen_on_u8: np.ndarray, how: Saliency
-) -> tuple[dict[str, list[list[float]]], dict[str, list[float]]]:
+) -> tuple[dict[str, list[Estimate]], dict[str, Estimate]]:
     """Compare maps with those of ever more random networks, and with another feature's."""
-    field, answers = (
-        receptive_field(network.config, how.layer),
-        responses(network, images_u8, how.layer),
-    )
+    answers = responses(network, images_u8, how.layer)
     num_features = answers.shape[1]
     some = np.unique(np.linspace(0, num_features - 1, 64, dtype=int))
     peaks = strongest(answers, some, min(3, len(images_u8)))
     others = [peak._replace(feature=(peak.feature + 1) % num_features) for peak in peaks]
     depths = range(len(network.convs) + 1)
     changed = [randomised(network, depth, chosen_on_u8, how.seed) for depth in depths]
-    cascade, another = {}, {}
+    field, cascade, another = receptive_field(network.config, how.layer), {}, {}
     for method in METHODS:
-        own = saliency_maps(network, images_u8, peaks, method, how.layer)
-
-        def alike(net: Discriminator, at: list[Peak], own=own, method=method) -> list[float]:
-            maps = saliency_maps(net, images_u8, at, method, how.layer)
-            known = rank_correlations(own, maps, field)
-            known = known[np.isfinite(known)]
-            return _rounded(bootstrap_interval(np.mean, known)) if len(known) > 1 else [0.0] * 3
-
-        another[method] = alike(network, others)
-        cascade[method] = [alike(net, peaks) for net in changed]
+        own, *random, other = (
+            saliency_maps(net, images_u8, at, method, how.layer)
+            for net, at in [(network, peaks), *((net, peaks) for net in changed), (network, others)]
+        )
+        cascade[method] = [_likeness(own, maps, field) for maps in random]
+        another[method] = _likeness(own, other, field)
     return cascade, another
 
 
-def _rounded(estimate: Estimate) -> list[float]:
-    return [round(float(x), 4) for x in estimate]
+def _likeness(one: Maps, other: Maps, field: Field) -> Estimate:
+    """Return the mean rank correlation over peaks where both maps show something."""
+    known = rank_correlations(one, other, field)
+    known = known[np.isfinite(known)]
+    return bootstrap_interval(np.mean, known) if len(known) > 1 else Estimate(0.0, 0.0, 0.0)
 
 
 def draw(
     how: Saliency, network: Discriminator, fresh: Discriminator, images_u8: np.ndarray
-) -> dict[str, Any]:
-    """Write the maps, fresh left and trained right, and their images; return each tile's unit."""
+) -> None:
+    """Write the maps, fresh left and trained right, and their images."""
     field = receptive_field(network.config, how.layer)
-    maps_by_side, images_by_side, found = [], [], {"receptive field": field.size}
-    for name, net in (("fresh", fresh), ("trained", network)):
+    maps_by_side, images_by_side = [], []
+    for net in (fresh, network):
         peaks = strongest(responses(net, images_u8, how.layer), range(how.features), how.columns)
         maps = saliency_maps(net, images_u8, peaks, how.method, how.layer)
         maps_by_side.append(map_tiles(maps, field))
         images_by_side.append(image_tiles(images_u8, peaks, field))
-        found[name] = [
-            peak._asdict()
-            | {"response": round(peak.response, 4), "window": field.window(peak.row, peak.column)}
-            for peak in peaks
-        ]
     for name, sides in (("saliency.png", maps_by_side), ("images.png", images_by_side)):
         rows = [side.reshape(how.features, how.columns, *side.shape[1:]) for side in sides]
         tiles = np.concatenate(rows, 1)
         write_grid(how.out / name, tiles.reshape(-1, *tiles.shape[2:]), 2 * how.columns)
-    return found
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -337,11 +311,15 @@ def record_saliency(
         "with every layer random, the maps' rank correlation with the trained ones is below "
         f"{LEAST_CHANGE}"
     ] = found["cascade"][how.method][-1][2] < LEAST_CHANGE
-    by_object = "; ".join(_sentence(name, entries) for name, entries in found["objects"].items())
-    means = [
-        f"{np.mean(values):.2f} ({way}), the highest {max(values):.2f}"
-        for way, values in _by_batch_norm(lifts[1:]).items()
-    ]
+    by_object, means = [], []
+    for name, entries in found["objects"].items():
+        for key, label in (("lift", name), ("auc", "told to be there by one feature, AUC")):
+            value, low, high = entries[0][key]
+            fresh = _range_by_batch_norm(entries, key)
+            by_object.append(f"{label} {value:.2f} [{low:.2f}, {high:.2f}], fresh {fresh}")
+    values_by_way = np.array([lift.value for lift in lifts[1:]]).reshape(len(BATCH_NORM), -1)
+    for way, values in zip(BATCH_NORM, values_by_way, strict=True):
+        means.append(f"{values.mean():.2f} ({way}), the highest {values.max():.2f}")
     return record(
         f"{CLAIM}:{found['set']}",
         lifts[0],
@@ -361,15 +339,9 @@ def record_saliency(
         checkpoint=how.checkpoint,
         notes=f"Share of {how.method} saliency inside the true boxes over the boxes' share of what "
         f"the unit sees; mean over {', '.join(found['objects'])}; {how.chosen} features an object, "
-        f"chosen on other images, at their {how.top} strongest responses. {by_object}. Mean lift "
-        f"of the fresh networks {'; '.join(means)}.",
+        f"chosen on other images, at their {how.top} strongest responses. "
+        f"{'; '.join(by_object)}. Mean lift of the fresh networks {'; '.join(means)}.",
     )
-
-
-def _by_batch_norm(lifts: list[Estimate]) -> dict[str, list[float]]:
-    """Return the fresh networks' lifts by how batch norm was read: as many of each, in order."""
-    values = np.array([estimate.value for estimate in lifts]).reshape(len(BATCH_NORM), -1)
-    return dict(zip(BATCH_NORM, values.tolist(), strict=True))
 
 
 def _range_by_batch_norm(entries: list[dict[str, Any]], key: str) -> str:
@@ -379,16 +351,6 @@ def _range_by_batch_norm(entries: list[dict[str, Any]], key: str) -> str:
         values = [entry[key][0] for entry in entries if entry["batch_norm"] == way]
         parts.append(f"{min(values):.2f} to {max(values):.2f} ({way})")
     return ", ".join(parts)
-
-
-def _sentence(name: str, entries: list[dict[str, Any]]) -> str:
-    """Say one object's numbers: of the trained network, and the ranges of the fresh ones."""
-    parts = []
-    for key, label in (("lift", ""), ("auc", "told to be there by one feature, AUC ")):
-        value, low, high = entries[0][key]
-        fresh = _range_by_batch_norm(entries, key)
-        parts.append(f"{label}{value:.2f} [{low:.2f}, {high:.2f}], fresh {fresh}")
-    return f"{name} " + "; ".join(parts)
 
 
 def load_saliency(set_name: str) -> dict[str, Any]:

@@ -13,11 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix
 from torchvision.transforms import v2
 from tqdm import tqdm
 from tyro.conf import Positional
@@ -26,7 +25,7 @@ from dcgan_lib.command import Command, local
 from dcgan_lib.config import TrainConfig, recipe
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, check_number, check_numbers
 from dcgan_lib.evaluation.generators import name_digits
 from dcgan_lib.evaluation.ledger import (
     Caveat,
@@ -79,16 +78,18 @@ class Neighbours(Command, verb="neighbours"):
 
     def run(self) -> None:
         """Count, print, and record if asked."""
-        if self.draws < 1:
-            raise UserError(f"draws must be at least 1, but it is {self.draws}")
+        check_number(self, "draws", 1)
+        check_numbers(self, 0, "max_shift", "alpha")
         if self.record:
             self._check_record()
+        classifier = load_probe("probe-mnist") if self.relabel else None
         tests = []
         for seed in range(self.seed, self.seed + self.draws):
             stream = self._stream(seed)
             test = load_image_set("mnist", self.split, image_size=stream.image_size)
             state = self.state and self.state.with_name(f"{self.state.name}.{seed}")
-            tests.append(neighbour_test(stream, test, self.num_images, state=state, progress=True))
+            how = {"classifier": classifier, "state": state, "progress": True}
+            tests.append(neighbour_test(stream, test, self.num_images, **how))
             points = "  ".join(f"{number:,}: {error:.2f} %" for number, error in tests[-1].curve)
             print(f"seed {seed}  {points}", flush=True)
         value, low, high = error_estimate(tests, test.labels)
@@ -117,15 +118,13 @@ class Neighbours(Command, verb="neighbours"):
         check_command(self.record, self.command_line(), "mnist")
         _real_row(self.record)
 
-    def _stream(self, seed: int) -> "LabelledStream":
-        if self.source in ("real", "deformed"):
-            train = load_image_set("mnist", image_size=28)
-            stream = RealStream(train, seed)
-            if self.source == "deformed":
-                stream = DeformedStream(train, seed, max_shift=self.max_shift, alpha=self.alpha)
-        else:
-            stream = GeneratedStream(self.source, seed)
-        return RelabelledStream(stream, load_probe("probe-mnist")) if self.relabel else stream
+    def _stream(self, seed: int) -> "Stream":
+        if self.source not in ("real", "deformed"):
+            return GeneratedStream(self.source, seed)
+        train = load_image_set("mnist", image_size=28)
+        if self.source == "real":
+            return RealStream(train, seed)
+        return DeformedStream(train, seed, max_shift=self.max_shift, alpha=self.alpha)
 
 
 def record_row(
@@ -161,10 +160,7 @@ def record_row(
         checkpoint=checkpoint,
         notes=notes,
     )
-    kinds = range(test.num_classes)
-    confusion = sum(confusion_matrix(test.labels, draw.named, labels=kinds) for draw in tests)
-    kept = {"draws": [list(draw.curve) for draw in tests], "confusion": confusion.tolist()}
-    save_details(f"curves/{id}", kept)
+    save_details(f"curves/{id}", {"draws": [list(draw.curve) for draw in tests]})
     return row
 
 
@@ -179,8 +175,6 @@ def load_curves(id: str) -> dict[str, Any]:
     """Return what `record_row` kept beside a row.
 
     ``draws``: for each draw, pairs of the number of references and the test error in per cent.
-    ``confusion``: classes x classes, test images of each class by the label of their nearest
-    reference, over all draws.
     """
     return load_details(f"curves/{id}", claims()[id].command)
 
@@ -194,7 +188,6 @@ def error_estimate(tests: Sequence["NeighbourTest"], labels_q: np.ndarray) -> Es
 # ---------------------------------------------------------------- the count
 
 SAVE_SECONDS = 30.0
-_ARRAYS, _NUMBERS = ("distances", "indices", "named"), ("num_references", "seconds", "curve", "key")
 
 
 @dataclass(frozen=True)
@@ -210,17 +203,20 @@ class NeighbourTest:
 
 
 def neighbour_test(
-    stream: "LabelledStream",
+    stream: "Stream",
     test: ImageSet,
     num_references: int,
     *,
+    classifier: Probe | None = None,
     state: Path | None = None,
     progress: bool = False,
 ) -> NeighbourTest:
     """Classify images by the label of their nearest among a multiple of 1,000 references.
 
-    The distance is Euclidean, between pixels of 8 bits, as in the authors' code. The ``state`` file
-    is written every half minute and removed at the end; a test that was stopped goes on from it.
+    The distance is Euclidean, between pixels of 8 bits, as in the authors' code. A digit
+    ``classifier`` names the references anew: what remains of an error is then not the labels'. The
+    ``state`` file is written every half minute and removed at the end; a test that was stopped goes
+    on from it.
     """
     if num_references < PORTION or num_references % PORTION:
         raise UserError(
@@ -234,11 +230,13 @@ def neighbour_test(
     _check_labels(test)
     search, named, curve = NearestSearch(test.images_u8), np.full(len(test), -1), {}
     digest = hashlib.sha256(np.ascontiguousarray(test.images_u8)).hexdigest()
-    key = f"{stream.key} | {digest}"
+    key = f"{stream.key}{' relabelled' if classifier else ''} | {digest}"
     begun = last_save = time.monotonic()
     if state is not None and state.exists():
         kept = _load_state(state, key)
-        search.distances, search.indices, named = (kept[name] for name in _ARRAYS)
+        search.distances, search.indices, named = (
+            kept[name] for name in ("distances", "indices", "named")
+        )
         search.num_references = int(kept["num_references"])
         curve = {int(number): float(error) for number, error in kept["curve"]}
         begun -= float(kept["seconds"])
@@ -247,6 +245,8 @@ def neighbour_test(
         range(done, total), initial=done, total=total, unit="k", disable=not progress
     ):
         images_u8, labels = stream.portion(index)
+        if classifier is not None:
+            labels, _ = name_digits(images_u8, classifier)
         before = search.num_references
         search.add(images_u8)
         changed = search.indices >= before
@@ -256,9 +256,16 @@ def neighbour_test(
             curve[number] = 100 * float((named != test.labels).mean())
         if state is not None and time.monotonic() - last_save > SAVE_SECONDS:
             last_save, buffer = time.monotonic(), io.BytesIO()
-            arrays = dict(zip(_ARRAYS, (search.distances, search.indices, named), strict=True))
-            about = {"num_references": number, "seconds": last_save - begun, "key": key}
-            np.savez(buffer, **arrays, **about, curve=list(curve.items()))
+            np.savez(
+                buffer,
+                key=key,
+                distances=search.distances,
+                indices=search.indices,
+                named=named,
+                num_references=number,
+                curve=list(curve.items()),
+                seconds=last_save - begun,
+            )
             atomic_write(state, buffer.getvalue())
     if state is not None:
         state.unlink(missing_ok=True)
@@ -268,12 +275,12 @@ def neighbour_test(
 def _load_state(path: Path, key: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
-            kept = {name: file[name] for name in (*_ARRAYS, *_NUMBERS)}
-    except (OSError, ValueError, KeyError) as error:
+            kept = dict(file)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is not a test's state ({error}): delete it to begin anew"
         ) from error
-    if kept["key"] != key:
+    if kept.get("key") != key:
         raise UserError(f"{path} holds the state of another test: delete it, or name another file")
     return kept
 
@@ -284,21 +291,22 @@ PORTION = 1_000
 Portion = tuple[np.ndarray, np.ndarray]
 
 
-class LabelledStream(Protocol):
-    """What every stream offers."""
+class Stream:
+    """References in portions."""
 
     key: str
     """Tells one stream from another; equal keys give equal images."""
     image_size: tuple[int, int]
     """Height and width in pixels."""
-    length: int | None
+    length: int | None = None
     """None when there is no end."""
 
     def portion(self, index: int) -> Portion:
         """Return images ``index * PORTION`` and on, `PORTION` at most, and their int64 labels."""
+        raise NotImplementedError
 
 
-class RealStream:
+class RealStream(Stream):
     """Give the images of a set with labels, shuffled by the seed."""
 
     def __init__(self, image_set: ImageSet, seed: int) -> None:
@@ -313,11 +321,11 @@ class RealStream:
         return self._set.images_u8[rows], self._set.labels[rows]
 
 
-class GeneratedStream:
+class GeneratedStream(Stream):
     """Give a conditional generator's pictures, equally many of each class."""
 
     def __init__(self, checkpoint: str, seed: int) -> None:
-        self._generator, self._seed, self.length = load_generator(checkpoint), seed, None
+        self._generator, self._seed = load_generator(checkpoint), seed
         self._generator.to(memory_format=torch.channels_last)
         self.image_size = self._generator.config.image_size
         if not self._generator.config.num_classes:
@@ -335,7 +343,7 @@ class GeneratedStream:
         return sample_u8(self._generator, PORTION, seed, labels), labels.numpy()
 
 
-class DeformedStream:
+class DeformedStream(Stream):
     """Give real images, shifted and bent at random, equally many of each class.
 
     Home-made, in place of the paper's InfiMNIST. The shift goes up to ``max_shift`` pixels along
@@ -355,16 +363,10 @@ class DeformedStream:
         sigma: float = 4.0,
     ) -> None:
         _check_labels(image_set)
-        self._images_u8, self._seed, self.length = image_set.images_u8, seed, None
+        self._images_u8, self._seed = image_set.images_u8, seed
         kinds = range(image_set.num_classes)
         self._rows_of = [np.flatnonzero(image_set.labels == label) for label in kinds]
         self.image_size = height, width = image_set.image_size
-        if max_shift < 0 or alpha < 0 or not 0 < 4 * sigma < min(height, width) - 1:
-            raise UserError(
-                "a deformation needs max_shift and alpha of 0 or more, and a sigma above 0 and "
-                f"below a quarter of the side, {min(height, width)} pixels, but got {max_shift}, "
-                f"{alpha:g} and {sigma:g}"
-            )
         shift = v2.RandomAffine(0, translate=(max_shift / width, max_shift / height))
         self._bend = v2.Compose([shift, v2.ElasticTransform(alpha, sigma)])
         settings = f"max_shift {max_shift} alpha {alpha} sigma {sigma}"
@@ -381,23 +383,6 @@ class DeformedStream:
             torch.manual_seed(_seed(self._seed, index))
             bent = torch.cat([self._bend(group) for group in images.split(len(self._rows_of))])
         return bent.numpy(), labels
-
-
-class RelabelledStream:
-    """Give another stream's images, labelled as a digit classifier names them.
-
-    What remains of an error is then not the labels'.
-    """
-
-    def __init__(self, stream: LabelledStream, probe: Probe) -> None:
-        self._stream, self._probe = stream, probe
-        self.length, self.image_size = stream.length, stream.image_size
-        self.key = f"{stream.key} relabelled"
-
-    def portion(self, index: int) -> Portion:
-        """Return the images of one portion and the classes that the classifier names."""
-        images_u8, _ = self._stream.portion(index)
-        return images_u8, name_digits(images_u8, self._probe)[0]
 
 
 def _balanced(index: int, num_classes: int) -> np.ndarray:

@@ -9,11 +9,9 @@ bool.
 """
 
 import copy
-import dataclasses
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +20,6 @@ import numpy as np
 import torch
 from scipy import stats
 from sklearn.model_selection import ParameterSampler
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn import functional as F
 from tyro.conf import arg
@@ -31,8 +28,15 @@ from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, recipe
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import set_names
-from dcgan_lib.errors import HeldElsewhereError, UserError, require
+from dcgan_lib.errors import (
+    HeldElsewhereError,
+    UserError,
+    check_number,
+    check_numbers,
+    require,
+)
 from dcgan_lib.evaluation.ledger import Result, check_command, claim_of, full_id, id_on, record
+from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probes import augment
 from dcgan_lib.evaluation.protocols import (
     LabelledSplits,
@@ -50,7 +54,7 @@ from dcgan_lib.experiments.tables_1_and_2 import (
 )
 from dcgan_lib.models.baselines import SupervisedCnn
 from dcgan_lib.models.sampling import batch_norms, from_u8, in_batches
-from dcgan_lib.paths import atomic_write, exclusive, read_json
+from dcgan_lib.paths import exclusive, read_json, write_json
 from dcgan_lib.training.loop import choose_device
 
 Precision = Literal["float32", "bfloat16"]
@@ -139,19 +143,11 @@ def _seed(*numbers: int) -> int:
 
 def draw_labelled(pool: ImageSet, num_labels: int, seed: int | list[int]) -> ImageSet:
     """Choose training images with labels at random, as many of each class."""
-    classes = pool.num_classes
-    if classes < 2:
-        raise UserError(
-            f"labels are drawn by class, but {pool.name} has {classes} classes: choose a set "
-            "with labels"
-        )
-    each, left = divmod(num_labels, classes)
-    fewest = np.bincount(pool.labels, minlength=classes).min()
-    if left or not 1 <= each <= fewest:
+    each, left = divmod(num_labels, pool.num_classes)
+    if left:
         raise UserError(
             f"{num_labels} labels cannot be drawn evenly from {pool.name}: give a multiple of "
-            f"its {classes} classes, "
-            f"at most {fewest} a class"
+            f"its {pool.num_classes} classes"
         )
     return pool.subset(draw_rows(pool.labels, each, seed))
 
@@ -244,12 +240,8 @@ def _logits(network: SupervisedCnn, x_u8: Tensor, precision: Precision) -> Tenso
 
 def neighbour_error(labelled: ImageSet, judged: ImageSet) -> float:
     """Return the error of the nearest labelled image in pixels, in per cent."""
-    flat, others = (
-        images.images_u8.reshape(len(images), -1).astype(np.float32)
-        for images in (labelled, judged)
-    )
-    neighbours = KNeighborsClassifier(1, algorithm="brute").fit(flat, labelled.labels)
-    return _per_cent(neighbours.predict(others) != judged.labels)
+    _, rows = nearest(judged.images_u8, labelled.images_u8)
+    return _per_cent(labelled.labels[rows] != judged.labels)
 
 
 def _per_cent(wrong: np.ndarray) -> float:
@@ -284,8 +276,6 @@ class Search(Command, verb="search"):
     """Longest training to try, in epochs: 15, 30, 60, 120 and 240, up to this."""
     draws: int = 10
     """Fresh sets of labels that the best settings are trained on at the end."""
-    minutes: float | None = local(None)
-    """Begin no trial after this many minutes; the same command goes on later."""
     seed: int = 0
     """Of the labels, the settings and the weights."""
     precision: Precision = "float32"
@@ -303,12 +293,11 @@ class Search(Command, verb="search"):
 
     def run(self) -> None:
         """Search, repeat the best settings on fresh labels, print, and record if asked."""
-        require(self.seed >= 0, "the seed", self.seed, "at least 0")
-        width = self.base_width
-        require(width is None or width >= 1, "the base width", width, "at least 1, or unset")
-        require(self.trials >= 1, "the number of trials", self.trials, "at least 1")
-        require(self.threads >= 1, "the number of threads", self.threads, "at least 1")
-        require(self.draws >= 2, "the number of draws", self.draws, "at least 2")
+        check_number(self, "seed", 0)
+        check_number(self, "draws", 2)
+        check_numbers(self, 1, "trials", "threads")
+        if self.base_width is not None:
+            check_number(self, "base_width", 1)
         search_space(self.longest)
         if self.record:
             self.check_row()
@@ -317,14 +306,9 @@ class Search(Command, verb="search"):
         print(f"settings are drawn from:\n{describe_space(self.longest)}")
         if done := len(self.finished("trial")):
             print(f"going on in {self.folder}: {done} trials are done")
-        begun = time.monotonic()
         for found in self.run_trials():
-            print(
-                f"trial {found['trial']:2}  {_trial_text(found)}; {found['seconds']:.0f} s",
-                flush=True,
-            )
-            if self.minutes is not None and time.monotonic() - begun >= 60 * self.minutes:
-                break
+            told = f"{_trial_text(found)}; {found['seconds']:.0f} s"
+            print(f"trial {found['trial']:2}  {told}", flush=True)
         trials = self.finished("trial")[: self.trials]
         best = best_trial(trials)
         print(f"best of {len(trials)}: trial {best['trial']}, {_trial_text(best)}")
@@ -344,13 +328,11 @@ class Search(Command, verb="search"):
 
     def _show(self, draws: list[dict[str, Any]]) -> None:
         print(f"the same settings on {len(draws)} fresh draws of labels:")
-        for kind, words in (
-            ("validation", "validation"),
-            ("neighbour", "1-NN on pixels, validation"),
-            ("test", "test"),
-        ):
-            if all(f"{kind}_error" in found for found in draws):
-                print("{} error {:.2f} % [{:.2f}, {:.2f}]".format(words, *_mean(draws, kind)))
+        kinds = {"validation": "validation", "neighbour": "1-NN on pixels, validation"}
+        if all("test_error" in found for found in draws):
+            kinds["test"] = "test"
+        for kind, words in kinds.items():
+            print("{} error {:.2f} % [{:.2f}, {:.2f}]".format(words, *_mean(draws, kind)))
 
     @property
     def set_name(self) -> str:
@@ -372,7 +354,7 @@ class Search(Command, verb="search"):
     def model(self) -> ModelConfig:
         """Return the discriminator's configuration, with the set's number of channels."""
         model = recipe(self.recipe).config.model
-        return dataclasses.replace(
+        return replace(
             model,
             base_width=self.base_width or model.base_width,
             num_channels=self.splits.train.num_channels,
@@ -410,24 +392,19 @@ class Search(Command, verb="search"):
     def open_folder(self) -> None:
         """Begin the search in its folder, or make sure that the one there is the same."""
         SupervisedCnn(self.model, self.labelled(0).num_classes)  # refused: no folder is left behind
-        path, fixed = (
-            self.folder / "search.json",
-            ("recipe", "base_width", "num_labels", "seed", "precision"),
-        )
+        path = self.folder / "search.json"
+        fixed = ("recipe", "base_width", "num_labels", "seed", "precision")
         asked = {"set": self.set_name} | {name: getattr(self, name) for name in fixed}
         asked["space"] = describe_space(self.longest).splitlines()
         if path.exists():
             found = read_json(path, "choose another --run-dir")
-            differing = sorted(
-                name for name in asked.keys() | found.keys() if asked.get(name) != found.get(name)
-            )
-            if differing:
+            if differing := [name for name in asked if asked[name] != found.get(name)]:
                 raise UserError(
                     f"{self.folder} holds a search with another {', '.join(differing)}: choose "
                     "another --run-dir"
                 )
         try:
-            atomic_write(path, json.dumps(asked, indent=1) + "\n")
+            write_json(path, asked)
         except OSError as error:
             raise UserError(
                 f"cannot keep a search in {self.folder} ({error}): choose another --run-dir"
@@ -435,28 +412,27 @@ class Search(Command, verb="search"):
 
     def finished(self, kind: str) -> list[dict[str, Any]]:
         """Return the trials (``trial``) or repeats (``draw``) that are done, in order."""
-        paths = sorted(self.folder.glob(f"{kind}-*.json"))
-        return [read_json(path, "delete it, and it is measured again") for path in paths]
+        return [_read(path) for path in sorted(self.folder.glob(f"{kind}-*.json"))]
 
     def run_trials(self) -> Iterator[dict[str, Any]]:
         """Run the trials that nobody has run or begun; each is on disk before it is yielded."""
-        labelled = self.labelled(0)
+        labelled, judged = self.labelled(0), {"validation": self.splits.validation}
         for trial in range(self.trials):
             path = self.folder / f"trial-{trial:04}.json"
             try:
                 with exclusive(path, wait=False):
                     if path.exists():
                         continue
-                    found = self._run_trial(trial, labelled)
+                    begun, settings = (
+                        time.monotonic(),
+                        draw_settings(self.seed, trial, self.longest),
+                    )
+                    found = {"trial": trial, "settings": asdict(settings)}
+                    found |= self._train(settings, labelled, trial, judged)
+                    _keep(path, found, begun)
             except HeldElsewhereError:
                 continue
             yield found
-
-    def _run_trial(self, trial: int, labelled: ImageSet) -> dict[str, Any]:
-        settings, begun = draw_settings(self.seed, trial, self.longest), time.monotonic()
-        found = {"trial": trial, "settings": asdict(settings)}
-        found |= self._train(settings, labelled, trial, {"validation": self.splits.validation})
-        return self._keep(f"trial-{trial:04}", found, begun)
 
     def repeat_best(
         self, best: dict[str, Any], test: ImageSet | None = None
@@ -468,17 +444,17 @@ class Search(Command, verb="search"):
         that has been tested is not tested again.
         ``neighbour_error`` is that of 1-NN on pixels with the same labels, on validation images.
         """
-        kept = {(found["trial"], found["draw"]): found for found in self.finished("draw")}
         judged = {"validation": self.splits.validation} | ({"test": test} if test else {})
         draws = []
         for draw in range(1, self.draws + 1):
-            found = kept.get((best["trial"], draw))
-            if found is None or (test and "test_wrong" not in found):
+            path = self.folder / f"draw-{best['trial']:04}-{draw:04}.json"
+            found = _read(path) if path.exists() else {}
+            if not found or (test and "test_wrong" not in found):
                 labelled, begun = self.labelled(draw), time.monotonic()
                 found = {"trial": best["trial"], "draw": draw}
                 found |= self._train(Settings(**best["settings"]), labelled, draw, judged)
                 found["neighbour_error"] = neighbour_error(labelled, judged["validation"])
-                found = self._keep(f"draw-{best['trial']:04}-{draw:04}", found, begun)
+                _keep(path, found, begun)
             draws.append(found)
         return draws
 
@@ -501,11 +477,6 @@ class Search(Command, verb="search"):
             found[f"{name}_error"] = _per_cent(wrong)
             if name == "test":
                 found["test_wrong"] = np.flatnonzero(wrong).tolist()
-        return found
-
-    def _keep(self, name: str, found: dict[str, Any], begun: float) -> dict[str, Any]:
-        found["seconds"] = round(time.monotonic() - begun, 1)
-        atomic_write(self.folder / f"{name}.json", json.dumps(found, indent=1) + "\n")
         return found
 
     def enter(
@@ -554,6 +525,15 @@ class Search(Command, verb="search"):
         )
         keep_draws(row, tested)
         return row
+
+
+def _keep(path: Path, found: dict[str, Any], begun: float) -> None:
+    found["seconds"] = round(time.monotonic() - begun, 1)
+    write_json(path, found)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, "delete it, and it is measured again")
 
 
 def best_trial(trials: list[dict[str, Any]]) -> dict[str, Any]:

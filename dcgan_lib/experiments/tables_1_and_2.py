@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from tyro.conf import Positional, arg
@@ -25,7 +25,7 @@ from tyro.conf import Positional, arg
 from dcgan_lib.command import Command, Device, local
 from dcgan_lib.config import ModelConfig, recipe, recipes
 from dcgan_lib.data.image_set import ImageSet
-from dcgan_lib.errors import UserError, require
+from dcgan_lib.errors import UserError, check_numbers
 from dcgan_lib.evaluation.features import (
     ConvFeatures,
     FeatureFunction,
@@ -156,7 +156,6 @@ def images_for(
 # ---------------------------------------------------------------- Table 2's methods side by side
 
 
-SETS = ("svhn", "svhn10k", "cifar10", "mnist", "street-digits")
 FEATURES, SUPERVISED = "table2.dcgan", "table2.supervised"
 COMMANDS = {
     FEATURES: "dcgan train --recipe paper-svhn --set {set} && dcgan features runs/paper-svhn-{set} "
@@ -164,8 +163,6 @@ COMMANDS = {
     SUPERVISED: "dcgan search --set {set} --record {id}",
 }
 """What measures a row on another set than the paper's."""
-
-Winner = Literal["features win", "features are beaten", "cannot be told apart", "not measured"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,31 +178,19 @@ class Draws:
 
     @property
     def error(self) -> Estimate:
-        """Return the mean error with its interval; see `mean_error`."""
-        return mean_error(self.test_errors, self.num_images)
+        """Estimate the mean error over draws of labels and over test images, in per cent.
 
-
-def mean_error(test_errors: np.ndarray, num_images: int) -> Estimate:
-    """Estimate the mean error over draws of labels and over test images, in per cent.
-
-    Parameters
-    ----------
-    test_errors : ndarray
-        One a draw, at least 2.
-    num_images : int
-        Test images, the same ones for every draw.
-
-    Notes
-    -----
-    Student's interval of the mean over draws, and Wilson's over images at that mean, added as
-    independent errors. Wilson's is that of a single classifier. A mean over several is surer, so
-    that the sum is rather too wide.
-    """
-    draws = mean_interval(test_errors)
-    images = wilson_interval(draws.value / 100 * num_images, num_images).scaled(100)
-    below = math.hypot(draws.low - draws.value, images.low - images.value)
-    above = math.hypot(draws.high - draws.value, images.high - images.value)
-    return Estimate(draws.value, draws.value - below, draws.value + above)
+        Notes
+        -----
+        Student's interval of the mean over draws, and Wilson's over images at that mean, added as
+        independent errors. Wilson's is that of a single classifier. A mean over several is surer,
+        so that the sum is rather too wide.
+        """
+        draws = mean_interval(self.test_errors)
+        images = wilson_interval(draws.value / 100 * self.num_images, self.num_images).scaled(100)
+        below = math.hypot(draws.low - draws.value, images.low - images.value)
+        above = math.hypot(draws.high - draws.value, images.high - images.value)
+        return Estimate(draws.value, draws.value - below, draws.value + above)
 
 
 def keep_draws(row: Result, draws: Draws) -> None:
@@ -261,11 +246,8 @@ def gain(draws: Draws, rival: Draws) -> Estimate:
 class Comparison:
     """Hold what two methods did on the same test images of one set; None while not measured."""
 
-    set_name: str
     features: Draws | None
     supervised: Draws | None
-    commands: tuple[str, ...] = ()
-    """What is still to be run."""
 
     @property
     def gain(self) -> Estimate | None:
@@ -275,7 +257,7 @@ class Comparison:
         return gain(self.features, self.supervised)
 
     @property
-    def outcome(self) -> Winner:
+    def outcome(self) -> str:
         """Return who wins, as far as the interval of the gain tells."""
         if self.gain is None:
             return "not measured"
@@ -283,31 +265,13 @@ class Comparison:
             return "features win"
         return "features are beaten" if self.gain.high < 0 else "cannot be told apart"
 
-    def text(self) -> str:
-        """Return the comparison as a sentence; what is missing is named with its command."""
-        parts = [f"features {_text(self.features)}", f"supervised {_text(self.supervised)}"]
-        if self.gain:
-            parts.append(f"gain {_points(self.gain)}")
-        sentence = f"{self.set_name}: {self.outcome}: {', '.join(parts)}"
-        return "\n  run ".join([sentence, *self.commands])
-
-
-def _text(draws: Draws | None) -> str:
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*draws.error) if draws else "not measured"
-
-
-def _points(gained: Estimate) -> str:
-    return "{:.1f} points [{:.1f}, {:.1f}]".format(*gained)
-
 
 def compare(set_name: str) -> Comparison:
-    """Put the ledger's two rows of an image set, one of `SETS` or any other, beside each other."""
-    ids = [id_on(claim_id, set_name) for claim_id in (FEATURES, SUPERVISED)]
-    features, supervised = (measured_draws(id) for id in ids)
-    commands = tuple(command_for(id) for id in ids if not is_measured(id))
-    return Comparison(
-        set_name=set_name, features=features, supervised=supervised, commands=commands
+    """Put the ledger's two rows of an image set beside each other."""
+    features, supervised = (
+        measured_draws(id_on(claim_id, set_name)) for claim_id in (FEATURES, SUPERVISED)
     )
+    return Comparison(features=features, supervised=supervised)
 
 
 def measured_draws(id: str) -> Draws | None:
@@ -326,15 +290,13 @@ def command_for(id: str) -> str:
 # ---------------------------------------------------------------- rows of Tables 1 and 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """Say what belongs into a row of Table 1 or 2, and which row judges it."""
 
     protocol: Literal["full", "400", "1000"]
-    kind: Literal["dcgan", "authors", "random", "pixels", "kmeans1"] = "dcgan"
-    """Where the features come from; authors: a network that the authors released."""
-    authors_shape: bool = False
-    """Whether random weights are in the shape of the authors' released network."""
+    kind: Literal["dcgan", "authors", "random", "authors-random", "pixels", "kmeans1"]
+    """Where the features come from; authors: a network that the authors released, and
+    authors-random: random weights in its shape."""
     views: bool = False
     """Whether they are averaged over shifted and mirrored views."""
     batch_norm: Literal["batches", "stored", "better"] = "batches"
@@ -346,47 +308,33 @@ class Row:
 
 
 ROWS = {
-    "table1.dcgan.full": Row(protocol="full"),
-    "table1.dcgan.400": Row(protocol="400"),
-    "table1.authors.full": Row(protocol="full", kind="authors"),
-    "table1.authors.400": Row(protocol="400", kind="authors"),
-    "table1.kmeans1.full": Row(protocol="full", kind="kmeans1"),
-    "table1.kmeans1.400": Row(protocol="400", kind="kmeans1"),
-    "table1.pixels": Row(protocol="full", kind="pixels", below="table1.dcgan.full"),
-    "table1.random": Row(protocol="full", kind="random", below="table1.dcgan.full"),
-    "table1.random-stored": Row(
-        protocol="full", kind="random", batch_norm="stored", below="table1.dcgan.full"
-    ),
-    "table1.random.400": Row(
-        protocol="400", kind="random", batch_norm="better", below="table1.dcgan.400"
-    ),
+    "table1.dcgan.full": Row("full", "dcgan"),
+    "table1.dcgan.400": Row("400", "dcgan"),
+    "table1.authors.full": Row("full", "authors"),
+    "table1.authors.400": Row("400", "authors"),
+    "table1.kmeans1.full": Row("full", "kmeans1"),
+    "table1.kmeans1.400": Row("400", "kmeans1"),
+    "table1.pixels": Row("full", "pixels", below="table1.dcgan.full"),
+    "table1.random": Row("full", "random", below="table1.dcgan.full"),
+    "table1.random-stored": Row("full", "random", batch_norm="stored", below="table1.dcgan.full"),
+    "table1.random.400": Row("400", "random", below="table1.dcgan.400", batch_norm="better"),
     "table1.authors-random.full": Row(
-        protocol="full",
-        kind="random",
-        authors_shape=True,
-        batch_norm="better",
-        below="table1.authors.full",
+        "full", "authors-random", below="table1.authors.full", batch_norm="better"
     ),
     "table1.authors-random.400": Row(
-        protocol="400",
-        kind="random",
-        authors_shape=True,
-        batch_norm="better",
-        below="table1.authors.400",
+        "400", "authors-random", below="table1.authors.400", batch_norm="better"
     ),
-    "table1.dcgan-cifar": Row(protocol="full", above="table1.random"),
-    "table1.views.full": Row(protocol="full", views=True, above="table1.dcgan.full"),
-    "table1.views.400": Row(protocol="400", views=True, above="table1.dcgan.400"),
-    "table1.views-authors.400": Row(
-        protocol="400", kind="authors", views=True, above="table1.authors.400"
-    ),
+    "table1.dcgan-cifar": Row("full", "dcgan", above="table1.random"),
+    "table1.views.full": Row("full", "dcgan", views=True, above="table1.dcgan.full"),
+    "table1.views.400": Row("400", "dcgan", views=True, above="table1.dcgan.400"),
+    "table1.views-authors.400": Row("400", "authors", views=True, above="table1.authors.400"),
     "table1.views-random.400": Row(
-        protocol="400", kind="random", views=True, batch_norm="better", above="table1.random.400"
+        "400", "random", views=True, above="table1.random.400", batch_norm="better"
     ),
-    "table2.dcgan": Row(protocol="1000", above=SUPERVISED),
-    "table2.authors": Row(protocol="1000", kind="authors"),
-    "table2.random": Row(protocol="1000", kind="random", batch_norm="better", below=FEATURES),
-    "table2.pixels": Row(protocol="1000", kind="pixels", below=FEATURES),
+    "table2.dcgan": Row("1000", "dcgan", above=SUPERVISED),
+    "table2.authors": Row("1000", "authors"),
+    "table2.random": Row("1000", "random", below=FEATURES, batch_norm="better"),
+    "table2.pixels": Row("1000", "pixels", below=FEATURES),
 }
 """What `dcgan features` can record, by the claim's id."""
 
@@ -439,8 +387,6 @@ class Features(Command, verb="features"):
     """Words for the recorded row, such as what was known of the test images before."""
     recipe: Annotated[str, arg(metavar="NAME")] = USUAL_RECIPE
     """Whose network to give random weights: a recipe's, or one of a run's shape."""
-    layers: tuple[int, ...] = ()
-    """Convolutional layers to use, 1 next to the image; unset: all, as in the paper."""
     grid: int = 4
     """Side of the grid that each layer is max-pooled to."""
     shift: int = 0
@@ -469,8 +415,7 @@ class Features(Command, verb="features"):
                 "the test images are for results that are recorded: give both --split test and "
                 "--record ID"
             )
-        require(self.seed >= 0, "--seed", self.seed, "at least 0")
-        require(self.shift >= 0, "--shift", self.shift, "at least 0")
+        check_numbers(self, 0, "seed", "shift")
         if self.record:
             self.check_row()
         if self.features_file:
@@ -484,14 +429,14 @@ class Features(Command, verb="features"):
         splits = images_for(network, self.set, download=self.download)
         plan = find_protocol(self.protocol, self.draws)
         plan.draw(splits.train)  # refused before anything is read
-        fit = self._fit(network, splits, self.features_file)
+        fit = self._fit(network, splits)
         self._show(splits, fit.validation)
         if not self.record:
             return
-        name, control = self._control(network, splits)
+        controls = self._controls(network, splits)
         with splits.test_for(self.record, again=self.again) as test:
             outcome = fit.judge(test)
-            beside = {name: control.judge(test)} if control else {}
+            beside = {name: control.judge(test) for name, control in controls.items()}
         self._show(splits, outcome)
         notes = [self.note] if self.note else []
         if self.batch_norm == "better":
@@ -507,6 +452,9 @@ class Features(Command, verb="features"):
 
     @property
     def _kind(self) -> str:
+        if self.checkpoint == "random" and self.recipe != USUAL_RECIPE:
+            released = self.recipe not in recipes() and "released" in load_config(self.recipe)[1]
+            return "authors-random" if released else f"random in the shape of {self.recipe}"
         if self.checkpoint in UNLEARNT:
             return self.checkpoint
         return "authors" if "released" in self._about else "dcgan"
@@ -521,8 +469,8 @@ class Features(Command, verb="features"):
         row, own = ROWS[claim.id], id_on(claim.id, set_name)
         trained_on = self._about.get("image_set")
         in_table_2, own_set = _counts_errors(claim), claim.id == "table1.dcgan-cifar"
-        if self.layers or self.grid != 4 or self.draws == 1:
-            why = "takes all layers, a grid of 4 and draws: leave --layers, --grid and --draws out"
+        if self.grid != 4 or self.draws == 1:
+            why = "takes a grid of 4 and draws: leave --grid and --draws out"
         elif row.kind != self._kind:
             why = f"is measured with {row.kind}, but {self.checkpoint} is {self._kind}"
             if self._kind == "authors":
@@ -531,11 +479,8 @@ class Features(Command, verb="features"):
             why = f"is measured by the protocol {row.protocol}, but this is {self.protocol}"
         elif row.views != bool(self.shift):
             why = f"is measured {'with' if row.views else 'without'} --shift"
-        elif row.kind == "random" and self.batch_norm != row.batch_norm:
+        elif "random" in row.kind and self.batch_norm != row.batch_norm:
             why = f"is measured with --batch-norm {row.batch_norm}, but this is {self.batch_norm}"
-        elif row.kind == "random" and not self._has_shape(row):
-            whose = "the authors' network" if row.authors_shape else f"the recipe {USUAL_RECIPE}"
-            why = f"has random weights in the shape of {whose}, but --recipe is {self.recipe}"
         elif full_id(self.record) != own:
             why = f"is a result on another set than {set_name}: record it as {own}"
         elif own_set and trained_on != "cifar10":
@@ -553,39 +498,25 @@ class Features(Command, verb="features"):
             return
         raise UserError(f"{self.record} {why}")
 
-    def _has_shape(self, row: Row) -> bool:
-        if not row.authors_shape:
-            return self.recipe == USUAL_RECIPE
-        return self.recipe not in recipes() and "released" in load_config(self.recipe)[1]
-
     def _network(self) -> LayeredDiscriminator | None:
         network = open_source(self.checkpoint, recipe_name=self.recipe, seed=self.seed).network
         if network is not None:
-            self._reader(network)  # refuses what does not fit
-        elif self.layers or self.grid != 4 or self.batch_norm != "batches" or self.shift:
+            ConvFeatures(network, grid=self.grid)  # refuses what does not fit
+        elif self.grid != 4 or self.batch_norm != "batches" or self.shift:
             raise UserError(
-                f"{self.checkpoint} has no layers, grid, shifts or batch norm to choose: leave "
-                "these options out"
+                f"{self.checkpoint} has no grid, shifts or batch norm to choose: leave these "
+                "options out"
             )
         return network
 
-    def _reader(self, network: LayeredDiscriminator) -> ConvFeatures:
-        return ConvFeatures(network, layers=self.layers or None, grid=self.grid)
-
-    def _fit(
-        self, network: LayeredDiscriminator | None, splits: LabelledSplits, path: Path | None = None
-    ) -> Fit:
+    def _fit(self, network: LayeredDiscriminator | None, splits: LabelledSplits) -> Fit:
         """Fit SVMs on the features, with the batch norm that was asked for."""
         kinds = ("batches", "stored") if self.batch_norm == "better" else (self.batch_norm,)
-        tried = [self._fit_one(network, splits, kind, path) for kind in kinds]
+        tried = [self._fit_one(network, splits, kind) for kind in kinds]
         return max(tried, key=lambda each: each.validation.accuracy.value)
 
     def _fit_one(
-        self,
-        network: LayeredDiscriminator | None,
-        splits: LabelledSplits,
-        batch_norm: str,
-        path: Path | None,
+        self, network: LayeredDiscriminator | None, splits: LabelledSplits, batch_norm: str
     ) -> Fit:
         train_u8 = splits.train.images_u8
         if network is None:
@@ -595,7 +526,7 @@ class Features(Command, verb="features"):
         else:
             network = network.to(choose_device(self.device))
             network = with_batch_norm(network, batch_norm, train_u8, progress=True)
-            features = self._reader(network)
+            features = ConvFeatures(network, grid=self.grid)
             if self.shift:
                 mirror = splits.name in MIRRORED_SETS
                 features = averaged_over_views(features, self.shift, mirror=mirror)
@@ -605,28 +536,29 @@ class Features(Command, verb="features"):
             features,
             seed=self.seed,
             for_test=self.split == "test",
-            path=path,
+            path=self.features_file,
             progress=True,
         )
         return Fit(features=features, svms=svms, validation=outcome, batch_norm=batch_norm)
 
-    def _control(
+    def _controls(
         self, network: LayeredDiscriminator | None, splits: LabelledSplits
-    ) -> tuple[str, Fit | None]:
-        """Fit a control for a statement of the paper that is asked of another set.
+    ) -> dict[str, Fit]:
+        """Fit a control, by its name, for a statement of the paper that is asked of another set.
 
         Measured statistics may harm random weights. A control should be strong, so both kinds are
         tried, and the one with the better validation accuracy is taken.
         """
         claim, set_name = claim_of(self.record)
         if claim.kind != "paper" or set_name is None or claim.rule_on(set_name).is_numeric:
-            return "", None
+            return {}
+        how = replace(self, features_file=None)
         if network is None:
-            return "pixels", replace(self, checkpoint="pixels")._fit(None, splits)
+            return {"pixels": replace(how, checkpoint="pixels")._fit(None, splits)}
         twin = untrained_discriminator(network.config, self.seed)
-        fit = replace(self, batch_norm="better")._fit(twin, splits)
-        how = f"--batch-norm {fit.batch_norm}"
-        return f"features of the same network with random weights ({how})", fit
+        fit = replace(how, batch_norm="better")._fit(twin, splits)
+        words = f"--batch-norm {fit.batch_norm}"
+        return {f"features of the same network with random weights ({words})": fit}
 
     def enter(
         self,
@@ -757,7 +689,8 @@ def _compared_by_errors(claim_id: str, other: str, draws: Draws) -> dict[str, bo
     else:
         gained = gain(draws, rival)
         words = "the same network, supervised on as many labels, errs more"
-    return {f"{words}: by {_points(gained)}": gained.low > 0}
+    by = "{:.1f} points [{:.1f}, {:.1f}]".format(*gained)
+    return {f"{words}: by {by}": gained.low > 0}
 
 
 def _compared_by_accuracy(claim_id: str, other: str, accuracy: Estimate) -> dict[str, bool]:

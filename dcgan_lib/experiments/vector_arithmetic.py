@@ -7,8 +7,6 @@ Axes: n faces, t trials, k exemplars, s steps along an axis, d latent; 3 the con
 ``_u8`` pixels 0..255.
 """
 
-import json
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -53,6 +51,7 @@ from dcgan_lib.interpretation.arithmetic import (
     pictures_of,
     pixel_sums,
     random_axes,
+    read_along,
     rescaled,
     shows,
     spread,
@@ -61,24 +60,22 @@ from dcgan_lib.interpretation.arithmetic import (
 )
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.models.sampling import logits_of, sample_latents, seeded, write_grid
-from dcgan_lib.paths import atomic_write
+from dcgan_lib.paths import write_json
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10)
+AHEAD = 0.4
+"""Largest yaw of an exemplar to either side, where the probe reads a yaw."""
 IMPLAUSIBLE_SHARE = 0.05
 """A picture is implausible when the discriminator finds it less real than all but this share of
 plain samples."""
 
 Seen = dict[str, dict[str, dict[str, np.ndarray]]]
-"""By sum and condition, what was seen in each trial, bool: "added", "kept" (the carried attribute
-is as C has it), "both", "implausible", "overlay"; "second": both, by the reader that took no part
-in the choice; "agree": the two say the same about both."""
+"""By sum and condition, what was seen in each trial, bool: "both" attributes, "implausible",
+"overlay"; "second": both, by the reader that took no part in the choice; "agree": the two say the
+same about both."""
 Shares = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """The same as shares of the trials, in %."""
-
-
-def _write_json(path: Path, found: Any) -> None:
-    atomic_write(path, json.dumps(found, indent=1) + "\n")
 
 
 # ---------------------------------------------------------------- who else judges
@@ -103,14 +100,18 @@ def fit_judge(probe_names: str, attributes: set[str], seed: int = 0) -> EdgeRead
         recipe = RECIPES[name]
         if recipe.num_train:
             recipe = replace(recipe, num_train=JUDGE_TRAIN, num_test=JUDGE_TEST)
-        train, test = (load_part(recipe, recipe.splits[index]) for index in (0, 2))
-        learn = np.sort(rng.permutation(len(train))[:JUDGE_TRAIN])
-        score = np.sort(rng.permutation(len(test))[:JUDGE_TEST])
+        train, test = (
+            part.subset(np.sort(rng.permutation(len(part))[:most]))
+            for part, most in (
+                (load_part(recipe, recipe.splits[0]), JUDGE_TRAIN),
+                (load_part(recipe, recipe.splits[2]), JUDGE_TEST),
+            )
+        )
         asked = [head.name for head in load_probe(name).config.heads if head.name in attributes]
-        judge.fit(train.images_u8[learn], {key: train.attributes[key][learn] for key in asked})
-        answers = judge.predict(test.images_u8[score])
+        judge.fit(train.images_u8, {key: train.attributes[key] for key in asked})
+        answers = judge.predict(test.images_u8)
         for key in asked:
-            truth = test.attributes[key][score]
+            truth = test.attributes[key]
             if truth.dtype == np.bool_:
                 judge.facts[key] = float(100 * ((answers[key] > 0.5) == truth).mean())
             else:
@@ -195,19 +196,10 @@ class Arithmetic(Command, verb="arithmetic"):
     exemplars: Path | None = None
     """File of exemplars, such as data/checkpoints/faces/exemplars.json; it brings its own seed and
     pool."""
-    sums: tuple[Literal["smile", "glasses"], ...] = ()
-    """Which sums to count, if the probe chooses; by default all that the checkpoint's image set
-    has."""
-    probe: str | None = None
-    """Who reads the attributes, several joined by "+"; by default those that fit the image set."""
     trials: int = 300
     """Sums to count, each with exemplars of its own."""
     pool: int = 8_000
     """Samples to choose from."""
-    confidence: float = 0.9
-    """How sure the probe must be of an exemplar."""
-    ahead: float = 0.4
-    """Largest yaw of an exemplar to either side, where the probe reads a yaw."""
     seed: int = 1
     """Of the samples and the choice."""
     out: Path = local(Path("arithmetic"))
@@ -217,13 +209,13 @@ class Arithmetic(Command, verb="arithmetic"):
 
     def run(self) -> None:
         """Draw, count, write, and record if asked."""
-        by_hand = any([self.a, self.b, self.c])
-        if (by_hand or self.exemplars) and (self.record or (by_hand and self.exemplars)):
+        named, from_file = any([self.a, self.b, self.c]), self.exemplars is not None
+        if named + from_file + (self.record is not None) > 1:
             raise UserError(
                 "exemplars chosen by hand are drawn, not counted: give --a, --b and --c, or "
                 "--exemplars, or --record"
             )
-        if not by_hand and not self.exemplars:
+        if not named and not from_file:
             return self._count()
         own = load_exemplars(self.exemplars) if self.exemplars else self._named()
         own.check_checkpoint(self.checkpoint)
@@ -242,42 +234,33 @@ class Arithmetic(Command, verb="arithmetic"):
 
     def _count(self) -> None:
         begun, known = time.monotonic(), countable_sums(self.checkpoint)
-        names, probe_name = self.sums or tuple(known.sums), self.probe or known.probe
-        if not set(names) <= set(known.sums):
-            raise UserError(
-                f"{self.checkpoint} has the sums {', '.join(known.sums)}, but --sums names "
-                f"{', '.join(names)}"
-            )
         if self.record:
             check_command(f"arithmetic.smile:{self.record}", self.command_line(), self.record)
-            if set(names) != set(known.sums):
-                raise UserError("the claims compare over all sums: leave out --sums to record them")
         check_number(self, "trials", 2)
         check_number(self, "pool", 1)
-        check_number(self, "confidence", 0.5, 0.999)
-        probe, generator = load_panel(probe_name), load_generator(self.checkpoint)
-        ahead = self.ahead if probe.reads("yaw") else None
-        sums = {name: known.sums[name] for name in names}
-        for attribute in (attribute for asked in sums.values() for attribute in asked.wanted):
-            probe.head(attribute)  # or say that it reads none, before anything is drawn
+        probe, generator = load_panel(known.probe), load_generator(self.checkpoint)
         networks = generator, probe, load_discriminator(self.checkpoint)
-        attributes = {attribute for asked in sums.values() for attribute in asked.wanted}
-        judge = fit_judge(probe_name, attributes)
+        attributes = {attribute for asked in known.sums.values() for attribute in asked.wanted}
+        judge = fit_judge(known.probe, attributes)
         overlays = overlay_instrument(generator, self.seed + 1_000)
-        options = {"seed": self.seed, "confidence": self.confidence, "ahead": ahead}
+        how = {"trials": self.trials, "seed": self.seed}
+        how["ahead"] = AHEAD if probe.reads("yaw") else None
         pool, picked = draw_pool(generator, probe, self.pool, self.seed), {}
-        for name, asked in sums.items():
-            chosen = pick(pool, asked.concepts, max(COUNTS), trials=1, **options)
+        for name, asked in known.sums.items():
+            chosen = pick(pool, asked.concepts, max(COUNTS), **how | {"trials": 1})
             picked[name] = chosen[0, :, :3].tolist()
-        others = {"judge": judge, "overlays": overlays}
-        seen = measure_sums(*networks, pool, sums, trials=self.trials, **others, **options)
+        seen = measure_sums(*networks, pool, known.sums, judge=judge, overlays=overlays, **how)
         self._draw(generator, pool.z_nd, picked, self.seed)
-        settings = {"checkpoint": self.checkpoint, "probe": probe_name, "trials": self.trials}
-        settings |= {"pool": self.pool} | options
         shares = shares_of(seen)
-        found = {"settings": settings, "unit": "%", "shares [value, low, high]": shares}
-        found |= {"second judge, held out": judge.facts, "known overlays found": overlays.found}
-        _write_json(self.out / "numbers.json", rounded(found, 2))
+        about = {"checkpoint": self.checkpoint, "probe": known.probe, "pool": self.pool}
+        found = {
+            "settings": about | how,
+            "unit": "%",
+            "shares [value, low, high]": shares,
+            "second judge, held out": judge.facts,
+            "known overlays found": overlays.found,
+        }
+        write_json(self.out / "numbers.json", rounded(found, 2))
         for name, conditions in shares.items():
             for key, share in conditions.items():
                 (value, low, high), odd = share["both"], share["implausible"].value
@@ -286,11 +269,11 @@ class Arithmetic(Command, verb="arithmetic"):
                 print(f"{row}  second judge {second:.1f} %  implausible {odd:.1f} %")
         if self.record:
             save_details(f"curves/arithmetic.{self.record}", rounded(found, 2))
-            pose = "in any pose" if ahead is None else "looking ahead"
+            pose = "looking ahead" if how["ahead"] else "in any pose"
             record_sums(
                 seen,
                 self.record,
-                f"Three exemplars {pose}, chosen and read by {probe_name}; {known.carried}.",
+                f"Three exemplars {pose}, chosen and read by {known.probe}; {known.carried}.",
                 judge,
                 overlays,
                 checkpoint=self.checkpoint,
@@ -307,7 +290,7 @@ class Arithmetic(Command, verb="arithmetic"):
             figure = np.concatenate([*layout(generator, z_nd[groups]).values()], 3)
             write_grid(self.out / f"{name}.png", figure)
         about = {"checkpoint": self.checkpoint, "seed": seed, "pool": len(z_nd)}
-        _write_json(self.out / "picks.json", about | {"picked [A, B, C]": picked})
+        write_json(self.out / "picks.json", about | {"picked [A, B, C]": picked})
         print(f"figures and picks: {self.out}")
 
 
@@ -320,54 +303,47 @@ def measure_sums(
     *,
     judge: Reader,
     overlays: OverlayInstrument,
-    trials: int,
-    seed: int,
-    confidence: float,
-    ahead: float | None,
+    **how: Any,
 ) -> Seen:
-    """Judge every sum under every condition; the pool's first 2,000 say what is implausible."""
+    """Judge every sum under every condition; the pool's first 2,000 say what is implausible.
+
+    ``how`` holds trials, seed and ahead, as `pick` takes them.
+    """
     plain = logits_of(discriminator, pictures_of(generator, pool.z_nd[:2_000]))
     limit = float(np.quantile(plain, IMPLAUSIBLE_SHARE))
-    options = {"trials": trials, "seed": seed, "confidence": confidence, "ahead": ahead}
     seen: Seen = {}
     for name, asked in sums.items():
         seen[name] = {}
-        for key, pictures in _conditions(generator, pool, asked, **options):
-            read = probe.predict(pictures)
-            added, kept = (shows(read, {key: has}) for key, has in asked.wanted.items())
-            odd = logits_of(discriminator, pictures) < limit
-            both, second = added & kept, shows(judge.predict(pictures), asked.wanted)
-            found = {"added": added, "kept": kept, "both": both, "implausible": odd}
-            found |= {"second": second, "agree": second == both}
-            seen[name][key] = found | {"overlay": overlays.sees(pictures)}
+        for key, pictures in _conditions(generator, pool, asked, **how):
+            both, second = (shows(who.predict(pictures), asked.wanted) for who in (probe, judge))
+            seen[name][key] = {
+                "both": both,
+                "implausible": logits_of(discriminator, pictures) < limit,
+                "second": second,
+                "agree": second == both,
+                "overlay": overlays.sees(pictures),
+            }
     return seen
 
 
 def _conditions(
-    generator: AnyGenerator,
-    pool: Pool,
-    asked: Sum,
-    *,
-    trials: int,
-    seed: int,
-    confidence: float,
-    ahead: float | None,
+    generator: AnyGenerator, pool: Pool, asked: Sum, **how: Any
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each condition's name and pictures; trial i always begins with the same exemplars."""
-    most, how = max(COUNTS), {"trials": trials, "seed": seed, "confidence": confidence}
-    z_t3kd = pool.z_nd[pick(pool, asked.concepts, most, **how, ahead=ahead)]
+    most = max(COUNTS)
+    z_t3kd = pool.z_nd[pick(pool, asked.concepts, most, **how)]
     sums = {f"{k}": add_up(z_t3kd[:, :, :k]) for k in COUNTS}
     sums |= {f"{k} rescaled": rescaled(sums[f"{k}"], generator.config) for k in (1, 3, 10)}
-    if ahead is not None:
-        anywhere = pool.z_nd[pick(pool, asked.concepts, most, **how)]
+    if how["ahead"] is not None:
+        anywhere = pool.z_nd[pick(pool, asked.concepts, most, **how | {"ahead": None})]
         sums |= {f"{k} any pose": add_up(anywhere[:, :, :k]) for k in (1, 3, 10)}
     sums["C alone"] = z_t3kd[:, 2, :3].mean(1)
-    by_chance = pick(pool, ({}, {}), 3, trials, seed + 1, ahead=ahead)
+    by_chance = pick(pool, ({}, {}), 3, **how | {"seed": how["seed"] + 1})
     sums["random"] = add_up(np.concatenate([pool.z_nd[by_chance], z_t3kd[:, 2:, :3]], 1))
     for name, y_td in sums.items():
         yield name, pictures_of(generator, y_td)
     pictures = pictures_of(generator, z_t3kd[:, :, :3])
-    pictures = pictures.reshape(trials, 3, 3, *pictures.shape[1:])
+    pictures = pictures.reshape(-1, 3, 3, *pictures.shape[1:])
     for k in (1, 3):
         yield f"{k} pixels", pixel_sums(pictures[:, :, :k])
 
@@ -403,126 +379,125 @@ def record_sums(
     **about: Any,
 ) -> None:
     """Enter the claims of Fig. 7; ``who`` says who the exemplars are and who reads them."""
-    about["caveat"] = AFTER_A_LOOK
     about |= {"unit": "%", "data": f"{set_name}, generated"}
+    scores = ", ".join(f"{key} {score:.1f} %" for key, score in judge.facts.items())
+    gains, any_pose = {}, {}
+    for name, found in seen.items():
+        both = {key: what["both"] for key, what in found.items()}
+        share, second = (_share(found["3"][key]) for key in ("both", "second"))
+        by_chance = found["random"]["second"]
+        gains[name] = _gain(both["3"], both["1"])
+        if "3 any pose" in both:
+            any_pose[name] = _gain(both["3 any pose"], both["1 any pose"])
+        checks = {
+            "more than half of the sums show both attributes": share.low > 50,
+            "more do than with a random difference in place of A - B": (
+                _gain(both["3"], both["random"]).low > 0
+            ),
+            "more than half do by a judge that took no part in the choice": second.low > 50,
+            "more do than with a random difference, by that judge": (
+                _gain(found["3"]["second"], by_chance).low > 0
+            ),
+        }
+        others = (key for key in ("random", "C alone", "3 any pose") if key in both)
+        other = ", ".join(f"{key} {_mean(both[key])}" for key in others)
+        notes = (
+            f"{who} Other conditions: {other}. By a second judge, linear on edge directions (held "
+            f"out: {scores}): {second.value:.1f} % [{second.low:.1f}, {second.high:.1f}], random "
+            f"{_mean(by_chance)}; the two agree on {_mean(found['3']['agree'])} of the sums."
+        )
+        row = {"n": len(both["3"]), "checks": checks, "notes": notes, "caveat": AFTER_A_LOOK}
+        record(f"arithmetic.{name}:{set_name}", share, **row, **about)
 
     def hits(condition: str, what: str = "both") -> np.ndarray:
         """Join the trials of all sums."""
         return np.concatenate([found[condition][what] for found in seen.values()])
 
-    def gain(one_t: np.ndarray, other_t: np.ndarray) -> Estimate:
-        """Return by how many points the first share exceeds the second, trial by trial."""
-        return bootstrap_interval(np.mean, 100 * (one_t.astype(float) - other_t))
-
-    gains = {}
-    for name, found in seen.items():
-        both = {key: what["both"] for key, what in found.items()}
-        gains[name], share = gain(both["3"], both["1"]), _share(both["3"])
-        other = ", ".join(
-            f"{key} {_share(both[key]).value:.1f} %"
-            for key in ("random", "C alone", "3 any pose")
-            if key in both
-        )
-        checks = {
-            "more than half of the sums show both attributes": share.low > 50,
-            "more do than with a random difference in place of A - B": (
-                gain(both["3"], both["random"]).low > 0
-            ),
-        }
-        second, agree = (_share(found["3"][key]) for key in ("second", "agree"))
-        by_chance = found["random"]["second"]
-        checks |= {
-            "more than half do by a judge that took no part in the choice": second.low > 50,
-            "more do than with a random difference, by that judge": (
-                gain(found["3"]["second"], by_chance).low > 0
-            ),
-        }
-        scores = ", ".join(f"{key} {score:.1f} %" for key, score in judge.facts.items())
-        notes, n = f"{who} Other conditions: {other}.", len(both["3"])
-        notes += (
-            f" By a second judge, linear on edge directions (held out: {scores}): "
-            f"{second.value:.1f} % [{second.low:.1f}, {second.high:.1f}], random "
-            f"{100 * by_chance.mean():.1f} %; the two agree on {agree.value:.1f} % of the sums."
-        )
-        record(f"arithmetic.{name}:{set_name}", share, n=n, checks=checks, notes=notes, **about)
-
-    three, pixels, n = hits("3"), hits("3 pixels"), len(hits("3"))
-    odd = {key: hits(key, "implausible") for key in ("1", "3", "3 pixels")}
-    calmer = gain(odd["1"], odd["3"])
-    checks = {f"{name}: three succeed more often than one": x.low > 0 for name, x in gains.items()}
-    any_pose = {
-        name: gain(found["3 any pose"]["both"], found["1 any pose"]["both"])
-        for name, found in seen.items()
-        if "3 any pose" in found
-    }
+    calmer = _gain(hits("1", "implausible"), hits("3", "implausible"))
+    by_second = _gain(hits("3", "second"), hits("1", "second"))
+    more = "three succeed more often than one"
+    checks = {f"{name}: {more}": gain.low > 0 for name, gain in gains.items()}
     checks |= {
-        f"{name}, exemplars of any pose: three succeed more often than one": x.low > 0
-        for name, x in any_pose.items()
+        f"{name}, exemplars of any pose: {more}": gain.low > 0 for name, gain in any_pose.items()
     }
     checks["with three, fewer sums are implausible to the discriminator"] = calmer.low > 0
-
-    def listed(points: Mapping[str, Estimate]) -> str:
-        return ", ".join(
-            f"{name} {x.value:+.1f} [{x.low:+.1f}, {x.high:+.1f}]" for name, x in points.items()
-        )
-
     pose = "that look ahead" if any_pose else "of any pose"
-    notes = f"Points gained over one exemplar, with exemplars {pose}: {listed(gains)}. "
+    notes = f"Points gained over one exemplar, with exemplars {pose}: {_listed(gains)}. "
     if any_pose:
-        notes += f"With exemplars of any pose: {listed(any_pose)}. "
-    by_second = gain(hits("3", "second"), hits("1", "second"))
-    notes += f"By the second judge: {listed({'all sums': by_second})}. "
+        notes += f"With exemplars of any pose: {_listed(any_pose)}. "
     notes += (
-        f"Implausible with one, not with three: "
+        f"By the second judge: {_listed({'all sums': by_second})}. "
+        "Implausible with one, not with three: "
         f"{calmer.value:.1f} points [{calmer.low:.1f}, {calmer.high:.1f}]."
     )
-    id, value = f"arithmetic.three-vs-one:{set_name}", gain(three, hits("1"))
-    caveat = AFTER_A_LOOK if any_pose else None  # without a yaw the rule is the old one
-    record(id, value, n=n, checks=checks, notes=notes, **about | {"caveat": caveat})
+    about["n"] = len(hits("3"))
+    row = {"checks": checks, "notes": notes}
+    if any_pose:  # without a yaw the rule is the old one
+        row["caveat"] = AFTER_A_LOOK
+    gained = _gain(hits("3"), hits("1"))
+    record(f"arithmetic.three-vs-one:{set_name}", gained, **row, **about)
 
-    ghosts = {key: hits(key, "overlay") for key in ("3", "3 pixels")}
-    value, works = _share(ghosts["3 pixels"]), overlays.passes
+    ghosts, works = _share(hits("3 pixels", "overlay")), overlays.passes
+    fewer = _gain(hits("3 pixels", "overlay"), hits("3", "overlay"))
     checks = {
         "the instrument finds known overlays and is not misled by contrast": works,
-        "most pixel sums look like overlays": works and value.low > 50,
-        "latent sums do so less often": (works and gain(ghosts["3 pixels"], ghosts["3"]).low > 0),
-        "the probe sees both attributes less often in pixel sums": gain(three, pixels).low > 0,
+        "most pixel sums look like overlays": works and ghosts.low > 50,
+        "latent sums do so less often": works and fewer.low > 0,
+        "the probe sees both attributes less often in pixel sums": (
+            _gain(hits("3"), hits("3 pixels")).low > 0
+        ),
     }
     tested = ", ".join(f"{name} {share.value:.1f} %" for name, share in overlays.found.items())
-    seconds = [100 * hits(key, "second").mean() for key in ("3 pixels", "3")]
+
+    def beside(what: str) -> str:
+        return f"pixels {_mean(hits('3 pixels', what))}, latent {_mean(hits('3', what))}"
+
     notes = (
         "The value is the share of pixel sums that look more like an overlay than 95 % of samples, "
         "to a linear classifier on edge directions that learnt overlays of two; latent sums: "
-        f"{100 * ghosts['3'].mean():.1f} %. Of held-out pictures it calls overlays: {tested}. "
+        f"{_mean(hits('3', 'overlay'))}. Of held-out pictures it calls overlays: {tested}. "
         + ("" if works else "So there is no instrument. ")
-        + "Less real to the discriminator than 95 % of samples: pixels "
-        f"{100 * odd['3 pixels'].mean():.1f} %, latent {100 * odd['3'].mean():.1f} %. "
-        f"Both attributes, by the probe: pixels {100 * pixels.mean():.1f} %, latent "
-        f"{100 * three.mean():.1f} %; by the second judge: pixels {seconds[0]:.1f} %, latent "
-        f"{seconds[1]:.1f} %."
+        + f"Less real to the discriminator than 95 % of samples: {beside('implausible')}. "
+        f"Both attributes, by the probe: {beside('both')}; by the second judge: "
+        f"{beside('second')}."
     )
-    record(f"arithmetic.pixels:{set_name}", value, n=n, checks=checks, notes=notes, **about)
+    row = {"checks": checks, "notes": notes, "caveat": AFTER_A_LOOK}
+    record(f"arithmetic.pixels:{set_name}", ghosts, **row, **about)
+
+
+def _gain(one_t: np.ndarray, other_t: np.ndarray) -> Estimate:
+    """Return by how many points the first share exceeds the second, trial by trial."""
+    return bootstrap_interval(np.mean, 100 * (one_t.astype(float) - other_t))
+
+
+def _mean(hits_t: np.ndarray) -> str:
+    return f"{100 * hits_t.mean():.1f} %"
+
+
+def _listed(points: Mapping[str, Estimate]) -> str:
+    return ", ".join(
+        f"{name} {x.value:+.1f} [{x.low:+.1f}, {x.high:+.1f}]" for name, x in points.items()
+    )
 
 
 def load_facts(set_name: str, about: Literal["second judge, held out", "known overlays found"]):
     """Return what the judges were worth when ``dcgan arithmetic --record`` counted, in %."""
-    kept = load_details(
-        f"curves/arithmetic.{set_name}", f"dcgan arithmetic CHECKPOINT --record {set_name}"
-    )
-    return kept[about]
+    return _load(set_name)[about]
 
 
 def load_shares(set_name: str) -> Shares:
     """Return the shares that ``dcgan arithmetic --record`` kept."""
-    kept = load_details(
-        f"curves/arithmetic.{set_name}", f"dcgan arithmetic CHECKPOINT --record {set_name}"
-    )
     return {
         name: {
             key: {what: Estimate(*x) for what, x in found.items()} for key, found in entries.items()
         }
-        for name, entries in kept["shares [value, low, high]"].items()
+        for name, entries in _load(set_name)["shares [value, low, high]"].items()
     }
+
+
+def _load(set_name: str) -> dict[str, Any]:
+    command = f"dcgan arithmetic CHECKPOINT --record {set_name}"
+    return load_details(f"curves/arithmetic.{set_name}", command)
 
 
 def curve(
@@ -532,9 +507,8 @@ def curve(
 
     ``kind`` is "" for plain latent sums, else "rescaled", "any pose" or "pixels".
     """
-    wanted = re.compile(rf"(\d+) ?{kind}")
-    matches = {key: wanted.fullmatch(key) for key in found}
-    return [(int(match[1]), *found[key]["both"]) for key, match in matches.items() if match]
+    keys = {k: f"{k} {kind}".strip() for k in COUNTS}
+    return [(k, *found[key]["both"]) for k, key in keys.items() if key in found]
 
 
 # ---------------------------------------------------------------- the turn
@@ -567,7 +541,7 @@ class Turn(Command, verb="turn"):
     seed: int = 1
     """Of the samples and the choice."""
     out: Path = local(Path("turn"))
-    """Folder of turn.png, picks.json and numbers.json."""
+    """Folder of turn.png and numbers.json."""
     record: str | None = None
     """Enter turn.linear into the ledger for this set, such as portraits."""
 
@@ -588,19 +562,16 @@ class Turn(Command, verb="turn"):
         write_grid(
             self.out / "turn.png", pictures_of(generator, moved(z_nd[:ROWS], axes_nd[:ROWS])), 11
         )
-        about = {"checkpoint": self.checkpoint, "seed": self.seed, "pool": self.pool}
-        about |= {"faces": faces[:ROWS].tolist(), "exemplars [left, right]": picked[:ROWS].tolist()}
-        _write_json(self.out / "picks.json", about)
         names = ("checkpoint", "probe", "pool", "least", "seed")
-        found = {"settings": {name: getattr(self, name) for name in names}}
+        settings = {name: getattr(self, name) for name in names}
         judge = fit_judge(self.probe, {"yaw"})
-        found["second judge, held out"] = judge.facts
+        found = {"settings": settings, "second judge, held out": judge.facts}
         found |= measure_turn(generator, probe, judge, z_nd, axes_nd, self.seed)
-        _write_json(self.out / "numbers.json", rounded(found, 4))
+        write_json(self.out / "numbers.json", rounded(found, 4))
         for name in ("axis", "random"):
             for key, (value, low, high) in found[name]["line"].items():
                 print(f"{name:7} {key:7} {value:.3f} [{low:.3f}, {high:.3f}]")
-        print(f"figure and picks: {self.out}")
+        print(f"figure and numbers: {self.out}")
         if self.record:
             save_details(f"curves/turn.{self.record}", rounded(found, 4))
             record_turn(
@@ -625,9 +596,6 @@ class Turn(Command, verb="turn"):
         print(f"figure: {self.out}")
 
 
-MIDDLE = len(STEPS) // 2
-
-
 def measure_turn(
     generator: AnyGenerator,
     probe: Probe,
@@ -648,18 +616,16 @@ def measure_turn(
     numbers = [head.name for head in probe.config.heads if head.kind == "continuous"]
     found: dict[str, Any] = {"steps": STEPS.round(3).tolist()}
 
-    def by_step(read: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: x.reshape(-1, len(STEPS), *x.shape[1:]) for name, x in read.items()}
-
     for name, axes in (("axis", axes_nd), ("random", random_axes(axes_nd, seed))):
-        pictures_u8 = pictures_of(generator, moved(z_nd, axes))
-        read, other = by_step(probe.predict(pictures_u8)), by_step(judge.predict(pictures_u8))
+        read, other = (read_along(generator, who, z_nd, axes) for who in (probe, judge))
         found[name] = {
             "line": summarise(read["yaw"]),
             "yaw": [bootstrap_interval(np.mean, column) for column in read["yaw"].T],
             "flips": rounded({key: flips(read[key], -1).scaled(100) for key in yes_or_no}, 2),
             "changes": {
-                key: bootstrap_interval(np.mean, np.abs(read[key][:, -1] - read[key][:, MIDDLE]))
+                key: bootstrap_interval(
+                    np.mean, np.abs(read[key][:, -1] - read[key][:, len(STEPS) // 2])
+                )
                 for key in numbers
                 if key != "yaw"
             },
@@ -670,8 +636,8 @@ def measure_turn(
 
 def record_turn(found: dict[str, Any], set_name: str, *, n: int, **about: Any) -> None:
     """Enter the mean R2 of a straight line into the ledger; ``about`` is the rest of the row."""
-    line, chance = found["axis"]["line"], found["random"]["line"]
-    slope, r2, rising = line["slope"], line["r2"], line["rising"]
+    axis, random = found["axis"], found["random"]
+    (slope, r2, rising), chance = axis["line"].values(), random["line"]
     checks = {
         f"the yaw rises along the axis for {LEAST_RISING:.0%} of faces": (
             rising.low >= LEAST_RISING
@@ -681,22 +647,19 @@ def record_turn(found: dict[str, Any], set_name: str, *, n: int, **about: Any) -
             slope.low > chance["slope"].high
         ),
     }
-    first, last = (found["axis"]["yaw"][step].value for step in (0, -1))
+    second = axis["second"]
     notes = (
         f"R2 of a straight line against the step, mean over faces; slope {slope.value:.2f} "
         f"[{slope.low:.2f}, {slope.high:.2f}] yaw an axis; rising {rising.value:.1%}; mean yaw "
-        f"from {first:.2f} to {last:.2f}; along a random axis: slope "
-        f"{chance['slope'].value:.2f}, R2 {chance['r2'].value:.2f}."
-    )
-    second = found["axis"]["second"]
-    notes += (
-        f" By a second judge, linear on edge directions: slope {second['slope'].value:.2f}, R2 "
+        f"from {axis['yaw'][0].value:.2f} to {axis['yaw'][-1].value:.2f}; along a random axis: "
+        f"slope {chance['slope'].value:.2f}, R2 {chance['r2'].value:.2f}. By a second judge, "
+        f"linear on edge directions: slope {second['slope'].value:.2f}, R2 "
         f"{second['r2'].value:.2f}, rising {second['rising'].value:.1%}."
     )
-    for name, change in found["axis"]["changes"].items():
+    for name, change in axis["changes"].items():
         notes += (
             f" Mean absolute change of {name} until the last step: {change.value:.3f}, along a "
-            f"random axis {found['random']['changes'][name].value:.3f}."
+            f"random axis {random['changes'][name].value:.3f}."
         )
     about |= {"unit": "", "n": n, "data": f"{set_name}, generated"}
     record(f"turn.linear:{set_name}", r2, checks=checks, notes=notes, **about)

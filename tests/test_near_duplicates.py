@@ -19,7 +19,6 @@ from dcgan_lib.experiments.near_duplicates import (
     likeness,
     load_measured,
     near_pairs,
-    parts,
     phash_at,
     plant,
     record_claims,
@@ -95,13 +94,6 @@ def test_no_false_pair_still_leaves_some_doubt():
     assert false_share(0, 1000.0).high < none.high
     some = false_share(5, 95.0)
     assert some.low < 0.05 < some.high and some.value == pytest.approx(0.05)
-
-
-def test_no_picture_to_choose_on_is_reported_on(rooms):
-    choosing, reporting = parts(rooms)
-    seen = {image.tobytes() for image in choosing.images_u8}
-    assert len(choosing) == 7 and len(reporting) == 17
-    assert not seen & {image.tobytes() for image in reporting.images_u8}
 
 
 def summary(recall, share=(0.001, 0.0, 0.005)):

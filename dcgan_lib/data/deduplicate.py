@@ -101,15 +101,20 @@ def _perceptual_hash(images_u8: np.ndarray) -> np.ndarray:
     return low_nk > np.median(low_nk, axis=1, keepdims=True)
 
 
-def first_within(bits_nk: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
-    """Return for every hash the first that differs in at most ``max_bits`` bits: n, int64.
-
-    Every pair is compared, of at most 64 bits. Below 0 bits no two are alike.
-    """
+def as_words(bits_nk: np.ndarray) -> np.ndarray:
+    """Return rows of at most 64 bits as one number each: n, uint64."""
     require(bits_nk.shape[1] <= 64, "the number of bits", bits_nk.shape[1], "at most 64")
     packed = np.zeros((len(bits_nk), 8), np.uint8)
     packed[:, : -(-bits_nk.shape[1] // 8)] = np.packbits(bits_nk, axis=1)
-    words = packed.view(np.uint64)[:, 0]
+    return packed.view(np.uint64)[:, 0]
+
+
+def first_within(bits_nk: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
+    """Return for every hash the first that differs in at most ``max_bits`` bits: n, int64.
+
+    Every pair is compared. Below 0 bits no two are alike.
+    """
+    words = as_words(bits_nk)
     found = np.arange(len(words))
     for row in range(1, len(words)):
         is_near = np.bitwise_count(words[:row] ^ words[row]) <= max_bits

@@ -37,14 +37,7 @@ from dcgan_lib.data.decode import (
     named_like_image,
     with_channels,
 )
-from dcgan_lib.data.deduplicate import (
-    AUTOENCODER_FILE,
-    Method,
-    first_of_each,
-    group,
-    save_autoencoder,
-    train_autoencoder,
-)
+from dcgan_lib.data.deduplicate import Method, first_of_each
 from dcgan_lib.data.image_set import (
     CARD_FILE,
     IMAGES_FILE,
@@ -613,12 +606,7 @@ def _drop_duplicates(
 ) -> list[dict[str, str]]:
     """Leave the first of images that look the same in the .npy file; name the others."""
     images_u8 = np.load(path, mmap_mode="r", allow_pickle=False)
-    if method == "autoencoder":
-        autoencoder = train_autoencoder(images_u8)
-        save_autoencoder(autoencoder, path.with_name(AUTOENCODER_FILE))
-        first = group(autoencoder.hash(images_u8))
-    else:
-        first = first_of_each(images_u8, method)
+    first = first_of_each(images_u8, method)
     keep, kept = first == np.arange(len(first)), stored.kept
     stored.kept = [at for at, wanted in zip(kept, keep, strict=True) if wanted]
     chosen = (images_u8[row] for row in np.flatnonzero(keep))

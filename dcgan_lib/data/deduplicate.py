@@ -54,12 +54,9 @@ def group(codes_u8: np.ndarray) -> np.ndarray:
 
     [P] Linear time: each code is looked up once in a table.
     """
-    width, joined = codes_u8.shape[1], np.ascontiguousarray(codes_u8).tobytes()
     first_row: dict[bytes, int] = {}
-    found = np.empty(len(codes_u8), np.int64)
-    for row in range(len(codes_u8)):
-        found[row] = first_row.setdefault(joined[row * width : (row + 1) * width], row)
-    return found
+    found = [first_row.setdefault(code.tobytes(), row) for row, code in enumerate(codes_u8)]
+    return np.array(found, np.int64)
 
 
 def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -103,10 +100,10 @@ def as_words(bits_nk: np.ndarray) -> np.ndarray:
     return packed.view(np.uint64)[:, 0]
 
 
-def first_within(bits_nk: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
+def first_within(bits_nk: np.ndarray, max_bits: int) -> np.ndarray:
     """Return for every hash the first that differs in at most ``max_bits`` bits: n, int64.
 
-    Every pair is compared. Below 0 bits no two are alike.
+    Every pair is compared.
     """
     words = as_words(bits_nk)
     found = np.arange(len(words))
@@ -117,9 +114,9 @@ def first_within(bits_nk: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
     return found
 
 
-def is_first_of_its_kind(images_u8: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
+def is_first_of_its_kind(images_u8: np.ndarray) -> np.ndarray:
     """Return which images look like no earlier one by the perceptual hash: n, bool."""
-    return first_within(perceptual_hash(images_u8), max_bits) == np.arange(len(images_u8))
+    return first_of_each(images_u8, "phash") == np.arange(len(images_u8))
 
 
 # ---------------------------------------------------------------- the paper's autoencoder

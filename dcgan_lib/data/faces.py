@@ -217,14 +217,12 @@ def group_windows(windows_n4: np.ndarray, min_neighbours: int) -> Faces:
 
     This is the detector's second half, and cheap: try thresholds on the same windows.
     """
-    if not len(windows_n4):
-        return Faces(boxes_n4=np.empty((0, 4), np.int64), votes_n=np.empty(0, np.int64))
     corner_and_size_n4 = windows_n4.copy()
     corner_and_size_n4[:, 2:] -= windows_n4[:, :2]
     found = cv2.groupRectangles(corner_and_size_n4.tolist(), min_neighbours, SAME_FACE)
     boxes_n4 = np.array(found[0], dtype=np.int64).reshape(-1, 4)
     boxes_n4[:, 2:] += boxes_n4[:, :2]
-    votes_n = np.array(found[1], dtype=np.int64).reshape(-1)
+    votes_n = np.array(found[1], dtype=np.int64).ravel()
     order = np.lexsort((boxes_n4[:, 0], boxes_n4[:, 1], -votes_n))
     return Faces(boxes_n4=boxes_n4[order], votes_n=votes_n[order])
 
@@ -294,13 +292,7 @@ def _look_at_all(
         decoding(max_pixels),
         ThreadPoolExecutor(num_workers) as pool,
         open(log, "a", encoding="utf-8") as file,
-        tqdm(
-            total=len(names),
-            initial=len(done),
-            desc="faces",
-            unit="photo",
-            disable=not progress,
-        ) as bar,
+        tqdm(todo, desc="faces", unit="photo", disable=not progress) as bar,
     ):
         # a few at a time: a run that is stopped waits for those, and no more lie in memory
         ahead = 4 * (num_workers or os.cpu_count() or 1)

@@ -50,10 +50,6 @@ from dcgan_lib.errors import UserError, require
 from dcgan_lib.paths import atomic_write, data_root
 
 REPORT_FILE = "report.json"
-SETTINGS = (
-    "fingerprint", "limit", "held_out", "preparation", "crop", "deduplicate", "attributes",
-)  # fmt: skip
-"""Entries of the card by which a prepared set is known again; one that is absent is None."""
 HELD_OUT = 0.1
 AHEAD_BYTES = 2**27  # of pictures that are decoded before they are written
 BATCH = 8  # images that a thread takes at a time
@@ -139,21 +135,18 @@ def prepare(
     if attributes is not None and crop is not None:
         raise UserError("attributes are of whole files: give either attributes or a crop")
     listing = list_images(source)
+    table = None if attributes is None else _text_of(attributes)
     wanted = {
         "fingerprint": listing.fingerprint,
         "limit": limit,
         "held_out": held_out,
         "preparation": framing.as_card(),
+        "crop": crop and crop.as_card(),
+        "deduplicate": deduplicate,
+        "attributes": table and hashlib.sha256(table.encode()).hexdigest(),
     }
-    if crop is not None:
-        wanted["crop"] = crop.as_card()
-    if deduplicate is not None:
-        wanted["deduplicate"] = deduplicate
-    if attributes is not None:
-        table = _text_of(attributes)
-        wanted["attributes"] = hashlib.sha256(table.encode()).hexdigest()
     plain = source.resolve().name or "folder"
-    stem = None if name else _kept_name(source, {**wanted, "fingerprint": None})
+    stem = None if name else _kept_name(source, wanted)
     crop_log = prepared_root() / f".{name or stem}.crops.jsonl"
     folder = prepared_root() / (name or f"{stem}.{listing.fingerprint[:8]}")
     overwrite |= name is None  # so that a damaged one is made anew
@@ -165,7 +158,7 @@ def prepare(
             origin = {"source": f"the folder {plain!r}", "licence": "that of the folder's images"}
             card = {**origin, **(about or {}), **wanted}
             files = _source_of_folder(source, listing, limit, held_out)
-            if attributes is not None:
+            if table is not None:
                 files = replace(files, attributes=read_attributes(table, files.names))
             if crop is not None:
                 files = crop.cut(files, source, crop_log, framing, num_workers, progress)
@@ -186,8 +179,8 @@ def _find(folder: Path, wanted: dict[str, Any], overwrite: bool) -> ImageSet | N
     found = sound_or_none(folder) if overwrite else ImageSet.load(folder)
     if found is None:
         return None
-    came = {key: found.card.get(key) for key in SETTINGS}
-    if came == {key: wanted.get(key) for key in SETTINGS}:
+    came = {key: found.card.get(key) for key in wanted}
+    if came == wanted:
         return found
     if overwrite:
         return None
@@ -228,12 +221,16 @@ def sound_or_none(folder: Path) -> ImageSet | None:
         return None
 
 
-def _kept_name(source: Path, settings: dict[str, Any]) -> str:
+def _kept_name(source: Path, wanted: dict[str, Any]) -> str:
     """Name a set by its folder and settings; a place inside the data folder may move with it."""
     place, root = source.resolve(), data_root().resolve()
     place = place.relative_to(root) if place.is_relative_to(root) else place
+    settings = {**wanted, "fingerprint": None}
+    for name in ("crop", "deduplicate", "attributes"):  # came later, and renamed no set
+        if settings[name] is None:
+            del settings[name]
     digest = hashlib.sha256(json.dumps([settings, place.as_posix()]).encode()).hexdigest()[:8]
-    height, width = settings["preparation"]["image_size"]
+    height, width = wanted["preparation"]["image_size"]
     return f"{name_of_folder(source) or 'folder'}.{height}x{width}.{digest}"
 
 

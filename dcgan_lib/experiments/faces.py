@@ -20,7 +20,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from sklearn.datasets import load_sample_images
+from torch.nn import functional as F
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -555,8 +557,8 @@ def present(picture_chw: np.ndarray, enlarge: int, edge: float) -> tuple[np.ndar
     """
     picture_hwc = np.ascontiguousarray(np.moveaxis(picture_chw, 0, -1))
     grey_hw = picture_hwc[..., 0] if picture_hwc.shape[-1] == 1 else grey_of(picture_hwc)
-    high, wide = (side * enlarge for side in grey_hw.shape)
-    grey_hw = cv2.resize(grey_hw, (wide, high), interpolation=cv2.INTER_CUBIC)
+    grey_hw = cv2.resize(grey_hw, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
+    high, wide = grey_hw.shape
     room = round(edge * max(high, wide))
     shown_hw = cv2.copyMakeBorder(grey_hw, room, room, room, room, cv2.BORDER_REPLICATE)
     return shown_hw, np.array([room, room, room + wide, room + high])
@@ -581,15 +583,14 @@ def _share(images_u8: np.ndarray, presentation: tuple[int, float]) -> Estimate:
 
 def shuffle_pieces(images_u8: np.ndarray, pieces: int, rng: np.random.Generator) -> np.ndarray:
     """Return pictures, n x c x h x w, cut into pieces x pieces and put together at random."""
-    num, channels, high, wide = images_u8.shape
+    num, _, high, wide = images_u8.shape
     allowed = f"a divisor of both sides, {high} and {wide}"
     require(high % pieces == 0 and wide % pieces == 0, "pieces", pieces, allowed)
-    split = (num, channels, pieces, high // pieces, pieces, wide // pieces)
-    cut = images_u8.reshape(split).transpose(0, 2, 4, 1, 3, 5).reshape(num, pieces**2, -1)
+    piece = (high // pieces, wide // pieces)
     order = rng.permuted(np.tile(np.arange(pieces**2), (num, 1)), axis=1)
-    cut = np.take_along_axis(cut, order[..., None], axis=1)
-    cut = cut.reshape(num, pieces, pieces, channels, high // pieces, wide // pieces)
-    return np.ascontiguousarray(cut.transpose(0, 3, 1, 4, 2, 5)).reshape(images_u8.shape)
+    cut = F.unfold(torch.from_numpy(images_u8).float(), piece, stride=piece)  # a piece a column
+    cut = cut.gather(2, torch.from_numpy(order)[:, None].expand_as(cut))
+    return F.fold(cut, (high, wide), piece, stride=piece).byte().numpy()
 
 
 def controls_of(photos_u8: np.ndarray, checkpoint: str, seed: int) -> dict[str, np.ndarray]:
@@ -687,8 +688,6 @@ def record_samples(found: SampleShares, options: FaceSamples, seconds: float) ->
         "held_out": _rounded(found.held_out),
         "samples": _rounded(found.samples),
         "controls": {words: _rounded(share) for words, share in found.controls.items()},
-        "mean_passes": found.mean_passes,
-        "num_images": found.num_images,
         "num_held_out": found.num_held_out,
     }
     save_details(f"crops/samples-{options.checkpoint}", content)

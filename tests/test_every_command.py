@@ -169,7 +169,7 @@ def test_one_pass_and_five_are_trained_and_measured(data, monkeypatch):
     usual = recipe("bedrooms")
     small = replace(usual, config=narrow(usual.config))  # fewer images than a batch of --beside
     monkeypatch.setattr(bedrooms, "recipe", lambda name: small)
-    words = "--num-train 32 --num-images 8 --run-dir run --threads 1 --keep-duplicates --record"
+    words = "--num-train 32 --num-images 8 --run-dir run --threads 1 --record"
     dcgan(f"epochs bedrooms64 {words}")
     passes = ("one-epoch", "five-epochs")
     names = {f"bedrooms.{name}--bedrooms64.json" for name in passes}

@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dcgan_lib.cli import main
-from dcgan_lib.data.faces import FaceCrops, Faces
+from dcgan_lib.data.faces import Composed, FaceCrops, Faces
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.ledger import load_row
+from dcgan_lib.evaluation.statistics import Estimate
 from dcgan_lib.experiments import faces as module
 from dcgan_lib.experiments.faces import (
     SIZES,
     TURNS,
     FaceCropsStudy,
-    Part,
     Study,
     Tried,
     background,
-    box_error,
     choose,
     load_study,
     make_part,
     match,
+    recall_table,
     record_study,
     score,
     study_text,
@@ -45,7 +45,7 @@ def rooms() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def part(generated, rooms) -> Part:
+def part(generated, rooms) -> list[Composed]:
     return make_part(generated, rooms, 10, 2, 0, seed=0)
 
 
@@ -99,30 +99,28 @@ def test_every_box_is_a_hit_or_a_false_alarm(data):
     assert not matched.is_false_n[hits].any()
 
 
-def test_box_error_is_in_sides_of_the_face():
-    np.testing.assert_allclose(
-        box_error(np.array([10, 0, 60, 50]), np.array([0, 0, 40, 40])), [15 / 40, 5 / 40, 10 / 40]
-    )
+def test_how_far_a_box_lies_below_its_face_is_in_sides_of_the_face(part):
+    found = [faces_of(each.boxes_k4 + (each.sizes_k // 8)[:, None]) for each in part]
+    np.testing.assert_allclose(score(part, found).shifts, 1 / 8)
 
 
 # ---- photographs and scores ----
 
 
 def test_every_size_meets_every_turn_and_no_face_comes_twice(part):
-    sizes = np.concatenate([each.sizes_k for each in part.composed])
-    turns = np.concatenate([each.turns_k for each in part.composed])
+    sizes = np.concatenate([each.sizes_k for each in part])
+    turns = np.concatenate([each.turns_k for each in part])
     assert len(sizes) == 32
     cells = {(size, abs(turn)) for size, turn in zip(sizes, turns, strict=True)}
     assert cells == {(size, turn) for size in SIZES for turn in TURNS}
-    assert [len(each.sizes_k) for each in part.composed] == [4] * 8 + [0] * 2
-    assert part.kinds[:4] == ("mosaic", "photograph") * 2
+    assert [len(each.sizes_k) for each in part] == [4] * 8 + [0] * 2
     with pytest.raises(UserError, match="at least 100"):
-        make_part(np.zeros((99, 3, 8, 8), np.uint8), part.composed[0].photo_hwc, 25, 0, 0, 0)
+        make_part(np.zeros((99, 3, 8, 8), np.uint8), part[0].photo_hwc, 25, 0, 0, 0)
 
 
 def test_parts_are_the_same_for_a_seed_and_share_no_pixel_of_a_photograph(generated, rooms, part):
     again = make_part(generated, rooms, 10, 2, 0, seed=0)
-    for one, other in zip(part.composed, again.composed, strict=True):
+    for one, other in zip(part, again, strict=True):
         np.testing.assert_array_equal(one.photo_hwc, other.photo_hwc)
     wide = np.zeros((427, 640, 3), np.uint8)
     wide[:, 320:] = 255
@@ -132,33 +130,33 @@ def test_parts_are_the_same_for_a_seed_and_share_no_pixel_of_a_photograph(genera
                 module, "load_sample_images", lambda: SimpleNamespace(images=[wide, wide])
             )
             for seed in range(5):
-                kind, window = background(1, rooms, half, np.random.default_rng(seed))
-                assert kind == "photograph" and (window == value).all()
+                assert (background(1, rooms, half, np.random.default_rng(seed)) == value).all()
 
 
 def test_a_perfect_and_a_blind_detector(part):
-    perfect = score(part, [faces_of(each.boxes_k4) for each in part.composed])
-    assert perfect.frontal_recall().value == perfect.recall().value == 1
-    assert perfect.alarms().value == 0 and perfect.alarms().high > 0
-    np.testing.assert_allclose(perfect.errors, 0)
-    blind = score(part, [faces_of(boxes((0, 0, 9, 9))) for _ in part.composed])
-    assert blind.recall().value == 0
-    assert blind.alarms().value == blind.alarms("mosaic").value == 100
-    assert blind.alarms(empty=True).value == 100
+    perfect = score(part, [faces_of(each.boxes_k4) for each in part])
+    every = perfect.sizes > 0
+    assert perfect.recall(perfect.is_frontal).value == perfect.recall(every).value == 1
+    assert perfect.alarms.value == 0 and perfect.alarms.high > 0
+    np.testing.assert_allclose(perfect.shifts, 0)
+    blind = score(part, [faces_of(boxes((0, 0, 9, 9))) for _ in part])
+    assert blind.recall(every).value == 0
+    assert blind.alarms.value == 100
 
 
 def test_recall_is_counted_by_size_and_turn(part):
     """A detector that finds faces of 96 pixels and more, turned by 20 degrees or less."""
     found = []
-    for each in part.composed:
+    for each in part:
         seen = (each.sizes_k >= 96) & (np.abs(each.turns_k) <= 20)
         found.append(faces_of(each.boxes_k4[seen]))
     result = score(part, found)
-    assert result.recall(96, 20).value == 1
-    assert [result.recall(size=size, most_turned=20).value for size in SIZES] == [0] * 3 + [1] * 3
-    assert result.recall(96).value < 1
+    shares = [row["20"][0] for row in recall_table(result).values()]
+    assert shares == [0] * 3 + [1] * 3
+    assert result.recall((result.sizes >= 96) & (result.turns <= 20)).value == 1
+    assert result.recall(result.sizes >= 96).value < 1
     num = ((result.sizes >= 48) & (result.turns <= 10)).sum()
-    assert result.num_frontal() == num
+    assert result.is_frontal.sum() == num
 
 
 # ---- choosing ----
@@ -166,12 +164,9 @@ def test_recall_is_counted_by_size_and_turn(part):
 
 def tried(recall: float, alarms: float, factor: float = 1.1, neighbours: int = 3) -> Tried:
     return Tried(
-        cascade="alt",
-        scale_factor=factor,
-        min_neighbours=neighbours,
-        recall=recall,
-        alarms=alarms,
-        seconds=0.1,
+        settings=FaceCrops(scale_factor=factor, min_neighbours=neighbours),
+        recall=Estimate(recall, 0, 1),
+        alarms=Estimate(alarms, 0, 100),
     )
 
 
@@ -188,14 +183,15 @@ def test_the_best_recall_of_those_with_few_false_alarms_is_chosen():
 
 @pytest.fixture
 def study(part) -> Study:
-    found = [faces_of(each.boxes_k4) for each in part.composed]
+    found = [faces_of(each.boxes_k4) for each in part]
     result = score(part, found)
+    settings = FaceCrops(turns=(0,), min_neighbours=6)
+    recall = result.recall(result.is_frontal)
     return Study(
-        settings=FaceCrops(turns=(0,), min_neighbours=6),
-        tried=(tried(0.9, 3), tried(0.8, 1, neighbours=4)),
+        settings=settings,
+        best=(tried(0.9, 3),),
         score=result,
-        sweep=((3, result.frontal_recall(), result.alarms()),),
-        seconds_a_photo=0.1,
+        sweep=(Tried(settings=settings, recall=recall, alarms=result.alarms),),
     )
 
 
@@ -210,7 +206,7 @@ def test_composed_photographs_are_other_data_than_the_papers(study, results):
     row = load_row("faces.crops:composed-faces64")
     # ten photographs are too few for either interval to meet its goal
     assert row.verdict == "does not transfer" and not any(row.checks.values())
-    assert row.n == study.score.num_frontal() and row.value == 100
+    assert row.n == study.score.is_frontal.sum() and row.value == 100
     kept = load_study()
     assert kept["recall"]["96"]["0"][0] == 1.0
     assert kept["settings"] == study.settings.as_card()
@@ -224,12 +220,12 @@ def test_turned_copies_have_a_row_of_their_own(study, results):
 
 
 def test_enough_photographs_meet_the_goal_and_a_worse_detector_does_not(study, results, part):
-    many = Part(composed=part.composed * 20, kinds=part.kinds * 20)
-    good = score(many, [faces_of(each.boxes_k4) for each in many.composed])
+    many = part * 20
+    good = score(many, [faces_of(each.boxes_k4) for each in many])
     record_study(dataclasses.replace(study, score=good), FaceCropsStudy(), 1.0)
     assert load_row("faces.crops:composed-faces64").verdict == "transfers"
     noisy = score(
-        many, [faces_of(np.vstack([each.boxes_k4, boxes((0, 0, 3, 3))])) for each in many.composed]
+        many, [faces_of(np.vstack([each.boxes_k4, boxes((0, 0, 3, 3))])) for each in many]
     )
     record_study(dataclasses.replace(study, score=noisy), FaceCropsStudy(), 1.0)
     assert load_row("faces.crops:composed-faces64").verdict == "partly transfers"
@@ -250,9 +246,10 @@ def test_the_command_chooses_measures_and_records(
     words += " --cascades alt2 --scale-factors 1.2 --record"
     assert main(words.split()) == 0
     printed = capsys.readouterr().out
+    assert "validation: alt2, scale factor 1.2" in printed
     assert "reported: alt2, scale factor 1.2" in printed
     row = load_row("faces.crops:composed-few")
     assert row.command == f"dcgan {words}" and row.n >= 1
-    assert load_study("composed-few")["tried"]
+    assert len(load_study("composed-few")["sweep"]) == 40
     assert main(words.replace("--report 10", "--report 9").split()) == 2
     assert "at least 10" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def shares(
         image_set="faces64",
         split="validation",
         presentation=(2, 0.25),
-        tried=((2, 0.25, wilson_interval(97, 100)),),
+        tried={(2, 0.25): wilson_interval(97, 100)},
         held_out=wilson_interval(held_out, 1000),
         samples=wilson_interval(samples, 1000),
         controls={"noise": wilson_interval(control, 1000)},

@@ -27,7 +27,6 @@ from dcgan_lib.data.faces import (
     grey_of,
     group_windows,
     mosaic,
-    origin_of,
 )
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
@@ -72,6 +71,12 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> Path:
 
 def report_of(data_folder: Path, name: str) -> dict:
     return json.loads((data_folder / "prepared" / name / "report.json").read_text())
+
+
+def origin_of(name: str) -> tuple[str, tuple[int, ...]]:
+    """Return a photograph's path and a crop's box from its name in the report."""
+    path, _, box = name.rpartition(" [")
+    return path, tuple(int(side) for side in box.removesuffix("]").split(","))
 
 
 def overlap(one, other) -> float:

@@ -10,6 +10,7 @@ from dcgan_lib.evaluation.statistics import (
     auc_of_one,
     bootstrap_interval,
     mean_interval,
+    poisson_interval,
     presence_auc,
     ratio_interval,
     wilson_interval,
@@ -96,3 +97,15 @@ def test_presence_is_told_by_ranks():
     assert auc_of_one(answers[:, 0], np.ones(4, bool)) == 0.5
     with pytest.raises(UserError, match="some have not"):
         presence_auc(answers, np.ones(4, bool))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_the_interval_of_a_count_leaves_out_what_makes_it_too_rare(count):
+    value, low, high = poisson_interval(count)
+    assert value == count and low <= value <= high
+    assert stats.poisson.cdf(count, high) == pytest.approx(0.025)
+    assert stats.poisson.sf(count - 1, low) == pytest.approx(0.025 if count else 1)
+
+
+def test_an_estimate_is_written_with_its_interval():
+    assert Estimate(0.5, 0.25, 0.75).text(".0%") == "50% [25%, 75%]"

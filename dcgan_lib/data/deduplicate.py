@@ -11,23 +11,19 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import scipy.fft
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcgan_lib.errors import UserError, check_number, check_numbers, require
-from dcgan_lib.paths import atomic_write
 
 Method = Literal["autoencoder", "phash", "exact"]
-SHRUNK_SIDE = 32
+SHRUNK = (32, 32)
 HASH_SIDE = 8
 MAX_BITS = 8
 """[O] Perceptual hashes that differ in at most so many of their 63 bits are taken for the same
@@ -58,17 +54,14 @@ def group(codes_u8: np.ndarray) -> np.ndarray:
 
     [P] Linear time: each code is looked up once in a table.
     """
-    width, joined = codes_u8.shape[1], np.ascontiguousarray(codes_u8).tobytes()
     first_row: dict[bytes, int] = {}
-    found = np.empty(len(codes_u8), np.int64)
-    for row in range(len(codes_u8)):
-        found[row] = first_row.setdefault(joined[row * width : (row + 1) * width], row)
-    return found
+    found = [first_row.setdefault(code.tobytes(), row) for row, code in enumerate(codes_u8)]
+    return np.array(found, np.int64)
 
 
-def _chunks(images_u8: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(images_u8), CHUNK):
-        yield images_u8[start : start + CHUNK]
+def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]
 
 
 # ---------------------------------------------------------------- equal pixels
@@ -89,27 +82,30 @@ def perceptual_hash(images_u8: np.ndarray) -> np.ndarray:
     This is the usual "pHash": which of the lowest 8x8 frequencies of the grey image at 32x32, its
     mean left out, lie above their median. It needs no training.
     """
-    return np.concatenate([_perceptual_hash(chunk) for chunk in _chunks(images_u8)])
+    hashes = []
+    for chunk in _chunks(images_u8):
+        grey = (image.mean(0, dtype=np.float32) for image in chunk)
+        small = np.stack([cv2.resize(each, SHRUNK, interpolation=cv2.INTER_AREA) for each in grey])
+        low = scipy.fft.dctn(small, axes=(1, 2), norm="ortho")[:, :HASH_SIDE, :HASH_SIDE]
+        low_nk = low.reshape(len(small), -1)[:, 1:]
+        hashes.append(low_nk > np.median(low_nk, axis=1, keepdims=True))
+    return np.concatenate(hashes)
 
 
-def _perceptual_hash(images_u8: np.ndarray) -> np.ndarray:
-    side = (SHRUNK_SIDE, SHRUNK_SIDE)
-    grey = (image.mean(0, dtype=np.float32) for image in images_u8)
-    small = np.stack([cv2.resize(image, side, interpolation=cv2.INTER_AREA) for image in grey])
-    low = scipy.fft.dctn(small, axes=(1, 2), norm="ortho")[:, :HASH_SIDE, :HASH_SIDE]
-    low_nk = low.reshape(len(small), -1)[:, 1:]
-    return low_nk > np.median(low_nk, axis=1, keepdims=True)
-
-
-def first_within(bits_nk: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
-    """Return for every hash the first that differs in at most ``max_bits`` bits: n, int64.
-
-    Every pair is compared, of at most 64 bits. Below 0 bits no two are alike.
-    """
+def as_words(bits_nk: np.ndarray) -> np.ndarray:
+    """Return rows of at most 64 bits as one number each: n, uint64."""
     require(bits_nk.shape[1] <= 64, "the number of bits", bits_nk.shape[1], "at most 64")
     packed = np.zeros((len(bits_nk), 8), np.uint8)
     packed[:, : -(-bits_nk.shape[1] // 8)] = np.packbits(bits_nk, axis=1)
-    words = packed.view(np.uint64)[:, 0]
+    return packed.view(np.uint64)[:, 0]
+
+
+def first_within(bits_nk: np.ndarray, max_bits: int) -> np.ndarray:
+    """Return for every hash the first that differs in at most ``max_bits`` bits: n, int64.
+
+    Every pair is compared.
+    """
+    words = as_words(bits_nk)
     found = np.arange(len(words))
     for row in range(1, len(words)):
         is_near = np.bitwise_count(words[:row] ^ words[row]) <= max_bits
@@ -118,14 +114,14 @@ def first_within(bits_nk: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
     return found
 
 
-def is_first_of_its_kind(images_u8: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
+def is_first_of_its_kind(images_u8: np.ndarray) -> np.ndarray:
     """Return which images look like no earlier one by the perceptual hash: n, bool."""
-    return first_within(perceptual_hash(images_u8), max_bits) == np.arange(len(images_u8))
+    return first_of_each(images_u8, "phash") == np.arange(len(images_u8))
 
 
 # ---------------------------------------------------------------- the paper's autoencoder
 
-NUM_INPUTS = 3 * SHRUNK_SIDE * SHRUNK_SIDE
+NUM_INPUTS = 3 * 32 * 32
 NUM_BITS = 128  # [P]
 FEWEST_IMAGES = 500
 """[O] Fewer images are too few to learn a code from: the perceptual hash needs none."""
@@ -152,7 +148,7 @@ class AutoencoderConfig:
     is our choice, after a look at planted near-duplicates of all 4,175 bedrooms. Noise of 2 rather
     than 4 was chosen on 20,000 pictures of tinyimagenet32 on which nothing is reported: both found
     38 % of what was planted, with 4 and 23 pairs of different pictures, when the threshold was
-    searched for in four trials (`dcgan near-duplicates`).
+    searched for in four trials.
     """
 
     noise: float = 2.0
@@ -192,13 +188,11 @@ def shrink(images_u8: np.ndarray) -> np.ndarray:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     centre_u8 = images_u8[:, :, top : top + side, left : left + side]
-    small_u8 = np.empty((len(images_u8), 3, SHRUNK_SIDE, SHRUNK_SIDE), np.uint8)
+    small_u8 = np.empty((len(images_u8), 3, *SHRUNK), np.uint8)
     for row, image_u8 in enumerate(centre_u8):
         pixels = np.ascontiguousarray(image_u8.transpose(1, 2, 0))
-        if side != SHRUNK_SIDE:
-            size = (SHRUNK_SIDE, SHRUNK_SIDE)
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        small_u8[row] = pixels.reshape(SHRUNK_SIDE, SHRUNK_SIDE, -1).transpose(2, 0, 1)
+        pixels = cv2.resize(pixels, SHRUNK, interpolation=cv2.INTER_AREA)
+        small_u8[row] = pixels.reshape(*SHRUNK, -1).transpose(2, 0, 1)
     return small_u8
 
 
@@ -266,11 +260,9 @@ def train_autoencoder(
             f"{len(images_u8)}: find duplicates by phash or exact"
         )
     needed = entropy_needed(len(images_u8)) if config.entropy is None else config.entropy
-    rng = np.random.default_rng(config.seed)
-    num = min(len(images_u8), config.max_images)
-    rows = np.sort(rng.permutation(len(images_u8))[:num])
-    pieces = [shrink(images_u8[rows[at : at + CHUNK]]) for at in range(0, num, CHUNK)]
-    small_u8 = np.concatenate(pieces)
+    rows = np.random.default_rng(config.seed).permutation(len(images_u8))[: config.max_images]
+    rows.sort()
+    small_u8 = np.concatenate([shrink(images_u8[chunk]) for chunk in _chunks(rows)])
     best, low, high = None, 0.0, WIDEST_THRESHOLD
     for _ in range(NUM_TRIALS):
         threshold = (low + high) / 2
@@ -330,26 +322,3 @@ def code_entropy(bits_nk: np.ndarray) -> float:
     """
     share_k = np.clip(bits_nk.mean(0), 1e-12, 1 - 1e-12)
     return float(-(share_k * np.log2(share_k) + (1 - share_k) * np.log2(1 - share_k)).sum())
-
-
-AUTOENCODER_FILE = "deduplicate.safetensors"
-"""Where a prepared set keeps the autoencoder by which it was deduplicated."""
-
-
-def save_autoencoder(autoencoder: HashingAutoencoder, path: Path) -> None:
-    """Write the weights as one safetensors file."""
-    atomic_write(path, save(autoencoder.state_dict()))
-
-
-def load_autoencoder(path: Path) -> HashingAutoencoder:
-    """Open what `save_autoencoder` wrote, such as the file in a prepared set's folder."""
-    try:
-        weights = load_file(path)
-        autoencoder = HashingAutoencoder()
-        autoencoder.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"{path} does not hold a hashing autoencoder ({error}): "
-            "prepare the set again with --deduplicate autoencoder"
-        ) from error
-    return autoencoder.eval()

@@ -11,7 +11,7 @@ pixels of the upright photograph, right and bottom exclusive; boxes are n x 4.
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from dcgan_lib.data.decode import VERSION as DECODE_VERSION
 from dcgan_lib.data.decode import Box, Decoded, Framing, decode_file, decode_grey, decoding
-from dcgan_lib.data.prepare import Source, attributes_from_names
+from dcgan_lib.data.prepare import Source, attributes_from_names, file_state
 from dcgan_lib.errors import UserError, check_choices, check_number, require
 from dcgan_lib.paths import atomic_write
 
@@ -32,8 +32,6 @@ Cascade = Literal["default", "alt", "alt2"]
 VERSION = 1  # of the boxes: raise it when the same photograph would give others
 SAME_FACE = 0.2
 """OpenCV's own: windows whose sides differ by less than this share are about one face."""
-LEAST_WINDOW = 20
-"""The smallest window that the cascades know, in pixels."""
 NO_FACE = "no face found"
 MOVED = "crop moved or narrowed at the photograph's edge"
 
@@ -63,7 +61,8 @@ class FaceCrops:
     """A face needs more votes than this: overlapping windows that each call it one. With the
     upright photograph alone, 6 does as well."""
     min_face: int = 40
-    """Smallest side of a face's box that is looked for, in pixels of what the detector sees."""
+    """Smallest side of a face's box that is looked for, in pixels of what the detector sees; the
+    cascades know none below 20."""
     margin: float = 0.0
     """What a crop adds to the face's box on each side, as a share of the box. 0 is the box itself:
     the paper trained on "face boxes"."""
@@ -77,14 +76,12 @@ class FaceCrops:
     def __post_init__(self) -> None:
         check_choices(self)
         check_number(self, "scale_factor", 1.01, 2)
-        for name in ("min_neighbours", "min_face", "longest_side"):
+        for name, least in (("min_neighbours", 1), ("min_face", 20), ("longest_side", 20)):
             got = getattr(self, name)
-            least = {"min_neighbours": 1}.get(name, LEAST_WINDOW)
-            whole = isinstance(got, int) and not isinstance(got, bool)
-            require(whole and got >= least, name, got, f"a whole number, at least {least}")
+            require(type(got) is int and got >= least, name, got, f"a whole number, from {least}")
         check_number(self, "margin", 0, 2)
-        object.__setattr__(self, "turns", tuple(float(turn) for turn in self.turns))
-        within = bool(self.turns) and all(abs(turn) <= 180 for turn in self.turns)
+        object.__setattr__(self, "turns", tuple(map(float, self.turns)))
+        within = self.turns and max(map(abs, self.turns)) <= 180
         require(within, "turns", self.turns, "one or more angles of -180 to 180 degrees")
 
     def as_card(self) -> dict[str, Any]:
@@ -108,21 +105,31 @@ class FaceCrops:
         """Return a source of one square a face, in the order of the photographs.
 
         A photograph without a face, and one that cannot be read, stays in it as an entry that is
-        refused, so that the report names it. Each crop's name holds its photograph and place, see
-        `origin_of`; its attributes are ``photo``, the number of the photograph among the files,
-        ``face``, the corners of the detector's box (n x 2 x 2), and ``votes``.
+        refused, so that the report names it. Each crop's name is its photograph's with the place in
+        it, as in "a.jpg [10, 20, 50, 60]"; its attributes are ``photo``, the number of the
+        photograph among the files, ``face``, the corners of the detector's box (n x 2 x 2), and
+        ``votes``.
         """
         looks = _look_at_all(
             self, files.names, root, log, framing.max_pixels, num_workers, progress
         )
-        crops = [crop for at, look in enumerate(looks) for crop in self._crops(at, look)]
+        crops = []
+        for photo, look in enumerate(looks):
+            for face, votes in zip(look["boxes"], look["votes"], strict=True):
+                box = crop_box(face, self.margin, *look["size"])
+                moved = box != crop_box(face, self.margin)
+                crops.append(_Crop(photo=photo, face=face, votes=votes, box=box, moved=moved))
+            if not look["boxes"]:
+                crops.append(_Crop(photo=photo))
 
         def decode_one(position: int, framing: Framing) -> Decoded:
             crop = crops[position]
             if crop.box is None:
-                return crop.refused
+                look = looks[crop.photo]
+                why = {"reason": look["reason"], "detail": look["detail"]}
+                return Decoded(notes=tuple(look["notes"]), **why)
             found = decode_file(root / files.names[crop.photo], framing, crop.box)
-            return replace(found, notes=(*found.notes, *crop.notes))
+            return replace(found, notes=(*found.notes, MOVED)) if crop.moved else found
 
         photo_n = np.array([crop.photo for crop in crops], dtype=np.int64)
         attributes = {
@@ -131,54 +138,31 @@ class FaceCrops:
             "votes": np.array([crop.votes for crop in crops], dtype=np.int64),
         }
         paths = [files.paths[at] for at in photo_n]
-        num_faces = sum(len(look["boxes"]) for look in looks)
-        num_with = sum(bool(look["boxes"]) for look in looks)
-        found = f"{num_faces:,} faces in {num_with:,} of {len(looks):,} photographs"
+        counts = [len(look["boxes"]) for look in looks]
+        num_with = np.count_nonzero(counts)
+        found = f"{sum(counts):,} faces in {num_with:,} of {len(looks):,} photographs"
         return Source(
             names=[
                 files.names[crop.photo] + (f" {list(crop.box)}" if crop.box else "")
                 for crop in crops
             ],
             decode_one=decode_one,
-            splits={
-                split: tuple(
-                    np.searchsorted(photo_n, [start, len(looks) if stop is None else stop]).tolist()
-                )
-                for split, (start, stop) in files.splits.items()
-            },
+            splits=files.spans(photo_n),
             attributes=attributes_from_names(paths) | attributes,
             paths=paths,
             report={**files.report, "crops": found, "opencv": cv2.__version__},
             ignored=files.ignored,
         )
 
-    def _crops(self, photo: int, look: dict[str, Any]) -> Iterator["_Crop"]:
-        for face, votes in zip(look["boxes"], look["votes"], strict=True):
-            box = crop_box(face, self.margin, *look["size"])
-            asked = crop_box(face, self.margin)
-            notes = (MOVED,) if box != asked else ()
-            yield _Crop(photo=photo, box=box, face=face, votes=votes, notes=notes)
-        if not look["boxes"]:
-            refused = Decoded(
-                reason=look["reason"], detail=look["detail"], notes=tuple(look["notes"])
-            )
-            yield _Crop(photo=photo, refused=refused)
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Crop:
     photo: int
-    box: Box | None = None
     face: Sequence[int] = (0, 0, 0, 0)
     votes: int = 0
-    notes: tuple[str, ...] = ()
-    refused: Decoded | None = None
-
-
-def origin_of(name: str) -> tuple[str, Box]:
-    """Return a photograph's path and a crop's box from its name under "kept" in report.json."""
-    path, _, box = name.rpartition(" [")
-    return path, tuple(int(side) for side in box.removesuffix("]").split(","))
+    box: Box | None = None
+    """Of the crop; None where the photograph has no face, or could not be read."""
+    moved: bool = False
 
 
 # ---------------------------------------------------------------- the detector
@@ -233,14 +217,12 @@ def group_windows(windows_n4: np.ndarray, min_neighbours: int) -> Faces:
 
     This is the detector's second half, and cheap: try thresholds on the same windows.
     """
-    if not len(windows_n4):
-        return Faces(boxes_n4=np.empty((0, 4), np.int64), votes_n=np.empty(0, np.int64))
     corner_and_size_n4 = windows_n4.copy()
     corner_and_size_n4[:, 2:] -= windows_n4[:, :2]
     found = cv2.groupRectangles(corner_and_size_n4.tolist(), min_neighbours, SAME_FACE)
     boxes_n4 = np.array(found[0], dtype=np.int64).reshape(-1, 4)
     boxes_n4[:, 2:] += boxes_n4[:, :2]
-    votes_n = np.array(found[1], dtype=np.int64).reshape(-1)
+    votes_n = np.array(found[1], dtype=np.int64).ravel()
     order = np.lexsort((boxes_n4[:, 0], boxes_n4[:, 1], -votes_n))
     return Faces(boxes_n4=boxes_n4[order], votes_n=votes_n[order])
 
@@ -255,10 +237,10 @@ def crop_box(
     """
     left, top, right, bottom = face
     side = round(max(right - left, bottom - top) * (1 + 2 * margin))
-    if width is not None and height is not None:
-        side = min(side, width, height)
+    inside = width is not None and height is not None
+    side = min(side, width, height) if inside else side
     left, top = (left + right - side) // 2, (top + bottom - side) // 2
-    if width is not None and height is not None:
+    if inside:
         left = min(max(left, 0), width - side)
         top = min(max(top, 0), height - side)
     return left, top, left + side, top + side
@@ -302,7 +284,7 @@ def _look_at_all(
     detection = {**settings.as_card(), "max_pixels": max_pixels, "decoding": DECODE_VERSION}
     del detection["margin"]
     known = _read_log(log, {**detection, "opencv": cv2.__version__})
-    stats = {name: _stat(root / name) for name in names}
+    stats = {name: list(file_state(root / name)) for name in names}
     done = {name: known[name] for name in names if known.get(name, {}).get("stat") == stats[name]}
     todo = [name for name in names if name not in done]
     look = partial(_look, settings, root, max_pixels)
@@ -310,13 +292,7 @@ def _look_at_all(
         decoding(max_pixels),
         ThreadPoolExecutor(num_workers) as pool,
         open(log, "a", encoding="utf-8") as file,
-        tqdm(
-            total=len(names),
-            initial=len(done),
-            desc="faces",
-            unit="photo",
-            disable=not progress,
-        ) as bar,
+        tqdm(todo, desc="faces", unit="photo", disable=not progress) as bar,
     ):
         # a few at a time: a run that is stopped waits for those, and no more lie in memory
         ahead = 4 * (num_workers or os.cpu_count() or 1)
@@ -345,14 +321,6 @@ def _look(settings: FaceCrops, root: Path, max_pixels: int, name: str) -> dict[s
     found["size"] = [grey_hw.shape[1], grey_hw.shape[0]]
     found |= {"boxes": faces.boxes_n4.tolist(), "votes": faces.votes_n.tolist()}
     return found | {"reason": NO_FACE, "detail": ""}
-
-
-def _stat(path: Path) -> list[int] | None:
-    try:
-        found = path.stat()
-    except OSError:  # a broken link: decoding will say so
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _read_log(log: Path, detection: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -37,14 +37,7 @@ from dcgan_lib.data.decode import (
     named_like_image,
     with_channels,
 )
-from dcgan_lib.data.deduplicate import (
-    AUTOENCODER_FILE,
-    Method,
-    first_of_each,
-    group,
-    save_autoencoder,
-    train_autoencoder,
-)
+from dcgan_lib.data.deduplicate import Method, first_of_each
 from dcgan_lib.data.image_set import (
     CARD_FILE,
     IMAGES_FILE,
@@ -53,7 +46,7 @@ from dcgan_lib.data.image_set import (
     new_folder,
     seal,
 )
-from dcgan_lib.errors import UserError
+from dcgan_lib.errors import UserError, require
 from dcgan_lib.paths import atomic_write, data_root
 
 REPORT_FILE = "report.json"
@@ -135,34 +128,25 @@ def prepare(
         min_side=min_side,
         max_pixels=max_pixels,
     )
-    if name is not None and not is_plain_name(name):
-        raise UserError(
-            f"a prepared set's name holds letters, digits, '_', '-' and '.'; got {name!r}"
-        )
-    if (limit is not None and limit < 1) or not 0.0 <= held_out < 1.0:
-        raise UserError(
-            f"limit must be at least 1 and held_out in [0, 1); got {limit!r} and {held_out!r}"
-        )
+    plainly = "letters, digits, '_', '-' and '.'"
+    require(name is None or is_plain_name(name), "a prepared set's name", name, plainly)
+    require(limit is None or limit >= 1, "limit", limit, "at least 1")
+    require(0.0 <= held_out < 1.0, "held_out", held_out, "in [0, 1)")
+    if attributes is not None and crop is not None:
+        raise UserError("attributes are of whole files: give either attributes or a crop")
     listing = list_images(source)
+    table = None if attributes is None else _text_of(attributes)
     wanted = {
         "fingerprint": listing.fingerprint,
         "limit": limit,
         "held_out": held_out,
         "preparation": framing.as_card(),
-        "crop": crop.as_card() if crop else None,
+        "crop": crop and crop.as_card(),
+        "deduplicate": deduplicate,
+        "attributes": table and hashlib.sha256(table.encode()).hexdigest(),
     }
-    if deduplicate is not None:
-        wanted["deduplicate"] = deduplicate
-    if attributes is not None:
-        if crop is not None:
-            raise UserError("attributes are of whole files: give either attributes or a crop")
-        table = _text_of(attributes)
-        wanted["attributes"] = hashlib.sha256(table.encode()).hexdigest()
     plain = source.resolve().name or "folder"
-    settings = {**wanted, "fingerprint": None}
-    if crop is None:  # a set without crops keeps the name that it had before there were any
-        del settings["crop"]
-    stem = None if name else _kept_name(source, settings)
+    stem = None if name else _kept_name(source, wanted)
     crop_log = prepared_root() / f".{name or stem}.crops.jsonl"
     folder = prepared_root() / (name or f"{stem}.{listing.fingerprint[:8]}")
     overwrite |= name is None  # so that a damaged one is made anew
@@ -171,15 +155,10 @@ def prepare(
     with new_folder(folder) as part:
         found = _find(folder, wanted, overwrite)  # another process may have made it meanwhile
         if found is None:
-            licence = "that of the folder's images"
-            card = {
-                "source": f"the folder {plain!r}",
-                "licence": licence,
-                **(about or {}),
-                **wanted,
-            }
+            origin = {"source": f"the folder {plain!r}", "licence": "that of the folder's images"}
+            card = {**origin, **(about or {}), **wanted}
             files = _source_of_folder(source, listing, limit, held_out)
-            if attributes is not None:
+            if table is not None:
                 files = replace(files, attributes=read_attributes(table, files.names))
             if crop is not None:
                 files = crop.cut(files, source, crop_log, framing, num_workers, progress)
@@ -200,27 +179,30 @@ def _find(folder: Path, wanted: dict[str, Any], overwrite: bool) -> ImageSet | N
     found = sound_or_none(folder) if overwrite else ImageSet.load(folder)
     if found is None:
         return None
-    wanted = {"deduplicate": None, "attributes": None, **wanted}
     came = {key: found.card.get(key) for key in wanted}
     if came == wanted:
         return found
     if overwrite:
         return None
-    before, now = (
-        {**side, **(side["preparation"] or {}), **(side["crop"] or {})} for side in (came, wanted)
-    )
+    before, now = _flat(came), _flat(wanted)
     changes = [
-        f"{key} {before.get(key)!r}, now {value!r}"
-        for key, value in now.items()
-        if before.get(key) != value
-        and not (key in ("preparation", "crop") and value)
-        and key != "fingerprint"
+        f"{key} {before.get(key)!r}, now {now.get(key)!r}"
+        for key in now | before
+        if before.get(key) != now.get(key) and key != "fingerprint"
     ]
     what = "; ".join(changes) or "the folder's files have come, gone or changed since"
     raise UserError(
         f"{folder} was prepared otherwise ({what}); "
         "allow it to be overwritten or choose another name"
     )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with those of the framing and of the crop beside the others."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def name_of_folder(folder: Path) -> str:
@@ -239,12 +221,16 @@ def sound_or_none(folder: Path) -> ImageSet | None:
         return None
 
 
-def _kept_name(source: Path, settings: dict[str, Any]) -> str:
+def _kept_name(source: Path, wanted: dict[str, Any]) -> str:
     """Name a set by its folder and settings; a place inside the data folder may move with it."""
     place, root = source.resolve(), data_root().resolve()
     place = place.relative_to(root) if place.is_relative_to(root) else place
+    settings = {**wanted, "fingerprint": None}
+    for name in ("crop", "deduplicate", "attributes"):  # came later, and renamed no set
+        if settings[name] is None:
+            del settings[name]
     digest = hashlib.sha256(json.dumps([settings, place.as_posix()]).encode()).hexdigest()[:8]
-    height, width = settings["preparation"]["image_size"]
+    height, width = wanted["preparation"]["image_size"]
     return f"{name_of_folder(source) or 'folder'}.{height}x{width}.{digest}"
 
 
@@ -298,7 +284,7 @@ def list_images(folder: Path) -> Listing:
                     if named_like_image(name):
                         ignored["folder named like an image"].append(prefix + name)
                 elif named_like_image(name) or (path.is_file() and holds_image(path)):
-                    stats[prefix + name] = _stat(path)
+                    stats[prefix + name] = file_state(path)
                 else:
                     ignored["not an image by name or content"].append(prefix + name)
             folders[:] = sorted(n for n in folders if n[0] != "." and n != "__MACOSX")
@@ -312,10 +298,11 @@ def list_images(folder: Path) -> Listing:
     return Listing(files=files, ignored=dict(ignored), fingerprint=fingerprint)
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
+    """Return a file's size and time of change, -1 for a broken link: decoding will name it."""
     try:
         found = path.stat()
-    except OSError:  # a broken link: decoding will say so
+    except OSError:
         return -1, -1
     return found.st_size, found.st_mtime_ns
 
@@ -456,6 +443,15 @@ class Source:
     report: dict[str, Any] = field(default_factory=dict)
     ignored: dict[str, list[str]] = field(default_factory=dict)
 
+    def spans(self, positions: np.ndarray) -> dict[str, list[int]]:
+        """Return where each split begins and ends among some positions, which ascend."""
+        return {
+            split: np.searchsorted(
+                positions, [start, len(self.names) if stop is None else stop]
+            ).tolist()
+            for split, (start, stop) in self.splits.items()
+        }
+
 
 class Crop(Protocol):
     """What `prepare` asks of something that cuts images out of files."""
@@ -514,21 +510,23 @@ def _source_of_folder(root: Path, listing: Listing, limit: int | None, held_out:
         if outside := [name for name in files if name not in split_of]:
             ignored["outside the folders of the splits"] = outside
         files = list(filter(split_of.get, files))
-    if limit is not None and limit < len(files):
+    if limit is not None:
         chosen = set(sorted(files, key=partial(name_share, salt="limit"))[:limit])
         files = [name for name in files if name in chosen]
     if not found:
         held = {name for name in files if name_share(name, "held out") < held_out}
         held = held if len(held) < len(files) else set()  # of one or two files: train on them
         split_of = {name: "validation" if name in held else "train" for name in files}
-    groups = [[name for name in files if split_of[name] == split] for split in splits]
-    files = list(chain(*groups))
-    ends = np.cumsum([0, *map(len, groups)]).tolist()
+    ordered, spans = [], {}
+    for split in splits:
+        start = len(ordered)
+        ordered += [name for name in files if split_of[name] == split]
+        spans[split] = (start, len(ordered))
     return Source(
-        names=files,
-        decode_one=lambda position, framing: decode_file(root / files[position], framing),
-        splits={split: (ends[at], ends[at + 1]) for at, split in enumerate(splits)},
-        paths=files if depth is None else [_without_folder(name, depth) for name in files],
+        names=ordered,
+        decode_one=lambda position, framing: decode_file(root / ordered[position], framing),
+        splits=spans,
+        paths=ordered if depth is None else [_without_folder(name, depth) for name in ordered],
         report={"splits": split_by},
         ignored=ignored,
     )
@@ -553,13 +551,14 @@ def fill(
 
     When no image can be used, the report that names each lies beside the folder.
     """
-    stored = _decode_all(part / IMAGES_FILE, name, source, framing, num_workers, progress)
+    path = part / IMAGES_FILE
+    stored = _decode_all(path, name, source, framing, num_workers, progress)
     if len(stored.grey_bits) > 1:  # one scale for all, or a dark image would come out bright
         framing = replace(framing, grey_bits=max(stored.grey_bits))
-        stored = _decode_all(part / IMAGES_FILE, name, source, framing, num_workers, progress)
+        stored = _decode_all(path, name, source, framing, num_workers, progress)
     duplicates: list[dict[str, str]] = []
     if deduplicate is not None and stored.kept:
-        duplicates = _drop_duplicates(part / IMAGES_FILE, source.names, stored, deduplicate)
+        duplicates = _drop_duplicates(path, source.names, stored, deduplicate)
     report = {
         **source.report,
         "kept": [source.names[at] for at in stored.kept],
@@ -567,39 +566,35 @@ def fill(
         "noted": dict(sorted(stored.noted.items())),
         "ignored": source.ignored,
     }
-    refused = dict(sorted(Counter(entry["reason"] for entry in stored.refused).items()))
+    counts = {
+        "refused": Counter(entry["reason"] for entry in stored.refused),
+        "noted": {note: len(files) for note, files in stored.noted.items()},
+        "ignored": {reason: len(files) for reason, files in source.ignored.items()},
+    }
+    counts = {kind: dict(sorted(reasons.items())) for kind, reasons in counts.items()}
+    if deduplicate is not None:
+        report["duplicates"] = duplicates
+        counts["duplicates"] = len(duplicates)
     spare = part.parent / f"{name}.{REPORT_FILE}"
+    spare.unlink(missing_ok=True)
+    atomic_write(part / REPORT_FILE if stored.kept else spare, json.dumps(report, indent=0))
     if not stored.kept:
-        atomic_write(spare, json.dumps(report, indent=0))
-        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in refused.items())
+        reasons = "; ".join(f"{num:,} x {reason}" for reason, num in counts["refused"].items())
         raise UserError(
             f"none of the {len(source.names):,} images of {name} could be used: {reasons} "
             f"(every file by name: {spare})"
         )
-    spare.unlink(missing_ok=True)
-    if deduplicate is not None:
-        report["duplicates"] = duplicates
-    atomic_write(part / REPORT_FILE, json.dumps(report, indent=0))
     if framing.channels == "auto" and stored.all_grey:
-        _keep_first_channel(part / IMAGES_FILE)
-    kept, num = np.array(stored.kept), len(source.names)
-    spans = {
-        split: np.searchsorted(kept, [start, num if stop is None else stop]).tolist()
-        for split, (start, stop) in source.splits.items()
-    }
-    counts = {
-        kind: {reason: len(files) for reason, files in sorted(report[kind].items())}
-        for kind in ("noted", "ignored")
-    }
+        _rewrite(path, range(len(stored.kept)), 1)
+    kept = np.array(stored.kept)
+    spans = source.spans(kept)
     card = {
         **card,
         "counts": {"images": len(kept)} | {key: end - start for key, (start, end) in spans.items()},
         "splits": spans,
         "preparation": framing.as_card(),
-        "report": {**source.report, "found": num, "kept": len(kept), "refused": refused, **counts},
+        "report": {**source.report, "found": len(source.names), "kept": len(kept), **counts},
     }
-    if deduplicate is not None:
-        card["report"]["duplicates"] = len(duplicates)
     paths = [source.paths[at] for at in kept] if source.paths else []
     labels, class_names = classes_of(paths)
     if source.labels is not None:
@@ -612,20 +607,13 @@ def _drop_duplicates(
     path: Path, names: Sequence[str], stored: "_Stored", method: Method
 ) -> list[dict[str, str]]:
     """Leave the first of images that look the same in the .npy file; name the others."""
-    images_u8 = np.load(path, mmap_mode="r", allow_pickle=False)
-    if method == "autoencoder":
-        autoencoder = train_autoencoder(images_u8)
-        save_autoencoder(autoencoder, path.with_name(AUTOENCODER_FILE))
-        first = group(autoencoder.hash(images_u8))
-    else:
-        first = first_of_each(images_u8, method)
-    keep, kept = first == np.arange(len(first)), stored.kept
-    stored.kept = [at for at, wanted in zip(kept, keep, strict=True) if wanted]
-    chosen = (images_u8[row] for row in np.flatnonzero(keep))
-    _rewrite(path, (len(stored.kept), *images_u8.shape[1:]), chosen)
-    return [
-        {"file": names[kept[row]], "of": names[kept[first[row]]]} for row in np.flatnonzero(~keep)
-    ]
+    first = first_of_each(np.load(path, mmap_mode="r", allow_pickle=False), method)
+    is_first = first == np.arange(len(first))
+    _rewrite(path, np.flatnonzero(is_first))
+    kept = np.array(stored.kept)
+    stored.kept = kept[is_first].tolist()
+    others = zip(kept[~is_first], kept[first[~is_first]], strict=True)
+    return [{"file": names[other], "of": names[one]} for other, one in others]
 
 
 @dataclass(kw_only=True)
@@ -690,19 +678,14 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _keep_first_channel(path: Path) -> None:
-    images_u8 = np.load(path, mmap_mode="r", allow_pickle=False)
-    shape = (len(images_u8), 1, *images_u8.shape[2:])
-    _rewrite(path, shape, (image_u8[0] for image_u8 in images_u8))
-
-
-def _rewrite(path: Path, shape: tuple[int, ...], images_u8: Iterable[np.ndarray]) -> None:
-    """Put other images into the .npy file that they may be read from."""
+def _rewrite(path: Path, rows: Sequence[int], num_channels: int | None = None) -> None:
+    """Leave only some images in a .npy file, and of each the first channels; None: all."""
+    images_u8 = np.load(path, mmap_mode="r", allow_pickle=False)[:, :num_channels]
     part = path.with_name("part.npy")
     with open(part, "wb") as file:
-        _write_header(file, shape)
-        for image_u8 in images_u8:
-            file.write(np.ascontiguousarray(image_u8).data)
+        _write_header(file, (len(rows), *images_u8.shape[1:]))
+        for row in rows:
+            file.write(np.ascontiguousarray(images_u8[row]).data)
     os.replace(part, path)
 
 

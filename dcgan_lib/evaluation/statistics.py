@@ -20,6 +20,10 @@ class Estimate(NamedTuple):
         """Return the estimate in another unit, e.g. times 100 for per cent."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
+    def text(self, digits: str) -> str:
+        """Write the number and its interval in brackets; ``digits`` is a format such as ".1%"."""
+        return f"{self.value:{digits}} [{self.low:{digits}}, {self.high:{digits}}]"
+
     @classmethod
     def around(cls, value: float, interval: Sequence[float]) -> "Estimate":
         """Return a value with its interval, widened where the value lies outside."""
@@ -42,6 +46,12 @@ def wilson_interval(successes: float, n: float) -> Estimate:
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = min(share, centre - half), max(share, centre + half)
     return Estimate(share, float(max(0.0, low)), float(min(1.0, high)))
+
+
+def poisson_interval(count: int) -> Estimate:
+    """Estimate the expected number of independent events from one count, by the exact interval."""
+    low = stats.chi2.ppf(0.025, 2 * count) / 2 if count else 0.0
+    return Estimate(count, float(low), float(stats.chi2.ppf(0.975, 2 * count + 2) / 2))
 
 
 def ratio_interval(share: Estimate, reference: Estimate) -> Estimate:

@@ -7,7 +7,6 @@ as many updates as the paper's.
 Axes: n images; ``*_u8`` images n x c x h x w, 0..255; f features.
 """
 
-import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -47,8 +46,6 @@ CHANGED = (
     "; the second check was changed after a first look: it asked for equal distances, which the "
     "untrained network, too, misses"
 )
-SHOWN = 32
-"""Pictures of a grid that is kept, all from the run's fixed latent vectors."""
 
 
 def paper_updates(passes: int) -> int:
@@ -60,8 +57,8 @@ def paper_updates(passes: int) -> int:
 class Epochs(Command, verb="epochs"):
     """Train for one pass over a set and for five, as in Figs. 2 and 3, and measure both.
 
-    It is one training with a constant learning rate, in float32. Distances are to held-out images,
-    and to as many of the training images.
+    It is one training with a constant learning rate, in float32, without near-duplicates, which the
+    paper removed. Distances are to held-out images, and to as many of the training images.
     """
 
     set: Positional[str] = "bedrooms64"
@@ -70,8 +67,6 @@ class Epochs(Command, verb="epochs"):
     """Networks and settings."""
     beside: tuple[str, ...] = ("bedrooms",)
     """Checkpoints of the same set, trained for longer, to measure as well."""
-    keep_duplicates: bool = False
-    """Train on near-duplicates too; the paper removed them."""
     num_train: int | None = None
     """Train on this many images; unset: all of them."""
     num_images: int = 1_000
@@ -95,8 +90,9 @@ class Epochs(Command, verb="epochs"):
         begun = time.perf_counter()
         config = replace(recipe(self.recipe).config, seed=self.seed)
         size = config.model.image_size
-        how = {"drop_duplicates": not self.keep_duplicates, "num_images": self.num_train}
-        train = load_image_set(self.set, image_size=size, **how)
+        train = load_image_set(
+            self.set, image_size=size, num_images=self.num_train, drop_duplicates=True
+        )
         held_out = load_image_set(self.set, HELD_OUT, image_size=size)
         features = get_features(FEATURES_OF.get(train.name, RULER))
         with tempfile.TemporaryDirectory() as temporary:
@@ -136,10 +132,9 @@ def train_passes(
 def passes_of(run_dir: Path) -> dict[str, str]:
     """Return the untrained generator and those after one pass and five: folders by name."""
     config, _ = load_config(run_dir)
-    per_pass = config.snapshot_every
     names = {0: "untrained", 1: "one pass", 5: "five passes"}
     return {
-        name: str(run_dir / "snapshots" / f"step-{passes * per_pass:07d}")
+        name: str(run_dir / "snapshots" / f"step-{passes * config.snapshot_every:07d}")
         for passes, name in names.items()
     }
 
@@ -167,9 +162,9 @@ def measure(
     Returns
     -------
     found : dict
-        Plain numbers. ``rows`` has one entry for each generator: its updates, images and passes,
-        and KID with its interval, [value, low, high], to ``held_out`` and to ``train``. ``real`` is
-        the distance of the training images themselves to the held-out ones.
+        Plain numbers. ``rows`` has one entry for each generator: its updates and images, and KID
+        with its interval, [value, low, high], to ``held_out`` and to ``train``. ``real`` is the
+        distance of the training images themselves to the held-out ones.
     """
     num = min(len(train), len(held_out))
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:num])
@@ -191,7 +186,6 @@ def measure(
         found["rows"][name] = {
             "updates": updates,
             "images": updates * batch,
-            "passes": round(updates / max(1, len(train) // batch), 1),
             "to_held_out": _distance(unseen_nf, samples_nf, features.name),
             "to_train": _distance(seen_nf, samples_nf, features.name),
         }
@@ -221,8 +215,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def _text(estimate: Sequence[float]) -> str:
-    value, low, high = estimate
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return Estimate(*estimate).text(".3f")
 
 
 # ---------------------------------------------------------------- recorded
@@ -240,6 +233,8 @@ def record_claims(
     rows = found["rows"]
     untrained, one, five = (rows[name] for name in ("untrained", "one pass", "five passes"))
     longer = max(rows.values(), key=lambda row: row["updates"])
+    baseline, its_error = _preference(untrained)
+    preference, error = _preference(five)
     checks = {
         "bedrooms.one-epoch": {
             "one pass comes nearer to unseen images than the untrained network": _nearer(
@@ -250,22 +245,18 @@ def record_claims(
         "bedrooms.five-epochs": {
             "the longest training comes nearer to unseen images": _nearer(longer, five),
             "the samples prefer training images no more than the untrained network's do": (
-                _preference(five)[0] - _preference(untrained)[0]
-                <= _preference(five)[1] + _preference(untrained)[1]
+                preference - baseline <= error + its_error
             ),
         },
     }
     written = []
-    for claim, passes in PASSES.items():
-        row, paper = (one, five)[passes > 1], paper_updates(passes)
-        caveat = None
-        if row["updates"] < paper:
-            images = passes * PAPER_IMAGES
-            why = (
-                f"{row['updates']:,} updates and {row['images']:,} images, where the paper's "
-                f"training had seen about {paper:,} updates and {images:,} images"
-            )
-            caveat = Caveat(kind="not at scale", why=why)
+    for (claim, passes), row in zip(PASSES.items(), (one, five), strict=True):
+        paper, images = paper_updates(passes), passes * PAPER_IMAGES
+        why = (
+            f"{row['updates']:,} updates and {row['images']:,} images, where the paper's training "
+            f"had seen about {paper:,} updates and {images:,} images"
+        )
+        too_few = Caveat(kind="not at scale", why=why) if row["updates"] < paper else None
         notes = [f"KID of {n} {_text(r['to_held_out'])}" for n, r in rows.items() if r is not row]
         written.append(
             record(
@@ -278,7 +269,7 @@ def record_claims(
                 seconds=seconds,
                 seed=seed,
                 checks=checks[claim],
-                caveat=caveat,
+                caveat=too_few,
                 notes=(
                     f"KID in {found['features']}; to training images {_text(row['to_train'])}; "
                     f"{'; '.join(notes)}; of the set's own training images {_text(found['real'])}; "
@@ -296,8 +287,8 @@ def _preference(row: Mapping[str, Any]) -> tuple[float, float]:
     The unseen images may by chance lie farther from anything, so a network that saw none of either
     is the baseline.
     """
-    unseen, seen = row["to_held_out"], row["to_train"]
-    return unseen[0] - seen[0], (unseen[2] - unseen[0]) + (seen[2] - seen[0])
+    unseen, seen = (Estimate(*row[side]) for side in ("to_held_out", "to_train"))
+    return unseen.value - seen.value, (unseen.high - unseen.value) + (seen.high - seen.value)
 
 
 def _nearer(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -307,14 +298,10 @@ def _nearer(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def keep_grid(run_dir: Path, step: int, set_name: str, claim: str) -> Path:
     """Keep the upper half of a run's grid of samples as a small picture beside the results."""
+    path = grid_path(set_name, claim)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(run_dir / "samples" / f"step-{step:07d}.png") as grid:
-        config, _ = load_config(run_dir)
-        columns = math.ceil(math.sqrt(config.num_samples))
-        rows = -(-SHOWN // columns)
-        height = rows * (config.model.image_size[0] + 2) + 2
-        path = grid_path(set_name, claim)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        grid.crop((0, 0, grid.width, min(height, grid.height))).save(path, quality=80)
+        grid.crop((0, 0, grid.width, grid.height // 2 + 1)).save(path, quality=80)
     return path
 
 

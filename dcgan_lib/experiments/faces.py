@@ -14,13 +14,15 @@ channels, h x w pixels.
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import cv2
 import numpy as np
-from scipy import stats
+import torch
 from sklearn.datasets import load_sample_images
+from torch.nn import functional as F
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -40,6 +42,7 @@ from dcgan_lib.data.faces import (
 from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import check_number, require
 from dcgan_lib.evaluation.boxes import overlap
+from dcgan_lib.evaluation.generators import load_own_split
 from dcgan_lib.evaluation.ledger import (
     Caveat,
     Result,
@@ -55,6 +58,7 @@ from dcgan_lib.evaluation.ledger import (
 from dcgan_lib.evaluation.statistics import (
     Estimate,
     mean_interval,
+    poisson_interval,
     ratio_interval,
     wilson_interval,
 )
@@ -127,32 +131,17 @@ class FaceCropsStudy(Command, verb="face-crops"):
 # ---------------------------------------------------------------- photographs
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
-    """Hold photographs to measure on."""
-
-    composed: tuple[Composed, ...]
-    """Those without faces come last."""
-    kinds: tuple[str, ...]
-    """What each one's background is: mosaic or photograph."""
-
-    @property
-    def num_faces(self) -> int:
-        """Return how many faces there are in all."""
-        return sum(len(each.sizes_k) for each in self.composed)
-
-
 def background(
     number: int, bedrooms_u8: np.ndarray, half: int, rng: np.random.Generator
-) -> tuple[str, np.ndarray]:
-    """Return the kind and the pixels of one background: by turns a mosaic and a photograph.
+) -> np.ndarray:
+    """Return the pixels of one background: by turns a mosaic and a window of a photograph.
 
     The photographs are scikit-learn's two, a temple and a flower; a window of one half of one of
     them, at random, is enlarged.
     """
     if number % 2 == 0:
         tile = TILES[rng.integers(len(TILES))]
-        return "mosaic", mosaic(bedrooms_u8, HEIGHT, WIDTH, tile, rng)
+        return mosaic(bedrooms_u8, HEIGHT, WIDTH, tile, rng)
     photos = load_sample_images().images
     photo_hwc = photos[rng.integers(len(photos))]
     middle = photo_hwc.shape[1] // 2
@@ -165,7 +154,7 @@ def background(
     if rng.random() < 0.5:
         window_hwc = window_hwc[:, ::-1]
     window_hwc = np.ascontiguousarray(window_hwc)
-    return "photograph", cv2.resize(window_hwc, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(window_hwc, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
 def make_part(
@@ -176,27 +165,25 @@ def make_part(
     half: int,
     seed: int,
     turns: Sequence[int] = TURNS,
-) -> Part:
-    """Compose photographs, so many of them without faces; every size meets every turn as often."""
+) -> list[Composed]:
+    """Compose photographs, the last of them without faces; every size meets every turn as often."""
     rng = np.random.default_rng([seed, half])
     num = (num_photos - num_empty) * FACES_EACH
     allowed = f"at least {num}, one for each place"
     require(len(faces_u8) >= num, "the number of faces", len(faces_u8), allowed)
     rows = rng.permutation(len(faces_u8))[:num]
     cells = [(size, turn) for size in SIZES for turn in turns]
-    repeated = [cells[at % len(cells)] for at in range(num)]
-    order = rng.permutation(num)
-    composed, kinds = [], []
+    cells_of_places = [cells[at % len(cells)] for at in rng.permutation(num)]
+    part = []
     for photo in range(num_photos):
-        kind, background_hwc = background(photo, bedrooms_u8, half, rng)
-        places = range(photo * FACES_EACH, (photo + 1) * FACES_EACH)
-        places = places if photo < num_photos - num_empty else ()
-        sizes = [repeated[order[at]][0] for at in places]
-        signed = [repeated[order[at]][1] * (1 if rng.random() < 0.5 else -1) for at in places]
-        pasted_u8 = faces_u8[rows[list(places)]]
-        composed.append(compose(background_hwc, pasted_u8, sizes, signed, rng))
-        kinds.append(kind)
-    return Part(composed=tuple(composed), kinds=tuple(kinds))
+        background_hwc = background(photo, bedrooms_u8, half, rng)
+        places = slice(photo * FACES_EACH, (photo + 1) * FACES_EACH)
+        sizes, signed = [], []
+        for size, turn in cells_of_places[places]:
+            sizes.append(size)
+            signed.append(turn * (1 if rng.random() < 0.5 else -1))
+        part.append(compose(background_hwc, faces_u8[rows[places]], sizes, signed, rng))
+    return part
 
 
 # ---------------------------------------------------------------- scores
@@ -214,15 +201,15 @@ class Match:
     """Which of the boxes found are false alarms: they hold no face, or a face found before."""
 
 
-def match(found_n4: np.ndarray, true_k4: np.ndarray, hit: float = HIT) -> Match:
-    """Give each box, in their order, the free face that it overlaps most, by at least ``hit``."""
+def match(found_n4: np.ndarray, true_k4: np.ndarray) -> Match:
+    """Give each box, in their order, the free face that it overlaps most, by at least `HIT`."""
     num_found, num_true = len(found_n4), len(true_k4)
     overlap_k, found_k = np.full(num_true, np.nan), np.full(num_true, -1)
     is_false_n = np.ones(num_found, bool)
     for number, box_4 in enumerate(found_n4):
-        shares_k = overlap(np.tile(box_4, (num_true, 1)), true_k4)
+        shares_k = overlap(box_4[None], true_k4)
         shares_k[found_k >= 0] = -1  # each face is found once
-        if num_true and shares_k.max() >= hit:
+        if num_true and shares_k.max() >= HIT:
             best = int(shares_k.argmax())
             overlap_k[best], found_k[best], is_false_n[number] = shares_k[best], number, False
     return Match(overlap_k=overlap_k, found_k=found_k, is_false_n=is_false_n)
@@ -237,72 +224,48 @@ class Score:
     """Degrees, without their sign."""
     overlaps: np.ndarray
     """NaN where the face was missed."""
-    errors: np.ndarray
-    """Of each found face, rows x 3: how far the box lies to the right and below, and how much wider
-    it is, in shares of the face's side; NaN where it was missed."""
+    shifts: np.ndarray
+    """Of the faces found: how far the box lies below the face, in sides of the face."""
     false_alarms: np.ndarray
     """Of each photograph."""
-    kinds: np.ndarray
-    """Background of each photograph."""
-    is_empty: np.ndarray
-    """Whether each photograph has no face."""
 
-    def recall(self, least: int = 0, most_turned: float = 180, size: int | None = None) -> Estimate:
-        """Return the share of faces found, of those of at least, or just, a size."""
-        chosen = (self.turns <= most_turned) & (self.sizes >= least)
-        if size is not None:
-            chosen &= self.sizes == size
+    def recall(self, chosen: np.ndarray) -> Estimate:
+        """Return the share of faces found, of those that a mask chooses."""
         return wilson_interval(int(np.isfinite(self.overlaps[chosen]).sum()), int(chosen.sum()))
 
-    def num_frontal(self) -> int:
-        """Return how many faces the goal is about."""
-        return int(((self.turns <= FRONTAL_TURN) & (self.sizes >= FRONTAL_SIZE)).sum())
+    @property
+    def is_frontal(self) -> np.ndarray:
+        """Return which faces the goal is about."""
+        return (self.turns <= FRONTAL_TURN) & (self.sizes >= FRONTAL_SIZE)
 
-    def frontal_recall(self) -> Estimate:
-        """Return the recall that the goal is about."""
-        return self.recall(FRONTAL_SIZE, FRONTAL_TURN)
-
-    def alarms(self, kind: str | None = None, empty: bool | None = None) -> Estimate:
+    @property
+    def alarms(self) -> Estimate:
         """Return false alarms per 100 photographs, with the exact interval of a Poisson count.
 
         It takes false alarms for independent, which those on one background are not.
         """
-        chosen = np.ones(len(self.kinds), bool) if kind is None else self.kinds == kind
-        if empty is not None:
-            chosen &= self.is_empty == empty
-        count, photos = int(self.false_alarms[chosen].sum()), int(chosen.sum())
-        low = stats.chi2.ppf(0.025, 2 * count) / 2 if count else 0.0
-        high = stats.chi2.ppf(0.975, 2 * count + 2) / 2
-        return Estimate(count, float(low), float(high)).scaled(100 / photos)
+        total = poisson_interval(int(self.false_alarms.sum()))
+        return total.scaled(100 / len(self.false_alarms))
 
 
-def score(part: Part, found: Sequence[Faces]) -> Score:
+def score(part: Sequence[Composed], found: Iterable[Faces]) -> Score:
     """Compare what was found in each photograph with what is there."""
-    overlaps, errors, false_alarms = [], [], []
-    for composed, faces in zip(part.composed, found, strict=True):
+    overlaps, shifts, false_alarms = [], [], []
+    for composed, faces in zip(part, found, strict=True):
         matched = match(faces.boxes_n4, composed.boxes_k4)
+        is_found_k = matched.found_k >= 0
+        boxes_m4 = faces.boxes_n4[matched.found_k[is_found_k]]
+        below_m = (boxes_m4 - composed.boxes_k4[is_found_k])[:, [1, 3]].mean(1)
         overlaps.append(matched.overlap_k)
+        shifts.append(below_m / composed.sizes_k[is_found_k])
         false_alarms.append(int(matched.is_false_n.sum()))
-        for box, number in zip(composed.boxes_k4, matched.found_k, strict=True):
-            seen = faces.boxes_n4[number] if number >= 0 else np.full(4, np.nan)
-            errors.append(box_error(seen, box))
     return Score(
-        sizes=np.concatenate([each.sizes_k for each in part.composed]).astype(int),
-        turns=np.abs(np.concatenate([each.turns_k for each in part.composed])),
+        sizes=np.concatenate([each.sizes_k for each in part]).astype(int),
+        turns=np.abs(np.concatenate([each.turns_k for each in part])),
         overlaps=np.concatenate(overlaps),
-        errors=np.array(errors).reshape(-1, 3),
+        shifts=np.concatenate(shifts),
         false_alarms=np.array(false_alarms),
-        kinds=np.array(part.kinds),
-        is_empty=np.array([len(each.sizes_k) == 0 for each in part.composed]),
     )
-
-
-def box_error(found_4: np.ndarray, true_4: np.ndarray) -> np.ndarray:
-    """Return how far right and below a box lies, and how much wider, in shares of the true side."""
-    side = true_4[2] - true_4[0]
-    middle_2 = (found_4[:2] + found_4[2:] - true_4[:2] - true_4[2:]) / 2
-    wider = (found_4[2] - found_4[0]) - side
-    return np.array([*middle_2, wider]) / side
 
 
 # ---------------------------------------------------------------- choosing and measuring
@@ -310,47 +273,26 @@ def box_error(found_4: np.ndarray, true_4: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """Hold one setting and what it did on the part for choosing."""
+    """Hold one setting and what it did on a part."""
 
-    cascade: str
-    scale_factor: float
-    min_neighbours: int
-    recall: float
+    settings: FaceCrops
+    recall: Estimate
     """Of the faces that the goal is about."""
-    alarms: float
+    alarms: Estimate
     """Per 100 photographs, those with faces and those without."""
-    seconds: float
-    """For one photograph; the cost of a cascade and scale factor, shared by all thresholds."""
 
 
-def try_settings(
-    part: Part,
-    base: FaceCrops,
-    cascades: Sequence[Cascade] = CASCADES,
-    scale_factors: Sequence[float] = SCALE_FACTORS,
-) -> tuple[Tried, ...]:
-    """Measure every cascade, scale factor and number of neighbours on a part."""
+def try_thresholds(
+    part: Sequence[Composed], windows: Sequence[np.ndarray], settings: FaceCrops
+) -> list[Tried]:
+    """Measure every number of neighbours on the windows that a detector found in a part."""
     tried = []
-    greys = [grey_of(each.photo_hwc) for each in part.composed]
-    kinds = [(cascade, factor) for cascade in cascades for factor in scale_factors]
-    for cascade, factor in tqdm(kinds, desc="choosing", unit="detector"):
-        settings = replace(base, cascade=cascade, scale_factor=factor)
-        begun = time.perf_counter()
-        windows = [face_windows(grey_hw, settings) for grey_hw in greys]
-        seconds = (time.perf_counter() - begun) / len(greys)
-        for neighbours in NEIGHBOURS:
-            found = score(part, [group_windows(each, neighbours) for each in windows])
-            tried.append(
-                Tried(
-                    cascade=cascade,
-                    scale_factor=factor,
-                    min_neighbours=neighbours,
-                    recall=found.frontal_recall().value,
-                    alarms=found.alarms().value,
-                    seconds=round(seconds, 4),
-                )
-            )
-    return tuple(tried)
+    for neighbours in NEIGHBOURS:
+        found = score(part, [group_windows(each, neighbours) for each in windows])
+        chosen = replace(settings, min_neighbours=neighbours)
+        recall = found.recall(found.is_frontal)
+        tried.append(Tried(settings=chosen, recall=recall, alarms=found.alarms))
+    return tried
 
 
 def choose(tried: Iterable[Tried]) -> Tried:
@@ -360,11 +302,11 @@ def choose(tried: Iterable[Tried]) -> Tried:
     the coarser scale factor, which is faster, and then fewer false alarms.
     """
     tried = tuple(tried)
-    few = [each for each in tried if each.alarms <= ALLOWED_ALARMS / 2]
-    if not few:
-        fewest = min(each.alarms for each in tried)
-        few = [each for each in tried if each.alarms == fewest]
-    return max(few, key=lambda each: (each.recall, each.scale_factor, -each.alarms))
+    most = max(ALLOWED_ALARMS / 2, min(each.alarms.value for each in tried))
+    few = [each for each in tried if each.alarms.value <= most]
+    return max(
+        few, key=lambda each: (each.recall.value, each.settings.scale_factor, -each.alarms.value)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -372,133 +314,99 @@ class Study:
     """Hold everything that the command found."""
 
     settings: FaceCrops
-    tried: tuple[Tried, ...]
+    best: tuple[Tried, ...]
+    """The best threshold of each detector, on the part for choosing."""
     score: Score
-    sweep: tuple[tuple[int, Estimate, Estimate], ...]
-    """Neighbours, recall of the goal's faces and false alarms per 100 photographs on the reported
-    part: what a higher or lower threshold would have given there."""
-    seconds_a_photo: float
+    sweep: tuple[Tried, ...]
+    """What a higher or lower threshold would have given on the reported part."""
 
 
 def measure(options: FaceCropsStudy) -> Study:
     """Choose settings on one part, and measure them on the other."""
-    base, tried = FaceCrops(), ()
+    settings, best = FaceCrops(), []
     if options.choose:
-        base = replace(base, turns=options.turns)
         frontal = [turn for turn in TURNS if turn <= FRONTAL_TURN]
         part = _part(options, "validation", options.choose, options.choose // 3, 0, frontal)
-        tried = try_settings(part, base, options.cascades, options.scale_factors)
-        best = choose(tried)
-        base = replace(
-            base,
-            cascade=best.cascade,
-            scale_factor=best.scale_factor,
-            min_neighbours=best.min_neighbours,
-        )
+        for cascade, factor in product(options.cascades, options.scale_factors):
+            detector = FaceCrops(cascade=cascade, scale_factor=factor, turns=options.turns)
+            windows = _windows(part, detector, f"choosing: {cascade}, {factor:g}")
+            best.append(choose(try_thresholds(part, windows, detector)))
+        settings = choose(best).settings
     part = _part(options, "train", options.report, options.report // 4, 1, TURNS)
-    windows, begun = [], time.perf_counter()
-    for each in tqdm(part.composed, desc="reporting", unit="photo"):
-        windows.append(face_windows(grey_of(each.photo_hwc), base))
-    seconds = (time.perf_counter() - begun) / len(windows)
-    found = [group_windows(each, base.min_neighbours) for each in windows]
-    sweep = []
-    for neighbours in NEIGHBOURS:
-        at_threshold = score(part, [group_windows(each, neighbours) for each in windows])
-        sweep.append((neighbours, at_threshold.frontal_recall(), at_threshold.alarms()))
+    windows = _windows(part, settings, "reporting")
     return Study(
-        settings=base,
-        tried=tried,
-        score=score(part, found),
-        sweep=tuple(sweep),
-        seconds_a_photo=seconds,
+        settings=settings,
+        best=tuple(best),
+        score=score(part, [group_windows(each, settings.min_neighbours) for each in windows]),
+        sweep=tuple(try_thresholds(part, windows, settings)),
     )
 
 
 def _part(
     options: FaceCropsStudy, split: str, num: int, num_empty: int, half: int, turns: Sequence[int]
-) -> Part:
+) -> list[Composed]:
     faces_u8 = load_image_set(options.faces, split).images_u8
     bedrooms_u8 = load_image_set(options.bedrooms, split).images_u8
     return make_part(faces_u8, bedrooms_u8, num, num_empty, half, options.seed, turns)
 
 
+def _windows(part: Sequence[Composed], settings: FaceCrops, title: str) -> list[np.ndarray]:
+    photos = tqdm(part, desc=title, unit="photo")
+    return [face_windows(grey_of(each.photo_hwc), settings) for each in photos]
+
+
 # ---------------------------------------------------------------- what is said and kept
+
+
+def recall_table(result: Score) -> dict[str, dict[str, list[float]]]:
+    """Return recall, its interval and the number of faces, by size and turn."""
+    table = {}
+    for size in SIZES:
+        table[str(size)] = row = {}
+        for turn in TURNS:
+            chosen = (result.sizes == size) & (result.turns == turn)
+            row[str(turn)] = [*_rounded(result.recall(chosen)), int(chosen.sum())]
+    return table
 
 
 def study_text(found: Study) -> str:
     """Lay what was found out as text."""
-    chosen, result = found.settings, found.score
-    lines = []
-    for each in (
-        choose([one for one in found.tried if _kind(one) == kind]) for kind in _kinds(found)
-    ):
-        lines.append(
-            f"  {each.cascade:8} {each.scale_factor:4g} more than {each.min_neighbours:2} windows: "
-            f"recall {each.recall:.1%}, {each.alarms:5.1f} false alarms per 100, "
-            f"{each.seconds * 1000:.0f} ms"
-        )
-    if lines:
-        lines = ["chosen on validation, the best threshold of each detector:", *lines]
-    lines.append(
-        f"reported: {chosen.cascade}, scale factor {chosen.scale_factor:g}, more than "
-        f"{chosen.min_neighbours} windows, faces of {chosen.min_face} pixels or more"
-    )
+    result, frontal = found.score, found.score.is_frontal
+    lines = [
+        f"chosen on validation: {_detector(each.settings)}: recall {each.recall.value:.1%}, "
+        f"{each.alarms.value:.1f} false alarms per 100"
+        for each in found.best
+    ]
+    lines.append(f"reported: {_detector(found.settings)}")
     lines.append("recall".ljust(8) + "".join(f"{turn:>8} deg" for turn in TURNS))
-    for size in SIZES:
-        shares = [_cell(result, size, turn) for turn in TURNS]
-        cells = (f"{share.value:7.1%} {f'({num})':>4}" for share, num in shares)
+    for size, row in recall_table(result).items():
+        cells = (f"{share:7.1%} {f'({num})':>4}" for share, _, _, num in row.values())
         lines.append(f"{size:>4} px " + "".join(cells))
     lines.append(
         f"frontal, {FRONTAL_SIZE} px or more, turned by {FRONTAL_TURN} degrees or less: "
-        f"{_percent(result.frontal_recall())} of {result.num_frontal():,}"
+        f"{result.recall(frontal).text('.1%')} of {frontal.sum():,}"
     )
-    for name, estimate, num in _alarm_rows(result):
-        lines.append(f"false alarms per 100 {name}: {_plain(estimate)} (n {num})")
-    overlap_all, (right, below, wider) = _box_error(result)
     lines.append(
-        f"overlap of boxes with found faces: {overlap_all.value:.3f} "
-        f"[{overlap_all.low:.3f}, {overlap_all.high:.3f}]; median shift {right:+.3f} to the right, "
-        f"{below:+.3f} downwards, {wider:+.3f} wider, in sides of the face"
+        f"false alarms per 100 photographs: {result.alarms.text('.1f')} "
+        f"(n {len(result.false_alarms)})"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, _overlaps_text(result)])
 
 
-def _kind(tried: Tried) -> tuple[str, float]:
-    return tried.cascade, tried.scale_factor
+def _detector(settings: FaceCrops) -> str:
+    return (
+        f"{settings.cascade}, scale factor {settings.scale_factor:g}, "
+        f"more than {settings.min_neighbours} windows"
+    )
 
 
-def _kinds(found: Study) -> list[tuple[str, float]]:
-    return list(dict.fromkeys(map(_kind, found.tried)))
-
-
-def _cell(result: Score, size: int, turn: int) -> tuple[Estimate, int]:
-    chosen = (result.sizes == size) & (result.turns == turn)
-    num = int(chosen.sum())
-    return wilson_interval(int(np.isfinite(result.overlaps[chosen]).sum()), num), num
-
-
-def _alarm_rows(result: Score) -> list[tuple[str, Estimate, int]]:
-    rows = [("photographs", result.alarms(), len(result.kinds))]
-    for empty, words in ((True, "without faces"), (False, "with faces")):
-        num = int((result.is_empty == empty).sum())
-        rows.append((f"photographs {words}", result.alarms(empty=empty), num))
-    for kind, words in (("mosaic", "mosaics"), ("photograph", "windows of photographs")):
-        rows.append((words, result.alarms(kind), int((result.kinds == kind).sum())))
-    return rows
-
-
-def _box_error(result: Score) -> tuple[Estimate, list[float]]:
-    is_found = np.isfinite(result.overlaps)
-    errors = np.median(result.errors[is_found], axis=0)
-    return mean_interval(result.overlaps[is_found]), [round(float(x), 4) for x in errors]
-
-
-def _percent(estimate: Estimate) -> str:
-    return "{:.1%} [{:.1%}, {:.1%}]".format(*estimate)
-
-
-def _plain(estimate: Estimate) -> str:
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*estimate)
+def _overlaps_text(result: Score) -> str:
+    overlaps = result.overlaps[np.isfinite(result.overlaps)]
+    return (
+        f"Mean overlap of found boxes {mean_interval(overlaps).text('.3f')}, n {len(overlaps):,}: "
+        f"in the median they lie {-np.median(result.shifts):.0%} of a face's side above the pasted "
+        "picture."
+    )
 
 
 def _rounded(estimate: Estimate) -> list[float]:
@@ -512,90 +420,63 @@ def record_study(found: Study, options: FaceCropsStudy, seconds: float) -> Resul
     statement is asked of other data than the paper's.
     """
     result, set_name = found.score, f"composed-{options.faces}"
-    if len(found.settings.turns) > 1:
-        set_name += "-turned"
-    recall, alarms = result.frontal_recall(), result.alarms()
-    overlap_all, (right, below, wider) = _box_error(result)
-    checks = {
-        f"recall of frontal faces of {FRONTAL_SIZE} pixels or more is at least {GOAL_RECALL:.0%}, "
-        "the whole interval": recall.low >= GOAL_RECALL,
-        f"at most {ALLOWED_ALARMS:g} false alarms per 100 photographs, the whole interval": (
-            alarms.high <= ALLOWED_ALARMS
-        ),
-    }
+    num_turns = len(found.settings.turns)
+    second_attempt = _second_attempt(set_name) if num_turns > 1 else ""
+    set_name += "-turned" if num_turns > 1 else ""
+    recall, num = result.recall(result.is_frontal), int(result.is_frontal.sum())
     content = {
         "command": options.command_line(),
         "settings": found.settings.as_card(),
         "opencv": cv2.__version__,
-        "recall": _recall_table(result),
-        "frontal": [*_rounded(recall), result.num_frontal()],
-        "false alarms per 100": {
-            name: [*_rounded(estimate), num] for name, estimate, num in _alarm_rows(result)
-        },
-        "overlap": _rounded(overlap_all),
-        "median error": {"right": right, "below": below, "wider": wider},
+        "recall": recall_table(result),
         "sweep": [
             {
-                "min_neighbours": at,
-                "recall": _rounded(share),
-                "false alarms per 100": _rounded(rate),
+                "min_neighbours": each.settings.min_neighbours,
+                "recall": _rounded(each.recall),
+                "false alarms per 100": _rounded(each.alarms),
             }
-            for at, share, rate in found.sweep
+            for each in found.sweep
         ],
-        "tried": [asdict(each) for each in found.tried],
     }
     save_details(f"crops/{set_name}", content)
-    chosen = found.settings
-    num_found = int(np.isfinite(result.overlaps).sum())
     return record(
         id_on(CLAIM, set_name),
         recall.scaled(100),
         unit="%",
-        n=result.num_frontal(),
-        data=f"{options.faces}, pasted into {len(result.kinds)} composed photographs",
+        n=num,
+        data=f"{options.faces}, pasted into {len(result.false_alarms)} composed photographs",
         command=options.command_line(),
         seconds=seconds,
         seed=options.seed,
-        checks=checks,
+        checks={
+            f"recall of frontal faces of {FRONTAL_SIZE} pixels or more is at least "
+            f"{GOAL_RECALL:.0%}, the whole interval": recall.low >= GOAL_RECALL,
+            f"at most {ALLOWED_ALARMS:g} false alarms per 100 photographs, the whole interval": (
+                result.alarms.high <= ALLOWED_ALARMS
+            ),
+        },
         notes=f"Recall, at an overlap of {HIT:g}, of faces of {FRONTAL_SIZE} to {max(SIZES)} "
         f"pixels, turned by {FRONTAL_TURN} degrees or less in the picture's plane. False alarms "
-        f"per 100 photographs {_plain(alarms)}. Mean overlap of found boxes "
-        f"{overlap_all.value:.3f} [{overlap_all.low:.3f}, {overlap_all.high:.3f}], n "
-        f"{num_found:,}: in the median they lie {-below:.0%} of a face's side above the pasted "
-        f"picture. Detector {chosen.cascade}, scale factor {chosen.scale_factor:g}, more than "
-        f"{chosen.min_neighbours} windows in {len(chosen.turns)} turns, chosen on other "
-        f"photographs. Composed photographs, not the web's.{_second_attempt(found, options)}",
+        f"per 100 photographs {result.alarms.text('.1f')}. {_overlaps_text(result)} Detector "
+        f"{_detector(found.settings)} in {num_turns} turns, chosen on other photographs. Composed "
+        f"photographs, not the web's.{second_attempt}",
     )
 
 
-def _second_attempt(found: Study, options: FaceCropsStudy) -> str:
+def _second_attempt(upright: str) -> str:
     """Say that turned looks came after upright ones alone had missed the goal."""
-    first = id_on(CLAIM, f"composed-{options.faces}")
-    if len(found.settings.turns) == 1 or not is_measured(first):
-        return ""
-    row = load_row(first)
-    missed = [text for text, held in row.checks.items() if not held]
-    if not missed:
+    first = id_on(CLAIM, upright)
+    if not is_measured(first) or all(load_row(first).checks.values()):
         return ""
     return (
-        f" A second attempt: upright looks alone gave {format_measured(row)} ({first}) and missed "
-        "the goal, so turned looks were added. Faces come from the same split as there, and "
-        "backgrounds from the same two photographs and the same bedrooms."
+        f" A second attempt: upright looks alone gave {format_measured(load_row(first))} ({first}) "
+        "and missed the goal, so turned looks were added. Faces come from the same split as there, "
+        "and backgrounds from the same two photographs and the same bedrooms."
     )
-
-
-def _recall_table(result: Score) -> dict[str, dict[str, list[float]]]:
-    table: dict[str, dict[str, list[float]]] = {}
-    for size in SIZES:
-        table[str(size)] = {}
-        for turn in TURNS:
-            share, num = _cell(result, size, turn)
-            table[str(size)][str(turn)] = [*_rounded(share), num]
-    return table
 
 
 def load_study(set_name: str = "composed-faces64") -> dict[str, Any]:
-    """Return what `dcgan face-crops --record` kept: recall by size and turn, alarms, settings."""
+    """Return what `dcgan face-crops --record` kept: recall by size and turn, and by threshold."""
     return load_details(f"crops/{set_name}", "dcgan face-crops --record")
 
 
@@ -628,7 +509,7 @@ class FaceSamples(Command, verb="face-samples"):
     choose: int = 500
     """Training photographs on which the presentation is chosen."""
     seed: int = 0
-    """Of samples, of the photographs drawn and of what the controls shuffle."""
+    """Of samples, of the training photographs drawn and of what the controls shuffle."""
     record: bool = False
     """Write the claim to the ledger, and the shares for the book."""
 
@@ -651,8 +532,8 @@ class SampleShares:
     image_set: str
     split: str
     presentation: tuple[int, float]
-    tried: tuple[tuple[int, float, Estimate], ...]
-    """Each presentation and its share of training photographs."""
+    tried: dict[tuple[int, float], Estimate]
+    """By the presentation: its share of training photographs."""
     held_out: Estimate
     samples: Estimate
     controls: dict[str, Estimate]
@@ -663,9 +544,9 @@ class SampleShares:
     num_images: int
     num_held_out: int
 
-    def ratio(self, share: Estimate | None = None) -> Estimate:
-        """Return a share, by default that of samples, over that of held-out photographs."""
-        return ratio_interval(self.samples if share is None else share, self.held_out)
+    def ratio(self, share: Estimate) -> Estimate:
+        """Return a share over that of held-out photographs."""
+        return ratio_interval(share, self.held_out)
 
 
 def present(picture_chw: np.ndarray, enlarge: int, edge: float) -> tuple[np.ndarray, np.ndarray]:
@@ -676,27 +557,24 @@ def present(picture_chw: np.ndarray, enlarge: int, edge: float) -> tuple[np.ndar
     """
     picture_hwc = np.ascontiguousarray(np.moveaxis(picture_chw, 0, -1))
     grey_hw = picture_hwc[..., 0] if picture_hwc.shape[-1] == 1 else grey_of(picture_hwc)
-    high, wide = (side * enlarge for side in grey_hw.shape)
-    grey_hw = cv2.resize(grey_hw, (wide, high), interpolation=cv2.INTER_CUBIC)
+    grey_hw = cv2.resize(grey_hw, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
+    high, wide = grey_hw.shape
     room = round(edge * max(high, wide))
     shown_hw = cv2.copyMakeBorder(grey_hw, room, room, room, room, cv2.BORDER_REPLICATE)
     return shown_hw, np.array([room, room, room + wide, room + high])
 
 
-def is_found(
-    images_u8: np.ndarray, presentation: tuple[int, float], settings: FaceCrops | None = None
-) -> np.ndarray:
+def is_found(images_u8: np.ndarray, presentation: tuple[int, float]) -> np.ndarray:
     """Return for each picture, n x c x h x w, whether the detector finds the face that it is.
 
     A box counts where it overlaps the picture by `HIT`: a face in a corner is not the picture's.
     """
-    settings = settings or FaceCrops()
     found = []
     for picture_chw in images_u8:
         shown_hw, box_4 = present(picture_chw, *presentation)
-        faces = find_faces(shown_hw, settings)
-        found.append(np.isfinite(match(faces.boxes_n4, box_4[None]).overlap_k).any())
-    return np.array(found, dtype=bool)
+        faces = find_faces(shown_hw, FaceCrops())
+        found.append(match(faces.boxes_n4, box_4[None]).found_k[0] >= 0)
+    return np.array(found)
 
 
 def _share(images_u8: np.ndarray, presentation: tuple[int, float]) -> Estimate:
@@ -705,15 +583,14 @@ def _share(images_u8: np.ndarray, presentation: tuple[int, float]) -> Estimate:
 
 def shuffle_pieces(images_u8: np.ndarray, pieces: int, rng: np.random.Generator) -> np.ndarray:
     """Return pictures, n x c x h x w, cut into pieces x pieces and put together at random."""
-    num, channels, high, wide = images_u8.shape
+    num, _, high, wide = images_u8.shape
     allowed = f"a divisor of both sides, {high} and {wide}"
     require(high % pieces == 0 and wide % pieces == 0, "pieces", pieces, allowed)
-    split = (num, channels, pieces, high // pieces, pieces, wide // pieces)
-    cut = images_u8.reshape(split).transpose(0, 2, 4, 1, 3, 5).reshape(num, pieces**2, -1)
+    piece = (high // pieces, wide // pieces)
     order = rng.permuted(np.tile(np.arange(pieces**2), (num, 1)), axis=1)
-    cut = np.take_along_axis(cut, order[..., None], axis=1)
-    cut = cut.reshape(num, pieces, pieces, channels, high // pieces, wide // pieces)
-    return np.ascontiguousarray(cut.transpose(0, 3, 1, 4, 2, 5)).reshape(images_u8.shape)
+    cut = F.unfold(torch.from_numpy(images_u8).float(), piece, stride=piece)  # a piece a column
+    cut = cut.gather(2, torch.from_numpy(order)[:, None].expand_as(cut))
+    return F.fold(cut, (high, wide), piece, stride=piece).byte().numpy()
 
 
 def controls_of(photos_u8: np.ndarray, checkpoint: str, seed: int) -> dict[str, np.ndarray]:
@@ -738,17 +615,13 @@ def measure_samples(options: FaceSamples) -> SampleShares:
     name, size = about["image_set"], config.model.image_size
     seen = {"image_size": size, "seed": options.seed}
     training_u8 = load_image_set(name, "train", num_images=options.choose, **seen).images_u8
-    tried = []
+    tried = {}
     for presentation in tqdm(PRESENTATIONS, desc="choosing", unit="presentation"):
-        tried.append((*presentation, _share(training_u8, presentation)))
-    best = max(tried, key=lambda each: each[2].value)  # of equals the first, which is cheaper
-    presentation = best[:2]
-    held_out = load_image_set(name, HELD_OUT, image_size=size)
+        tried[presentation] = _share(training_u8, presentation)
+    # of equals the first, which is cheaper
+    presentation = max(tried, key=lambda each: tried[each].value)
+    held_out = load_own_split(about, size, HELD_OUT, options.num_images)
     photos_u8 = held_out.images_u8
-    if len(photos_u8) > options.num_images:
-        rng = np.random.default_rng(options.seed)
-        rows = rng.permutation(len(photos_u8))[: options.num_images]
-        photos_u8 = photos_u8[np.sort(rows)]
     parts = {
         "held-out": photos_u8,
         "samples": draw(options.checkpoint, options.num_images, seed=options.seed),
@@ -762,7 +635,7 @@ def measure_samples(options: FaceSamples) -> SampleShares:
         image_set=name,
         split=held_out.card["split"],
         presentation=presentation,
-        tried=tuple(tried),
+        tried=tried,
         held_out=shares.pop("held-out"),
         samples=shares.pop("samples"),
         controls=shares,
@@ -775,12 +648,12 @@ def measure_samples(options: FaceSamples) -> SampleShares:
 def samples_text(found: SampleShares) -> str:
     """Lay the shares out as text."""
     lines = ["chosen on training photographs:"]
-    for enlarge, edge, share in found.tried:
-        lines.append(f"  enlarged {enlarge} times, edge {edge:g}: {_percent(share)}")
+    for (enlarge, edge), share in found.tried.items():
+        lines.append(f"  enlarged {enlarge} times, edge {edge:g}: {share.text('.1%')}")
     lines.append(f"a face is found in, n {found.num_images:,} ({found.num_held_out:,} held out):")
     parts = {"held-out photographs": found.held_out, "samples": found.samples, **found.controls}
     for words, share in parts.items():
-        lines.append(f"  {words}: {_percent(share)}, ratio {_percent(found.ratio(share))}")
+        lines.append(f"  {words}: {share.text('.1%')}, ratio {found.ratio(share).text('.1%')}")
     lines.append(f"the mean of all samples passes for a face: {found.mean_passes}")
     return "\n".join(lines)
 
@@ -791,7 +664,7 @@ def record_samples(found: SampleShares, options: FaceSamples, seconds: float) ->
     The controls are no checks: a bad generator would then have some that hold, and be called partly
     right. One that passes limits the verdict instead.
     """
-    ratio = found.ratio()
+    ratio = found.ratio(found.samples)
     checks = {
         "a face is found in at least "
         f"{GOAL_RATIO:.0%} as many samples as held-out photographs, the whole interval": (
@@ -806,24 +679,19 @@ def record_samples(found: SampleShares, options: FaceSamples, seconds: float) ->
     ]
     if found.mean_passes:
         passed.append("the blurred mean of all samples")
-    caveat = None
-    if passed:
-        why = f"the detector cannot tell from a face: {', '.join(passed)}"
-        caveat = Caveat(kind="at most partly", why=why)
+    why = f"the detector cannot tell from a face: {', '.join(passed)}"
     enlarge, edge = found.presentation
     content = {
         "command": options.command_line(),
         "presentation": {"enlarged": enlarge, "edge": edge},
-        "tried": [[times, room, *_rounded(share)] for times, room, share in found.tried],
+        "tried": [[*each, *_rounded(share)] for each, share in found.tried.items()],
         "held_out": _rounded(found.held_out),
         "samples": _rounded(found.samples),
         "controls": {words: _rounded(share) for words, share in found.controls.items()},
-        "mean_passes": found.mean_passes,
-        "num_images": found.num_images,
         "num_held_out": found.num_held_out,
     }
     save_details(f"crops/samples-{options.checkpoint}", content)
-    shares = [f"{words} {_percent(share)}" for words, share in found.controls.items()]
+    shares = [f"{words} {share.text('.1%')}" for words, share in found.controls.items()]
     return record(
         id_on("faces.samples", found.image_set),
         ratio.scaled(100),
@@ -835,9 +703,9 @@ def record_samples(found: SampleShares, options: FaceSamples, seconds: float) ->
         seconds=seconds,
         seed=options.seed,
         checks=checks,
-        caveat=caveat,
-        notes=f"A face is found in {_percent(found.samples)} of samples and in "
-        f"{_percent(found.held_out)} of held-out photographs; controls: {'; '.join(shares)}. The "
+        caveat=Caveat(kind="at most partly", why=why) if passed else None,
+        notes=f"A face is found in {found.samples.text('.1%')} of samples and in "
+        f"{found.held_out.text('.1%')} of held-out photographs; controls: {'; '.join(shares)}. The "
         f"detector is that of dcgan prepare --crop faces, and a box has to overlap the picture by "
         f"{HIT:g}. Pictures are enlarged {enlarge} times, with an edge of {edge:g} of their side, "
         f"as chosen on {options.choose:,} training photographs. One face drawn again and again "

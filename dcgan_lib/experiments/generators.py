@@ -50,8 +50,7 @@ def record_report(report: GeneratorReport, name: str, command: str) -> list[Resu
     for key in ("memorised", "copies"):
         if f"{key}_pixels" in rows:
             in_pixels = rows[f"{key}_pixels"]
-            value, low, high = in_pixels.in_unit
-            notes[key] = f"; in pixels {value:.1f} [{low:.1f}, {high:.1f}] %"
+            notes[key] = f"; in pixels {in_pixels.in_unit.text('.1f')} %"
             if in_pixels.too_weak:
                 notes[key] += f", but {in_pixels.too_weak}"
     recorded = [
@@ -95,7 +94,6 @@ def _record_bedrooms(report: GeneratorReport, command: str) -> Result:
             memorised.estimate.high <= MOST_MEMORISED
         ),
     }
-    value, low, high = memorised.in_unit
     return record(
         id_on(MEMORISATION, report.image_set),
         copies.in_unit,
@@ -113,8 +111,8 @@ def _record_bedrooms(report: GeneratorReport, command: str) -> Result:
             "thousand over and over",
         ),
         notes=(
-            f"share of copies by features; {copies.how}; memorised {value:.1f} "
-            f"[{low:.1f}, {high:.1f}] %: {memorised.how}"
+            f"share of copies by features; {copies.how}; memorised "
+            f"{memorised.in_unit.text('.1f')} %: {memorised.how}"
         ),
     )
 
@@ -123,11 +121,6 @@ def load_classes(name: str) -> tuple[ClassQuality, ...]:
     """Return what was recorded of each class of a conditional generator."""
     kept = load_details(f"classes/{name}", f"dcgan evaluate {name} --record {name}")
     return tuple(
-        ClassQuality(
-            **{
-                key: Estimate(*value) if isinstance(value, list) else value
-                for key, value in row.items()
-            }
-        )
+        ClassQuality(**{key: Estimate(*v) if isinstance(v, list) else v for key, v in row.items()})
         for row in kept
     )

@@ -10,8 +10,8 @@ Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from dcgan_lib.config import TrainConfig, recipe, recipes
 from dcgan_lib.data.load import HELD_OUT, PROCEDURAL, load_image_set
 from dcgan_lib.errors import UserError, check_numbers, require
 from dcgan_lib.evaluation.distances import kid_of_features
-from dcgan_lib.evaluation.features import FEATURES_OF, FeatureExtractor, get_features
+from dcgan_lib.evaluation.features import FEATURES_OF, get_features
 from dcgan_lib.evaluation.generators import LEAST_FOUND, NUM_SHIFTED, shifted
 from dcgan_lib.evaluation.ledger import Result, id_on, load_details, record, save_details
 from dcgan_lib.evaluation.neighbours import FEWEST_IMAGES, MemorisationTest
@@ -91,8 +91,7 @@ class MemorisationCurve(Command, verb="memorisation"):
         require(fewest >= FEWEST_IMAGES, "each of numbers", fewest, allowed)
         begun = time.perf_counter()
         numbers = sorted(set(self.numbers))
-        runs = [(num, seed) for num in numbers for seed in range(self.seeds)]
-        for num, seed in runs:
+        for num, seed in product(numbers, range(self.seeds)):
             images = load_image_set(self.set, num_images=num, image_size=self.image_size)
             about = {"source": self.set, "num_images": num, "command": self.command_line()}
             folder = self._folder(num, seed)
@@ -102,7 +101,7 @@ class MemorisationCurve(Command, verb="memorisation"):
                     f"the training on {num:,} images, seed {seed}, ended after {run.step:,} of "
                     f"{self.steps:,} steps ({run.stopped_by}): the same command goes on from there"
                 )
-        found = self._measure(runs, numbers[-1])
+        found = self._measure(numbers)
         print(table(found))
         if self.record:
             record_curve(found, self.set, self.command_line(), time.perf_counter() - begun)
@@ -123,28 +122,27 @@ class MemorisationCurve(Command, verb="memorisation"):
     def _folder(self, num_images: int, seed: int) -> Path:
         return self.out / f"{self.set}-{num_images}-{seed}"
 
-    def _measure(self, runs: Sequence[tuple[int, int]], most: int) -> list[Found]:
-        size = {"image_size": self.image_size}
-        train_u8 = load_image_set(self.set, num_images=most, **size).images_u8
-        held_out_u8 = load_image_set(
-            self.set, HELD_OUT, num_images=self.num_held_out, **size
-        ).images_u8
+    def _measure(self, numbers: Sequence[int]) -> list[Found]:
+        train_u8, held_out_u8 = (
+            load_image_set(self.set, split, num_images=num, image_size=self.image_size).images_u8
+            for split, num in (("train", numbers[-1]), (HELD_OUT, self.num_held_out))
+        )
         features = get_features(FEATURES_OF[self.set])
         # The images of a smaller training set are the first of a larger one: all are read once.
         train_nf, held_out_nf = features.extract(train_u8), features.extract(held_out_u8)
+        subset = min(500, self.num_samples // 2, self.num_held_out // 2)
         found = []
-        for num in sorted({num for num, _ in runs}):
-            tests = (
-                MemorisationTest(train_nf[:num], held_out_nf),
-                MemorisationTest(train_u8[:num], held_out_u8),
-            )
-            control = _control(tests, train_u8[:num], features)
-            for seed in [seed for other, seed in runs if other == num]:
+        for num in numbers:
+            ask_features = MemorisationTest(train_nf[:num], held_out_nf)
+            ask_pixels = MemorisationTest(train_u8[:num], held_out_u8)
+            rows = np.sort(np.random.default_rng(0).permutation(num)[:NUM_SHIFTED])
+            shifted_u8 = shifted(train_u8[rows])
+            controls = ask_features(features.extract(shifted_u8)), ask_pixels(shifted_u8)
+            for seed in range(self.seeds):
                 generator = load_generator(self._folder(num, seed))
                 samples_u8 = sample_u8(generator, self.num_samples, 1)
                 samples_nf = features.extract(samples_u8)
-                by_features, by_pixels = tests[0](samples_nf), tests[1](samples_u8)
-                subset = min(500, len(samples_nf) // 2, len(held_out_nf) // 2)
+                by_features, by_pixels = ask_features(samples_nf), ask_pixels(samples_u8)
                 distance = kid_of_features(
                     held_out_nf[: len(samples_nf)], samples_nf, features.name, subset_size=subset
                 )
@@ -157,26 +155,12 @@ class MemorisationCurve(Command, verb="memorisation"):
                         copies=by_features.copies,
                         memorised_pixels=by_pixels.memorised,
                         copies_pixels=by_pixels.copies,
-                        shifted_found=control,
+                        shifted_found=min(control.copies.value for control in controls),
                         kid=distance.estimate,
                     )
                 )
                 print(table(found[-1:]).splitlines()[-1], flush=True)
         return found
-
-
-def _control(
-    tests: tuple[MemorisationTest, MemorisationTest],
-    train_u8: np.ndarray,
-    features: FeatureExtractor,
-) -> float:
-    """Return how many of some shifted training images are found, in the space that finds fewer."""
-    rows = np.sort(np.random.default_rng(0).permutation(len(train_u8))[:NUM_SHIFTED])
-    shifted_u8 = shifted(train_u8[rows])
-    by_features, by_pixels = tests
-    return min(
-        by_features(features.extract(shifted_u8)).copies.value, by_pixels(shifted_u8).copies.value
-    )
 
 
 def table(found: Sequence[Found]) -> str:
@@ -185,8 +169,7 @@ def table(found: Sequence[Found]) -> str:
     lines = [f"{head} {'memorised in pixels':>22} {'copies':>7} {'distance':>8} {'control':>8}"]
     for run in found:
         by_features, by_pixels = (
-            f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-            for value, low, high in (run.memorised, run.memorised_pixels)
+            share.scaled(100).text(".1f") for share in (run.memorised, run.memorised_pixels)
         )
         lines.append(
             f"{run.num_images:>7,} {run.seed:>4} {run.passes:>7.1f} {by_features:>22} "
@@ -241,12 +224,9 @@ def record_curve(found: Sequence[Found], set_name: str, command: str, seconds: f
 
 def load_curve(set_name: str = "rooms") -> tuple[Found, ...]:
     """Return the curve that was recorded."""
-    kept: dict[str, Any] = load_details(f"memorisation/{set_name}", _command_of(set_name))
+    command = MemorisationCurve(set=set_name, record=True).command_line()
+    kept = load_details(f"memorisation/{set_name}", command)
     return tuple(
         Found(**{key: Estimate(*v) if isinstance(v, list) else v for key, v in run.items()})
         for run in kept["runs"]
     )
-
-
-def _command_of(set_name: str) -> str:
-    return MemorisationCurve(set=set_name, record=True).command_line()

@@ -4,7 +4,7 @@ The paper shows a figure. Here the distance of samples to held-out photographs i
 of other held-out photographs which were damaged until they show nothing any more. It is also
 measured what the order does in which the authors show samples: by the discriminator's score.
 
-Axes: n images, f features, q quantiles; ``*_u8`` images n x c x h x w, 0..255; a logit is the
+Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255; a logit is the
 discriminator's score before the sigmoid.
 """
 
@@ -28,7 +28,6 @@ from dcgan_lib.evaluation.ledger import (
     Caveat,
     Result,
     check_command,
-    describe_hardware,
     id_on,
     load_details,
     record,
@@ -68,7 +67,6 @@ SPOILT: dict[str, Damage] = {
 """Milder damage, to say between which of them the samples lie; not part of the rule."""
 REAL, SAMPLES, UNTRAINED = "held-out images", "samples", "untrained generator"
 NUM_PARTS = 5
-QUANTILES = tuple(np.linspace(0, 1, 21).round(2).tolist())
 NUM_LOOKED = 100
 
 
@@ -83,9 +81,6 @@ class NaturalImages(Command, verb="natural"):
 
     checkpoint: Positional[str] = "natural"
     """A committed checkpoint's name or a run's folder, with both networks."""
-    set: str | None = None
-    """Image set to compare with; unset: the one that the checkpoint learnt from. With another one
-    the table is kept, but no row: the ledger judges our own network."""
     num_images: int = 1_000
     """Pictures on either side of each distance."""
     best_of: int = 20
@@ -154,8 +149,6 @@ class Study:
     """Of the samples with the highest scores of many."""
     varieties: dict[str, Variety]
     """Of samples, picked ones, and other held-out images."""
-    logits: dict[str, tuple[float, ...]]
-    """`QUANTILES` of the score: of samples, held-out images and training images."""
     told_apart: dict[str, float]
     """Chance that D gives the first of two kinds the higher score."""
 
@@ -188,7 +181,6 @@ class Study:
 def measure(options: NaturalImages) -> Study:
     """Measure a checkpoint against the held-out images of the set that it learnt from."""
     config, about = load_config(options.checkpoint)
-    about = {"image_set": options.set} if options.set else about
     name, num = about["image_set"], options.num_images
     if name not in FEATURES_OF:
         raise UserError(f"no features were tested for the set {name!r}: run dcgan rank-test first")
@@ -211,10 +203,9 @@ def measure(options: NaturalImages) -> Study:
     kinds = {REAL: other_u8}
     kinds |= {kind: damage(other_u8) for kind, damage in (SPOILT | RUINED).items()}
     kinds[UNTRAINED] = untrained_u8
-    features_of = {
-        kind: features.extract(images_u8)
-        for kind, images_u8 in tqdm(kinds.items(), desc="measuring", unit="kind")
-    }
+    features_of = {}
+    for kind, images_u8 in tqdm(kinds.items(), desc="measuring", unit="kind"):
+        features_of[kind] = features.extract(images_u8)
     some_nf = features.extract(drawn_u8[: num * NUM_PARTS])
     best = np.sort(np.argsort(-logits_n, kind="stable")[:num])
     picked_nf = features.extract(drawn_u8[best])
@@ -228,11 +219,8 @@ def measure(options: NaturalImages) -> Study:
     for chosen in np.split(order, NUM_PARTS):
         ends = float(logits_n[chosen[0]]), float(logits_n[chosen[-1]])
         parts.append(Part(logits=ends, distance=distance(some_nf[np.sort(chosen)])))
-    scores = {
-        SAMPLES: logits_n,
-        REAL: logits_of(discriminator, np.concatenate([reference_u8, other_u8])),
-        "training images": logits_of(discriminator, seen_u8),
-    }
+    held_out_n = logits_of(discriminator, np.concatenate([reference_u8, other_u8]))
+    seen_n = logits_of(discriminator, seen_u8)
     return Study(
         checkpoint=Path(options.checkpoint).name,
         image_set=name,
@@ -244,17 +232,10 @@ def measure(options: NaturalImages) -> Study:
             "picked": variety(reference_nf, picked_nf),
             REAL: variety(reference_nf, features_of[REAL]),
         },
-        logits={
-            kind: tuple(np.quantile(values, QUANTILES).round(4).tolist())
-            for kind, values in scores.items()
-        },
         told_apart={
-            f"{first} above {second}": chance_above(scores[first], scores[second])
-            for first, second in (
-                (REAL, SAMPLES),
-                ("training images", SAMPLES),
-                ("training images", REAL),
-            )
+            f"{REAL} above {SAMPLES}": chance_above(held_out_n, logits_n),
+            f"training images above {SAMPLES}": chance_above(seen_n, logits_n),
+            f"training images above {REAL}": chance_above(seen_n, held_out_n),
         },
     )
 
@@ -292,15 +273,15 @@ def study_text(found: Study) -> str:
     """Lay what was found out as text."""
     lines = [f"{found.checkpoint}, {found.image_set}, n {found.num_images:,} on either side"]
     ranked = sorted(found.distances.items(), key=lambda item: item[1].value)
-    lines += [f"  {kind:24} {_plain(distance)}" for kind, distance in ranked]
+    lines += [f"  {kind:24} {distance.estimate.text('.3f')}" for kind, distance in ranked]
     lines.append("fifths of the samples by D's score, from the lowest:")
     for part in found.parts:
         low, high = part.logits
-        lines.append(f"  logits {low:6.2f} to {high:6.2f}   {_plain(part.distance)}")
-    lines.append(f"  picked                   {_plain(found.picked)}")
+        lines.append(f"  logits {low:6.2f} to {high:6.2f}   {part.distance.estimate.text('.3f')}")
+    lines.append(f"  picked                   {found.picked.estimate.text('.3f')}")
     for kind, each in found.varieties.items():
         lines.append(
-            f"{kind}: precision {_percent(each.precision)}, recall {_percent(each.recall)}, "
+            f"{kind}: precision {each.precision.text('.1%')}, recall {each.recall.text('.1%')}, "
             f"{each.nearest} distinct nearest, {each.apart:.2f} apart"
         )
     lines += [f"D scores {pair}: {chance:.1%}" for pair, chance in found.told_apart.items()]
@@ -310,24 +291,14 @@ def study_text(found: Study) -> str:
     return "\n".join(lines)
 
 
-def _plain(distance: Distance) -> str:
-    return f"{distance.value:.3f} [{distance.low:.3f}, {distance.high:.3f}]"
-
-
-def _percent(estimate: Estimate) -> str:
-    return "{:.1%} [{:.1%}, {:.1%}]".format(*estimate)
-
-
 def record_study(found: Study, options: NaturalImages, seconds: float) -> list[Result]:
-    """Write the table for the book and, of a network's own set, the paper's claim and the control.
+    """Write the table for the book, the paper's claim and the control.
 
     The control asks whether sorting by the score sorts by quality.
     """
-    samples, variety_of = found.distances[SAMPLES], found.varieties[SAMPLES]
+    samples, varied = found.distances[SAMPLES], found.varieties[SAMPLES]
     content = {
         "command": options.command_line(),
-        "hardware": describe_hardware(),
-        "seconds": round(seconds, 1),
         "set": found.image_set,
         "metric": samples.metric,
         "features": samples.features,
@@ -336,22 +307,17 @@ def record_study(found: Study, options: NaturalImages, seconds: float) -> list[R
         "named": options.named,
         "distances": {kind: _rounded(each.estimate) for kind, each in found.distances.items()},
         "ruined": list(RUINED),
-        "telling": list(found.telling),
         "parts": [
             {"logits": each.logits, "distance": _rounded(each.distance.estimate)}
             for each in found.parts
         ],
         "picked": _rounded(found.picked.estimate),
         "varieties": {kind: asdict(each) for kind, each in found.varieties.items()},
-        "quantiles": QUANTILES,
-        "logits": found.logits,
         "told apart": found.told_apart,
     }
-    if options.set is not None:
-        save_details(f"natural/{found.checkpoint}--{found.image_set}", content)
-        return []
     save_details(f"natural/{found.checkpoint}", content)
     about = {
+        "unit": "",
         "n": found.num_images,
         "data": f"{found.num_images:,} samples and as many held-out images of {found.image_set}",
         "command": options.command_line(),
@@ -361,51 +327,56 @@ def record_study(found: Study, options: NaturalImages, seconds: float) -> list[R
     }
     looked = ""
     if options.named is not None:
-        low, high = (100 * end for end in wilson_interval(options.named, NUM_LOOKED)[1:])
+        share = wilson_interval(options.named, NUM_LOOKED).scaled(100)
         looked = (
             f" One observer could name an object in {options.named} of {NUM_LOOKED} samples "
-            f"[{low:.0f}, {high:.0f}]."
+            f"[{share.low:.0f}, {share.high:.0f}]."
         )
-    caveat = Caveat(kind="exploratory", why=RULE_CHANGED)
-    if options.named is None or options.named < NUM_LOOKED / 2:
-        seen = "nobody looked whether"
-        if options.named is not None:
-            seen = f"one observer found in {options.named} of {NUM_LOOKED} samples that"
-        why = (
-            f"to be nearer than ruined photographs is a low bar, and {seen} an object can be named"
-        )
-        caveat = Caveat(kind="at most partly", why=f"{why}; exploratory too: {RULE_CHANGED}")
-    if not found.telling:
-        why = "the untrained generator is nearer than every kind of ruined pictures"
-        caveat = Caveat(kind="not at scale", why=why)
-    where = ", ".join(f"{name} {_plain(found.distances[name])}" for name in RUINED)
+    where = {kind: each.estimate.text(".3f") for kind, each in found.distances.items()}
+    ruined = ", ".join(f"{name} {where[name]}" for name in RUINED)
     resembles = record(
         id_on(CLAIM, found.image_set),
         samples.estimate,
-        unit="",
         checks=judge(found),
-        caveat=caveat,
-        notes=f"{samples.metric} on {samples.features}; {where}; before training "
-        f"{_plain(found.distances[UNTRAINED])}; undamaged {_plain(found.distances[REAL])}. "
-        f"Precision {_percent(variety_of.precision)}, recall {_percent(variety_of.recall)}; of "
-        f"other held-out images {_percent(found.varieties[REAL].recall)}.{looked} One training.",
+        caveat=_caveat(found, options.named),
+        notes=f"{samples.metric} on {samples.features}; {ruined}; before training "
+        f"{where[UNTRAINED]}; undamaged {where[REAL]}. "
+        f"Precision {varied.precision.text('.1%')}, recall {varied.recall.text('.1%')}; of other "
+        f"held-out images {found.varieties[REAL].recall.text('.1%')}.{looked} One training.",
         **about,
     )
     gain = found.quality_gain
+    lowest, highest = (found.parts[at].distance.estimate.text(".3f") for at in (0, -1))
     sorts = record(
         id_on(SORTED, found.image_set),
         gain,
-        unit="",
         checks={
             "the fifth of the samples with D's highest scores is nearer to held-out images than "
             "that with the lowest, beyond the interval of the difference": gain.low > 0
         },
-        notes=f"Lowest fifth {_plain(found.parts[0].distance)}, highest "
-        f"{_plain(found.parts[-1].distance)}. The best of {options.best_of} times as many: "
-        f"{_plain(found.picked)}, recall {_percent(found.varieties['picked'].recall)}.",
+        notes=f"Lowest fifth {lowest}, highest {highest}. The best of {options.best_of} times as "
+        f"many: {found.picked.estimate.text('.3f')}, recall "
+        f"{found.varieties['picked'].recall.text('.1%')}.",
         **about,
     )
     return [resembles, sorts]
+
+
+def _caveat(found: Study, named: int | None) -> Caveat:
+    """Return what bounds the verdict; ``named`` is the number of samples that show an object."""
+    if not found.telling:
+        why = "the untrained generator is nearer than every kind of ruined pictures"
+        return Caveat(kind="not at scale", why=why)
+    if named is not None and named >= NUM_LOOKED / 2:
+        return Caveat(kind="exploratory", why=RULE_CHANGED)
+    seen = "nobody looked whether"
+    if named is not None:
+        seen = f"one observer found in {named} of {NUM_LOOKED} samples that"
+    why = (
+        f"to be nearer than ruined photographs is a low bar, and {seen} an object can be named; "
+        f"exploratory too: {RULE_CHANGED}"
+    )
+    return Caveat(kind="at most partly", why=why)
 
 
 def _rounded(estimate: Estimate) -> list[float]:

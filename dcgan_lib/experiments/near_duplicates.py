@@ -9,19 +9,21 @@ Axes: n images, m pairs, k bits; ``images_u8`` is n x c x h x w, 0..255.
 
 import io
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
-from scipy import stats
 
 from dcgan_lib.command import Command
 from dcgan_lib.data.deduplicate import (
     AutoencoderConfig,
-    code_entropy,
+    as_words,
     exact_hash,
     group,
     perceptual_hash,
@@ -30,7 +32,7 @@ from dcgan_lib.data.deduplicate import (
 )
 from dcgan_lib.data.image_set import ImageSet, is_plain_name
 from dcgan_lib.data.load import PROCEDURAL, load_image_set
-from dcgan_lib.errors import UserError, require
+from dcgan_lib.errors import require
 from dcgan_lib.evaluation.ledger import (
     Caveat,
     Result,
@@ -40,13 +42,13 @@ from dcgan_lib.evaluation.ledger import (
     record,
     save_details,
 )
-from dcgan_lib.evaluation.statistics import Estimate, wilson_interval
+from dcgan_lib.evaluation.statistics import Estimate, poisson_interval, wilson_interval
 
 FALSE_POSITIVES, RECALL = "dedup.false-positives", "dedup.recall"
 PREVALENCE = 275_000 / 3_000_000
 """[P] Near-duplicates among the paper's bedrooms, and so copies to a picture here."""
 CHOOSING = 0.3
-"""[O] Share of a set's pictures on which settings are chosen; nothing is reported on them."""
+"""[O] Share of a set's pictures on which settings were chosen; nothing is reported on them."""
 LOOKED_AT = "bedrooms64"
 """The set on all of whose pictures our settings were first explored: its rows are exploratory."""
 SAME = 0.5
@@ -61,85 +63,64 @@ Alter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Turns one picture, c x h x w, into another of the same shape."""
 
 
-def rescaled(share: float) -> Alter:
-    """Return a change that shrinks a picture to a share of its side, and enlarges it again."""
-
-    def alter(image_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        picture = _picture(image_u8)
-        size = [max(1, round(side * share)) for side in picture.size]
-        small = picture.resize(size, Image.Resampling.LANCZOS)
-        return _array(small.resize(picture.size, Image.Resampling.BICUBIC))
-
-    return alter
+def rescale(image_u8: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """Shrink a picture to a share of its side, and enlarge it again."""
+    picture = _picture(image_u8)
+    size = [max(1, round(side * share)) for side in picture.size]
+    small = picture.resize(size, Image.Resampling.LANCZOS)
+    return _array(small.resize(picture.size, Image.Resampling.BICUBIC))
 
 
-def compressed(quality: int) -> Alter:
-    """Return a change that stores a picture as JPEG."""
-
-    def alter(image_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        file = io.BytesIO()
-        _picture(image_u8).save(file, "JPEG", quality=quality)
-        return _array(Image.open(file))
-
-    return alter
+def compress(image_u8: np.ndarray, rng: np.random.Generator, quality: int) -> np.ndarray:
+    """Store a picture as JPEG."""
+    file = io.BytesIO()
+    _picture(image_u8).save(file, "JPEG", quality=quality)
+    return _array(Image.open(file))
 
 
-def brightened(gain: float) -> Alter:
-    """Return a change that multiplies every pixel."""
-
-    def alter(image_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.clip(np.rint(image_u8 * gain), 0, 255).astype(np.uint8)
-
-    return alter
+def brighten(image_u8: np.ndarray, rng: np.random.Generator, gain: float) -> np.ndarray:
+    """Multiply every pixel."""
+    return np.clip(np.rint(image_u8 * gain), 0, 255).astype(np.uint8)
 
 
-def cropped(share: float) -> Alter:
-    """Return a change that cuts a share of the side from each edge, and enlarges the rest."""
-
-    def alter(image_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        picture = _picture(image_u8)
-        width, height = picture.size
-        box = (share * width, share * height, (1 - share) * width, (1 - share) * height)
-        return _array(picture.resize(picture.size, Image.Resampling.BICUBIC, box=box))
-
-    return alter
+def crop(image_u8: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """Cut a share of the side from each edge, and enlarge the rest."""
+    picture = _picture(image_u8)
+    width, height = picture.size
+    box = (share * width, share * height, (1 - share) * width, (1 - share) * height)
+    return _array(picture.resize(picture.size, Image.Resampling.BICUBIC, box=box))
 
 
-def overlaid(share: float) -> Alter:
-    """Return a change that puts a square of one colour, a share of the side wide, at any place."""
-
-    def alter(image_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        channels, height, width = image_u8.shape
-        side = max(1, round(share * min(height, width)))
-        top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
-        altered_u8 = image_u8.copy()
-        colour = rng.integers(0, 256, (channels, 1, 1))
-        altered_u8[:, top : top + side, left : left + side] = colour
-        return altered_u8
-
-    return alter
+def overlay(image_u8: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """Put a square of one colour, a share of the side wide, at any place."""
+    channels, height, width = image_u8.shape
+    side = max(1, round(share * min(height, width)))
+    top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
+    altered_u8 = image_u8.copy()
+    altered_u8[:, top : top + side, left : left + side] = rng.integers(0, 256, (channels, 1, 1))
+    return altered_u8
 
 
-def mirrored(image_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def mirror(image_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Swap left and right."""
     return image_u8[..., ::-1]
 
 
+MIRRORED = "mirrored"
 KINDS: dict[str, Alter] = {
-    "rescaled, 3/4": rescaled(3 / 4),
-    "rescaled, 1/2": rescaled(1 / 2),
-    "JPEG, quality 85": compressed(85),
-    "JPEG, quality 50": compressed(50),
-    "brighter by 5 %": brightened(1.05),
-    "brighter by 20 %": brightened(1.2),
-    "cropped by 1/64": cropped(1 / 64),
-    "cropped by 1/20": cropped(1 / 20),
-    "overlay, 1/12": overlaid(1 / 12),
-    "overlay, 1/6": overlaid(1 / 6),
-    "mirrored": mirrored,
+    "rescaled, 3/4": partial(rescale, share=3 / 4),
+    "rescaled, 1/2": partial(rescale, share=1 / 2),
+    "JPEG, quality 85": partial(compress, quality=85),
+    "JPEG, quality 50": partial(compress, quality=50),
+    "brighter by 5 %": partial(brighten, gain=1.05),
+    "brighter by 20 %": partial(brighten, gain=1.2),
+    "cropped by 1/64": partial(crop, share=1 / 64),
+    "cropped by 1/20": partial(crop, share=1 / 20),
+    "overlay, 1/12": partial(overlay, share=1 / 12),
+    "overlay, 1/6": partial(overlay, share=1 / 6),
+    MIRRORED: mirror,
 }
 """Every kind of near-duplicate, of most at a slight and a stronger degree."""
-MIRRORED = "mirrored"
 SLIGHT = tuple(KINDS)[0:-1:2]
 
 
@@ -179,33 +160,24 @@ def likeness(first_u8: np.ndarray, second_u8: np.ndarray) -> float:
     found = [-1.0]
     for one, other in ((first, second), (second, first)):
         inner = _details(other)[MARGIN:-MARGIN, MARGIN:-MARGIN]
-        for view in (one, one[:, ::-1]):
+        for view in (one, np.ascontiguousarray(one[:, ::-1])):
             for zoom in ZOOMS:
-                found.append(_highest_correlation(_details(_zoomed(view, zoom)), inner))
+                details = _details(_zoomed(view, zoom))
+                if min(details.std(), inner.std()) > 1e-3:  # flat pictures have no details
+                    correlations = cv2.matchTemplate(details, inner, cv2.TM_CCOEFF_NORMED)
+                    found.append(float(correlations.max()))
     return max(found)
 
 
-def _highest_correlation(image: np.ndarray, inner: np.ndarray) -> float:
-    if min(image.std(), inner.std()) < 1e-3:  # flat pictures have no details
-        return -1.0
-    return float(cv2.matchTemplate(image, inner, cv2.TM_CCOEFF_NORMED).max())
-
-
 def _details(grey: np.ndarray) -> np.ndarray:
-    grey = np.ascontiguousarray(grey)
     return grey - cv2.GaussianBlur(grey, (0, 0), 1.5)
 
 
 def _zoomed(grey: np.ndarray, zoom: float) -> np.ndarray:
     side = len(grey)
     matrix = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), 0, zoom)
-    return cv2.warpAffine(
-        np.ascontiguousarray(grey),
-        matrix,
-        (side, side),
-        flags=cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
+    how = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REFLECT_101}
+    return cv2.warpAffine(grey, matrix, (side, side), **how)
 
 
 MOST_JUDGED = 500
@@ -213,12 +185,9 @@ MOST_JUDGED = 500
 
 def false_pairs(images_u8: np.ndarray, pairs_m2: np.ndarray) -> int:
     """Return how many pairs of rows are two pictures; of more than 500, by a sample."""
-    judged_m2 = pairs_m2
-    if len(pairs_m2) > MOST_JUDGED:
-        chosen = np.random.default_rng(0).permutation(len(pairs_m2))[:MOST_JUDGED]
-        judged_m2 = pairs_m2[chosen]
-    wrong = sum(likeness(images_u8[i], images_u8[j]) < SAME for i, j in judged_m2)
-    return round(wrong * len(pairs_m2) / max(1, len(judged_m2)))
+    chosen = np.random.default_rng(0).permutation(len(pairs_m2))[:MOST_JUDGED]
+    wrong = sum(likeness(images_u8[i], images_u8[j]) < SAME for i, j in pairs_m2[chosen])
+    return round(wrong * len(pairs_m2) / max(1, len(chosen)))
 
 
 # ---------------------------------------------------------------- pairs
@@ -226,30 +195,22 @@ def false_pairs(images_u8: np.ndarray, pairs_m2: np.ndarray) -> int:
 
 def equal_pairs(codes_u8: np.ndarray) -> np.ndarray:
     """Return the pairs of rows with equal codes: m x 2, the smaller row first."""
-    first = group(codes_u8)
-    rows = np.argsort(first, kind="stable")
-    ends = np.flatnonzero(np.r_[first[rows][1:] != first[rows][:-1], True]) + 1
-    pairs, start = [], 0
-    for end in ends:
-        upper = np.triu_indices(end - start, 1)
-        if len(upper[0]):
-            pairs.append(np.stack([rows[start + upper[0]], rows[start + upper[1]]], axis=1))
-        start = end
-    return np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
+    rows_of = defaultdict(list)
+    for row, first in enumerate(group(codes_u8)):
+        rows_of[first].append(row)
+    pairs = [pair for rows in rows_of.values() for pair in combinations(rows, 2)]
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def near_pairs(bits_nk: np.ndarray, max_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs of rows that differ in at most so many bits, m x 2, and the bits: m."""
-    packed = np.zeros((len(bits_nk), 8), np.uint8)
-    packed[:, : -(-bits_nk.shape[1] // 8)] = np.packbits(bits_nk, axis=1)
-    words = packed.view(np.uint64)[:, 0]
-    pairs, distances = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
+def near_pairs(bits_nk: np.ndarray, max_bits: int) -> np.ndarray:
+    """Return the pairs of rows that differ in at most so many bits, and in how many: m x 3."""
+    words = as_words(bits_nk)
+    pairs = [np.empty((0, 3), np.int64)]
     for row in range(1, len(words)):
         differ = np.bitwise_count(words[:row] ^ words[row])
         near = np.flatnonzero(differ <= max_bits)
-        pairs.append(np.stack([near, np.full(len(near), row)], axis=1))
-        distances.append(differ[near].astype(np.int64))
-    return np.concatenate(pairs), np.concatenate(distances)
+        pairs.append(np.stack([near, np.full(len(near), row), differ[near]], axis=1))
+    return np.concatenate(pairs)
 
 
 # ---------------------------------------------------------------- measured
@@ -273,20 +234,18 @@ def measure(
     rows = np.sort(rng.permutation(len(images_u8))[:num_planted])
     altered = {kind: plant(images_u8[rows], kind, seed) for kind in KINDS}
     autoencoder = train_autoencoder(images_u8, config)
-    entropy = code_entropy(autoencoder.bits(images_u8))
     found: dict[str, Any] = {"n": len(images_u8), "num_planted": len(rows)}
     for name, hash in (("autoencoder", autoencoder.hash), ("exact", exact_hash)):
         codes_u8 = hash(images_u8)
         hits = {k: (hash(copies) == codes_u8[rows]).all(1) for k, copies in altered.items()}
         found[name] = _summary(images_u8, hits, equal_pairs(codes_u8))
-    found["autoencoder"]["entropy"] = round(entropy, 1)
     bits_nk = perceptual_hash(images_u8)
     differ = {k: (perceptual_hash(a) != bits_nk[rows]).sum(1) for k, a in altered.items()}
-    pairs_m2, distances = near_pairs(bits_nk, MOST_BITS)
+    pairs_m3 = near_pairs(bits_nk, MOST_BITS)
     found["phash"] = {}
     for bits in range(0, MOST_BITS + 1, 2):
         hits = {kind: values <= bits for kind, values in differ.items()}
-        found["phash"][str(bits)] = _summary(images_u8, hits, pairs_m2[distances <= bits])
+        found["phash"][str(bits)] = _summary(images_u8, hits, pairs_m3[pairs_m3[:, 2] <= bits, :2])
     found["judge"] = judge(images_u8, rows, altered, rng)
     return found
 
@@ -309,10 +268,7 @@ def _summary(
 
 def false_share(wrong: int, right: float) -> Estimate:
     """Estimate the share of false pairs among those found; false ones are counted as by Poisson."""
-    low = stats.chi2.ppf(0.025, 2 * wrong) / 2 if wrong else 0.0
-    high = stats.chi2.ppf(0.975, 2 * wrong + 2) / 2
-    share, low, high = (each / max(each + right, 1e-9) for each in (wrong, low, high))
-    return Estimate(share, low, high)
+    return Estimate(*(each / max(each + right, 1e-9) for each in poisson_interval(wrong)))
 
 
 def judge(
@@ -326,63 +282,52 @@ def judge(
 
     Planted pairs are one picture, and random pairs are two.
     """
-    same = [
-        likeness(images_u8[row], copies[at]) >= SAME
-        for copies in altered.values()
-        for at, row in enumerate(rows[:num])
+    originals_u8 = images_u8[rows[:num]]
+    planted = [
+        likeness(*pair) >= SAME
+        for copies_u8 in altered.values()
+        for pair in zip(originals_u8, copies_u8, strict=False)
     ]
-    firsts, seconds = rng.permutation(len(images_u8))[: 2 * num].reshape(2, -1)
-    other = [
-        likeness(images_u8[i], images_u8[j]) < SAME for i, j in zip(firsts, seconds, strict=True)
-    ]
-    return {"planted": round(float(np.mean(same)), 4), "random": round(float(np.mean(other)), 4)}
+    firsts_u8, seconds_u8 = images_u8[rng.permutation(len(images_u8))[: 2 * num].reshape(2, -1)]
+    random = [likeness(*pair) < SAME for pair in zip(firsts_u8, seconds_u8, strict=True)]
+    return {
+        "planted": round(float(np.mean(planted)), 4),
+        "random": round(float(np.mean(random)), 4),
+    }
 
 
 def _plain(estimate: Estimate) -> list[float]:
     return [float(f"{x:.4g}") for x in estimate]
 
 
-def phash_at(found: Mapping[str, Any], most: float = 0.01) -> str:
-    """Return the most bits at which the perceptual hash's share of false pairs is not above."""
-    allowed = max(most, found["autoencoder"]["false_share"][0])
+def phash_at(found: Mapping[str, Any]) -> str:
+    """Return the most bits at which the perceptual hash makes few mistakes.
+
+    Few: a share of false pairs of at most 1 %, or of the autoencoder's where that is more.
+    """
+    allowed = max(0.01, found["autoencoder"]["false_share"][0])
     kept = [bits for bits, each in found["phash"].items() if each["false_share"][0] <= allowed]
     return kept[-1] if kept else "0"
-
-
-GRID = (
-    {"noise": 2.0, "dropout": 0.5},
-    {"noise": 2.0, "dropout": 0.2},
-    {"noise": 4.0, "dropout": 0.5},
-)
-"""Settings that `NearDuplicates.choose` compares."""
-
-
-def parts(image_set: ImageSet, seed: int = 0) -> tuple[ImageSet, ImageSet]:
-    """Return the pictures to choose settings on, and those to report on."""
-    reporting, choosing = image_set.split(CHOOSING, seed)
-    return choosing, reporting
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates(Command, verb="near-duplicates"):
     """Plant near-duplicates in a set, and count what the paper's hash and two others find.
 
-    Settings are chosen on three tenths of the pictures, and figures reported on the others.
+    Settings were chosen on three tenths of the pictures, and figures are reported on the others.
     """
 
     set: str = "bedrooms64"
     """Image set, prepared set or folder; all of its splits."""
     num_images: int | None = None
-    """Use at most so many of the pictures to choose or to report on; of a drawn set, draw so many
-    for both together, 4,000 if unset."""
+    """Report on at most so many of the pictures; of a drawn set, draw so many in all, 4,000 if
+    unset."""
     num_planted: int = 1000
     """Pictures that are altered, each in every way."""
-    choose: bool = False
-    """Compare settings of the autoencoder on the pictures that are kept for it."""
     seed: int = 0
     """Of the parts, the autoencoder and what is planted."""
     record: bool = False
-    """Write the rows to the ledger, or with --choose the comparison beside them."""
+    """Write the rows to the ledger, and everything measured beside them."""
 
     def run(self) -> None:
         """Measure, print, and record if asked."""
@@ -391,15 +336,10 @@ class NearDuplicates(Command, verb="near-duplicates"):
             allowed = "a set's name, and no path, for what is recorded"
             require(is_plain_name(self.set), "--set", self.set, allowed)
         begun = time.perf_counter()
-        whole = load_pictures(self.set, self.num_images)
-        choosing, reporting = (self._limited(part) for part in parts(whole, self.seed))
-        if self.choose:
-            found = self._choose(choosing.images_u8)
-            if self.record:
-                seconds = round(time.perf_counter() - begun, 1)
-                about = {"command": self.command_line(), "seconds": seconds}
-                save_details(f"near-duplicates/{choosing.name}--choice", {**about, "tried": found})
-            return
+        reporting, _ = self._load().split(CHOOSING, self.seed)
+        if self.num_images is not None and self.num_images < len(reporting):
+            order = np.random.default_rng(self.seed).permutation(len(reporting))
+            reporting = reporting.subset(np.sort(order[: self.num_images]))
         config = AutoencoderConfig(seed=self.seed)
         how = {"num_planted": self.num_planted, "seed": self.seed}
         found = measure(np.ascontiguousarray(reporting.images_u8), config, **how)
@@ -408,37 +348,10 @@ class NearDuplicates(Command, verb="near-duplicates"):
             seconds = time.perf_counter() - begun
             record_claims(found, reporting.name, self.command_line(), seconds, self.seed)
 
-    def _limited(self, part: ImageSet) -> ImageSet:
-        """Draw from a part after it was cut off, so that the parts never change sides."""
-        if self.num_images is None or self.num_images >= len(part):
-            return part
-        order = np.random.default_rng(self.seed).permutation(len(part))
-        return part.subset(np.sort(order[: self.num_images]))
-
-    def _choose(self, images_u8: np.ndarray) -> list[dict[str, Any]]:
-        tried = []
-        for settings in GRID:
-            config = AutoencoderConfig(seed=self.seed, **settings)
-            try:
-                found = measure(images_u8, config, num_planted=self.num_planted, seed=self.seed)
-            except UserError as error:
-                print(f"{settings}: {error}", flush=True)
-                continue
-            each = found["autoencoder"]
-            print(
-                f"{settings}: recall {each['overall']:.1%}, {each['pairs']} pairs, "
-                f"{each['false_pairs']} false",
-                flush=True,
-            )
-            tried.append({**settings, **each})
-        return tried
-
-
-def load_pictures(name: str, num_images: int | None = None) -> ImageSet:
-    """Load all pictures of a set; of a drawn one, draw so many, or 4,000."""
-    if name in PROCEDURAL:
-        return load_image_set(name, num_images=num_images or 4_000)
-    return load_image_set(name, "all")
+    def _load(self) -> ImageSet:
+        if self.set in PROCEDURAL:
+            return load_image_set(self.set, num_images=self.num_images or 4_000)
+        return load_image_set(self.set, "all")
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -450,23 +363,26 @@ def table(found: Mapping[str, Any]) -> str:
         f"pHash <= {bits} bits": found["phash"][bits],
         "exact": found["exact"],
     }
-    lines = [f"{'':18}" + "".join(f"{name:>18}" for name in columns)]
+    rows = {"": [f"{name:>18}" for name in columns]}
+    methods = columns.values()
     for kind in KINDS:
-        values = "".join(f"{each['recall'][kind][0]:18.1%}" for each in columns.values())
-        lines.append(f"{kind:18}" + values)
+        rows[kind] = [f"{each['recall'][kind][0]:18.1%}" for each in methods]
+    rows["all but mirrored"] = [f"{each['overall']:18.1%}" for each in methods]
+    rows["pairs, one hash"] = [f"{each['pairs']:18,}" for each in methods]
+    rows["of two pictures"] = [f"{each['false_pairs']:18,}" for each in methods]
+    rows["false, if 9 % are"] = [f"{each['false_share'][0]:18.2%}" for each in methods]
+    lines = [f"{title:18}" + "".join(cells) for title, cells in rows.items()]
     lines.append(
-        f"{'all but mirrored':18}" + "".join(f"{e['overall']:18.1%}" for e in columns.values())
-    )
-    for key, name in (("pairs", "pairs, one hash"), ("false_pairs", "of two pictures")):
-        lines.append(f"{name:18}" + "".join(f"{each[key]:18,}" for each in columns.values()))
-    shares = "".join(f"{each['false_share'][0]:18.2%}" for each in columns.values())
-    lines.append(f"{'false, if 9 % are':18}" + shares)
-    judged = found["judge"]
-    lines.append(
-        f"{found['n']:,} pictures, {found['num_planted']:,} altered; the judge names "
-        f"{judged['planted']:.1%} of planted and {judged['random']:.1%} of random pairs rightly"
+        f"{found['n']:,} pictures, {found['num_planted']:,} altered; {_judged(found['judge'])}"
     )
     return "\n".join(lines)
+
+
+def _judged(shares: Mapping[str, float]) -> str:
+    return (
+        f"the judge names {shares['planted']:.1%} of planted and {shares['random']:.1%} of random "
+        "pairs rightly"
+    )
 
 
 def record_claims(
@@ -494,9 +410,12 @@ def record_claims(
                 share.high < 0.01
             )
         }
-    part = f"{set_name}, its part for reporting"
-    common = {"data": part, "command": command}
-    common |= {"seconds": seconds, "seed": seed}
+    common = {
+        "data": f"{set_name}, its part for reporting",
+        "command": command,
+        "seconds": seconds,
+        "seed": seed,
+    }
     false_row = record(
         id,
         share.scaled(100),
@@ -507,8 +426,7 @@ def record_claims(
         notes=(
             f"if 9.2 % had a near-duplicate, as in the paper; {ours['pairs']} pairs of the set's "
             f"own pictures had one hash, {ours['false_pairs']} of them two pictures by their "
-            f"details; the judge names {found['judge']['planted']:.1%} of planted and "
-            f"{found['judge']['random']:.1%} of random pairs rightly"
+            f"details; {_judged(found['judge'])}"
         ),
         **common,
     )

@@ -93,6 +93,24 @@ def overlap_report(
     return found
 
 
+def positions_inside(
+    boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]
+) -> np.ndarray:
+    """Return which positions of a grid have their centre in a box of each picture, bool, n x h x w.
+
+    ``boxes_n4`` in pixels, NaN for no box, or several a picture, n x k x 4; sizes are (height,
+    width).
+    """
+    y_h, x_w = (
+        (np.arange(count) + 0.5) * side / count
+        for side, count in zip(image_size, grid, strict=True)
+    )
+    boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
+    left, top, right, bottom = (boxes_nk4[..., i, None] for i in range(4))
+    rows, columns = (y_h >= top) & (y_h < bottom), (x_w >= left) & (x_w < right)
+    return (rows[..., :, None] & columns[..., None, :]).any(1)
+
+
 def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
     """Return a copy of pictures with each box drawn in: a yellow frame with a black one around it.
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.boxes import read_boxes
+from dcgan_lib.evaluation.boxes import positions_inside, read_boxes
 from dcgan_lib.evaluation.features import probe_features
 from dcgan_lib.evaluation.probes import Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
@@ -105,24 +105,6 @@ def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
     finally:
         handle.remove()
     return torch.cat(seen).float().cpu().numpy()
-
-
-def positions_inside(
-    boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]
-) -> np.ndarray:
-    """Return which positions of a grid have their centre in a box of each picture, bool, n x h x w.
-
-    ``boxes_n4`` in pixels, NaN for no box, or several a picture, n x k x 4; sizes are (height,
-    width).
-    """
-    y_h, x_w = (
-        (np.arange(count) + 0.5) * side / count
-        for side, count in zip(image_size, grid, strict=True)
-    )
-    boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
-    left, top, right, bottom = (boxes_nk4[..., i, None] for i in range(4))
-    rows, columns = (y_h >= top) & (y_h < bottom), (x_w >= left) & (x_w < right)
-    return (rows[..., :, None] & columns[..., None, :]).any(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,6 +102,23 @@ def labels_in_turn(num: int, config: ModelConfig) -> Tensor | None:
     return labels_n % config.num_classes
 
 
+def labels_alike(num: int, label: int | None, config: ModelConfig) -> Tensor | None:
+    """Return one class for all of ``num`` pictures, which only networks without classes leave out.
+
+    Raises
+    ------
+    UserError
+        If there is no such class, none is given where there are classes, or one where there are
+        none.
+    """
+    last = config.num_classes - 1
+    if last < 0:
+        require(label is None, "label", label, "left out, as there are no classes")
+        return None
+    require(label is not None and 0 <= label <= last, "label", label, f"0 to {last}")
+    return torch.full((num,), label)
+
+
 def sample_u8(
     generator: AnyGenerator, num: int, seed: int, labels_n: Tensor | None = None
 ) -> np.ndarray:

@@ -386,22 +386,6 @@ def succeeds(
     return shows(probe.predict(pictures_of(generator, y_td)), wanted)
 
 
-def attribute_direction(
-    pool: Pool, name: str, among: np.ndarray, confidence: float = 0.9
-) -> np.ndarray:
-    """Return the direction from samples without a yes-or-no attribute to those with it.
-
-    Its shape is (d,), its length 1. ``among`` says which samples count: bool, shape (n,).
-    """
-    with_it, without = (among & shows(pool.read, {name: has}, confidence) for has in (True, False))
-    if not (with_it.any() and without.any()):
-        raise UserError(
-            f"{with_it.sum()} samples show {name} and {without.sum()} do not, but both are needed"
-        )
-    direction = pool.z_nd[with_it].mean(0) - pool.z_nd[without].mean(0)
-    return direction / np.linalg.norm(direction)
-
-
 # ---------------------------------------------------------------- exemplars picked by eye
 
 FILE = "exemplars.json"
@@ -547,14 +531,6 @@ def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> n
     """
     axis_d = turn_axes(own.latents(TURN, generator.config)[None])
     return pictures_of(generator, moved(own.pool_latents(generator.config)[:num_faces], axis_d))
-
-
-def read_along(
-    generator: AnyGenerator, probe: Reader, z_nd: np.ndarray, axes_nd: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Read every attribute at each step; float32 arrays of shape (n, s, ...)."""
-    read = probe.predict(pictures_of(generator, moved(z_nd, axes_nd)))
-    return {name: x.reshape(-1, len(STEPS), *x.shape[1:]) for name, x in read.items()}
 
 
 def straight_lines(values_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

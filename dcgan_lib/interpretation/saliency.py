@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -31,7 +31,7 @@ from dcgan_lib.evaluation.boxes import positions_inside
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
 from dcgan_lib.models.dcgan import Discriminator, initialise, plan_convolutions
 from dcgan_lib.models.networks import AnyDiscriminator, check_dcgan, untrained_discriminator
-from dcgan_lib.models.sampling import in_batches, measuring_batch_norm, network_input, seeded
+from dcgan_lib.models.sampling import in_batches, measure_batch_norm, network_input, seeded
 
 Method = Literal["guided", "gradient", "deconvnet"]
 PEAKS_AT_ONCE = 512
@@ -282,20 +282,6 @@ def randomised(
             changed.convs[layer].apply(initialise)
             changed.norms[layer].apply(initialise)
     return measure_batch_norm(changed, images_u8, layers)
-
-
-def measure_batch_norm(
-    network: Discriminator, images_u8: np.ndarray, layers: range, *, batch_size: int = 128
-) -> Discriminator:
-    """Measure the batch-norm statistics of some layers afresh; return the network in eval mode."""
-    if len(images_u8) < 2:
-        raise UserError(f"statistics need at least 2 images, but got {len(images_u8)}")
-    network.eval()
-    norms = [network.norms[i] for i in layers if isinstance(network.norms[i], nn.BatchNorm2d)]
-    with measuring_batch_norm(norms), torch.no_grad():
-        for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
-            network.features(network_input(network, images_u8[part]))
-    return network.eval()
 
 
 def rank_correlations(one: Maps, other: Maps, field: Field) -> np.ndarray:

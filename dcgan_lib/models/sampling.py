@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 
 from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError, require
+from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.paths import atomic_write
 
@@ -173,6 +174,21 @@ def measuring_batch_norm(norms: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+@torch.no_grad()
+def measure_batch_norm(
+    discriminator: Discriminator, images_u8: np.ndarray, layers: range, *, batch_size: int = 128
+) -> Discriminator:
+    """Measure batch norm of some layers afresh on images; return the network in evaluation mode."""
+    if len(images_u8) < 2:
+        raise UserError(f"statistics need at least 2 images, but got {len(images_u8)}")
+    discriminator.eval()
+    norms = [discriminator.norms[i] for i in layers]
+    with measuring_batch_norm(norm for norm in norms if isinstance(norm, nn.BatchNorm2d)):
+        for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
+            discriminator.features(network_input(discriminator, images_u8[part]))
+    return discriminator.eval()
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:

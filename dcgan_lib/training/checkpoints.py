@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dcgan_lib import __version__
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
+from dcgan_lib.data.image_set import is_plain_name
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.models.networks import (
     AnyDiscriminator,
@@ -33,6 +34,7 @@ from dcgan_lib.models.networks import (
 )
 from dcgan_lib.models.sampling import (
     generate_u8,
+    labels_alike,
     labels_in_turn,
     logits_of,
     picture_grid,
@@ -322,8 +324,7 @@ def publish(
     of their own.
     """
     run, folder = find_run(run_dir), checkpoints_root() / name
-    is_plain = Path(name).name == name and not name.startswith(".")
-    require(is_plain, "a checkpoint's name", name, "a plain word such as faces")
+    require(is_plain_name(name), "a checkpoint's name", name, "a plain word such as faces")
     if run.resolve() == folder.resolve():
         raise UserError(f"{name} cannot be published onto itself: give the run that it came from")
     is_average = run.name == AVERAGES and (run.parent / "config.json").is_file()
@@ -423,22 +424,20 @@ def write_import(
     ``networks`` are the generator and the discriminator by these words, None where there is none.
     """
     part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            for kind, network in networks.items():
-                if network is not None:
-                    save_weights(part / f"{kind}.safetensors", network)
-            save_config(part, config, about)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        for kind, network in networks.items():
+            if network is not None:
+                save_weights(part / f"{kind}.safetensors", network)
+        save_config(part, config, about)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
     except OSError as error:
         raise UserError(
             f"cannot write {folder} ({error.strerror or error}): choose another --out"
         ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 # Drawing.
@@ -502,15 +501,12 @@ def draw(
 def _labels(
     num: int, config: ModelConfig, label: int | None, attributes: Mapping[str, bool]
 ) -> Tensor | None:
-    num_classes = 0 if config.attributes else config.num_classes
-    if label is not None and not 0 <= label < num_classes:
-        allowed = "left out, because this generator has no classes"
-        require(False, "label", label, f"0 to {num_classes - 1}" if num_classes else allowed)
     for name in attributes:
         known = ", ".join(config.attributes) or "none: leave attributes out"
         require(name in config.attributes, "an attribute", repr(name), f"one of the run's: {known}")
     if label is not None:
-        return torch.full((num,), label)
+        require(not config.attributes, "label", label, "left out, as there are attributes")
+        return labels_alike(num, label, config)
     labels_n = labels_in_turn(num, config)
     for name, value in attributes.items():
         labels_n[:, config.attributes.index(name)] = int(value)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dcgan_lib.data.decode import with_channels
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe
@@ -66,10 +67,8 @@ def read_boxes(
 
 def overlap(one_n4: np.ndarray, other_n4: np.ndarray) -> np.ndarray:
     """Return intersection over union of boxes, one by one; NaN where either is missing."""
-    low, high = (
-        np.maximum(one_n4[:, :2], other_n4[:, :2]),
-        np.minimum(one_n4[:, 2:], other_n4[:, 2:]),
-    )
+    low = np.maximum(one_n4[:, :2], other_n4[:, :2])
+    high = np.minimum(one_n4[:, 2:], other_n4[:, 2:])
     shared = (high - low).clip(min=0).prod(1)
     areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (one_n4, other_n4)]
     return shared / (areas[0] + areas[1] - shared)
@@ -88,8 +87,8 @@ def overlap_report(
         found[name] = {
             "mean": round(float(shares.mean()), 4),
             "over_half": round(float((shares > 0.5).mean()), 4),
+            "n": len(shares),
         }
-        found[name]["n"] = len(shares)
     return found
 
 
@@ -117,26 +116,17 @@ def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
     ``boxes_n4`` holds one box a picture, NaN for none, or several: n x k x 4. Grey pictures become
     RGB.
     """
-    shown = np.repeat(images_u8, 3, 1) if images_u8.shape[1] == 1 else images_u8.copy()
+    shown = np.array(with_channels(images_u8, 3))
     high = [shown.shape[3] - 1, shown.shape[2] - 1]
     boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
-    found = [
-        (i, box)
-        for i, boxes_k4 in enumerate(boxes_nk4)
-        for box in boxes_k4
-        if np.isfinite(box).all()
-    ]
-    for i, box in found:
-        for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))):
-            left, top = (box[:2].round().astype(int) - grow).clip(0, high)
-            right, bottom = (box[2:].round().astype(int) - 1 + grow).clip(0, high)
-            rows, columns, ink = (
-                slice(top, bottom + 1),
-                slice(left, right + 1),
-                np.array(colour, np.uint8)[:, None],
-            )
-            shown[i][:, top, columns] = shown[i][:, bottom, columns] = ink
-            shown[i][:, rows, left] = shown[i][:, rows, right] = ink
+    for picture, boxes_k4 in zip(shown, boxes_nk4, strict=True):
+        for box in boxes_k4[np.isfinite(boxes_k4).all(1)]:
+            for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))):
+                left, top = (box[:2].round().astype(int) - grow).clip(0, high)
+                right, bottom = (box[2:].round().astype(int) - 1 + grow).clip(0, high)
+                ink_c11 = np.array(colour, np.uint8)[:, None, None]
+                picture[:, [top, bottom], left : right + 1] = ink_c11
+                picture[:, top : bottom + 1, [left, right]] = ink_c11
     return shown
 
 

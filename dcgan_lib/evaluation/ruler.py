@@ -36,10 +36,12 @@ SEED = 0
 
 def blur(images_u8: np.ndarray, size: int) -> np.ndarray:
     """Replace each pixel by the mean of the ``size`` x ``size`` pixels around it."""
-    kernel = (size, size)
-    return _image_by_image(
-        images_u8, lambda x_hwc: cv2.blur(x_hwc, kernel, borderType=cv2.BORDER_REPLICATE)
-    )
+    damaged_u8 = np.empty_like(images_u8)
+    for index, image_u8 in enumerate(images_u8):
+        x_hwc = np.ascontiguousarray(image_u8.transpose(1, 2, 0))
+        found = cv2.blur(x_hwc, (size, size), borderType=cv2.BORDER_REPLICATE)
+        damaged_u8[index] = found.reshape(x_hwc.shape).transpose(2, 0, 1)
+    return damaged_u8
 
 
 def add_noise(images_u8: np.ndarray, levels: float) -> np.ndarray:
@@ -110,17 +112,6 @@ def repeat_few(images_u8: np.ndarray, num_distinct: int) -> np.ndarray:
     return images_u8[np.arange(len(images_u8)) % num_distinct]
 
 
-def _image_by_image(
-    images_u8: np.ndarray, change: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Apply a change to each picture, h x w x c."""
-    damaged_u8 = np.empty_like(images_u8)
-    for index, image_u8 in enumerate(images_u8):
-        x_hwc = np.ascontiguousarray(image_u8.transpose(1, 2, 0))
-        damaged_u8[index] = change(x_hwc).reshape(x_hwc.shape).transpose(2, 0, 1)
-    return damaged_u8
-
-
 def _rounded(values: np.ndarray) -> np.ndarray:
     return values.round().clip(0, 255).astype(np.uint8)
 
@@ -175,15 +166,6 @@ class Ladder:
         pairs = zip(self.distances, self.distances[1:], strict=False)
         return all(worse.low > better.high for better, worse in pairs)
 
-    def text(self) -> str:
-        """Return one line: the verdict, and each step with its interval."""
-        parts = [
-            f"{step} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
-            for step, found in zip(self.steps, self.distances, strict=True)
-        ]
-        verdict = "in order" if self.in_order else "NOT in order"
-        return f"{verdict}: {self.kind}: {', then '.join(parts)}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class RankTest:
@@ -201,10 +183,6 @@ class RankTest:
     def failed_kinds(self) -> tuple[str, ...]:
         """Return the kinds of damage that are ranked wrongly, or not told apart."""
         return tuple(ladder.kind for ladder in self.ladders if not ladder.in_order)
-
-    def text(self) -> str:
-        """Lay the test out, one ladder a line."""
-        return "\n".join(ladder.text() for ladder in self.ladders)
 
 
 def rank_test(

@@ -117,21 +117,6 @@ def test_features_that_see_brightness_alone_fail():
     assert {"blur", "mosaic", "shuffled patches"} <= set(found.failed_kinds)
 
 
-def test_lost_classes_are_a_ladder_where_labels_are_given():
-    labels_n = np.arange(400) % 10
-    images_u8 = noise(800, size=8) // 16
-    images_u8 += (20 * np.tile(labels_n, 2)[:, None, None, None]).astype(np.uint8)
-    held_out_u8, real_u8 = images_u8[:400], images_u8[400:]
-    found = rank_test(
-        held_out_u8, real_u8, mean_extractor(), labels_n=labels_n, damages={}, subsets=10
-    )
-    (ladder,) = found.ladders
-    assert ladder.steps == ("real", "5 of 10", "1 of 10")
-    assert ladder.in_order and found.passed
-    with pytest.raises(UserError, match="a label for each picture"):
-        rank_test(held_out_u8, real_u8, mean_extractor(), labels_n=labels_n[:5], damages={})
-
-
 # --- the network ---
 def test_the_network_has_the_published_size():
     total = sum(parameter.numel() for parameter in EfficientNetLite0().parameters())

@@ -5,7 +5,6 @@ there is none.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -45,13 +44,8 @@ def boxed_objects(probe: Probe) -> tuple[str, ...]:
     return tuple(name for name in sorted(names) if all(f"{name}_{side}" in names for side in SIDES))
 
 
-def read_boxes(
-    probe: Probe, images_u8: np.ndarray, name: str, confidence: float = 0.5
-) -> np.ndarray:
-    """Return one object's boxes, float32, n x 4, inside the picture.
-
-    NaN where there is no box, or the probe is not surer than ``confidence`` that there is one.
-    """
+def read_boxes(probe: Probe, images_u8: np.ndarray, name: str) -> np.ndarray:
+    """Return one object's boxes, float32, n x 4, inside the picture; NaN where none is seen."""
     known = boxed_objects(probe)
     if name not in known:
         raise UserError(
@@ -60,7 +54,7 @@ def read_boxes(
     read, (height, width) = probe.predict(images_u8), probe.config.image_size
     sides_4n = [read[f"{name}_{side}"].astype(np.float32) for side in SIDES]
     boxes_n4 = np.stack(sides_4n, 1).clip(0, [width, height] * 2)
-    boxes_n4[read[name] <= confidence] = np.nan
+    boxes_n4[read[name] <= 0.5] = np.nan
     boxes_n4[(boxes_n4[:, 2:] - boxes_n4[:, :2] < 1).any(1)] = np.nan  # thinner than a pixel
     return boxes_n4
 
@@ -74,12 +68,10 @@ def overlap(one_n4: np.ndarray, other_n4: np.ndarray) -> np.ndarray:
     return shared / (areas[0] + areas[1] - shared)
 
 
-def overlap_report(
-    probe: Probe, held_out: ImageSet, names: Iterable[str] | None = None
-) -> dict[str, dict[str, float]]:
+def overlap_report(probe: Probe, held_out: ImageSet) -> dict[str, dict[str, float]]:
     """Return each object's mean overlap of read and true boxes, the share over one half, and n."""
     found = {}
-    for name in boxed_objects(probe) if names is None else names:
+    for name in boxed_objects(probe):
         shares = overlap(
             read_boxes(probe, held_out.images_u8, name), held_out.attributes[f"{name}_box"]
         )

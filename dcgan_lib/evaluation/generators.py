@@ -57,6 +57,8 @@ WIDEST_SHARE = 0.2
 NEIGHBOURS_OF_DIGITS = "mnist-classifier"
 """[O] Where neighbours of digits are looked for. `RULER` finds more of the shifted copies (38 %
 among 1,500 digits, where the classifier finds 19 %), but took twenty times as long for it."""
+K_NEAREST = 3
+"""The neighbour among its own kind that a point's ball reaches to, for precision and recall."""
 LEAST_FOUND = 0.9
 """[O] Copies that are shifted by one pixel have to come to so much, for either share to have a
 verdict."""
@@ -323,9 +325,12 @@ def measure_distances(
 
 
 def kid_score(
-    about: dict[str, Any], size: tuple[int, int], num_images: int, features: str | None = None
+    about: dict[str, Any], size: tuple[int, int], num_images: int
 ) -> Callable[[np.ndarray], dict[str, float]]:
     """Return the function that gives samples their KID, for `dcgan_lib.training.loop.fit`.
+
+    It is measured by `RULER`, which will do for comparing one run's samples with its earlier ones
+    also where it was not tested for the set.
 
     Parameters
     ----------
@@ -333,9 +338,6 @@ def kid_score(
         As `fit` keeps it of a run: which images it learns from, and how they are read.
     num_images
         Held-out images that the samples are compared with, at most.
-    features
-        As for `evaluate_generator`; by default `RULER` where no features were tested for the set,
-        which will do for comparing one run's samples with its earlier ones.
 
     Raises
     ------
@@ -348,8 +350,7 @@ def kid_score(
             f"a score needs at least 4 held-out images, but {held_out.name} has {len(held_out)}: "
             "add images, or leave --score-every out"
         )
-    name = features or FEATURES_OF.get(about["image_set"], RULER)
-    extractor = _extractor(name, about["image_set"], held_out.images_u8.shape[1:])
+    extractor = get_features(RULER)
     real_nf = extractor.extract(held_out.images_u8)
 
     def score(samples_u8: np.ndarray) -> dict[str, float]:
@@ -524,17 +525,13 @@ def class_quality(
     return tuple(rows)
 
 
-def precision_recall(
-    real_nf: np.ndarray, fake_nf: np.ndarray, *, k: int = 3
-) -> tuple[Estimate, Estimate]:
+def precision_recall(real_nf: np.ndarray, fake_nf: np.ndarray) -> tuple[Estimate, Estimate]:
     """Measure precision and recall of samples (Kynkaanniemi et al., 2019).
 
     Parameters
     ----------
     real_nf, fake_nf : ndarray
         Features; equally many, because the balls shrink as n grows.
-    k : int, default 3
-        A point's ball reaches to its k-th nearest neighbour among its own kind.
 
     Returns
     -------
@@ -545,17 +542,18 @@ def precision_recall(
     Raises
     ------
     UserError
-        If the numbers differ, or there are no more than k.
+        If the numbers differ, or there are no more than `K_NEAREST`.
     """
-    if len(real_nf) != len(fake_nf) or len(real_nf) <= k:
+    if len(real_nf) != len(fake_nf) or len(real_nf) <= K_NEAREST:
         raise UserError(
-            f"precision and recall need equally many images, more than {k}, but got {len(real_nf)} "
-            f"and {len(fake_nf)}"
+            f"precision and recall need equally many images, more than {K_NEAREST}, but got "
+            f"{len(real_nf)} and {len(fake_nf)}"
         )
-    return _share_inside(fake_nf, real_nf, k), _share_inside(real_nf, fake_nf, k)
+    return _share_inside(fake_nf, real_nf), _share_inside(real_nf, fake_nf)
 
 
-def _share_inside(points_nf: np.ndarray, centres_nf: np.ndarray, k: int) -> Estimate:
-    own = np.partition(cdist(centres_nf, centres_nf), k, 1)  # the nearest is the point itself
-    inside = (cdist(points_nf, centres_nf) <= own[:, k]).any(1)
+def _share_inside(points_nf: np.ndarray, centres_nf: np.ndarray) -> Estimate:
+    apart = cdist(centres_nf, centres_nf)
+    radius = np.partition(apart, K_NEAREST, 1)[:, K_NEAREST]  # the nearest is the point itself
+    inside = (cdist(points_nf, centres_nf) <= radius).any(1)
     return wilson_interval(int(inside.sum()), len(points_nf))

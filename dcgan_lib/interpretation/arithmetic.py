@@ -59,12 +59,12 @@ def add_up(z_t3kd: np.ndarray) -> np.ndarray:
 SIGNS = (1, -1, 1)
 
 
-def nine(y_d: np.ndarray, seed: int = 0, scale: float = 0.25) -> np.ndarray:
-    """Return a vector amid eight neighbours, y + U(-scale, scale), shape (9, d).
+def nine(y_d: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return a vector amid eight neighbours, y + U(-0.25, 0.25), shape (9, d).
 
     The fifth is y itself.
     """
-    noise = np.random.default_rng(seed).uniform(-scale, scale, (9, len(y_d)))
+    noise = np.random.default_rng(seed).uniform(-0.25, 0.25, (9, len(y_d)))
     noise[4] = 0
     return y_d + noise
 
@@ -92,7 +92,7 @@ def pixel_sums(pictures_u8: np.ndarray) -> np.ndarray:
     return sums.clip(0, 255).round().astype(np.uint8).reshape(t, *shape)
 
 
-def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+def layout(generator: AnyGenerator, z_3kd: np.ndarray) -> dict[str, np.ndarray]:
     """Draw one sum as the paper's Fig. 7 does: one picture each, uint8, 1 x 3 x h x w.
 
     "A", "B" and "C": the exemplars above their mean. "A − B + C": nine pictures around the sum.
@@ -104,7 +104,7 @@ def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[st
         name: _tile(np.concatenate([pictures, mean[None]]), 1)
         for name, pictures, mean in zip("ABC", exemplars, means, strict=True)
     }
-    tiles["A − B + C"] = _tile(pictures_of(generator, nine(add_up(z_3kd), seed)), 3)
+    tiles["A − B + C"] = _tile(pictures_of(generator, nine(add_up(z_3kd))), 3)
     tiles["pixels"] = _tile(pixel_sums(np.stack(exemplars)[None]), 1)
     height = max(x.shape[1] for x in tiles.values())
     return {
@@ -372,11 +372,11 @@ def _choose(
 
 
 def exemplars(
-    pool: Pool, name: str | Sum, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4
+    pool: Pool, name: str | Sum, trials: int, num: int = 3, ahead: float | None = 0.4
 ) -> np.ndarray:
     """Return latent vectors that `pick` chooses for a sum or its name, (trials, 3, num, d)."""
     asked = SUMS[name] if isinstance(name, str) else name
-    return pool.z_nd[pick(pool, asked.concepts, num, trials, seed, ahead=ahead)]
+    return pool.z_nd[pick(pool, asked.concepts, num, trials, 0, ahead=ahead)]
 
 
 def succeeds(
@@ -491,18 +491,16 @@ STEPS = np.linspace(-1, 1, 11)
 choice)."""
 
 
-def pick_sides(
-    pool: Pool, trials: int, seed: int, *, least: float = 0.6, num: int = 4
-) -> np.ndarray:
+def pick_sides(pool: Pool, trials: int, seed: int, *, least: float = 0.6) -> np.ndarray:
     """Choose faces that look left and faces that look right, anew for each trial.
 
-    Return indices into the pool, int64, shape (trials, 2, num), left first: four faces a side as in
+    Return indices into the pool, int64, shape (trials, 2, 4), left first: four faces a side as in
     the paper. ``least`` is the least yaw; 1 is the most that the drawn portraits have.
     """
     if "yaw" not in pool.read:
         raise UserError(f"the probe reads {', '.join(pool.read)}, but no yaw: choose another probe")
     yaw = pool.read["yaw"]
-    return _choose([("look left", -yaw >= least), ("look right", yaw >= least)], num, trials, seed)
+    return _choose([("look left", -yaw >= least), ("look right", yaw >= least)], 4, trials, seed)
 
 
 def turn_axes(z_n2kd: np.ndarray) -> np.ndarray:

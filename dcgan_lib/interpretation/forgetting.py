@@ -205,14 +205,10 @@ def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).choice(num_maps, num_off, replace=False)
 
 
-def matched_maps(
-    energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000
-) -> np.ndarray:
-    """Choose as many maps by chance, about as active in mean square: the closest of many draws."""
-    rng = np.random.default_rng(seed)
-    draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[
-        :, : len(maps)
-    ]
+def matched_maps(energy_c: np.ndarray, maps: np.ndarray, seed: int) -> np.ndarray:
+    """Choose as many maps by chance, about as active in mean square: the best of 20,000 draws."""
+    chances = np.random.default_rng(seed).random((20_000, len(energy_c)))
+    draws = chances.argpartition(max(len(maps) - 1, 0), axis=1)[:, : len(maps)]
     return draws[np.abs(energy_c[draws].sum(1) - energy_c[maps].sum()).argmin()]
 
 

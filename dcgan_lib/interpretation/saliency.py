@@ -137,9 +137,7 @@ def _evaluating(network: AnyDiscriminator) -> Iterator[Discriminator]:
         network.train(was_training)
 
 
-def responses(
-    network: AnyDiscriminator, images_u8: np.ndarray, layer: int = -1, *, batch_size: int = 256
-) -> np.ndarray:
+def responses(network: AnyDiscriminator, images_u8: np.ndarray, layer: int = -1) -> np.ndarray:
     """Return what a layer's units answer, in evaluation mode: float32, n x f x i x j."""
     with _evaluating(network) as network:
         index = layer_index(layer, len(network.convs))
@@ -147,7 +145,7 @@ def responses(
         def answer(part_u8: np.ndarray) -> Tensor:
             return network.features(network_input(network, part_u8))[index]
 
-        return in_batches(answer, images_u8, batch_size=batch_size)
+        return in_batches(answer, images_u8)
 
 
 def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
@@ -393,9 +391,9 @@ def lift(sums_n2: np.ndarray) -> float:
     return float(inside / area) if area > 0 else 0.0
 
 
-def estimate_lift(sums_n2: np.ndarray, seed: int = 0) -> Estimate:
+def estimate_lift(sums_n2: np.ndarray) -> Estimate:
     """Return `lift` with its interval over images."""
-    return bootstrap_interval(lift, sums_n2, seed=seed)
+    return bootstrap_interval(lift, sums_n2)
 
 
 # --- as pictures ---

@@ -178,15 +178,18 @@ def measuring_batch_norm(norms: Iterable[nn.Module]) -> Iterator[None]:
 
 @torch.no_grad()
 def measure_batch_norm(
-    discriminator: Discriminator, images_u8: np.ndarray, layers: range, *, batch_size: int = 128
+    discriminator: Discriminator, images_u8: np.ndarray, layers: range
 ) -> Discriminator:
-    """Measure batch norm of some layers afresh on images; return the network in evaluation mode."""
+    """Measure batch norm of some layers afresh on images, by 128 or so at a time.
+
+    The network itself is returned, in evaluation mode.
+    """
     if len(images_u8) < 2:
         raise UserError(f"statistics need at least 2 images, but got {len(images_u8)}")
     discriminator.eval()
     norms = [discriminator.norms[i] for i in layers]
     with measuring_batch_norm(norm for norm in norms if isinstance(norm, nn.BatchNorm2d)):
-        for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
+        for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // 128)):
             discriminator.features(network_input(discriminator, images_u8[part]))
     return discriminator.eval()
 

@@ -599,11 +599,10 @@ class FeatureExtractor(nn.Module):
     @torch.no_grad()
     def forward(self, x_u8: Tensor) -> Tensor:
         """Return float32 features, shape (n, num_features), of uint8 images, n x c x h x w."""
-        if not isinstance(x_u8, Tensor) or x_u8.dtype != torch.uint8 or x_u8.dim() != 4:
-            dtype, shape = getattr(x_u8, "dtype", type(x_u8).__name__), getattr(x_u8, "shape", ())
+        if x_u8.dtype != torch.uint8 or x_u8.dim() != 4:
             raise UserError(
-                f"{self.name} reads a uint8 tensor, n x c x h x w, but got {dtype} of shape "
-                f"{tuple(shape)}"
+                f"{self.name} reads a uint8 tensor, n x c x h x w, but got {x_u8.dtype} of shape "
+                f"{tuple(x_u8.shape)}"
             )
         return self._transform(x_u8).float()
 

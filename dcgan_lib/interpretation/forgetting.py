@@ -387,21 +387,17 @@ def compare_scenes(
     before, boxed = originals.pictures_u8.astype(np.float32), inside_nhw.any((1, 2))
     found = {}
     for place, mask in (("inside", inside_nhw), ("outside", ~inside_nhw)):
-        apart = [
-            _rms(np.roll(before, 1, 0) - before, mask)[boxed],
-            _rms(pictures_u8 - before, mask)[boxed],
-        ]
-        found[f"pixels {place}"] = _ratio(*apart)
-    vectors = {"features": (originals.features_nf, features_nf)}
-    vectors |= {
-        key: (originals.read[key][:, None], read[key][:, None])
-        for key in ("wall_hue", "camera_yaw")
-        if key in read
-    }
-    for key, (old, new) in vectors.items():
-        found[key] = _ratio(
-            *(np.linalg.norm(other - old, axis=1) for other in (np.roll(old, 1, 0), new))
+        apart, moved = (
+            _rms(other - before, mask)[boxed] for other in (np.roll(before, 1, 0), pictures_u8)
         )
+        found[f"pixels {place}"] = _ratio(apart, moved)
+    vectors = {"features": (originals.features_nf, features_nf)}
+    for key in ("wall_hue", "camera_yaw"):
+        if key in read:
+            vectors[key] = originals.read[key][:, None], read[key][:, None]
+    for key, (old, new) in vectors.items():
+        apart, moved = (np.linalg.norm(other - old, axis=1) for other in (np.roll(old, 1, 0), new))
+        found[key] = _ratio(apart, moved)
     return found
 
 

@@ -193,15 +193,16 @@ class Project(Command, verb="project"):
         check_number(self, "steps", 1, 100_000)
         check_number(self, "learning_rate", 1e-6, 10)
         generator = load_generator(self.checkpoint)
-        labels_alike(1, self.label, generator.config)  # refuses a label that does not fit
         target_u8 = read_picture(self.photo, generator.config)
-        found = {"pixels": self._search(generator, target_u8, None)}
+        how = {"label": self.label, "num_starts": self.starts, "steps": self.steps}
+        how |= {"learning_rate": self.learning_rate, "seed": self.seed}
+        found = {"pixels": project(generator, target_u8, **how)}
         discriminator = _discriminator_or_none(self.checkpoint)
         if discriminator is not None:
-            found["features"] = self._search(generator, target_u8, discriminator)
+            found["features"] = project(generator, target_u8, discriminator=discriminator, **how)
         self._draw(generator, target_u8, list(found.values()))
         own_u8 = self._own_picture(generator)
-        found["control"] = self._search(generator, own_u8, None)
+        found["control"] = project(generator, own_u8, **how)
         report = {}
         print("root mean squared error in grey levels: nearest start, of random samples")
         names = {"pixels": "by pixels", "features": "by features", "control": "own picture"}
@@ -215,20 +216,6 @@ class Project(Command, verb="project"):
         content = json.dumps({"checkpoint": self.checkpoint, **report}, indent=1)
         atomic_write(self.out.with_suffix(".json"), content + "\n")
         print(f"{self.out}")
-
-    def _search(
-        self, generator: AnyGenerator, target_u8: np.ndarray, discriminator: Discriminator | None
-    ) -> Projection:
-        return project(
-            generator,
-            target_u8,
-            discriminator=discriminator,
-            label=self.label,
-            num_starts=self.starts,
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )
 
     def _own_picture(self, generator: AnyGenerator) -> np.ndarray:
         # The vector behind those of the starts, so that none begins where it should end.

@@ -10,7 +10,7 @@ flattened one map after another, here one cell after another. And batch norm kee
 their scripts measure them on images, and so does the import.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,11 @@ class Pair:
 
     released: Released
     config: TrainConfig
-    discriminator: Discriminator | None
-    generator: Generator | None
-    lacking: tuple[str, ...]
+    discriminator: Discriminator | None = None
+    generator: Generator | None = None
+    lacking: tuple[str, ...] = ()
     """What the discriminator lacks of the authors' own: layers, counted from the pixels; output."""
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     """What is not there, and what follows from it, to be printed."""
 
 
@@ -133,14 +133,7 @@ def read_pair(released: Released, place: Path) -> Pair:
     UserError
         If a file is there but is not what it should be.
     """
-    pair = Pair(
-        released=released,
-        config=released.recipe.config,
-        discriminator=None,
-        generator=None,
-        lacking=(),
-        notes=[],
-    )
+    pair = Pair(released=released, config=released.recipe.config)
     _read_discriminator(pair, place)
     _read_generator(pair, place)
     return pair

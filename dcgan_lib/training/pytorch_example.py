@@ -92,12 +92,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 def _is_torchscript(path: Path) -> bool:
     """Return whether a file is a zip archive with the part that only TorchScript writes."""
-    if not zipfile.is_zipfile(path):
-        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return any(Path(name).name == "constants.pkl" for name in archive.namelist())
-    except zipfile.BadZipFile:  # damaged: the reader says so
+    except zipfile.BadZipFile:  # an older format, or damaged: the reader says so
         return False
 
 

@@ -24,7 +24,6 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torchvision.utils import make_grid
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.prepare import with_channels
@@ -32,7 +31,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Panel, Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.models.networks import AnyGenerator
-from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
+from dcgan_lib.models.sampling import generate_u8, picture_grid, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.training.checkpoints import find_run, load_config
 
@@ -114,7 +113,7 @@ def layout(generator: AnyGenerator, z_3kd: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
-    return make_grid(torch.from_numpy(images_u8), columns, padding=2, pad_value=255).numpy()
+    return picture_grid(images_u8, columns).transpose(2, 0, 1)
 
 
 # ---------------------------------------------------------------- concepts, and who reads them

@@ -18,12 +18,10 @@ from dcgan_lib.command import Command, local
 from dcgan_lib.data.decode import with_channels
 from dcgan_lib.errors import UserError, check_number, require
 from dcgan_lib.interpretation.walk import Curve, loop_latents
-from dcgan_lib.models.sampling import generate_u8, labels_alike, sample_latents, seeded
+from dcgan_lib.models.sampling import GAP, generate_u8, labels_alike, sample_latents, seeded
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 
-GAP = 2
-"""Pixels around each picture of a grid of samples."""
 SUFFIXES = (".gif", ".webp", ".mp4")
 
 

@@ -31,7 +31,7 @@ from dcgan_lib.evaluation.boxes import positions_inside
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
 from dcgan_lib.models.dcgan import Discriminator, initialise, plan_convolutions
 from dcgan_lib.models.networks import AnyDiscriminator, check_dcgan, untrained_discriminator
-from dcgan_lib.models.sampling import in_batches, measure_batch_norm, network_input, seeded
+from dcgan_lib.models.sampling import GAP, in_batches, measure_batch_norm, network_input, seeded
 
 Method = Literal["guided", "gradient", "deconvnet"]
 PEAKS_AT_ONCE = 512
@@ -398,7 +398,6 @@ def estimate_lift(sums_n2: np.ndarray) -> Estimate:
 
 # --- as pictures ---
 GREY = 128
-GAP = 2  # pixels around each tile of a sheet, as torchvision's make_grid has them
 
 
 def shown(values_pchw: np.ndarray) -> np.ndarray:

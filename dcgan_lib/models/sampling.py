@@ -21,6 +21,9 @@ from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.paths import atomic_write
 
+GAP = 2
+"""Pixels around each picture of a grid."""
+
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
     """Draw latent vectors on the CPU, float32, shape (num, z_dim), the same for every device."""
@@ -228,7 +231,7 @@ def picture_grid(pictures_u8: np.ndarray, columns: int | None = None) -> np.ndar
         columns = math.ceil(math.sqrt(len(pictures_u8)))
     if columns < 1:
         raise UserError(f"columns must be at least 1, but it is {columns}")
-    grid = make_grid(torch.from_numpy(pictures_u8), columns, padding=2, pad_value=255)
+    grid = make_grid(torch.from_numpy(pictures_u8), columns, padding=GAP, pad_value=255)
     return grid.permute(1, 2, 0).numpy()
 
 

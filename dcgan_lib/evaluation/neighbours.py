@@ -194,8 +194,7 @@ class MemorisationTest:
             raise UserError(
                 f"the memorisation check needs {FEWEST_PICTURES} samples, but got {len(pictures)}"
             )
-        if pictures.dtype == np.uint8:
-            pictures = self._embed(pictures)
+        pictures = self._embed(pictures)
         to_train, train_rows = _nearest_image(pictures, self._train)
         to_held, held_rows = _nearest_image(pictures, self._held_out)
         num_train, num_held = len(self._train[0]), len(self._held_out[0])
@@ -211,8 +210,11 @@ class MemorisationTest:
             space=self._space,
         )
 
-    def _embed(self, images_u8: np.ndarray) -> np.ndarray:
-        return images_u8 if self._features is None else self._features.extract(images_u8)
+    def _embed(self, images: np.ndarray) -> np.ndarray:
+        """Return the features of images, or what is given where it is features, or none are."""
+        if self._features is None or images.dtype != np.uint8:
+            return images
+        return self._features.extract(images)
 
     def _views(self, images_u8: np.ndarray, mirrored: bool) -> list[np.ndarray]:
         views = [images_u8]

@@ -14,6 +14,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import nn
 
+from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import HELD_OUT, PROCEDURAL, load_image_set
 from dcgan_lib.errors import UserError
@@ -184,18 +185,12 @@ def evaluate_generator(
     name, model = about["image_set"], config.model
     if num_images < 2:
         raise UserError(f"a distance needs at least 2 samples, but --num-images is {num_images}")
-    extractor = _extractor(
-        features or FEATURES_OF.get(name), name, (model.num_channels, *model.image_size)
-    )
+    extractor = _extractor(features or FEATURES_OF.get(name), name, model)
     train = load_own_split(about, model.image_size, "train")
     unseen = load_own_split(about, model.image_size, held_out, num_images)
     is_drawn = about.get("source", name) in PROCEDURAL
-    others = load_own_split(
-        about,
-        model.image_size,
-        held_out,
-        num_drawn=min(len(train), MOST_DRAWN) if is_drawn else None,
-    )
+    num_drawn = min(len(train), MOST_DRAWN) if is_drawn else None
+    others = load_own_split(about, model.image_size, held_out, num_drawn=num_drawn)
     samples, labels = draw_samples(load_generator(checkpoint), num_images, seed)
     untrained, _ = draw_samples(untrained_generator(model), len(unseen), seed)
     samples_nf = extractor.extract(samples)
@@ -235,10 +230,7 @@ def evaluate_generator(
     )
 
 
-def _extractor(
-    features: str | None, set_name: str, shape: tuple[int, int, int]
-) -> FeatureExtractor:
-    """Return the features of a name, or "pixels" of images of this shape, c x h x w."""
+def _extractor(features: str | None, set_name: str, model: ModelConfig) -> FeatureExtractor:
     if features is None:
         raise UserError(
             f"no features were tested for the set {set_name!r}: name some with --features; pixels "
@@ -248,9 +240,8 @@ def _extractor(
         )
     if features != "pixels":
         return get_features(features)
-    return FeatureExtractor(
-        "pixels", math.prod(shape), nn.Identity(), lambda x_u8: x_u8.flatten(1) / 255
-    )
+    num_pixels = model.num_channels * math.prod(model.image_size)
+    return FeatureExtractor("pixels", num_pixels, nn.Identity(), lambda x_u8: x_u8.flatten(1) / 255)
 
 
 def load_own_split(

@@ -34,7 +34,6 @@ from dcgan_lib.interpretation.arithmetic import (
     EdgeReader,
     Pool,
     add_up,
-    attribute_direction,
     draw_pool,
     edge_features,
     exemplars,
@@ -182,18 +181,13 @@ def test_wrong_choices_are_refused(world):
         )
 
 
-def test_exemplars_and_directions_follow_the_attribute(world):
+def test_exemplars_follow_the_attribute(world):
     z_t3kd = exemplars(world.pool, "glasses", 100, num=10)
     wanted = SUMS["glasses"].wanted
     assert succeeds(world.generator, world.probe, add_up(z_t3kd), wanted).mean() > 0.95
     assert succeeds(world.generator, world.probe, z_t3kd[:, 2].mean(1), wanted).mean() < 0.05, (
         "C alone must fail"
     )
-    everyone = np.ones(len(world.pool.z_nd), bool)
-    found = attribute_direction(world.pool, "glasses", everyone)
-    assert found[1] > 0.95 and np.linalg.norm(found) == pytest.approx(1) and abs(found[0]) < 0.2
-    with pytest.raises(UserError, match="both are needed"):
-        attribute_direction(world.pool, "glasses", ~everyone)
 
 
 def test_nine_surround_the_sum():

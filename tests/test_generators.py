@@ -147,12 +147,21 @@ def classifier(place):
 def ask_about(street_sets, split, features, **changed):
     """Ask whether the very images of a split are copies of training images."""
     sides = street_sets | changed
-    return measure_copies(street_sets[split], sides["train"], sides["test"], features)
+    return copies_among(street_sets[split], sides["train"], sides["test"], features)
+
+
+def copies_among(samples, train, held_out, features):
+    return measure_copies(samples, features.extract(samples), train, held_out, features)
+
+
+def distances(samples, untrained, held_out, features):
+    parts = (features.extract(part) for part in (samples, untrained, held_out))
+    return measure_distances(*parts, features.name)
 
 
 def test_identical_sets_are_at_distance_zero_and_others_are_not(street_sets, classifier):
     same = street_sets["test"]
-    rows, missing = measure_distances(same, np.zeros_like(same), same, classifier)
+    rows, missing = distances(same, np.zeros_like(same), same, classifier)
     assert abs(rows["kid"].estimate.value) < 0.05 * rows["untrained_kid"].estimate.value
     assert rows["fid"].estimate.value < 1e-3 and not missing
 
@@ -177,7 +186,7 @@ def test_a_share_that_cannot_be_told_is_called_too_weak(street_sets, classifier)
     rows, _ = ask_about(street_sets, "train", classifier)
     assert "shifted by one pixel come to" in rows["memorised"].too_weak
     train, test = smooth_pictures()
-    rows, _ = measure_copies(train, train, test, classifier)
+    rows, _ = copies_among(train, train, test, classifier)
     assert rows["memorised_pixels"].too_weak is None
 
 
@@ -195,20 +204,20 @@ def test_the_share_of_copies_rests_on_shifted_copies_being_found(street_sets):
     rows, _ = ask_about(street_sets, "train", blind)
     assert "shifted by one pixel only" in rows["copies"].too_weak
     train, test = smooth_pictures()
-    rows, _ = measure_copies(train, train, test, get_features("street-digits-classifier"))
+    rows, _ = copies_among(train, train, test, get_features("street-digits-classifier"))
     assert rows["copies_pixels"].too_weak is None
 
 
 def test_what_needs_more_images_is_named_and_the_rest_is_measured(street_sets, classifier):
     few = street_sets["test"][:10]
     noise = np.random.default_rng(0).integers(0, 256, few.shape, dtype=np.uint8)
-    rows, missing = measure_distances(street_sets["validation"], noise, few, classifier)
+    rows, missing = distances(street_sets["validation"], noise, few, classifier)
     assert list(rows) == ["kid", "untrained_kid"]
     assert len(missing) == 1 and "FID on 12 features needs at least 15 images" in missing[0]
-    rows, missing = measure_copies(street_sets["validation"], few, few, classifier)
+    rows, missing = copies_among(street_sets["validation"], few, few, classifier)
     assert not rows and len(missing) == 1 and "100 images on either side" in missing[0]
     with pytest.raises(UserError, match="KID on subsets of 1 needs"):
-        measure_distances(street_sets["validation"], noise, few[:1], classifier)
+        distances(street_sets["validation"], noise, few[:1], classifier)
 
 
 def own_set(folder, shape, splits=("train", "test")):
@@ -492,7 +501,7 @@ def rows():
     pixels = FeatureExtractor(
         "pixels", 16, torch.nn.Identity(), lambda x_u8: x_u8.flatten(1).float()
     )
-    return class_quality(real, real_labels, fake, asked, drawn, pixels)
+    return class_quality(pixels.extract(real), real_labels, pixels.extract(fake), asked, drawn)
 
 
 def test_each_class_shows_its_own_fault(rows):

@@ -336,8 +336,6 @@ def test_filters():
     }
     assert [row.id for row in select(rows, verdict="reproduced")] == ["table1.dcgan.full"]
     assert all(13 in row.chapters for row in select(rows, chapter=13))
-    assert all(row.id.startswith("ours.") for row in select(rows, ours=True))
-    assert len(select(rows, ours=True)) + len(select(rows, ours=False)) == len(rows)
     with pytest.raises(UserError, match="one of reproduced"):
         select(rows, verdict="great")
 

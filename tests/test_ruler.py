@@ -115,22 +115,6 @@ def test_features_that_see_brightness_alone_fail():
     found = rank_test(images_u8[:120], images_u8[120:], mean_extractor(), subsets=10)
     assert not found.passed
     assert {"blur", "mosaic", "shuffled patches"} <= set(found.failed_kinds)
-    assert "NOT in order: blur: real " in found.text()
-
-
-def test_lost_classes_are_a_ladder_where_labels_are_given():
-    labels_n = np.arange(400) % 10
-    images_u8 = noise(800, size=8) // 16
-    images_u8 += (20 * np.tile(labels_n, 2)[:, None, None, None]).astype(np.uint8)
-    held_out_u8, real_u8 = images_u8[:400], images_u8[400:]
-    found = rank_test(
-        held_out_u8, real_u8, mean_extractor(), labels_n=labels_n, damages={}, subsets=10
-    )
-    (ladder,) = found.ladders
-    assert ladder.steps == ("real", "5 of 10", "1 of 10")
-    assert ladder.in_order and found.passed
-    with pytest.raises(UserError, match="a label for each picture"):
-        rank_test(held_out_u8, real_u8, mean_extractor(), labels_n=labels_n[:5], damages={})
 
 
 # --- the network ---
@@ -196,11 +180,11 @@ def real_pair(request, tmp_path_factory):
 def test_the_ruler_passes_for_the_embedded_sets(real_pair):
     _, held_out_u8, real_u8 = real_pair
     found = rank_test(held_out_u8, real_u8, get_features(RULER), subsets=50)
-    assert found.passed, found.text()
+    assert found.passed, found.failed_kinds
 
 
 def test_the_probes_fail_and_that_is_why_there_is_a_ruler(real_pair):
     name, held_out_u8, real_u8 = real_pair
     features = get_features(PROBE_FEATURES_OF[name])
     found = rank_test(held_out_u8, real_u8, features, subsets=20)
-    assert {"blur", "mosaic"} <= set(found.failed_kinds), found.text()
+    assert {"blur", "mosaic"} <= set(found.failed_kinds), found.failed_kinds

@@ -7,7 +7,7 @@ import pytest
 
 from dcgan_lib import cli
 from dcgan_lib.evaluation.distances import Distance
-from dcgan_lib.evaluation.features import PROBE_FEATURES_OF, RULED_SETS, RULER
+from dcgan_lib.evaluation.features import FEATURES_OF, PROBE_FEATURES_OF, RULER
 from dcgan_lib.evaluation.ledger import load_details
 from dcgan_lib.evaluation.ruler import DAMAGES, Ladder, RankTest
 from dcgan_lib.experiments.architecture import kept_runs
@@ -100,7 +100,7 @@ def committed(monkeypatch):
     monkeypatch.delenv("DCGAN_RESULTS", raising=False)
 
 
-PAIRS = [(name, RULER) for name in RULED_SETS] + list(PROBE_FEATURES_OF.items())
+PAIRS = [*FEATURES_OF.items(), *PROBE_FEATURES_OF.items()]
 
 
 @pytest.mark.parametrize(("name", "features"), PAIRS)

@@ -15,6 +15,7 @@ from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.boxes import positions_inside
 from dcgan_lib.evaluation.ledger import load_results
 from dcgan_lib.experiments import guided_backprop
 from dcgan_lib.experiments.guided_backprop import load_pictures, load_saliency, measure
@@ -300,7 +301,7 @@ def test_correlation_counts_what_the_unit_sees():
 
 # --- boxes ---
 def test_boxes_cover_their_pixels():
-    covered = boxes.cover(np.array([[1, 0, 3, 2], [np.nan] * 4]), (3, 4))
+    covered = positions_inside(np.array([[1, 0, 3, 2], [np.nan] * 4]), (3, 4), (3, 4))
     assert (
         covered[0].astype(int).tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
         and not covered[1].any()

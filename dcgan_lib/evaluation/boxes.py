@@ -5,7 +5,6 @@ there is none.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dcgan_lib.data.decode import with_channels
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe
@@ -44,13 +44,8 @@ def boxed_objects(probe: Probe) -> tuple[str, ...]:
     return tuple(name for name in sorted(names) if all(f"{name}_{side}" in names for side in SIDES))
 
 
-def read_boxes(
-    probe: Probe, images_u8: np.ndarray, name: str, confidence: float = 0.5
-) -> np.ndarray:
-    """Return one object's boxes, float32, n x 4, inside the picture.
-
-    NaN where there is no box, or the probe is not surer than ``confidence`` that there is one.
-    """
+def read_boxes(probe: Probe, images_u8: np.ndarray, name: str) -> np.ndarray:
+    """Return one object's boxes, float32, n x 4, inside the picture; NaN where none is seen."""
     known = boxed_objects(probe)
     if name not in known:
         raise UserError(
@@ -59,28 +54,24 @@ def read_boxes(
     read, (height, width) = probe.predict(images_u8), probe.config.image_size
     sides_4n = [read[f"{name}_{side}"].astype(np.float32) for side in SIDES]
     boxes_n4 = np.stack(sides_4n, 1).clip(0, [width, height] * 2)
-    boxes_n4[read[name] <= confidence] = np.nan
+    boxes_n4[read[name] <= 0.5] = np.nan
     boxes_n4[(boxes_n4[:, 2:] - boxes_n4[:, :2] < 1).any(1)] = np.nan  # thinner than a pixel
     return boxes_n4
 
 
 def overlap(one_n4: np.ndarray, other_n4: np.ndarray) -> np.ndarray:
     """Return intersection over union of boxes, one by one; NaN where either is missing."""
-    low, high = (
-        np.maximum(one_n4[:, :2], other_n4[:, :2]),
-        np.minimum(one_n4[:, 2:], other_n4[:, 2:]),
-    )
+    low = np.maximum(one_n4[:, :2], other_n4[:, :2])
+    high = np.minimum(one_n4[:, 2:], other_n4[:, 2:])
     shared = (high - low).clip(min=0).prod(1)
     areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (one_n4, other_n4)]
     return shared / (areas[0] + areas[1] - shared)
 
 
-def overlap_report(
-    probe: Probe, held_out: ImageSet, names: Iterable[str] | None = None
-) -> dict[str, dict[str, float]]:
+def overlap_report(probe: Probe, held_out: ImageSet) -> dict[str, dict[str, float]]:
     """Return each object's mean overlap of read and true boxes, the share over one half, and n."""
     found = {}
-    for name in boxed_objects(probe) if names is None else names:
+    for name in boxed_objects(probe):
         shares = overlap(
             read_boxes(probe, held_out.images_u8, name), held_out.attributes[f"{name}_box"]
         )
@@ -88,9 +79,27 @@ def overlap_report(
         found[name] = {
             "mean": round(float(shares.mean()), 4),
             "over_half": round(float((shares > 0.5).mean()), 4),
+            "n": len(shares),
         }
-        found[name]["n"] = len(shares)
     return found
+
+
+def positions_inside(
+    boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]
+) -> np.ndarray:
+    """Return which positions of a grid have their centre in a box of each picture, bool, n x h x w.
+
+    ``boxes_n4`` in pixels, NaN for no box, or several a picture, n x k x 4; sizes are (height,
+    width).
+    """
+    y_h, x_w = (
+        (np.arange(count) + 0.5) * side / count
+        for side, count in zip(image_size, grid, strict=True)
+    )
+    boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
+    left, top, right, bottom = (boxes_nk4[..., i, None] for i in range(4))
+    rows, columns = (y_h >= top) & (y_h < bottom), (x_w >= left) & (x_w < right)
+    return (rows[..., :, None] & columns[..., None, :]).any(1)
 
 
 def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
@@ -99,26 +108,17 @@ def outlined(images_u8: np.ndarray, boxes_n4: np.ndarray) -> np.ndarray:
     ``boxes_n4`` holds one box a picture, NaN for none, or several: n x k x 4. Grey pictures become
     RGB.
     """
-    shown = np.repeat(images_u8, 3, 1) if images_u8.shape[1] == 1 else images_u8.copy()
+    shown = np.array(with_channels(images_u8, 3))
     high = [shown.shape[3] - 1, shown.shape[2] - 1]
     boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
-    found = [
-        (i, box)
-        for i, boxes_k4 in enumerate(boxes_nk4)
-        for box in boxes_k4
-        if np.isfinite(box).all()
-    ]
-    for i, box in found:
-        for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))):
-            left, top = (box[:2].round().astype(int) - grow).clip(0, high)
-            right, bottom = (box[2:].round().astype(int) - 1 + grow).clip(0, high)
-            rows, columns, ink = (
-                slice(top, bottom + 1),
-                slice(left, right + 1),
-                np.array(colour, np.uint8)[:, None],
-            )
-            shown[i][:, top, columns] = shown[i][:, bottom, columns] = ink
-            shown[i][:, rows, left] = shown[i][:, rows, right] = ink
+    for picture, boxes_k4 in zip(shown, boxes_nk4, strict=True):
+        for box in boxes_k4[np.isfinite(boxes_k4).all(1)]:
+            for grow, colour in ((1, (0, 0, 0)), (0, (255, 221, 0))):
+                left, top = (box[:2].round().astype(int) - grow).clip(0, high)
+                right, bottom = (box[2:].round().astype(int) - 1 + grow).clip(0, high)
+                ink_c11 = np.array(colour, np.uint8)[:, None, None]
+                picture[:, [top, bottom], left : right + 1] = ink_c11
+                picture[:, top : bottom + 1, [left, right]] = ink_c11
     return shown
 
 

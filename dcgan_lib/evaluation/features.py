@@ -12,7 +12,6 @@ import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.evaluation.probes import Probe, frame, load_probe
 from dcgan_lib.models.efficientnet import NUM_FEATURES as NUM_EFFICIENTNET
-from dcgan_lib.models.efficientnet import EfficientNetLite0, load_efficientnet_lite0
+from dcgan_lib.models.efficientnet import load_efficientnet_lite0
 from dcgan_lib.models.networks import (
     AnyDiscriminator,
     LayeredDiscriminator,
@@ -325,11 +324,10 @@ class KMeansFeatures:
         seed: int = 0,
     ) -> None:
         if min(num_centroids, patch_size) < 2 or grid < 1 or num_patches < num_centroids:
-            given = f"{num_centroids}, {patch_size}, {grid} and {num_patches}"
             raise UserError(
-                "K-means features need at least 2 centroids, patches of 2 pixels, a grid of 1 "
-                "and as many patches as "
-                f"centroids, but got {given}"
+                "K-means features need at least 2 centroids, patches of 2 pixels, a grid of 1 and "
+                f"as many patches as centroids, but got {num_centroids}, {patch_size}, {grid} and "
+                f"{num_patches}"
             )
         self.num_centroids, self.patch_size, self.grid = num_centroids, patch_size, grid
         self.num_patches, self.seed = num_patches, seed
@@ -343,16 +341,11 @@ class KMeansFeatures:
         UserError
             If the images have another type or are too small.
         """
-        size, smallest = self.patch_size, self.patch_size + self.grid - 1
-        came = f"{images_u8.dtype}, {images_u8.shape}"
-        if (
-            images_u8.dtype != np.uint8
-            or images_u8.ndim != 4
-            or min(images_u8.shape[2:]) < smallest
-        ):
+        size, is_u8 = self.patch_size, images_u8.dtype == np.uint8 and images_u8.ndim == 4
+        if not is_u8 or min(images_u8.shape[2:]) < size + self.grid - 1:
             raise UserError(
                 "K-means features need uint8 images, n x c x h x w, larger than a patch; got "
-                f"{came}"
+                f"{images_u8.dtype}, {images_u8.shape}"
             )
         rng, (num, _, height, width) = np.random.default_rng(self.seed), images_u8.shape
         rows = np.sort(rng.integers(num, size=self.num_patches))  # sorted: a memory map likes it
@@ -385,9 +378,9 @@ class KMeansFeatures:
                 "these K-means features have no centroids yet: call fit on training images first"
             )
         if images_u8.dtype != np.uint8 or images_u8.shape[1:] != self._shape:
-            came = f"{images_u8.dtype}, {images_u8.shape}"
             raise UserError(
-                f"these K-means features read uint8 images of n x {self._shape}; got {came}"
+                f"these K-means features read uint8 images of n x {self._shape}; got "
+                f"{images_u8.dtype}, {images_u8.shape}"
             )
         features_nf = in_batches(self._read, images_u8, batch_size=32)
         features_nf -= self.mean_f
@@ -488,14 +481,17 @@ def compute_features(
         for start in tqdm(range(0, len(images_u8), PORTION), unit="k images", disable=not progress):
             portion_u8 = images_u8[start : start + PORTION]
             found = features(portion_u8)
-            shape = len(portion_u8), *(table.shape[1:] if table is not None else found.shape[1:2])
-            if found.dtype != np.float32 or found.shape != shape or found.ndim != 2:
+            if found.dtype != np.float32 or found.ndim != 2 or len(found) != len(portion_u8):
                 raise UserError(
                     f"features must be float32, one row an image, but are {found.dtype} "
                     f"{found.shape}"
                 )
             if table is None:
-                table = _new_table((len(images_u8), found.shape[1]), part)
+                shape = len(images_u8), found.shape[1]
+                if part:
+                    table = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+                else:
+                    table = np.empty(shape, np.float32)
             table[start : start + PORTION] = found
         if not part:
             return table
@@ -527,12 +523,6 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def _new_table(shape: tuple[int, int], path: Path | None) -> np.ndarray:
-    if path is None:
-        return np.empty(shape, np.float32)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-
-
 # ---------------------------------------------------------------- named extractors, for distances
 
 
@@ -545,18 +535,20 @@ PROBE_EXTRACTORS = {
     "rooms-probe": "probe-rooms",
     "portraits-probe": "probe-portraits",
 }
-RULED_SETS = (
-    "mnist",
-    "faces64",
-    "rooms",
-    "bedrooms64",
-    "portraits",
-    "street-digits",
-    "cifar10",
-    "tinyimagenet32",
-    "svhn10k",
+FEATURES_OF = dict.fromkeys(
+    (
+        "mnist",
+        "faces64",
+        "rooms",
+        "bedrooms64",
+        "portraits",
+        "street-digits",
+        "cifar10",
+        "tinyimagenet32",
+        "svhn10k",
+    ),
+    RULER,
 )
-FEATURES_OF = dict.fromkeys(RULED_SETS, RULER)
 """The features that distances to an image set are measured in: they pass its `ruler.rank_test`, but
 for a slight blur of svhn10k, which they hardly see."""
 PROBE_FEATURES_OF = {
@@ -607,11 +599,10 @@ class FeatureExtractor(nn.Module):
     @torch.no_grad()
     def forward(self, x_u8: Tensor) -> Tensor:
         """Return float32 features, shape (n, num_features), of uint8 images, n x c x h x w."""
-        if not isinstance(x_u8, Tensor) or x_u8.dtype != torch.uint8 or x_u8.dim() != 4:
-            dtype, shape = getattr(x_u8, "dtype", type(x_u8).__name__), getattr(x_u8, "shape", ())
+        if x_u8.dtype != torch.uint8 or x_u8.dim() != 4:
             raise UserError(
-                f"{self.name} reads a uint8 tensor, n x c x h x w, but got {dtype} of shape "
-                f"{tuple(shape)}"
+                f"{self.name} reads a uint8 tensor, n x c x h x w, but got {x_u8.dtype} of shape "
+                f"{tuple(x_u8.shape)}"
             )
         return self._transform(x_u8).float()
 
@@ -657,36 +648,31 @@ def probe_features(probe: Probe, name: str, *, framed: bool = False) -> FeatureE
     ``framed``: also take images up to 4 pixels a side smaller, and put a black frame around them
     (28x28 digits, for a probe that reads 32x32).
     """
-    return FeatureExtractor(
-        name, probe.config.num_features, probe, partial(_through_probe, probe, framed)
-    )
 
+    def transform(x_u8: Tensor) -> Tensor:
+        if framed:
+            x_u8 = frame(x_u8, probe.config.image_size)
+        probe.check_images(tuple(x_u8.shape), True)
+        return probe.features(probe.scale(x_u8))
 
-def _through_probe(probe: Probe, framed: bool, x_u8: Tensor) -> Tensor:
-    if framed:
-        x_u8 = frame(x_u8, probe.config.image_size)
-    probe.check_images(tuple(x_u8.shape), True)
-    return probe.features(probe.scale(x_u8))
+    return FeatureExtractor(name, probe.config.num_features, probe, transform)
 
 
 def _efficientnet() -> FeatureExtractor:
     network = load_efficientnet_lite0()
-    return FeatureExtractor(
-        RULER, NUM_EFFICIENTNET, network, partial(_through_efficientnet, network)
-    )
 
+    def transform(x_u8: Tensor) -> Tensor:
+        device = next(network.parameters()).device
+        found = []
+        for part_u8 in x_u8.split(CPU_PORTION if device.type == "cpu" else BATCH):
+            x_bchw = part_u8.to(device).float().expand(-1, 3, -1, -1)
+            side = (EFFICIENTNET_SIDE, EFFICIENTNET_SIDE)
+            x_bchw = F.interpolate(x_bchw, side, mode="bilinear", antialias=True)
+            x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
+            found.append(network((x_bchw - 127) / 128))  # as the network was trained
+        return torch.cat(found)
 
-def _through_efficientnet(network: EfficientNetLite0, x_u8: Tensor) -> Tensor:
-    device = next(network.parameters()).device
-    portion = CPU_PORTION if device.type == "cpu" else BATCH
-    found = []
-    for part_u8 in x_u8.split(portion):
-        x_bchw = part_u8.to(device).float().expand(-1, 3, -1, -1)
-        side = (EFFICIENTNET_SIDE, EFFICIENTNET_SIDE)
-        x_bchw = F.interpolate(x_bchw, side, mode="bilinear", antialias=True)
-        x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
-        found.append(network((x_bchw - 127) / 128))  # as the network was trained
-    return torch.cat(found)
+    return FeatureExtractor(RULER, NUM_EFFICIENTNET, network, transform)
 
 
 def _inception() -> FeatureExtractor:
@@ -695,8 +681,7 @@ def _inception() -> FeatureExtractor:
     network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(_inception_weights()))
 
     def transform(x_u8: Tensor) -> Tensor:
-        rgb_u8 = x_u8 if x_u8.shape[1] == 3 else x_u8.expand(-1, 3, -1, -1)
-        return network(rgb_u8.to(network.fc.weight.device))
+        return network(x_u8.expand(-1, 3, -1, -1).to(network.fc.weight.device))
 
     return FeatureExtractor("inception", 2048, network, transform)
 

@@ -3,6 +3,7 @@
 Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ WIDEST_SHARE = 0.2
 NEIGHBOURS_OF_DIGITS = "mnist-classifier"
 """[O] Where neighbours of digits are looked for. `RULER` finds more of the shifted copies (38 %
 among 1,500 digits, where the classifier finds 19 %), but took twenty times as long for it."""
+K_NEAREST = 3
+"""The neighbour among its own kind that a point's ball reaches to, for precision and recall."""
 LEAST_FOUND = 0.9
 """[O] Copies that are shifted by one pixel have to come to so much, for either share to have a
 verdict."""
@@ -185,15 +188,24 @@ def evaluate_generator(
     extractor = _extractor(features or FEATURES_OF.get(name), name, model)
     train = load_own_split(about, model.image_size, "train")
     unseen = load_own_split(about, model.image_size, held_out, num_images)
-    others = _load_others(about, model.image_size, held_out, len(train))
+    is_drawn = about.get("source", name) in PROCEDURAL
+    num_drawn = min(len(train), MOST_DRAWN) if is_drawn else None
+    others = load_own_split(about, model.image_size, held_out, num_drawn=num_drawn)
     samples, labels = draw_samples(load_generator(checkpoint), num_images, seed)
     untrained, _ = draw_samples(untrained_generator(model), len(unseen), seed)
-    rows, missing = measure_distances(samples, untrained, unseen.images_u8, extractor)
+    samples_nf = extractor.extract(samples)
+    rows, missing = measure_distances(
+        samples_nf,
+        extractor.extract(untrained),
+        extractor.extract(unseen.images_u8),
+        extractor.name,
+    )
     near = extractor
     if name == "mnist" and features is None:
         near = get_features(NEIGHBOURS_OF_DIGITS)
+        samples_nf = near.extract(samples)
     neighbours, why_not = measure_copies(
-        samples, train.images_u8, others.images_u8, near, mirrored=config.mirror
+        samples, samples_nf, train.images_u8, others.images_u8, near, mirrored=config.mirror
     )
     rows, missing = rows | neighbours, missing + why_not
     classes: tuple[ClassQuality, ...] = ()
@@ -202,8 +214,8 @@ def evaluate_generator(
         named, confidence = name_digits(samples, probe)
         rows |= digit_rows(named, confidence, probe.head("label").num_outputs, labels)
         if labels is not None:
-            images, truth = unseen.images_u8, unseen.labels
-            classes = class_quality(images, truth, samples, labels, named, near)
+            real_nf = near.extract(unseen.images_u8)
+            classes = class_quality(real_nf, unseen.labels, samples_nf, labels, named)
     return GeneratorReport(
         checkpoint=str(checkpoint),
         image_set=name,
@@ -228,19 +240,22 @@ def _extractor(features: str | None, set_name: str, model: ModelConfig) -> Featu
         )
     if features != "pixels":
         return get_features(features)
-    height, width = model.image_size
-    return FeatureExtractor(
-        "pixels",
-        model.num_channels * height * width,
-        nn.Identity(),
-        lambda x_u8: x_u8.flatten(1) / 255,
-    )
+    num_pixels = model.num_channels * math.prod(model.image_size)
+    return FeatureExtractor("pixels", num_pixels, nn.Identity(), lambda x_u8: x_u8.flatten(1) / 255)
 
 
 def load_own_split(
-    about: dict[str, Any], size: tuple[int, int], split: str, most: int | None = None
+    about: dict[str, Any],
+    size: tuple[int, int],
+    split: str,
+    most: int | None = None,
+    *,
+    num_drawn: int | None = None,
 ) -> ImageSet:
-    """Load a split of what a checkpoint was trained on, as it was then; of ``most`` at random."""
+    """Load a split of what a checkpoint was trained on, as it was then; of ``most`` at random.
+
+    Of a drawn set's held-out images, ``num_drawn`` are there.
+    """
     found = load_image_set(
         about.get("source", about["image_set"]),
         split,
@@ -248,30 +263,13 @@ def load_own_split(
         fit=about.get("fit", "crop"),
         channels=about.get("channels", "auto"),
         drop_duplicates=about.get("drop_duplicates", False),
-        num_images=about.get("num_images") if split == "train" else None,
+        num_images=about.get("num_images") if split == "train" else num_drawn,
     )
     if not most or len(found) <= most:
         return found
     # A random part: sets lie class by class, or easy images first.
     rows = np.random.default_rng(0).permutation(len(found))[:most]
     return found.subset(np.sort(rows))
-
-
-def _load_others(
-    about: dict[str, Any], size: tuple[int, int], held_out: str, num_train: int
-) -> ImageSet:
-    """Return all held-out images; of a drawn set, as many as it trains on, or `MOST_DRAWN`."""
-    name = about.get("source", about["image_set"])
-    if name not in PROCEDURAL:
-        return load_own_split(about, size, held_out)
-    num = min(num_train, MOST_DRAWN)
-    return load_image_set(
-        name,
-        held_out,
-        image_size=size,
-        channels=about.get("channels", "auto"),
-        num_images=num,
-    )
 
 
 def draw_samples(
@@ -287,14 +285,11 @@ def draw_samples(
 
 
 def measure_distances(
-    samples_u8: np.ndarray,
-    untrained_u8: np.ndarray,
-    held_out_u8: np.ndarray,
-    features: FeatureExtractor,
+    samples_nf: np.ndarray, untrained_nf: np.ndarray, held_out_nf: np.ndarray, name: str
 ) -> tuple[dict[str, Measured], list[str]]:
     """Measure KID and FID of samples to images that their generator did not see.
 
-    ``untrained_u8`` is what it drew before training.
+    All are features, those called ``name``; ``untrained_nf`` of what it drew before training.
 
     Returns
     -------
@@ -304,27 +299,29 @@ def measure_distances(
     Raises
     ------
     UserError
-        If there are not even enough for KID, 2 on either side, or the features do not fit.
+        If there are not even enough for KID, 2 on either side.
     """
     rows: dict[str, Measured] = {}
-    held_out_nf, samples_nf = features.extract(held_out_u8), features.extract(samples_u8)
-    for key, fake_nf in (("kid", samples_nf), ("untrained_kid", features.extract(untrained_u8))):
+    for key, fake_nf in (("kid", samples_nf), ("untrained_kid", untrained_nf)):
         smaller, larger = sorted((len(held_out_nf), len(fake_nf)))
         # Subsets of all images on both sides would not differ: the interval would have no width.
         size = min(500, smaller if smaller < larger else max(2, smaller // 2))
-        found = kid_of_features(held_out_nf, fake_nf, features.name, subset_size=size)
+        found = kid_of_features(held_out_nf, fake_nf, name, subset_size=size)
         rows[key] = _distance(key, found)
     try:
-        found = fid_of_features(held_out_nf, samples_nf[: len(held_out_nf)], features.name)
+        found = fid_of_features(held_out_nf, samples_nf[: len(held_out_nf)], name)
     except UserError as error:
         return rows, [str(error)]
     return rows | {"fid": _distance("fid", found)}, []
 
 
 def kid_score(
-    about: dict[str, Any], size: tuple[int, int], num_images: int, features: str | None = None
+    about: dict[str, Any], size: tuple[int, int], num_images: int
 ) -> Callable[[np.ndarray], dict[str, float]]:
     """Return the function that gives samples their KID, for `dcgan_lib.training.loop.fit`.
+
+    It is measured by `RULER`, which will do for comparing one run's samples with its earlier ones
+    also where it was not tested for the set.
 
     Parameters
     ----------
@@ -332,9 +329,6 @@ def kid_score(
         As `fit` keeps it of a run: which images it learns from, and how they are read.
     num_images
         Held-out images that the samples are compared with, at most.
-    features
-        As for `evaluate_generator`; by default `RULER` where no features were tested for the set,
-        which will do for comparing one run's samples with its earlier ones.
 
     Raises
     ------
@@ -347,9 +341,7 @@ def kid_score(
             f"a score needs at least 4 held-out images, but {held_out.name} has {len(held_out)}: "
             "add images, or leave --score-every out"
         )
-    model = ModelConfig(image_size=size, num_channels=held_out.num_channels)
-    name = features or FEATURES_OF.get(about["image_set"], RULER)
-    extractor = _extractor(name, about["image_set"], model)
+    extractor = get_features(RULER)
     real_nf = extractor.extract(held_out.images_u8)
 
     def score(samples_u8: np.ndarray) -> dict[str, float]:
@@ -368,6 +360,7 @@ def _distance(key: str, found: Distance) -> Measured:
 
 def measure_copies(
     samples_u8: np.ndarray,
+    samples_nf: np.ndarray,
     train_u8: np.ndarray,
     held_out_u8: np.ndarray,
     features: FeatureExtractor,
@@ -382,24 +375,25 @@ def measure_copies(
     ----------
     samples_u8, train_u8, held_out_u8, mirrored
         See `dcgan_lib.evaluation.neighbours.MemorisationTest`.
-    features : FeatureExtractor
-        Where neighbours are looked for; "pixels" for pixels alone.
+    samples_nf, features
+        Where neighbours are looked for, and what the samples are there; "pixels" for pixels alone.
 
     Returns
     -------
     rows, missing
         The figures, or why there are none.
     """
-    in_pixels = {"_pixels": None}
-    spaces = in_pixels if features.name == "pixels" else {"": features} | in_pixels
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(train_u8))[:NUM_SHIFTED])
     shifted_u8 = shifted(train_u8[chosen])
+    spaces = [("_pixels", None, samples_u8)]
+    if features.name != "pixels":
+        spaces.insert(0, ("", features, samples_nf))
     rows: dict[str, Measured] = {}
-    for suffix, space in spaces.items():
+    for suffix, space, samples in spaces:
         try:
             ask = MemorisationTest(train_u8, held_out_u8, features=space, mirrored=mirrored)
-            found, control = ask(samples_u8), ask(shifted_u8)
+            found, control = ask(samples), ask(shifted_u8)
         except UserError as error:
             return rows, [str(error)]
         sides = f"{found.n_train:,} training and {found.n_held_out:,} held-out images"
@@ -421,15 +415,11 @@ def measure_copies(
             )
         key = f"memorised{suffix}"
         rows[key] = Measured(LABELS[key], found.memorised, "%", found.n, how, too_weak)
-        how = (
-            f"1 % expected; in {found.space}; of copies shifted by a pixel "
-            f"{control.copies.value:.0%} are found"
-        )
+        share = f"{control.copies.value:.0%}"
+        how = f"1 % expected; in {found.space}; of copies shifted by a pixel {share} are found"
         too_weak = None
         if control.copies.value < LEAST_FOUND:
-            too_weak = (
-                f"of copies that are shifted by one pixel only {control.copies.value:.0%} are found"
-            )
+            too_weak = f"of copies that are shifted by one pixel only {share} are found"
         key = f"copies{suffix}"
         rows[key] = Measured(LABELS[key], found.copies, "%", found.n, how, too_weak)
     return rows, []
@@ -486,31 +476,28 @@ def _evenness(named_n: np.ndarray, num_classes: int) -> float:
 
 
 def class_quality(
-    real_u8: np.ndarray,
+    real_nf: np.ndarray,
     real_labels: np.ndarray,
-    fake_u8: np.ndarray,
+    fake_nf: np.ndarray,
     asked: np.ndarray,
     named: np.ndarray,
-    features: FeatureExtractor,
 ) -> tuple[ClassQuality, ...]:
     """Measure a conditional generator class by class.
 
     Parameters
     ----------
-    real_u8, fake_u8 : ndarray
-        Held-out images and samples.
+    real_nf, fake_nf : ndarray
+        Held-out images and samples, by the features where the manifolds are.
     real_labels, asked, named : ndarray
         int64: classes of the real images, those asked of the generator, and those a classifier
         names.
-    features : FeatureExtractor
-        Where the manifolds are.
 
     Returns
     -------
     tuple of ClassQuality
         One a class, in order; n is what the rarer side has.
     """
-    real_nf, fake_nf, rows = features.extract(real_u8), features.extract(fake_u8), []
+    rows = []
     for label in np.unique(asked):
         real, mine = np.flatnonzero(real_labels == label), np.flatnonzero(asked == label)
         n = min(len(real), len(mine))
@@ -529,17 +516,13 @@ def class_quality(
     return tuple(rows)
 
 
-def precision_recall(
-    real_nf: np.ndarray, fake_nf: np.ndarray, *, k: int = 3
-) -> tuple[Estimate, Estimate]:
+def precision_recall(real_nf: np.ndarray, fake_nf: np.ndarray) -> tuple[Estimate, Estimate]:
     """Measure precision and recall of samples (Kynkaanniemi et al., 2019).
 
     Parameters
     ----------
     real_nf, fake_nf : ndarray
         Features; equally many, because the balls shrink as n grows.
-    k : int, default 3
-        A point's ball reaches to its k-th nearest neighbour among its own kind.
 
     Returns
     -------
@@ -550,17 +533,18 @@ def precision_recall(
     Raises
     ------
     UserError
-        If the numbers differ, or there are no more than k.
+        If the numbers differ, or there are no more than `K_NEAREST`.
     """
-    if len(real_nf) != len(fake_nf) or len(real_nf) <= k:
+    if len(real_nf) != len(fake_nf) or len(real_nf) <= K_NEAREST:
         raise UserError(
-            f"precision and recall need equally many images, more than {k}, but got {len(real_nf)} "
-            f"and {len(fake_nf)}"
+            f"precision and recall need equally many images, more than {K_NEAREST}, but got "
+            f"{len(real_nf)} and {len(fake_nf)}"
         )
-    return _share_inside(fake_nf, real_nf, k), _share_inside(real_nf, fake_nf, k)
+    return _share_inside(fake_nf, real_nf), _share_inside(real_nf, fake_nf)
 
 
-def _share_inside(points_nf: np.ndarray, centres_nf: np.ndarray, k: int) -> Estimate:
-    own = np.partition(cdist(centres_nf, centres_nf), k, 1)  # the nearest is the point itself
-    inside = (cdist(points_nf, centres_nf) <= own[:, k]).any(1)
+def _share_inside(points_nf: np.ndarray, centres_nf: np.ndarray) -> Estimate:
+    apart = cdist(centres_nf, centres_nf)
+    radius = np.partition(apart, K_NEAREST, 1)[:, K_NEAREST]  # the nearest is the point itself
+    inside = (cdist(points_nf, centres_nf) <= radius).any(1)
     return wilson_interval(int(inside.sum()), len(points_nf))

@@ -405,11 +405,8 @@ def describe_hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info, name = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
-    if info.is_file():
-        found = re.search(
-            r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE
-        )
-        name = found.group(1).strip() if found else name
+    if info.is_file() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
+        name = found[1].strip()
     return f"{name}, {os.cpu_count()} cores"
 
 
@@ -455,11 +452,13 @@ def is_measured(id: str) -> bool:
 
 
 def _not_measured(claim: Claim) -> Result:
-    words = {
-        name: getattr(claim, name)
-        for name in ("id", "claim", "section", "paper", "paper_flag", "command")
-    }
-    return Result(**words, verdict="quoted" if claim.rule.kind == "quoted" else "not measured")
+    verdict = "quoted" if claim.rule.kind == "quoted" else "not measured"
+    return Result(id=claim.id, command=claim.command, verdict=verdict, **_words(claim))
+
+
+def _words(claim: Claim) -> dict[str, str]:
+    """Return what a row says of its claim, besides the id."""
+    return {name: getattr(claim, name) for name in ("claim", "section", "paper", "paper_flag")}
 
 
 def _path(id: str) -> Path:
@@ -487,8 +486,7 @@ def _read(path: Path) -> Result:
             f"{path.name}: the verdict {row.verdict!r} does not follow from its numbers: "
             "record it again"
         )
-    words = {name: getattr(claim, name) for name in ("claim", "section", "paper", "paper_flag")}
-    return dataclasses.replace(row, **words)
+    return dataclasses.replace(row, **_words(claim))
 
 
 # ---------------------------------------------------------------- kept beside the rows
@@ -496,12 +494,12 @@ def _read(path: Path) -> Result:
 
 def save_details(name: str, content: Any) -> None:
     """Keep plain values for figures in ``data/results``, under the name ``FOLDER/NAME``."""
-    atomic_write(results_root() / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    atomic_write(_path(name), json.dumps(content, indent=1) + "\n")
 
 
 def load_details(name: str, command: str) -> Any:
     """Return what `save_details` kept; where there is nothing, the error names ``command``."""
-    path = results_root() / f"{name}.json"
+    path = _path(name)
     if not path.is_file():
         raise UserError(f"{name} was not measured yet: run {command}")
     return read_json(path, f"run {command} again")
@@ -509,7 +507,7 @@ def load_details(name: str, command: str) -> Any:
 
 def has_details(name: str) -> bool:
     """Return whether `save_details` kept anything under this name."""
-    return (results_root() / f"{name}.json").is_file()
+    return _path(name).is_file()
 
 
 def list_details(folder: str) -> list[str]:
@@ -532,9 +530,8 @@ def select(
     section: str | None = None,
     verdict: str | None = None,
     chapter: int | None = None,
-    ours: bool | None = None,
 ) -> tuple[Result, ...]:
-    """Keep the rows that match every filter given; ``ours`` False keeps the paper's claims only.
+    """Keep the rows that match every filter given.
 
     A section may be its start ("6.3" keeps 6.3.1 and 6.3.2), or the start of an id ("table1").
     """
@@ -547,7 +544,7 @@ def select(
             continue
         if chapter is not None and chapter not in row.chapters:
             continue
-        if verdict in (None, row.verdict) and ours in (None, claims()[row.claim_id].is_ours):
+        if verdict in (None, row.verdict):
             kept.append(row)
     return tuple(kept)
 
@@ -575,12 +572,11 @@ def count_verdicts(results: Iterable[Result]) -> dict[str, int]:
 def results_table(results: Sequence[Result]) -> str:
     """Lay rows out as text, one line each, with totals and the commands for what is missing."""
     cells = [_cells(row) | {"measured": format_measured(row)} for row in results]
-    rows = [_TEXT_COLUMNS, *(tuple(row[name] for name in _TEXT_COLUMNS) for row in cells)]
-    rows = [
-        tuple(textwrap.shorten(cell, _CELL_WIDTH, placeholder=" ...") for cell in row)
-        for row in rows
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_TEXT_COLUMNS))]
+    rows = [_TEXT_COLUMNS]
+    for row in cells:
+        texts = (row[name] for name in _TEXT_COLUMNS)
+        rows.append([textwrap.shorten(text, _CELL_WIDTH, placeholder=" ...") for text in texts])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
@@ -601,14 +597,11 @@ def results_table(results: Sequence[Result]) -> str:
 
 def results_markdown(results: Sequence[Result]) -> str:
     """Lay rows out as a Markdown table with every column."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
     for row in results:
         cells = _cells(row)
-        lines.append(
-            "| "
-            + " | ".join(cells[name].replace("|", "\\|").replace("\n", " ") for name in _COLUMNS)
-            + " |"
-        )
+        texts = (cells[name].replace("|", "\\|").replace("\n", " ") for name in _COLUMNS)
+        lines.append(f"| {' | '.join(texts)} |")
     return "\n".join([*lines, "", *_footnote(results)]).rstrip()
 
 

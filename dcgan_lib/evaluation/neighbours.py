@@ -188,14 +188,13 @@ class MemorisationTest:
         self._held_out = self._views(held_out_u8, mirrored)
         self._threshold = np.quantile(self._ratios_of_unseen(), 0.01)
 
-    def __call__(self, pictures_u8: np.ndarray) -> Memorisation:
-        """Compare pictures with all images of both kinds."""
-        if len(pictures_u8) < FEWEST_PICTURES:
+    def __call__(self, pictures: np.ndarray) -> Memorisation:
+        """Compare pictures, or features of theirs, with all images of both kinds."""
+        if len(pictures) < FEWEST_PICTURES:
             raise UserError(
-                f"the memorisation check needs {FEWEST_PICTURES} samples, but got "
-                f"{len(pictures_u8)}"
+                f"the memorisation check needs {FEWEST_PICTURES} samples, but got {len(pictures)}"
             )
-        pictures = self._embed(pictures_u8)
+        pictures = self._embed(pictures)
         to_train, train_rows = _nearest_image(pictures, self._train)
         to_held, held_rows = _nearest_image(pictures, self._held_out)
         num_train, num_held = len(self._train[0]), len(self._held_out[0])
@@ -211,8 +210,11 @@ class MemorisationTest:
             space=self._space,
         )
 
-    def _embed(self, images_u8: np.ndarray) -> np.ndarray:
-        return images_u8 if self._features is None else self._features.extract(images_u8)
+    def _embed(self, images: np.ndarray) -> np.ndarray:
+        """Return the features of images, or what is given where it is features, or none are."""
+        if self._features is None or images.dtype != np.uint8:
+            return images
+        return self._features.extract(images)
 
     def _views(self, images_u8: np.ndarray, mirrored: bool) -> list[np.ndarray]:
         views = [images_u8]

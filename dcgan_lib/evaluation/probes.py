@@ -463,12 +463,10 @@ def save_probe(
     stored in float16, batch norm's running statistics in float32.
     """
     folder = checkpoints_root() / name
-    weights = {key: value.contiguous() for key, value in probe.state_dict().items()}
-    weights |= {
-        key: value.half()
-        for key, value in weights.items()
-        if value.is_floating_point() and "running" not in key
-    }
+    weights = {}
+    for key, value in probe.state_dict().items():
+        is_halved = value.is_floating_point() and "running" not in key
+        weights[key] = (value.half() if is_halved else value).contiguous()
     described = {
         "format": "dcgan_lib probe 1",
         "name": folder.name,

@@ -123,8 +123,6 @@ def presence_auc(responses_nf: np.ndarray, is_there_n: np.ndarray) -> np.ndarray
 
 def auc_of_one(responses_n: np.ndarray, is_there_n: np.ndarray) -> float:
     """Return `presence_auc` of one feature; 0.5 where all images, or none, have the object."""
-    return (
-        0.5
-        if is_there_n.all() or not is_there_n.any()
-        else float(presence_auc(responses_n[:, None], is_there_n)[0])
-    )
+    if is_there_n.all() or not is_there_n.any():
+        return 0.5
+    return float(presence_auc(responses_n, is_there_n))

@@ -83,13 +83,9 @@ class L2SVM(ClassifierMixin, BaseEstimator):
             )
         is_kn = torch.arange(len(classes))[:, None] == torch.from_numpy(codes)
         y_kn = (is_kn if len(classes) > 2 else is_kn[1:]).to(rows.device, rows.dtype) * 2 - 1
-        shape, last_kf = (len(y_kn), len(prepared.energy_f)), getattr(self, "_found_kf", None)
-        if not (
-            self.warm_start
-            and last_kf is not None
-            and last_kf.shape == shape
-            and np.array_equal(classes, self.classes_)
-        ):
+        shape = len(y_kn), len(prepared.energy_f)
+        last_kf = getattr(self, "_found_kf", None) if self.warm_start else None
+        if last_kf is None or last_kf.shape != shape or not np.array_equal(classes, self.classes_):
             last_kf = torch.zeros(shape, dtype=torch.float64)
         problem = _Problem(prepared, y_kn, float(self.C))
         self._found_kf, self.objective_, self.n_iter_, enough = _newton(

@@ -24,7 +24,6 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torchvision.utils import make_grid
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.prepare import with_channels
@@ -32,7 +31,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Panel, Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
 from dcgan_lib.models.networks import AnyGenerator
-from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
+from dcgan_lib.models.sampling import generate_u8, picture_grid, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.training.checkpoints import find_run, load_config
 
@@ -59,12 +58,12 @@ def add_up(z_t3kd: np.ndarray) -> np.ndarray:
 SIGNS = (1, -1, 1)
 
 
-def nine(y_d: np.ndarray, seed: int = 0, scale: float = 0.25) -> np.ndarray:
-    """Return a vector amid eight neighbours, y + U(-scale, scale), shape (9, d).
+def nine(y_d: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return a vector amid eight neighbours, y + U(-0.25, 0.25), shape (9, d).
 
     The fifth is y itself.
     """
-    noise = np.random.default_rng(seed).uniform(-scale, scale, (9, len(y_d)))
+    noise = np.random.default_rng(seed).uniform(-0.25, 0.25, (9, len(y_d)))
     noise[4] = 0
     return y_d + noise
 
@@ -92,7 +91,7 @@ def pixel_sums(pictures_u8: np.ndarray) -> np.ndarray:
     return sums.clip(0, 255).round().astype(np.uint8).reshape(t, *shape)
 
 
-def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+def layout(generator: AnyGenerator, z_3kd: np.ndarray) -> dict[str, np.ndarray]:
     """Draw one sum as the paper's Fig. 7 does: one picture each, uint8, 1 x 3 x h x w.
 
     "A", "B" and "C": the exemplars above their mean. "A − B + C": nine pictures around the sum.
@@ -104,7 +103,7 @@ def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[st
         name: _tile(np.concatenate([pictures, mean[None]]), 1)
         for name, pictures, mean in zip("ABC", exemplars, means, strict=True)
     }
-    tiles["A − B + C"] = _tile(pictures_of(generator, nine(add_up(z_3kd), seed)), 3)
+    tiles["A − B + C"] = _tile(pictures_of(generator, nine(add_up(z_3kd))), 3)
     tiles["pixels"] = _tile(pixel_sums(np.stack(exemplars)[None]), 1)
     height = max(x.shape[1] for x in tiles.values())
     return {
@@ -114,7 +113,7 @@ def layout(generator: AnyGenerator, z_3kd: np.ndarray, seed: int = 0) -> dict[st
 
 
 def _tile(images_u8: np.ndarray, columns: int) -> np.ndarray:
-    return make_grid(torch.from_numpy(images_u8), columns, padding=2, pad_value=255).numpy()
+    return picture_grid(images_u8, columns).transpose(2, 0, 1)
 
 
 # ---------------------------------------------------------------- concepts, and who reads them
@@ -372,11 +371,11 @@ def _choose(
 
 
 def exemplars(
-    pool: Pool, name: str | Sum, trials: int, num: int = 3, seed: int = 0, ahead: float | None = 0.4
+    pool: Pool, name: str | Sum, trials: int, num: int = 3, ahead: float | None = 0.4
 ) -> np.ndarray:
     """Return latent vectors that `pick` chooses for a sum or its name, (trials, 3, num, d)."""
     asked = SUMS[name] if isinstance(name, str) else name
-    return pool.z_nd[pick(pool, asked.concepts, num, trials, seed, ahead=ahead)]
+    return pool.z_nd[pick(pool, asked.concepts, num, trials, 0, ahead=ahead)]
 
 
 def succeeds(
@@ -384,22 +383,6 @@ def succeeds(
 ) -> np.ndarray:
     """Return for each vector whether the probe sees all that is wanted, bool, shape (t,)."""
     return shows(probe.predict(pictures_of(generator, y_td)), wanted)
-
-
-def attribute_direction(
-    pool: Pool, name: str, among: np.ndarray, confidence: float = 0.9
-) -> np.ndarray:
-    """Return the direction from samples without a yes-or-no attribute to those with it.
-
-    Its shape is (d,), its length 1. ``among`` says which samples count: bool, shape (n,).
-    """
-    with_it, without = (among & shows(pool.read, {name: has}, confidence) for has in (True, False))
-    if not (with_it.any() and without.any()):
-        raise UserError(
-            f"{with_it.sum()} samples show {name} and {without.sum()} do not, but both are needed"
-        )
-    direction = pool.z_nd[with_it].mean(0) - pool.z_nd[without].mean(0)
-    return direction / np.linalg.norm(direction)
 
 
 # ---------------------------------------------------------------- exemplars picked by eye
@@ -507,18 +490,16 @@ STEPS = np.linspace(-1, 1, 11)
 choice)."""
 
 
-def pick_sides(
-    pool: Pool, trials: int, seed: int, *, least: float = 0.6, num: int = 4
-) -> np.ndarray:
+def pick_sides(pool: Pool, trials: int, seed: int, *, least: float = 0.6) -> np.ndarray:
     """Choose faces that look left and faces that look right, anew for each trial.
 
-    Return indices into the pool, int64, shape (trials, 2, num), left first: four faces a side as in
+    Return indices into the pool, int64, shape (trials, 2, 4), left first: four faces a side as in
     the paper. ``least`` is the least yaw; 1 is the most that the drawn portraits have.
     """
     if "yaw" not in pool.read:
         raise UserError(f"the probe reads {', '.join(pool.read)}, but no yaw: choose another probe")
     yaw = pool.read["yaw"]
-    return _choose([("look left", -yaw >= least), ("look right", yaw >= least)], num, trials, seed)
+    return _choose([("look left", -yaw >= least), ("look right", yaw >= least)], 4, trials, seed)
 
 
 def turn_axes(z_n2kd: np.ndarray) -> np.ndarray:
@@ -547,14 +528,6 @@ def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> n
     """
     axis_d = turn_axes(own.latents(TURN, generator.config)[None])
     return pictures_of(generator, moved(own.pool_latents(generator.config)[:num_faces], axis_d))
-
-
-def read_along(
-    generator: AnyGenerator, probe: Reader, z_nd: np.ndarray, axes_nd: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Read every attribute at each step; float32 arrays of shape (n, s, ...)."""
-    read = probe.predict(pictures_of(generator, moved(z_nd, axes_nd)))
-    return {name: x.reshape(-1, len(STEPS), *x.shape[1:]) for name, x in read.items()}
 
 
 def straight_lines(values_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,14 +15,13 @@ from PIL import Image
 from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
+from dcgan_lib.data.decode import with_channels
 from dcgan_lib.errors import UserError, check_number, require
 from dcgan_lib.interpretation.walk import Curve, loop_latents
-from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
+from dcgan_lib.models.sampling import GAP, generate_u8, labels_alike, sample_latents, seeded
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 
-GAP = 2
-"""Pixels around each picture of a grid of samples."""
 SUFFIXES = (".gif", ".webp", ".mp4")
 
 
@@ -65,12 +64,8 @@ def training_frames(run_dir: str | Path, picture: int | None = None) -> list[np.
 def cut_from_grid(grid_hwc: np.ndarray, picture: int, size: tuple[int, int]) -> np.ndarray:
     """Return a picture of a grid that ``picture_grid`` laid out, counted from 0 along the rows."""
     (height, width), (grid_height, grid_width) = size, grid_hwc.shape[:2]
-    if (grid_height, grid_width) == (height, width):
-        columns = rows = 1
-        gap = 0
-    else:
-        gap = GAP
-        rows, columns = (grid_height - gap) // (height + gap), (grid_width - gap) // (width + gap)
+    gap = 0 if (grid_height, grid_width) == (height, width) else GAP  # one alone has no border
+    rows, columns = (grid_height - gap) // (height + gap), (grid_width - gap) // (width + gap)
     require(0 <= picture < rows * columns, "picture", picture, f"from 0 to {rows * columns - 1}")
     row, column = divmod(picture, columns)
     top, left = gap + row * (height + gap), gap + column * (width + gap)
@@ -89,16 +84,10 @@ def loop_frames(
     require(len(anchors) >= 2, "the number of anchors", len(anchors), "at least 2")
     require(num_frames >= 2, "frames", num_frames, "at least 2")
     generator = load_generator(checkpoint)
-    num_classes = generator.config.num_classes
-    allowed = f"0 to {num_classes - 1}" if num_classes else "left out, as there are no classes"
-    fits = label is None if not num_classes else label is not None and 0 <= label < num_classes
-    require(fits, "label", label, allowed)
+    labels_t = labels_alike(num_frames, label, generator.config)
     z_kd = torch.cat([sample_latents(1, generator.config, seeded(k)) for k in anchors])
     z_td = loop_latents(z_kd, num_frames, curve)
-    labels_t = None if label is None else torch.full((num_frames,), label)
-    frames_u8 = generate_u8(generator, z_td, labels_t)
-    if frames_u8.shape[1] == 1:
-        frames_u8 = frames_u8.repeat(3, 1)
+    frames_u8 = with_channels(generate_u8(generator, z_td, labels_t), 3)
     return list(frames_u8.transpose(0, 2, 3, 1))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.boxes import read_boxes
+from dcgan_lib.evaluation.boxes import positions_inside, read_boxes
 from dcgan_lib.evaluation.features import probe_features
 from dcgan_lib.evaluation.probes import Probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
@@ -105,24 +105,6 @@ def activations(generator: Generator, z_nd: Tensor, layer: int) -> np.ndarray:
     finally:
         handle.remove()
     return torch.cat(seen).float().cpu().numpy()
-
-
-def positions_inside(
-    boxes_n4: np.ndarray, image_size: tuple[int, int], grid: tuple[int, int]
-) -> np.ndarray:
-    """Return which positions of a grid have their centre in a box of each picture, bool, n x h x w.
-
-    ``boxes_n4`` in pixels, NaN for no box, or several a picture, n x k x 4; sizes are (height,
-    width).
-    """
-    y_h, x_w = (
-        (np.arange(count) + 0.5) * side / count
-        for side, count in zip(image_size, grid, strict=True)
-    )
-    boxes_nk4 = boxes_n4[:, None] if boxes_n4.ndim == 2 else boxes_n4
-    left, top, right, bottom = (boxes_nk4[..., i, None] for i in range(4))
-    rows, columns = (y_h >= top) & (y_h < bottom), (x_w >= left) & (x_w < right)
-    return (rows[..., :, None] & columns[..., None, :]).any(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,14 +205,10 @@ def random_maps(num_maps: int, num_off: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).choice(num_maps, num_off, replace=False)
 
 
-def matched_maps(
-    energy_c: np.ndarray, maps: np.ndarray, seed: int, tries: int = 20_000
-) -> np.ndarray:
-    """Choose as many maps by chance, about as active in mean square: the closest of many draws."""
-    rng = np.random.default_rng(seed)
-    draws = rng.random((tries, len(energy_c))).argpartition(max(len(maps) - 1, 0), axis=1)[
-        :, : len(maps)
-    ]
+def matched_maps(energy_c: np.ndarray, maps: np.ndarray, seed: int) -> np.ndarray:
+    """Choose as many maps by chance, about as active in mean square: the best of 20,000 draws."""
+    chances = np.random.default_rng(seed).random((20_000, len(energy_c)))
+    draws = chances.argpartition(max(len(maps) - 1, 0), axis=1)[:, : len(maps)]
     return draws[np.abs(energy_c[draws].sum(1) - energy_c[maps].sum()).argmin()]
 
 
@@ -409,21 +387,17 @@ def compare_scenes(
     before, boxed = originals.pictures_u8.astype(np.float32), inside_nhw.any((1, 2))
     found = {}
     for place, mask in (("inside", inside_nhw), ("outside", ~inside_nhw)):
-        apart = [
-            _rms(np.roll(before, 1, 0) - before, mask)[boxed],
-            _rms(pictures_u8 - before, mask)[boxed],
-        ]
-        found[f"pixels {place}"] = _ratio(*apart)
-    vectors = {"features": (originals.features_nf, features_nf)}
-    vectors |= {
-        key: (originals.read[key][:, None], read[key][:, None])
-        for key in ("wall_hue", "camera_yaw")
-        if key in read
-    }
-    for key, (old, new) in vectors.items():
-        found[key] = _ratio(
-            *(np.linalg.norm(other - old, axis=1) for other in (np.roll(old, 1, 0), new))
+        apart, moved = (
+            _rms(other - before, mask)[boxed] for other in (np.roll(before, 1, 0), pictures_u8)
         )
+        found[f"pixels {place}"] = _ratio(apart, moved)
+    vectors = {"features": (originals.features_nf, features_nf)}
+    for key in ("wall_hue", "camera_yaw"):
+        if key in read:
+            vectors[key] = originals.read[key][:, None], read[key][:, None]
+    for key, (old, new) in vectors.items():
+        apart, moved = (np.linalg.norm(other - old, axis=1) for other in (np.roll(old, 1, 0), new))
+        found[key] = _ratio(apart, moved)
     return found
 
 

@@ -26,11 +26,12 @@ from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import (
     generate_u8,
+    labels_alike,
     network_input,
-    picture_grid,
     sample_latents,
+    sample_u8,
     seeded,
-    write_png,
+    write_grid,
 )
 from dcgan_lib.paths import atomic_write
 from dcgan_lib.training.checkpoints import load_discriminator, load_generator
@@ -86,7 +87,7 @@ def project(
     config = generator.config
     require(num_starts >= 1, "num_starts", num_starts, "at least 1")
     require(steps >= 1, "steps", steps, "at least 1")
-    labels_s = None if label is None else torch.full((num_starts,), label)
+    labels_s = labels_alike(num_starts, label, config)
     target_bchw = network_input(generator, target_u8[None])
     wanted = [] if discriminator is None else _maps(discriminator, target_bchw, label)
     bound = 1.0 if config.z_distribution == "uniform" else MOST_DEVIATIONS
@@ -129,7 +130,7 @@ def project(
 
 
 def _maps(discriminator: Discriminator, x_bchw: Tensor, label: int | None) -> list[Tensor]:
-    labels_b = None if label is None else torch.full((len(x_bchw),), label)
+    labels_b = labels_alike(len(x_bchw), label, discriminator.config)
     return discriminator.features(x_bchw, labels_b)
 
 
@@ -143,9 +144,8 @@ def errors_of_samples(
     generator: AnyGenerator, target_u8: np.ndarray, *, label: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return the errors of 256 random samples: what is found without a search."""
-    labels_n = None if label is None else torch.full((SAMPLES,), label)
-    z_nd = sample_latents(SAMPLES, generator.config, seeded(seed))
-    return pixel_error(generate_u8(generator, z_nd, labels_n), target_u8)
+    labels_n = labels_alike(SAMPLES, label, generator.config)
+    return pixel_error(sample_u8(generator, SAMPLES, seed, labels_n), target_u8)
 
 
 def read_picture(path: str | Path, config: ModelConfig) -> np.ndarray:
@@ -193,76 +193,48 @@ class Project(Command, verb="project"):
         check_number(self, "steps", 1, 100_000)
         check_number(self, "learning_rate", 1e-6, 10)
         generator = load_generator(self.checkpoint)
-        self._check_label(generator)
         target_u8 = read_picture(self.photo, generator.config)
-        found = {"pixels": self._search(generator, target_u8, None)}
+        how = {"label": self.label, "num_starts": self.starts, "steps": self.steps}
+        how |= {"learning_rate": self.learning_rate, "seed": self.seed}
+        found = {"pixels": project(generator, target_u8, **how)}
         discriminator = _discriminator_or_none(self.checkpoint)
         if discriminator is not None:
-            found["features"] = self._search(generator, target_u8, discriminator)
+            found["features"] = project(generator, target_u8, discriminator=discriminator, **how)
+        self._draw(generator, target_u8, list(found.values()))
         own_u8 = self._own_picture(generator)
-        control = self._search(generator, own_u8, None)
-        report = {
-            name: _report(generator, each, target_u8, self.label) for name, each in found.items()
-        }
-        report["control"] = _report(generator, control, own_u8, self.label)
-        self._write(generator, target_u8, found, report)
+        found["control"] = project(generator, own_u8, **how)
+        report = {}
         print("root mean squared error in grey levels: nearest start, of random samples")
         names = {"pixels": "by pixels", "features": "by features", "control": "own picture"}
-        for name, line in report.items():
+        for name, each in found.items():
+            searched_u8 = own_u8 if name == "control" else target_u8
+            line = report[name] = _report(generator, each, searched_u8, self.label)
             print(
                 f"  {names[name]:12} {line['error']:6.1f}   nearest of {SAMPLES} samples "
                 f"{line['nearest_sample']:6.1f}, median {line['median_sample']:6.1f}"
             )
+        content = json.dumps({"checkpoint": self.checkpoint, **report}, indent=1)
+        atomic_write(self.out.with_suffix(".json"), content + "\n")
         print(f"{self.out}")
-
-    def _check_label(self, generator: AnyGenerator) -> None:
-        num_classes = generator.config.num_classes
-        if num_classes:
-            fits = self.label is not None and 0 <= self.label < num_classes
-            require(fits, "label", self.label, f"0 to {num_classes - 1}")
-        else:
-            require(self.label is None, "label", self.label, "left out, as there are no classes")
-
-    def _search(
-        self, generator: AnyGenerator, target_u8: np.ndarray, discriminator: Discriminator | None
-    ) -> Projection:
-        return project(
-            generator,
-            target_u8,
-            discriminator=discriminator,
-            label=self.label,
-            num_starts=self.starts,
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )
 
     def _own_picture(self, generator: AnyGenerator) -> np.ndarray:
         # The vector behind those of the starts, so that none begins where it should end.
         z_nd = sample_latents(self.starts + 1, generator.config, seeded(self.seed))
         z_nd = z_nd.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)  # where the search looks
-        labels = None if self.label is None else torch.full((1,), self.label)
-        return generate_u8(generator, z_nd[-1:], labels)[0]
+        return generate_u8(generator, z_nd[-1:], labels_alike(1, self.label, generator.config))[0]
 
-    def _write(
-        self,
-        generator: AnyGenerator,
-        target_u8: np.ndarray,
-        found: dict[str, Projection],
-        report: dict[str, dict],
+    def _draw(
+        self, generator: AnyGenerator, target_u8: np.ndarray, found: list[Projection]
     ) -> None:
-        best = found["pixels"]
-        row = [target_u8, *(each.pictures_u8[0] for each in found.values())]
+        best = found[0]
+        row = [target_u8, *(each.pictures_u8[0] for each in found)]
         row += list(best.pictures_u8[1 : 1 + COLUMNS - len(row)])
         row += [np.full_like(target_u8, 255)] * (COLUMNS - len(row))
         # From the nearest by pixels to the first start
         other_1d = sample_latents(1, generator.config, seeded(self.seed))
         z_td = walk_latents(torch.cat([best.z_sd[:1], other_1d]), COLUMNS)
-        labels = None if self.label is None else torch.full((COLUMNS,), self.label)
-        walk_u8 = generate_u8(generator, z_td, labels)
-        write_png(self.out, picture_grid(np.concatenate([np.stack(row), walk_u8]), COLUMNS))
-        content = json.dumps({"checkpoint": self.checkpoint, **report}, indent=1)
-        atomic_write(self.out.with_suffix(".json"), content + "\n")
+        walk_u8 = generate_u8(generator, z_td, labels_alike(COLUMNS, self.label, generator.config))
+        write_grid(self.out, np.concatenate([np.stack(row), walk_u8]), COLUMNS)
 
 
 def _discriminator_or_none(checkpoint: str) -> Discriminator | None:

@@ -4,8 +4,9 @@ Guided backpropagation (section 6.2, Fig. 5) and its two relatives, the receptiv
 the controls (networks that were never trained, layers made random), and how much of a map lies on
 an object.
 
-Axes: n images, p peaks, f features, i j a map's rows and columns, c channels, h x w pixels; ``_u8``
-pixels 0..255. A layer is counted from the pixels, or from the end when negative.
+Axes: n images, p peaks, f features with k peaks each, o objects, i j a map's rows and columns, c
+channels, h x w pixels; ``_u8`` pixels 0..255. A layer is counted from the pixels, or from the end
+when negative.
 """
 
 import copy
@@ -19,17 +20,18 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
+from dcgan_lib.evaluation.boxes import positions_inside
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval
 from dcgan_lib.models.dcgan import Discriminator, initialise, plan_convolutions
 from dcgan_lib.models.networks import AnyDiscriminator, check_dcgan, untrained_discriminator
-from dcgan_lib.models.sampling import in_batches, measuring_batch_norm, network_input, seeded
+from dcgan_lib.models.sampling import GAP, in_batches, measure_batch_norm, network_input, seeded
 
 Method = Literal["guided", "gradient", "deconvnet"]
 PEAKS_AT_ONCE = 512
@@ -135,9 +137,7 @@ def _evaluating(network: AnyDiscriminator) -> Iterator[Discriminator]:
         network.train(was_training)
 
 
-def responses(
-    network: AnyDiscriminator, images_u8: np.ndarray, layer: int = -1, *, batch_size: int = 256
-) -> np.ndarray:
+def responses(network: AnyDiscriminator, images_u8: np.ndarray, layer: int = -1) -> np.ndarray:
     """Return what a layer's units answer, in evaluation mode: float32, n x f x i x j."""
     with _evaluating(network) as network:
         index = layer_index(layer, len(network.convs))
@@ -145,7 +145,7 @@ def responses(
         def answer(part_u8: np.ndarray) -> Tensor:
             return network.features(network_input(network, part_u8))[index]
 
-        return in_batches(answer, images_u8, batch_size=batch_size)
+        return in_batches(answer, images_u8)
 
 
 def strongest(responses_nfij: np.ndarray, features: Sequence[int], num: int) -> list[Peak]:
@@ -282,20 +282,6 @@ def randomised(
     return measure_batch_norm(changed, images_u8, layers)
 
 
-def measure_batch_norm(
-    network: Discriminator, images_u8: np.ndarray, layers: range, *, batch_size: int = 128
-) -> Discriminator:
-    """Measure the batch-norm statistics of some layers afresh; return the network in eval mode."""
-    if len(images_u8) < 2:
-        raise UserError(f"statistics need at least 2 images, but got {len(images_u8)}")
-    network.eval()
-    norms = [network.norms[i] for i in layers if isinstance(network.norms[i], nn.BatchNorm2d)]
-    with measuring_batch_norm(norms), torch.no_grad():
-        for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // batch_size)):
-            network.features(network_input(network, images_u8[part]))
-    return network.eval()
-
-
 def rank_correlations(one: Maps, other: Maps, field: Field) -> np.ndarray:
     """Return Spearman's correlation of the strength of two sets of maps, one number a peak.
 
@@ -324,13 +310,6 @@ def boxes_in(image_set: ImageSet, objects: Sequence[str]) -> dict[str, np.ndarra
             f"{image_set.name} has boxes of {', '.join(known)}, but not of {', '.join(wrong)}"
         )
     return {name: image_set.attributes[f"{name}_box"] for name in objects} if known else {}
-
-
-def cover(boxes_p4: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return which pixels lie inside each box: bool, p x h x w; none where the box is NaN."""
-    left, top, right, bottom = np.asarray(boxes_p4, np.float64).T[:, :, None, None]
-    rows, columns = np.arange(size[0])[:, None], np.arange(size[1])
-    return (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
 
 
 @dataclass(frozen=True)
@@ -370,25 +349,28 @@ def measure_shares(
 ) -> Shares:
     """Measure how much of each peak's saliency lies in boxes; `strongest` sorts the peaks."""
     field, size = receptive_field(network.config, layer), network.config.image_size
-    inside: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
-    area: dict[str, list[np.ndarray]] = {name: [] for name in boxes}
-    for start in range(0, len(peaks), PEAKS_AT_ONCE):
-        some = peaks[start : start + PEAKS_AT_ONCE]
-        strength = saliency_maps(network, images_u8, some, method, layer).strength.astype(
-            np.float64
-        )
+
+    def shares(some: Sequence[Peak]) -> np.ndarray:
+        strength = saliency_maps(network, images_u8, some, method, layer).strength
+        strength = strength.astype(np.float64)
         total = strength.sum((1, 2))
-        seen = cover(np.array([field.window(peak.row, peak.column) for peak in some]), size)
-        for name, boxes_n4 in boxes.items():
-            in_box = cover(boxes_n4[[peak.image for peak in some]], size)
+        windows = np.array([field.window(peak.row, peak.column) for peak in some])
+        seen = positions_inside(windows, size, size)
+        found = []
+        for boxes_n4 in boxes.values():
+            in_box = positions_inside(boxes_n4[[peak.image for peak in some]], size, size)
             part = (strength * in_box).sum((1, 2))
-            inside[name].append(np.divide(part, total, out=np.zeros_like(part), where=total > 0))
-            area[name].append((total > 0) * (in_box & seen).sum((1, 2)) / seen.sum((1, 2)))
-    shape = num_features, -1
+            inside = np.divide(part, total, out=np.zeros_like(part), where=total > 0)
+            area = (total > 0) * (in_box & seen).sum((1, 2)) / seen.sum((1, 2))
+            found.append(np.stack([inside, area], 1))
+        return np.stack(found, 1)
+
+    found_po2 = in_batches(shares, peaks, batch_size=PEAKS_AT_ONCE)
+    found_fko2 = found_po2.reshape(num_features, -1, len(boxes), 2)
     return Shares(
-        {name: np.concatenate(parts).reshape(shape) for name, parts in inside.items()},
-        {name: np.concatenate(parts).reshape(shape) for name, parts in area.items()},
-        np.array([peak.image for peak in peaks]).reshape(shape),
+        {name: found_fko2[:, :, o, 0] for o, name in enumerate(boxes)},
+        {name: found_fko2[:, :, o, 1] for o, name in enumerate(boxes)},
+        np.array([peak.image for peak in peaks]).reshape(num_features, -1),
     )
 
 
@@ -409,14 +391,13 @@ def lift(sums_n2: np.ndarray) -> float:
     return float(inside / area) if area > 0 else 0.0
 
 
-def estimate_lift(sums_n2: np.ndarray, seed: int = 0) -> Estimate:
+def estimate_lift(sums_n2: np.ndarray) -> Estimate:
     """Return `lift` with its interval over images."""
-    return bootstrap_interval(lift, sums_n2, seed=seed)
+    return bootstrap_interval(lift, sums_n2)
 
 
 # --- as pictures ---
 GREY = 128
-GAP = 2  # pixels around each tile of a sheet, as torchvision's make_grid has them
 
 
 def shown(values_pchw: np.ndarray) -> np.ndarray:
@@ -440,29 +421,25 @@ def crop(
         raise UserError(
             f"the window {window} shows nothing of a picture of {width} x {height} pixels"
         )
-    before, after = (max(-top, 0), max(-left, 0)), (max(bottom - height, 0), max(right - width, 0))
-    pads = [(0, 0), *zip(before, after, strict=True)]
+    margin = max(-left, -top, right - width, bottom - height, 0)
+    pads = [(0, 0), (margin, margin), (margin, margin)]
     padded = np.pad(picture_chw, pads, constant_values=fill)
-    down, across = before
-    return padded[:, top + down : bottom + down, left + across : right + across]
+    return padded[:, top + margin : bottom + margin, left + margin : right + margin]
 
 
 def map_tiles(maps: Maps, field: Field) -> np.ndarray:
     """Return each map cut to its peak's receptive field: uint8, p x c x size x size."""
-    pictures = shown(maps.values)
-    return np.stack(
-        [
-            crop(pictures[i], field.window(peak.row, peak.column))
-            for i, peak in enumerate(maps.peaks)
-        ]
-    )
+    return _tiles(shown(maps.values), maps.peaks, field)
 
 
 def image_tiles(images_u8: np.ndarray, peaks: Sequence[Peak], field: Field) -> np.ndarray:
     """Return the part of its image that each peak sees: uint8, p x c x size x size."""
-    return np.stack(
-        [crop(images_u8[peak.image], field.window(peak.row, peak.column)) for peak in peaks]
-    )
+    return _tiles(images_u8[[peak.image for peak in peaks]], peaks, field)
+
+
+def _tiles(pictures_pchw: np.ndarray, peaks: Sequence[Peak], field: Field) -> np.ndarray:
+    windows = [field.window(peak.row, peak.column) for peak in peaks]
+    return np.stack([crop(*pair) for pair in zip(pictures_pchw, windows, strict=True)])
 
 
 def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -477,11 +454,9 @@ def read_sheet(path: str | Path, size: int) -> tuple[np.ndarray, np.ndarray]:
             f"{Path(path).name} has no two halves of tiles of {size} pixels: "
             "it is no sheet of such maps"
         )
-    tiles = pixels_hwc.reshape(rows, step, columns, step, 3)[:, :size, :, :size].transpose(
-        0, 2, 4, 1, 3
-    )
-    halves = np.split(tiles, 2, axis=1)
-    return halves[0].reshape(-1, 3, size, size), halves[1].reshape(-1, 3, size, size)
+    tiles = pixels_hwc.reshape(rows, step, columns, step, 3)[:, :size, :, :size]
+    fresh, trained = np.split(tiles.transpose(0, 2, 4, 1, 3), 2, axis=1)
+    return fresh.reshape(-1, 3, size, size), trained.reshape(-1, 3, size, size)
 
 
 def outlined(picture_chw: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -17,8 +17,12 @@ from torchvision.utils import make_grid
 
 from dcgan_lib.config import MAX_SEED, ModelConfig
 from dcgan_lib.errors import UserError, require
+from dcgan_lib.models.dcgan import Discriminator
 from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.paths import atomic_write
+
+GAP = 2
+"""Pixels around each picture of a grid."""
 
 
 def sample_latents(num: int, config: ModelConfig, rng: torch.Generator) -> Tensor:
@@ -102,6 +106,23 @@ def labels_in_turn(num: int, config: ModelConfig) -> Tensor | None:
     return labels_n % config.num_classes
 
 
+def labels_alike(num: int, label: int | None, config: ModelConfig) -> Tensor | None:
+    """Return one class for all of ``num`` pictures, which only networks without classes leave out.
+
+    Raises
+    ------
+    UserError
+        If there is no such class, none is given where there are classes, or one where there are
+        none.
+    """
+    last = config.num_classes - 1
+    if last < 0:
+        require(label is None, "label", label, "left out, as there are no classes")
+        return None
+    require(label is not None and 0 <= label <= last, "label", label, f"0 to {last}")
+    return torch.full((num,), label)
+
+
 def sample_u8(
     generator: AnyGenerator, num: int, seed: int, labels_n: Tensor | None = None
 ) -> np.ndarray:
@@ -158,6 +179,24 @@ def measuring_batch_norm(norms: Iterable[nn.Module]) -> Iterator[None]:
             norm.momentum = momentum
 
 
+@torch.no_grad()
+def measure_batch_norm(
+    discriminator: Discriminator, images_u8: np.ndarray, layers: range
+) -> Discriminator:
+    """Measure batch norm of some layers afresh on images, by 128 or so at a time.
+
+    The network itself is returned, in evaluation mode.
+    """
+    if len(images_u8) < 2:
+        raise UserError(f"statistics need at least 2 images, but got {len(images_u8)}")
+    discriminator.eval()
+    norms = [discriminator.norms[i] for i in layers]
+    with measuring_batch_norm(norm for norm in norms if isinstance(norm, nn.BatchNorm2d)):
+        for part in np.array_split(np.arange(len(images_u8)), -(-len(images_u8) // 128)):
+            discriminator.features(network_input(discriminator, images_u8[part]))
+    return discriminator.eval()
+
+
 def batch_norms(network: nn.Module) -> list[nn.Module]:
     """Return a network's batch-norm layers, in the order in which they were made."""
     return [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
@@ -192,7 +231,7 @@ def picture_grid(pictures_u8: np.ndarray, columns: int | None = None) -> np.ndar
         columns = math.ceil(math.sqrt(len(pictures_u8)))
     if columns < 1:
         raise UserError(f"columns must be at least 1, but it is {columns}")
-    grid = make_grid(torch.from_numpy(pictures_u8), columns, padding=2, pad_value=255)
+    grid = make_grid(torch.from_numpy(pictures_u8), columns, padding=GAP, pad_value=255)
     return grid.permute(1, 2, 0).numpy()
 
 

@@ -10,7 +10,7 @@ flattened one map after another, here one cell after another. And batch norm kee
 their scripts measure them on images, and so does the import.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,7 @@ from dcgan_lib.models.networks import (
     untrained_generator,
     without_output,
 )
-from dcgan_lib.models.sampling import (
-    batch_norms,
-    measuring_batch_norm,
-    network_input,
-    refresh_batch_norm,
-)
+from dcgan_lib.models.sampling import measure_batch_norm, refresh_batch_norm
 from dcgan_lib.paths import data_root
 from dcgan_lib.training.checkpoints import check_import_place, write_import
 
@@ -96,11 +91,11 @@ class Pair:
 
     released: Released
     config: TrainConfig
-    discriminator: Discriminator | None
-    generator: Generator | None
-    lacking: tuple[str, ...]
+    discriminator: Discriminator | None = None
+    generator: Generator | None = None
+    lacking: tuple[str, ...] = ()
     """What the discriminator lacks of the authors' own: layers, counted from the pixels; output."""
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     """What is not there, and what follows from it, to be printed."""
 
 
@@ -138,14 +133,7 @@ def read_pair(released: Released, place: Path) -> Pair:
     UserError
         If a file is there but is not what it should be.
     """
-    pair = Pair(
-        released=released,
-        config=released.recipe.config,
-        discriminator=None,
-        generator=None,
-        lacking=(),
-        notes=[],
-    )
+    pair = Pair(released=released, config=released.recipe.config)
     _read_discriminator(pair, place)
     _read_generator(pair, place)
     return pair
@@ -288,7 +276,6 @@ def images_to_measure_on(released: Released, set_name: str | None) -> ImageSet |
     return None
 
 
-@torch.no_grad()
 def measure_discriminator(discriminator: Discriminator, images_u8: np.ndarray) -> int:
     """Set batch norm's statistics to their mean over minibatches of images, as the authors do.
 
@@ -296,16 +283,10 @@ def measure_discriminator(discriminator: Discriminator, images_u8: np.ndarray) -
     number of images is returned.
     """
     size = min(BATCH, len(images_u8))
-    if size < 2:
-        raise UserError("batch norm's statistics need at least 2 images: choose a larger --set")
-    rows = np.random.default_rng(0).permutation(len(images_u8))
-    num_batches = min(MOST_BATCHES, len(rows) // size)
-    with measuring_batch_norm(batch_norms(discriminator)):
-        for number in range(num_batches):
-            chosen = rows[number * size : (number + 1) * size]
-            discriminator.features(network_input(discriminator, images_u8[chosen]))
-    discriminator.eval()
-    return num_batches * size
+    num = size * min(MOST_BATCHES, len(images_u8) // size)
+    rows = np.random.default_rng(0).permutation(len(images_u8))[:num]
+    measure_batch_norm(discriminator, images_u8[rows], range(len(discriminator.convs)))
+    return num
 
 
 def measure_pair(pair: Pair, set_name: str | None) -> dict[str, str]:
@@ -334,14 +315,8 @@ def measure_pair(pair: Pair, set_name: str | None) -> dict[str, str]:
 # ---------------------------------------------------------------- writing
 
 
-def write_pair(folder: Path, pair: Pair, about: dict[str, Any]) -> None:
+def write_pair(folder: Path, pair: Pair, measured: dict[str, str], command: str) -> None:
     """Write a folder that loads as a run's does, in place of an earlier import, or nothing."""
-    networks = {"generator": pair.generator, "discriminator": pair.discriminator}
-    write_import(folder, networks, pair.config, about)
-
-
-def about_pair(pair: Pair, measured: dict[str, str], command: str) -> dict[str, Any]:
-    """Return what ``config.json`` says of an import beside its configuration."""
     released = pair.released
     what = f"released by the paper's authors, {REPOSITORY}, {released.folder}"
     about = {
@@ -350,7 +325,10 @@ def about_pair(pair: Pair, measured: dict[str, str], command: str) -> dict[str, 
         "batch_norm": measured,
         "command": command,
     }
-    return about | ({"lacking": list(pair.lacking)} if pair.lacking else {})
+    if pair.lacking:
+        about["lacking"] = list(pair.lacking)
+    networks = {"generator": pair.generator, "discriminator": pair.discriminator}
+    write_import(folder, networks, pair.config, about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,7 +359,7 @@ class ImportAuthors(Command, verb="import-authors"):
         for pair, on in zip(pairs, measured, strict=True):
             folder = self.out / pair.released.name
             if on:
-                write_pair(folder, pair, about_pair(pair, on, self.command_line()))
+                write_pair(folder, pair, on, self.command_line())
             self._show(pair, folder, on)
         if not any(measured):
             raise UserError("no network could be imported: the lines above say why")

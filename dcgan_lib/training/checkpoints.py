@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dcgan_lib import __version__
 from dcgan_lib.config import ModelConfig, TrainConfig, from_dict, to_dict
+from dcgan_lib.data.image_set import is_plain_name
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.models.networks import (
     AnyDiscriminator,
@@ -33,6 +34,7 @@ from dcgan_lib.models.networks import (
 )
 from dcgan_lib.models.sampling import (
     generate_u8,
+    labels_alike,
     labels_in_turn,
     logits_of,
     picture_grid,
@@ -322,8 +324,7 @@ def publish(
     of their own.
     """
     run, folder = find_run(run_dir), checkpoints_root() / name
-    is_plain = Path(name).name == name and not name.startswith(".")
-    require(is_plain, "a checkpoint's name", name, "a plain word such as faces")
+    require(is_plain_name(name), "a checkpoint's name", name, "a plain word such as faces")
     if run.resolve() == folder.resolve():
         raise UserError(f"{name} cannot be published onto itself: give the run that it came from")
     is_average = run.name == AVERAGES and (run.parent / "config.json").is_file()
@@ -331,9 +332,10 @@ def publish(
     metrics, (config, about) = read_metrics(whole_run / "metrics.jsonl"), load_config(run)
     if not metrics:
         raise UserError(f"{run} has no metrics: train it before it is published")
-    about = about | ({"command": command} if command else {})
+    if command:
+        about["command"] = command
     if is_average:
-        about = about | {"weights": f"moving averages, decay {config.ema_decay:g}"}
+        about["weights"] = f"moving averages, decay {config.ema_decay:g}"
     if "command" not in about:
         raise UserError(f"{run} does not say what command made it: give it with --command")
     networks = {kind: _load(run, kind) for kind in NETWORKS if keep in ("both", kind)}
@@ -343,10 +345,15 @@ def publish(
             f"{folder} also holds {', '.join(others)}, made for its weights: move them away, "
             "then publish"
         )
-    pictures = None
-    if is_average and "generator" in networks:  # the run's grids show the plain weights
+    grids = {}
+    if not is_average:
+        paths = sorted(run.glob("samples/*.png"), reverse=True)
+        every = max(1, -(-len(paths) // MAX_GRIDS))
+        grids = {path.stem: Image.open(path) for path in paths[::every]}
+    elif "generator" in networks:  # the run's grids show the plain weights
         labels_n = labels_in_turn(config.num_samples, config.model)
         pictures = sample_u8(networks["generator"], config.num_samples, config.seed, labels_n)
+        grids = {f"step-{metrics[-1]['step']:07d}": Image.fromarray(picture_grid(pictures))}
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     for kind, network in networks.items():
@@ -354,12 +361,8 @@ def publish(
     save_config(folder, config, about)
     every = -(-len(metrics) // MAX_METRICS)
     write_metrics(folder / "metrics.jsonl", metrics[every - 1 :: every])
-    if pictures is not None:
-        grid = Image.fromarray(picture_grid(pictures))
-        grid.save(folder / "samples" / f"step-{metrics[-1]['step']:07d}.webp", quality=80)
-    grids = [] if is_average else sorted(run.glob("samples/*.png"), reverse=True)
-    for path in grids[:: max(1, -(-len(grids) // MAX_GRIDS))]:
-        Image.open(path).save(folder / "samples" / f"{path.stem}.webp", quality=80)
+    for stem, grid in grids.items():
+        grid.save(folder / "samples" / f"{stem}.webp", quality=80)
     card = _card(name, config, about, metrics[-1])
     if keep != "discriminator":
         card += f"\nHow good it is: `dcgan results --section ours.{name}.`; to measure again: "
@@ -423,22 +426,20 @@ def write_import(
     ``networks`` are the generator and the discriminator by these words, None where there is none.
     """
     part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            for kind, network in networks.items():
-                if network is not None:
-                    save_weights(part / f"{kind}.safetensors", network)
-            save_config(part, config, about)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        for kind, network in networks.items():
+            if network is not None:
+                save_weights(part / f"{kind}.safetensors", network)
+        save_config(part, config, about)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
     except OSError as error:
         raise UserError(
             f"cannot write {folder} ({error.strerror or error}): choose another --out"
         ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 # Drawing.
@@ -483,15 +484,13 @@ def draw(
     generator = load_generator(checkpoint)
     # Normal numbers come in blocks, and sums may depend on a batch's size.
     whole = -(-total // BLOCK) * BLOCK
-    z_nd = sample_latents(whole, generator.config, seeded(seed))
-    labels_n = _labels(whole, generator.config, label, attributes or {})
-    if batch_stats:
-        z_nd, labels_n = z_nd[:total], None if labels_n is None else labels_n[:total]
-        # One picture alone has no batch statistics.
-        size = next((size for size in range(256, 1, -1) if total % size != 1), 256)
-        pictures = generate_u8(generator, z_nd, labels_n, batch_stats=True, batch_size=size)
-    else:
-        pictures = generate_u8(generator, z_nd, labels_n, batch_size=BLOCK)[:total]
+    num, size = whole, BLOCK
+    if batch_stats:  # one picture alone would have no statistics
+        num, size = total, next(size for size in range(256, 1, -1) if total % size != 1)
+    z_nd = sample_latents(whole, generator.config, seeded(seed))[:num]
+    labels_n = _labels(num, generator.config, label, attributes or {})
+    pictures = generate_u8(generator, z_nd, labels_n, batch_stats=batch_stats, batch_size=size)
+    pictures = pictures[:total]
     if best_of == 1 and best is None:
         return pictures
     labels_n = None if labels_n is None else labels_n[:total]
@@ -502,15 +501,12 @@ def draw(
 def _labels(
     num: int, config: ModelConfig, label: int | None, attributes: Mapping[str, bool]
 ) -> Tensor | None:
-    num_classes = 0 if config.attributes else config.num_classes
-    if label is not None and not 0 <= label < num_classes:
-        allowed = "left out, because this generator has no classes"
-        require(False, "label", label, f"0 to {num_classes - 1}" if num_classes else allowed)
     for name in attributes:
         known = ", ".join(config.attributes) or "none: leave attributes out"
         require(name in config.attributes, "an attribute", repr(name), f"one of the run's: {known}")
     if label is not None:
-        return torch.full((num,), label)
+        require(not config.attributes, "label", label, "left out, as there are attributes")
+        return labels_alike(num, label, config)
     labels_n = labels_in_turn(num, config)
     for name, value in attributes.items():
         labels_n[:, config.attributes.index(name)] = int(value)

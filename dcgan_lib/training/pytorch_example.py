@@ -22,13 +22,14 @@ from tyro.conf import Positional
 
 from dcgan_lib.command import Command, local
 from dcgan_lib.config import ModelConfig, TrainConfig
+from dcgan_lib.data.image_set import is_plain_name
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.models.dcgan import Discriminator, Generator
 from dcgan_lib.models.networks import untrained_discriminator, untrained_generator
 from dcgan_lib.training.checkpoints import check_import_place, write_import
 
 EXAMPLE = "https://github.com/pytorch/examples/tree/main/dcgan"
-NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+NORM = ("weight", "bias", "running_mean", "running_var")
 
 GENERATOR_LAYERS = {
     "main.0": "project",
@@ -91,12 +92,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 def _is_torchscript(path: Path) -> bool:
     """Return whether a file is a zip archive with the part that only TorchScript writes."""
-    if not zipfile.is_zipfile(path):
-        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return any(Path(name).name == "constants.pkl" for name in archive.namelist())
-    except zipfile.BadZipFile:  # damaged: the reader says so
+    except zipfile.BadZipFile:  # an older format, or damaged: the reader says so
         return False
 
 
@@ -139,8 +138,10 @@ def _check_names(
     layers_of_other: dict[str, str],
 ) -> None:
     """Refuse a state dict with other layers than the example's, or with others besides."""
-    found, wanted = _without_counters(theirs), _without_counters(_names(layers))
-    if found == _without_counters(_names(layers_of_other)):
+    # PyTorch writes the counters from 0.4 on, and no network needs them.
+    found = {name for name in theirs if not name.endswith("num_batches_tracked")}
+    wanted = _names(layers)
+    if found == _names(layers_of_other):
         other = {"generator": "discriminator", "discriminator": "generator"}[kind]
         raise UserError(
             f"{path} should be a {kind}, but is a {other}: give the generator first, then the "
@@ -164,15 +165,11 @@ def _check_names(
 
 def _names(layers: dict[str, str]) -> set[str]:
     """Return the names of the tensors of some layers, as the example writes them."""
-    found = set()
-    for theirs, ours in layers.items():
-        found |= {f"{theirs}.{part}" for part in (NORM if "norm" in ours else ("weight",))}
-    return found
-
-
-def _without_counters(names: set[str] | dict[str, Tensor]) -> set[str]:
-    """Leave out what PyTorch wrote only from 0.4 on, and no network needs."""
-    return {name for name in names if not name.endswith("num_batches_tracked")}
+    return {
+        f"{theirs}.{part}"
+        for theirs, ours in layers.items()
+        for part in (NORM if "norm" in ours else NORM[:1])
+    }
 
 
 def _renamed(theirs: dict[str, Tensor], layers: dict[str, str]) -> dict[str, Tensor]:
@@ -278,8 +275,7 @@ class ImportPth(Command, verb="import-pth"):
 
     def run(self) -> None:
         """Read, check, write, and say how to go on."""
-        is_plain = Path(self.name).name == self.name and not self.name.startswith(".")
-        require(is_plain, "--name", self.name, "a plain word such as faces-pth")
+        require(is_plain_name(self.name), "--name", self.name, "a plain word such as faces-pth")
         folder = self.out / self.name
         config = import_pair(
             folder,

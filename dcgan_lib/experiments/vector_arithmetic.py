@@ -617,7 +617,7 @@ def measure_turn(
     found: dict[str, Any] = {"steps": STEPS.round(3).tolist()}
 
     for name, axes in (("axis", axes_nd), ("random", random_axes(axes_nd, seed))):
-        read, other = (read_along(generator, who, z_nd, axes) for who in (probe, judge))
+        read, other = read_along(generator, (probe, judge), z_nd, axes)
         found[name] = {
             "line": summarise(read["yaw"]),
             "yaw": [bootstrap_interval(np.mean, column) for column in read["yaw"].T],

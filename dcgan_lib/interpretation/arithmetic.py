@@ -530,6 +530,18 @@ def drawn_turn(generator: AnyGenerator, own: Exemplars, num_faces: int = 5) -> n
     return pictures_of(generator, moved(own.pool_latents(generator.config)[:num_faces], axis_d))
 
 
+def read_along(
+    generator: AnyGenerator, readers: Sequence[Reader], z_nd: np.ndarray, axes_nd: np.ndarray
+) -> list[dict[str, np.ndarray]]:
+    """Let each reader read every attribute at each step; float32 arrays of shape (n, s, ...)."""
+    pictures_u8 = pictures_of(generator, moved(z_nd, axes_nd))
+    found = []
+    for reader in readers:
+        read = reader.predict(pictures_u8)
+        found.append({k: x.reshape(-1, len(STEPS), *x.shape[1:]) for k, x in read.items()})
+    return found
+
+
 def straight_lines(values_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fit a straight line against `STEPS` to each row; return slopes and R2, shape (n,).
 

@@ -45,10 +45,13 @@ def check_choices(config: Any) -> None:
 
 
 def check_number(config: Any, name: str, low: float, high: float = math.inf) -> None:
-    """Refuse a field that is no number, or one outside low to high."""
-    value = getattr(config, name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    """Refuse a field that is no number, or no whole one if so declared, or outside low to high."""
+    value, declared = getattr(config, name), type(config).__dataclass_fields__[name].type
+    kinds = int if declared in (int, int | None) else int | float
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
     allowed = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+    if kinds is int and not is_number:
+        allowed = f"a whole number, {allowed}"
     require(is_number and low <= value <= high, name, value, allowed)
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,31 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_in_place_of(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` if nothing goes wrong meanwhile.
+
+    Otherwise ``folder`` stays as it is. What a killed process left is removed by the next.
+    """
+    part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
+    if old.exists() and not folder.exists():  # killed between the two renamings
+        os.replace(old, folder)
+    _remove(part, old)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(part, folder)
+    finally:
+        _remove(part, old)
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -419,11 +419,38 @@ def test_a_grid_of_one_sample(tmp_path):
     assert len(list((tmp_path / "samples").iterdir())) == 1
 
 
-def test_a_damaged_state_is_reported(tmp_path):
+def flip_a_bit(path: Path) -> None:
+    """Turn one bit of a weight: the file is as long as before, and still of its format."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "a bit"])
+def test_a_damaged_state_is_told_and_the_one_before_is_found(tmp_path, damage):
+    run(CONFIG, tmp_path / "whole")
+    run(dataclasses.replace(CONFIG, steps=5), tmp_path / "run")
+    run(dataclasses.replace(CONFIG, steps=8), tmp_path / "run")
+    last = tmp_path / "run" / checkpoints.STATE
+    if damage == "zeros":
+        last.write_bytes(b"\x00" * 100)
+    else:
+        flip_a_bit(last)
+    result = run(CONFIG, tmp_path / "run")
+    assert any("the state before the last" in sentence for sentence in result.warnings)
+    assert same_bits(all_tensors(tmp_path / "whole"), all_tensors(tmp_path / "run"))
+    for name in (checkpoints.STATE, checkpoints.PREVIOUS):
+        flip_a_bit(tmp_path / "run" / name)
+    with pytest.raises(UserError, match=r"is damaged .*delete the run to begin anew"):
+        run(CONFIG, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+def test_a_turned_bit_in_the_weights_is_noticed(tmp_path, kind):
     run(CONFIG, tmp_path)
-    (tmp_path / checkpoints.STATE).write_bytes(b"\x00" * 100)
-    with pytest.raises(UserError, match="not a saved state"):
-        run(CONFIG, tmp_path)
+    flip_a_bit(tmp_path / f"{kind}.safetensors")
+    with pytest.raises(UserError, match="its bytes have changed since"):
+        getattr(checkpoints, f"load_{kind}")(tmp_path)
 
 
 @pytest.mark.parametrize("steps", [6, 200])
@@ -458,7 +485,8 @@ def test_networks_without_a_state_are_not_trained_over(tmp_path, lost):
     run(CONFIG, tmp_path / "first")
     copied = tmp_path / "copied"
     shutil.copytree(tmp_path / "first", copied)
-    (copied / checkpoints.STATE).unlink()
+    for name in (checkpoints.STATE, checkpoints.PREVIOUS):
+        (copied / name).unlink()
     if lost == "everything but the networks":
         shutil.rmtree(copied / "samples")
         (copied / "metrics.jsonl").unlink()

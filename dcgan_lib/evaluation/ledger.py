@@ -466,27 +466,35 @@ def _path(id: str) -> Path:
 
 
 def _read(path: Path) -> Result:
-    fields = read_json(path, "record the measurement again")
+    remedy = "record the measurement again"
+    fields = read_json(path, remedy)
     try:
         caveat = fields.pop("caveat", None)
         row = Result(**fields, caveat=Caveat(**caveat) if caveat else None)
-    except TypeError as error:
-        raise UserError(
-            f"{path.name} is not a ledger row ({error}): record the measurement again"
-        ) from error
-    claim, set_name = claim_of(row.id)
+        texts = [value for name, value in fields.items() if name in _TEXTS and value is not None]
+        if not all(isinstance(text, str) for text in [*texts, row.id, *row.checks]):
+            raise TypeError("a text is none")
+        claim, set_name = claim_of(row.id)
+        _check_evidence(row, claim.rule_on(set_name))
+        follows = row.verdict == _judge(row)
+    except UserError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path.name} is not a ledger row ({error}): {remedy}") from error
     if path.name != _path(row.id).name:
         raise UserError(
             f"{path.name} holds the row {row.id!r}: a file is named after its id, "
             "with -- for the colon"
         )
-    _check_evidence(row, claim.rule_on(set_name))
-    if row.verdict != _judge(row):
+    if not follows:
         raise UserError(
             f"{path.name}: the verdict {row.verdict!r} does not follow from its numbers: "
             "record it again"
         )
     return dataclasses.replace(row, **_words(claim))
+
+
+_TEXTS = {entry.name for entry in dataclasses.fields(Result) if entry.type in (str, str | None)}
 
 
 # ---------------------------------------------------------------- kept beside the rows

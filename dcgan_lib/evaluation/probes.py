@@ -18,8 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +29,7 @@ from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.statistics import bootstrap_interval, wilson_interval
 from dcgan_lib.models.sampling import in_batches
 from dcgan_lib.paths import atomic_write, checkpoints_root, read_json
+from dcgan_lib.tensor_files import read_tensors, write_tensors
 
 # ---------------------------------------------------------------- the network
 
@@ -475,7 +474,7 @@ def save_probe(
         "report": report,
         "command": command,
     }
-    atomic_write(folder / WEIGHTS, save(weights, metadata={"name": folder.name}))
+    write_tensors(folder / WEIGHTS, weights, {"name": folder.name})
     atomic_write(folder / CONFIG, json.dumps(described, indent=1) + "\n")
     atomic_write(folder / CARD, _card(probe, folder.name, report, command))
     return folder
@@ -503,11 +502,15 @@ def load_probe(name: str | Path) -> Probe:
         config["heads"] = tuple(Head(**head) for head in config["heads"])
         config |= {key: tuple(config[key]) for key in ("image_size", "widths")}
         probe = Probe(ProbeConfig(**config))
-        probe.load_state_dict(load_file(folder / WEIGHTS))  # back to float32 on the way
+        weights, _ = read_tensors(folder / WEIGHTS, "train the probe again")
+        probe.load_state_dict(weights)  # back to float32 on the way
         probe.facts = {**described["facts"], "report": described["report"]}
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"the probe in {folder.name} is damaged ({error}): train it again"
+            f"the probe in {folder.name} is damaged ({reason}): train the probe again"
         ) from error
     return probe.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
@@ -35,7 +34,7 @@ from dcgan_lib.models.networks import AnyDiscriminator, AnyGenerator
 from dcgan_lib.models.sampling import in_batches, sample_latents, seeded, to_u8, write_grid
 from dcgan_lib.paths import atomic_write, exclusive, read_json
 from dcgan_lib.plotting import Compared
-from dcgan_lib.training.checkpoints import to_bytes
+from dcgan_lib.tensor_files import read_tensors, write_tensors
 from dcgan_lib.training.loop import Batches, choose_device, draw_latents
 from dcgan_lib.training.step import StepRecord, make_gan, new_networks, train_step
 from dcgan_lib.training.watch import find_trouble
@@ -158,11 +157,11 @@ def _means(records: list[StepRecord]) -> dict[str, float]:
 def keep_trained(folder: Path, trained: Trained, config: TrainConfig) -> None:
     """Write a run's losses and generators; the description comes last, so it means all is there."""
     weights = {
-        f"{look} {name}": value.contiguous()
+        f"{look} {name}": value
         for look, state in trained.weights.items()
         for name, value in state.items()
     }
-    atomic_write(folder / "generators.safetensors", to_bytes(weights))
+    write_tensors(folder / "generators.safetensors", weights)
     about = {
         "windows": trained.windows,
         "stopped": trained.stopped,
@@ -176,11 +175,12 @@ def find_trained(folder: Path, run: Run) -> Trained | None:
     """Return what `keep_trained` wrote of this run; None if it was another, or had other looks."""
     if not (folder / "run.json").is_file():
         return None
-    about = read_json(folder / "run.json", "remove the folder, and the run begins again")
+    remedy = "remove the folder, and the run begins again"
+    about = read_json(folder / "run.json", remedy)
     if from_dict(about.pop("config")) != run.config:
         return None
     weights: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "generators.safetensors").items():
+    for key, value in read_tensors(folder / "generators.safetensors", remedy)[0].items():
         look, name = key.split(" ")
         weights.setdefault(int(look), {})[name] = value
     trained = Trained(weights=weights, **about)

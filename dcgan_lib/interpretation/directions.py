@@ -14,8 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from tyro.conf import Positional
@@ -26,6 +24,7 @@ from dcgan_lib.evaluation.probes import Probe, load_probe
 from dcgan_lib.models.networks import AnyGenerator
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, read_json
+from dcgan_lib.tensor_files import read_tensors, write_tensors
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
 
 STROKES = "strokes"
@@ -154,7 +153,9 @@ def save_directions(
         for d in directions
     ]
     about = {"directions": rows, "probe": probe, "n": n, "held_out": n - n * 3 // 4, "seed": seed}
-    atomic_write(folder / WEIGHTS, save({d.name: d.direction_d for d in directions if d.is_kept}))
+    write_tensors(
+        folder / WEIGHTS, {d.name: torch.from_numpy(d.direction_d) for d in directions if d.is_kept}
+    )
     atomic_write(folder / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
@@ -163,17 +164,18 @@ def load_directions(name_or_path: str | Path) -> tuple[Direction, ...]:
     folder = find_run(name_or_path)
     if not (folder / WEIGHTS).is_file():
         return ()
+    remedy = "fit the directions again"
+    vectors, _ = read_tensors(folder / WEIGHTS, remedy)
     try:
-        vectors = load_file(folder / WEIGHTS)
         return tuple(
-            Direction(row["attribute"], vectors[row["attribute"]], row["measure"], row["score"])
-            for row in read_json(folder / ABOUT, "fit the directions again")["directions"]
+            Direction(
+                row["attribute"], vectors[row["attribute"]].numpy(), row["measure"], row["score"]
+            )
+            for row in read_json(folder / ABOUT, remedy)["directions"]
             if row["kept"]
         )
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the directions in {folder} are damaged ({error}): fit them again"
-        ) from error
+    except (LookupError, TypeError) as error:
+        raise UserError(f"the directions in {folder} are damaged ({error!r}): {remedy}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,8 +207,9 @@ def _read_part(
     try:
         # Mapped, not read: a damaged header cannot ask for more memory than the file has.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{expected}, but it cannot be read ({error}): {REMEDY}") from error
+    except Exception as error:  # NumPy lets Python's tokenizer read headers: a dozen kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"{expected}, but it cannot be read ({reason}): {REMEDY}") from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{expected}, but it is an archive: {REMEDY}")
     if array.dtype != np.float32 or array.shape != theirs:

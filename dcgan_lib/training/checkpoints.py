@@ -6,9 +6,9 @@ asked ``snapshots/``, earlier networks, and ``ema/``, averaged ones: folders tha
 does.
 """
 
+import contextlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from dcgan_lib import __version__
@@ -42,10 +39,11 @@ from dcgan_lib.models.sampling import (
     sample_u8,
     seeded,
 )
-from dcgan_lib.paths import atomic_write, checkpoints_root, read_json
+from dcgan_lib.paths import atomic_write, checkpoints_root, new_in_place_of, read_json
+from dcgan_lib.tensor_files import read_tensors, write_tensors
 from dcgan_lib.training.step import Gan
 
-STATE = "state.safetensors"
+STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 AVERAGES = "ema"
 NETWORKS = {"generator": new_generator, "discriminator": new_discriminator}
 WEIGHTS = [f"{kind}.safetensors" for kind in NETWORKS]
@@ -88,8 +86,10 @@ def load_config(name_or_path: str | Path) -> tuple[TrainConfig, dict[str, Any]]:
     remedy = "it is not a run's configuration; fetch or train the run again"
     saved = read_json(path, remedy)
     try:
-        return from_dict(saved["config"]), saved["about"]
-    except (KeyError, TypeError) as error:
+        return from_dict(saved["config"]), dict(saved["about"])
+    except UserError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error!r}): {remedy}") from error
 
 
@@ -113,13 +113,16 @@ def _load(name_or_path: str | Path, kind: str) -> AnyGenerator | AnyDiscriminato
                 why = f"it keeps its {other} alone"
         raise UserError(f"{folder} has no {path.name}: {why}")
     config, about = load_config(folder)
-    network = NETWORKS[kind](config.model)
+    try:
+        network = NETWORKS[kind](config.model)
+    except RuntimeError as error:
+        raise UserError(
+            f"the {kind} that {folder} describes cannot be built ({str(error).splitlines()[0]}): "
+            "free memory, or mend its config.json"
+        ) from error
     if kind == "discriminator" and about.get("lacking"):
         network = without_output(network, about["lacking"])
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}): fetch or train it again") from error
+    weights, _ = read_tensors(path, "fetch or train it again")
     _fill(network, {k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     return network.eval()
 
@@ -176,31 +179,56 @@ def not_finite(gan: Gan) -> str | None:
     )
 
 
+def has_state(run_dir: Path) -> bool:
+    """Return whether a run can go on from what was saved."""
+    return any((run_dir / name).exists() for name in (STATE, PREVIOUS))
+
+
 def save_state(run_dir: Path, gan: Gan, progress: dict[str, Any]) -> None:
     """Write the state and plain values such as the step, atomically; refuse NaN and infinity."""
     broken = not_finite(gan)
     if broken:
         raise UserError(f"{broken} is no longer finite, so this state cannot be saved")
-    metadata = {"progress": json.dumps(progress)}
-    atomic_write(run_dir / STATE, to_bytes(_plain(state_tensors(gan)), metadata))
+    _keep_as_previous(run_dir)
+    write_tensors(run_dir / STATE, state_tensors(gan), {"progress": json.dumps(progress)})
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors refuses strided storage, and channels_last is strided.
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+def _keep_as_previous(run_dir: Path) -> None:
+    """Give the last state a second name, without copying it; some file systems cannot."""
+    if (run_dir / STATE).exists():
+        part = run_dir / f".{PREVIOUS}.part"
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+            os.link(run_dir / STATE, part)
+            os.replace(part, run_dir / PREVIOUS)
 
 
 def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
-    """Put a saved state into ``gan`` and return the values saved beside it."""
-    try:
-        with safe_open(run_dir / STATE, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-        tensors = load_file(run_dir / STATE)
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{run_dir / STATE} is not a saved state ({error}): delete the run to begin anew"
-        ) from error
+    """Put the saved state into ``gan`` and return the values saved beside it.
 
+    Where the last one is damaged the one before is taken, and "damaged" among the values says so.
+    """
+    try:
+        return _load_state(run_dir / STATE, gan)
+    except UserError as error:
+        if not (run_dir / PREVIOUS).is_file():
+            raise
+        return _load_state(run_dir / PREVIOUS, gan) | {"damaged": str(error)}
+
+
+def _load_state(path: Path, gan: Gan) -> dict[str, Any]:
+    remedy = "delete the run to begin anew"
+    tensors, texts = read_tensors(path, remedy)
+    try:
+        progress = json.loads(texts["progress"])
+        _put(tensors, gan)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a state of this run ({reason}): {remedy}") from error
+    return progress
+
+
+def _put(tensors: dict[str, Tensor], gan: Gan) -> None:
     def part_of(part: str) -> dict[str, Tensor]:
         return {
             k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")
@@ -220,7 +248,6 @@ def load_state(run_dir: Path, gan: Gan) -> dict[str, Any]:
                 value = torch.empty_like(weight).copy_(value)
             state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return progress
 
 
 def check_resumable(
@@ -265,10 +292,10 @@ def check_unused(run_dir: Path) -> None:
 
 def save_weights(path: Path, network: nn.Module, *, half: bool = False) -> None:
     """Write a network's weights and batch-norm statistics as safetensors, perhaps in float16."""
-    weights = _plain(network.state_dict())
+    weights = network.state_dict()
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    atomic_write(path, to_bytes(weights))
+    write_tensors(path, weights)
 
 
 def save_config(run_dir: Path, config: TrainConfig, about: dict[str, Any]) -> None:
@@ -294,13 +321,16 @@ def write_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read ``metrics.jsonl``, without a last line cut off by a crash; a missing file is empty."""
+    """Read ``metrics.jsonl`` up to a line that a crash cut off; a missing file is empty."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except ValueError:  # not JSON, or not even text
             break
+        if not isinstance(line, dict):
+            break
+        lines.append(line)
     return lines
 
 
@@ -339,7 +369,7 @@ def publish(
     if "command" not in about:
         raise UserError(f"{run} does not say what command made it: give it with --command")
     networks = {kind: _load(run, kind) for kind in NETWORKS if keep in ("both", kind)}
-    others = sorted(path.name for path in folder.glob("*") if path.name not in WRITTEN)
+    others = sorted(path.name for path in folder.glob("[!.]*") if path.name not in WRITTEN)
     if others:
         raise UserError(
             f"{folder} also holds {', '.join(others)}, made for its weights: move them away, "
@@ -354,20 +384,20 @@ def publish(
         labels_n = labels_in_turn(config.num_samples, config.model)
         pictures = sample_u8(networks["generator"], config.num_samples, config.seed, labels_n)
         grids = {f"step-{metrics[-1]['step']:07d}": Image.fromarray(picture_grid(pictures))}
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "samples").mkdir(parents=True)
-    for kind, network in networks.items():
-        save_weights(folder / f"{kind}.safetensors", network, half=True)
-    save_config(folder, config, about)
-    every = -(-len(metrics) // MAX_METRICS)
-    write_metrics(folder / "metrics.jsonl", metrics[every - 1 :: every])
-    for stem, grid in grids.items():
-        grid.save(folder / "samples" / f"{stem}.webp", quality=80)
-    card = _card(name, config, about, metrics[-1])
-    if keep != "discriminator":
-        card += f"\nHow good it is: `dcgan results --section ours.{name}.`; to measure again: "
-        card += f"`dcgan evaluate {name} --record {name}`.\n"
-    atomic_write(folder / "card.md", card)
+    with new_in_place_of(folder) as part:
+        (part / "samples").mkdir()
+        for kind, network in networks.items():
+            save_weights(part / f"{kind}.safetensors", network, half=True)
+        save_config(part, config, about)
+        every = -(-len(metrics) // MAX_METRICS)
+        write_metrics(part / "metrics.jsonl", metrics[every - 1 :: every])
+        for stem, grid in grids.items():
+            grid.save(part / "samples" / f"{stem}.webp", quality=80)
+        card = _card(name, config, about, metrics[-1])
+        if keep != "discriminator":
+            card += f"\nHow good it is: `dcgan results --section ours.{name}.`; to measure again: "
+            card += f"`dcgan evaluate {name} --record {name}`.\n"
+        atomic_write(part / "card.md", card)
     return folder
 
 
@@ -425,21 +455,16 @@ def write_import(
 
     ``networks`` are the generator and the discriminator by these words, None where there is none.
     """
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        for kind, network in networks.items():
-            if network is not None:
-                save_weights(part / f"{kind}.safetensors", network)
-        save_config(part, config, about)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        with new_in_place_of(folder) as part:
+            for kind, network in networks.items():
+                if network is not None:
+                    save_weights(part / f"{kind}.safetensors", network)
+            save_config(part, config, about)
     except OSError as error:
         raise UserError(
             f"cannot write {folder} ({error.strerror or error}): choose another --out"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 # Drawing.

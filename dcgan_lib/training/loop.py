@@ -137,7 +137,7 @@ def fit(
             kept["start_from"] = str(start_from)
         if processes.count > 1:
             kept["processes"] = processes.count
-        resumed = (run_dir / checkpoints.STATE).exists()
+        resumed = checkpoints.has_state(run_dir)
         if not resumed:
             checkpoints.check_unused(run_dir)
             if start_from:
@@ -185,7 +185,7 @@ class _Run:
         self.step, self.seconds, self.means = 0, 0.0, RunningMeans()
         self.shift = AdaptiveShift(self.config, processes=self.processes)
         precision, start = self.config.precision, about.get("start_from")
-        resumed = (run_dir / checkpoints.STATE).exists()
+        resumed, self.to_tell = checkpoints.has_state(run_dir), []
         if resumed:
             with self.processes.together():
                 checkpoints.check_resumable(run_dir, self.config, about["digest"], start)
@@ -196,6 +196,8 @@ class _Run:
                 self._keep_snapshot()
             with self.processes.together():
                 saved = checkpoints.load_state(run_dir, gan)
+            if "damaged" in saved:
+                self.to_tell.append(f"went on from the state before the last: {saved['damaged']}")
             self.step, self.seconds = saved["step"], saved["seconds"]
             self.means = RunningMeans(saved["means"])
             self.shift = AdaptiveShift(self.config, saved.get("shift"), self.processes)
@@ -234,7 +236,7 @@ class _Run:
 
     def train(self, stop_asked: Callable[[], bool]) -> str:
         config, earlier = self.config, self.seconds
-        for sentence in warnings_at_start(config, self.batches.num_images):
+        for sentence in [*self.to_tell, *warnings_at_start(config, self.batches.num_images)]:
             self._warn(sentence)
         begun = last_save = last_log = time.monotonic()
         logged = self.step

@@ -198,7 +198,9 @@ def plot_curves(
         _note(panel, reference[0], (min(x for x, _ in points), reference[1]), offset=(4, 3))
     low, high = panel.get_ylim()
     ticks = [tick for tick in TICKS if low <= tick <= high]
-    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    if high > 300 * low:
+        ticks = [10**power for power in range(-9, 10) if low <= 10**power <= high]
+    panel.set_yticks(ticks, [f"{tick:,g}" for tick in ticks])
     panel.yaxis.set_minor_formatter("")
     panel.set_xlabel(x_label)
     panel.set_ylabel(y_label)

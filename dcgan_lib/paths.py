@@ -77,6 +77,17 @@ def atomic_write(path: Path, content: bytes | str) -> None:
         raise
 
 
+def reserve(path: Path) -> None:
+    """Let the disk give a file the room that it claims, where the system can.
+
+    A file that is mapped takes its room page by page, and where a page finds none, the system kills
+    the process without a word. Asked for at once, a lack of room is an OSError.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
 @contextmanager
 def new_in_place_of(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` if nothing goes wrong meanwhile.

@@ -1,6 +1,9 @@
 """Features: the paper's numbers of them, the authors' batch norm, centroids that a plain loop
 confirms, named extractors."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -202,6 +205,22 @@ def test_features_lie_in_a_file_when_asked(tmp_path):
     with pytest.raises(UserError, match="one row an image"):
         compute_features(lambda part: np.zeros((3, 2), np.float32), images, path=path)
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no way to ask for room at once")
+def test_a_disk_without_room_for_the_features_is_told_at_once(tmp_path, monkeypatch):
+    """Where room came page by page, the first that found none would end the process by SIGBUS."""
+    asked = []
+
+    def full(file: int, start: int, size: int) -> None:
+        asked.append(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    images, path = noise(20, 3, 8, 8), tmp_path / "features.npy"
+    with pytest.raises(UserError, match=r"cannot be kept in .*features\.npy: No space left"):
+        compute_features(pixel_features, images, path=path)
+    assert not list(tmp_path.iterdir()) and asked[0] > 20 * 3 * 8 * 8 * 4
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from dcgan_lib.models.networks import (
     check_convolutional,
 )
 from dcgan_lib.models.sampling import batch_norms, in_batches, measuring_batch_norm, network_input
-from dcgan_lib.paths import data_root
+from dcgan_lib.paths import data_root, reserve
 
 BATCH = 128
 PORTION = 1024
@@ -490,6 +490,7 @@ def compute_features(
                 shape = len(images_u8), found.shape[1]
                 if part:
                     table = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+                    reserve(part)
                 else:
                     table = np.empty(shape, np.float32)
             table[start : start + PORTION] = found
@@ -501,7 +502,9 @@ def compute_features(
         if part:
             part.unlink(missing_ok=True)
         if part and isinstance(error, OSError):
-            raise UserError(f"the features cannot be kept in {path}: {error.strerror}") from error
+            raise UserError(
+                f"the features cannot be kept in {path}: {error.strerror or error}"
+            ) from error
         raise
     return np.load(path, mmap_mode="c")
 

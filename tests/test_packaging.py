@@ -51,6 +51,7 @@ TREE = {
 LAYERS = [
     "errors",
     "paths",
+    "tensor_files",
     "command",
     "config",
     "models",

@@ -200,7 +200,7 @@ MISTAKES = [
     ("train --set nowhere", "no image set or folder 'nowhere'"),
     ("train --set nowhere --threads 0", "threads must be at least 1, but it is 0"),
     ("prepare nowhere", "nowhere does not exist"),
-    ("prepare . --name a/b", "name holds letters"),
+    ("prepare . --name a/b", "name must be letters, digits"),
     ("prepare . --name MNIST", "already names another set"),
     ("prepare . --name street_digits", "already names another set"),
     ("prepare 📷", "choose a name with --name"),
@@ -674,7 +674,7 @@ def test_a_wrong_record_is_refused_before_the_measurement(monkeypatch, capsys):
 def test_bench_prints_rates(capsys):
     assert run("bench", "--sizes", 32, "--base-width", 2, "--batch-size", 2, "--rounds", 1) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "32 x 32 pixels"
+    assert lines[0].startswith("32 x 32 pixels, ") and lines[0].endswith(" GFLOP a step of 2")
     assert [line.split()[0] for line in lines[2:]] == ["plain", "float32", "bfloat16"]
 
 

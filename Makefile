@@ -2,7 +2,7 @@
 #   make book    the HTML book             make demo   train for a minute, then draw what was learnt
 #   make test    everything CI checks      make bench  time a training step on this machine
 #   make reproduce-cheap   measure again what took a minute or less, and print differences
-#   make faults  200 kills, 50 full disks and 20,000 damaged files: about an hour
+#   make faults  200 kills, 50 full disks and 20,000 damaged files
 #   make clean   remove whatever make made (image sets and runs stay)
 # Settings, each given as NAME=value: PYTHON (3.11 to 3.13), VENV (where packages go), JOBS (test processes),
 # TORCH_INDEX (where torch comes from), CONSTRAINTS (empty: the newest versions that pyproject.toml allows).

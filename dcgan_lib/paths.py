@@ -92,7 +92,8 @@ def reserve(path: Path) -> None:
 def new_in_place_of(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` if nothing goes wrong meanwhile.
 
-    Otherwise ``folder`` stays as it is. What a killed process left is removed by the next.
+    Otherwise, or where nothing is put into it, ``folder`` stays as it is. What a killed process
+    left is removed by the next.
     """
     part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
     if old.exists() and not folder.exists():  # killed between the two renamings
@@ -101,9 +102,10 @@ def new_in_place_of(folder: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
+        if any(part.iterdir()):
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(part, folder)
     finally:
         _remove(part, old)
 

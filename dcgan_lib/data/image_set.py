@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dcgan_lib.errors import UserError
-from dcgan_lib.paths import atomic_write, exclusive, read_json
+from dcgan_lib.paths import atomic_write, exclusive, new_in_place_of, read_json
 
 FORMAT = "dcgan_lib image set 1"
 CARD_FILE, IMAGES_FILE = "card.json", "images.npy"
@@ -213,12 +212,11 @@ def is_plain_name(name: str) -> bool:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes ``folder``'s place if a card lies in it in the end.
+    """Yield an empty folder that takes ``folder``'s place in the end, unless it stays empty.
 
     A second process waits. What a killed one left is never opened, and removed by the next. A
     ``folder`` that holds something other than an image set is refused.
     """
-    part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
     try:
         with exclusive(folder):
             is_empty = folder.is_dir() and not any(folder.iterdir())
@@ -227,26 +225,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
                     f"{folder} exists and is not an image set, so it is not replaced; "
                     "move it away or choose another name"
                 )
-            _remove(part, old)
-            part.mkdir()
-            try:
+            with new_in_place_of(folder) as part:
                 yield part
-                if (part / CARD_FILE).is_file():
-                    if folder.exists():
-                        os.replace(folder, old)
-                    os.replace(part, folder)
-            finally:
-                _remove(part, old)
     except OSError as error:  # what is read answers for itself: the disk is full or not ours
         raise UserError(
             f"cannot write {folder} ({error.strerror or error}); "
             "set DCGAN_DATA to a folder with room, open to writing"
         ) from error
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def seal(

@@ -445,6 +445,20 @@ def test_a_damaged_state_is_told_and_the_one_before_is_found(tmp_path, damage):
         run(CONFIG, tmp_path / "run")
 
 
+def test_a_damaged_state_never_takes_the_sound_one_s_place(tmp_path, monkeypatch):
+    run(dataclasses.replace(CONFIG, steps=5), tmp_path)
+    run(dataclasses.replace(CONFIG, steps=8), tmp_path)
+    flip_a_bit(tmp_path / checkpoints.STATE)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
+        patch.setattr(checkpoints, "write_tensors", full)
+        run(CONFIG, tmp_path)
+    assert run(CONFIG, tmp_path).step == 12
+
+
 @pytest.mark.parametrize("kind", ["generator", "discriminator"])
 def test_a_turned_bit_in_the_weights_is_noticed(tmp_path, kind):
     run(CONFIG, tmp_path)

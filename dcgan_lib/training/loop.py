@@ -219,6 +219,8 @@ class _Run:
         with self.processes.together() as is_main:
             if is_main:
                 checkpoints.save_config(run_dir, self.config, self.about)
+                if self.to_tell:  # or the damaged state would take the sound one's place
+                    (run_dir / checkpoints.STATE).unlink(missing_ok=True)
         self.save()
         self.score, self.scores = score, {}
         self.watch = Watch(to_u8(batches(0)[0], self.config.model).cpu().numpy(), self.step)

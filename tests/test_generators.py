@@ -426,10 +426,10 @@ def test_bedrooms_also_answer_the_papers_claim(digits_report, ledger):
 
 
 def test_a_generator_with_one_claim_has_one_row(street_report, ledger):
-    assert "ours.street-digits.memorised" not in claims()
-    rows = record_report(street_report, "street-digits", "dcgan evaluate street-digits")
-    assert [row.id for row in rows] == ["ours.street-digits.kid"]
-    assert json.loads((ledger / "ours.street-digits.kid.json").read_text())["n"] == NUM
+    assert "ours.natural.memorised" not in claims()
+    rows = record_report(street_report, "natural", "dcgan evaluate natural")
+    assert [row.id for row in rows] == ["ours.natural.kid"]
+    assert json.loads((ledger / "ours.natural.kid.json").read_text())["n"] == NUM
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ from torch import nn
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
-from dcgan_lib.evaluation.ledger import load_results
+from dcgan_lib.evaluation.ledger import load_results, rounded
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig
 from dcgan_lib.evaluation.statistics import Estimate
-from dcgan_lib.experiments.latent_walk import rounded
 from dcgan_lib.experiments.vector_arithmetic import (
     OverlayInstrument,
     fit_judge,

@@ -505,6 +505,11 @@ def save_details(name: str, content: Any) -> None:
     atomic_write(_path(name), json.dumps(content, indent=1) + "\n")
 
 
+def rounded(found: Any, digits: int) -> Any:
+    """Return plain values, such as JSON holds, with every float rounded."""
+    return json.loads(json.dumps(found), parse_float=lambda text: round(float(text), digits))
+
+
 def load_details(name: str, command: str) -> Any:
     """Return what `save_details` kept; where there is nothing, the error names ``command``."""
     path = _path(name)

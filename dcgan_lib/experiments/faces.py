@@ -53,6 +53,7 @@ from dcgan_lib.evaluation.ledger import (
     load_details,
     load_row,
     record,
+    rounded,
     save_details,
 )
 from dcgan_lib.evaluation.statistics import (
@@ -365,7 +366,7 @@ def recall_table(result: Score) -> dict[str, dict[str, list[float]]]:
         table[str(size)] = row = {}
         for turn in TURNS:
             chosen = (result.sizes == size) & (result.turns == turn)
-            row[str(turn)] = [*_rounded(result.recall(chosen)), int(chosen.sum())]
+            row[str(turn)] = [*result.recall(chosen), int(chosen.sum())]
     return table
 
 
@@ -409,10 +410,6 @@ def _overlaps_text(result: Score) -> str:
     )
 
 
-def _rounded(estimate: Estimate) -> list[float]:
-    return [round(x, 5) for x in estimate]
-
-
 def record_study(found: Study, options: FaceCropsStudy, seconds: float) -> Result:
     """Write the row and the table of recall.
 
@@ -432,13 +429,13 @@ def record_study(found: Study, options: FaceCropsStudy, seconds: float) -> Resul
         "sweep": [
             {
                 "min_neighbours": each.settings.min_neighbours,
-                "recall": _rounded(each.recall),
-                "false alarms per 100": _rounded(each.alarms),
+                "recall": each.recall,
+                "false alarms per 100": each.alarms,
             }
             for each in found.sweep
         ],
     }
-    save_details(f"crops/{set_name}", content)
+    save_details(f"crops/{set_name}", rounded(content, 5))
     return record(
         id_on(CLAIM, set_name),
         recall.scaled(100),
@@ -684,13 +681,13 @@ def record_samples(found: SampleShares, options: FaceSamples, seconds: float) ->
     content = {
         "command": options.command_line(),
         "presentation": {"enlarged": enlarge, "edge": edge},
-        "tried": [[*each, *_rounded(share)] for each, share in found.tried.items()],
-        "held_out": _rounded(found.held_out),
-        "samples": _rounded(found.samples),
-        "controls": {words: _rounded(share) for words, share in found.controls.items()},
+        "tried": [[*each, *share] for each, share in found.tried.items()],
+        "held_out": found.held_out,
+        "samples": found.samples,
+        "controls": {words: share for words, share in found.controls.items()},
         "num_held_out": found.num_held_out,
     }
-    save_details(f"crops/samples-{options.checkpoint}", content)
+    save_details(f"crops/samples-{options.checkpoint}", rounded(content, 5))
     shares = [f"{words} {share.text('.1%')}" for words, share in found.controls.items()]
     return record(
         id_on("faces.samples", found.image_set),

@@ -24,11 +24,11 @@ from dcgan_lib.evaluation.ledger import (
     check_command,
     load_details,
     record,
+    rounded,
     save_details,
 )
 from dcgan_lib.evaluation.probes import load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, mean_interval
-from dcgan_lib.experiments.latent_walk import rounded
 from dcgan_lib.interpretation.forgetting import (
     Bench,
     Fit,

@@ -26,10 +26,10 @@ from dcgan_lib.evaluation.ledger import (
     check_command,
     load_details,
     record,
+    rounded,
     save_details,
 )
 from dcgan_lib.evaluation.statistics import Estimate, auc_of_one, bootstrap_interval, presence_auc
-from dcgan_lib.experiments.latent_walk import rounded
 from dcgan_lib.interpretation.saliency import (
     METHODS,
     Field,

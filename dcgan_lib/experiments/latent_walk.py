@@ -35,7 +35,7 @@ from dcgan_lib.evaluation.features import (
     FeatureExtractor,
     get_features,
 )
-from dcgan_lib.evaluation.ledger import Result, load_details, record, save_details
+from dcgan_lib.evaluation.ledger import Result, load_details, record, rounded, save_details
 from dcgan_lib.evaluation.neighbours import nearest
 from dcgan_lib.evaluation.probes import Probe, load_probe
 from dcgan_lib.evaluation.statistics import (
@@ -77,11 +77,6 @@ STEPS = 12
 """Steps from anchor to anchor, as in the paper's Fig. 4: 100 pictures through 9 anchors."""
 FRAME_RATE = 12.5
 """Pictures a second of a walk that moves."""
-
-
-def rounded(found: Any, digits: int) -> Any:
-    """Return plain values, such as JSON holds, with every float rounded."""
-    return json.loads(json.dumps(found), parse_float=lambda text: round(float(text), digits))
 
 
 def load_walker(checkpoint: str) -> AnyGenerator:

@@ -31,6 +31,7 @@ from dcgan_lib.evaluation.ledger import (
     id_on,
     load_details,
     record,
+    rounded,
     save_details,
 )
 from dcgan_lib.evaluation.ruler import DAMAGES, Damage
@@ -305,17 +306,16 @@ def record_study(found: Study, options: NaturalImages, seconds: float) -> list[R
         "n": found.num_images,
         "best_of": options.best_of,
         "named": options.named,
-        "distances": {kind: _rounded(each.estimate) for kind, each in found.distances.items()},
+        "distances": {kind: each.estimate for kind, each in found.distances.items()},
         "ruined": list(RUINED),
         "parts": [
-            {"logits": each.logits, "distance": _rounded(each.distance.estimate)}
-            for each in found.parts
+            {"logits": each.logits, "distance": each.distance.estimate} for each in found.parts
         ],
-        "picked": _rounded(found.picked.estimate),
+        "picked": found.picked.estimate,
         "varieties": {kind: asdict(each) for kind, each in found.varieties.items()},
         "told apart": found.told_apart,
     }
-    save_details(f"natural/{found.checkpoint}", content)
+    save_details(f"natural/{found.checkpoint}", rounded(content, 6))
     about = {
         "unit": "",
         "n": found.num_images,
@@ -377,10 +377,6 @@ def _caveat(found: Study, named: int | None) -> Caveat:
         f"exploratory too: {RULE_CHANGED}"
     )
     return Caveat(kind="at most partly", why=why)
-
-
-def _rounded(estimate: Estimate) -> list[float]:
-    return [float(f"{x:.6g}") for x in estimate]
 
 
 def load_study(checkpoint: str = "natural") -> dict[str, Any]:

@@ -23,11 +23,11 @@ from dcgan_lib.evaluation.ledger import (
     check_command,
     load_details,
     record,
+    rounded,
     save_details,
 )
 from dcgan_lib.evaluation.probes import Panel, Probe, load_panel, load_probe
 from dcgan_lib.evaluation.statistics import Estimate, bootstrap_interval, wilson_interval
-from dcgan_lib.experiments.latent_walk import rounded
 from dcgan_lib.experiments.probes import RECIPES, load_part
 from dcgan_lib.interpretation.arithmetic import (
     STEPS,

@@ -6,6 +6,7 @@ A command is imported when it is named, so that the front page and mistakes are 
 import dataclasses
 import importlib
 import importlib.util
+import math
 import os
 import shlex
 import shutil
@@ -440,7 +441,7 @@ class Train(Command, verb="train"):
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
         chosen, config = recipe(self.recipe), self.config
         if self.epochs is not None:
-            require(self.epochs > 0, "epochs", self.epochs, "more than 0")
+            require(0 < self.epochs < math.inf, "epochs", self.epochs, "more than 0, and finite")
             if config.steps != chosen.config.steps:
                 raise UserError("--epochs and --steps both say how long to train: give one of them")
         source = self.set or chosen.image_set
@@ -517,7 +518,7 @@ class Sample(Command, verb="sample"):
         if self.pictures:
             pictures = pictures[list(self.pictures)]
         if self.separate:
-            write_separately(out, pictures)
+            write_separately(out, pictures, self.pictures or None)
         else:
             write_grid(out, pictures, self.columns)
         print(f"{len(pictures):,} picture{'s' if len(pictures) > 1 else ''}: {out}")

@@ -6,7 +6,7 @@ code, [O] our own choice.
 
 import dataclasses
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dcgan_lib.errors import UserError, check_choices, check_number, check_numbers, require
@@ -70,7 +70,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         size = self.image_size
-        whole = len(size) == 2 and all(isinstance(side, int) for side in size)
+        a_pair = isinstance(size, (tuple, list)) and len(size) == 2
+        whole = a_pair and all(isinstance(side, int) for side in size)
         allowed = f"two whole numbers (height, width) from {MIN_SIDE} to {MAX_SIDE}"
         fits = whole and min(size) >= MIN_SIDE and max(size) <= MAX_SIDE
         require(fits, "image_size", size, allowed)
@@ -374,15 +375,3 @@ def recipe(name: str) -> Recipe:
     if name not in known:
         raise UserError(f"no recipe is called {name!r}; choose one of: {', '.join(known)}")
     return known[name]
-
-
-__all__ = [
-    "ModelConfig",
-    "Recipe",
-    "TrainConfig",
-    "from_dict",
-    "recipe",
-    "recipes",
-    "replace",
-    "to_dict",
-]

@@ -1,42 +1,14 @@
-"""What only notebooks need: the library's source on the page, and pictures to step through."""
+"""What only notebooks need: pictures to step through, choices and tables."""
 
-import ast
 import html
-import inspect
 import io
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 import numpy as np
-from IPython.display import Markdown
 from PIL import Image
 
 from dcgan_lib.errors import UserError
-
-
-def show_source(*objects: Callable[..., object]) -> Markdown:
-    """Return the library's own lines for display, docstrings left out.
-
-    The notes under a dataclass's fields stay, and so does a docstring that is all there is.
-    """
-    parts = [_without_docstrings(textwrap.dedent(inspect.getsource(thing))) for thing in objects]
-    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
-
-
-def _without_docstrings(source: str) -> str:
-    lines: list[str | None] = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        first, is_more = node.body[0], len(node.body) > 1
-        stands_alone = lines[first.lineno - 1][: first.col_offset].isspace()
-        if is_more and stands_alone and ast.get_docstring(node) is not None:
-            end = first.end_lineno
-            while end < len(lines) and not lines[end].strip():
-                end += 1
-            lines[first.lineno - 1 : end] = [None] * (end - first.lineno + 1)
-    return "\n".join(line for line in lines if line is not None)
 
 
 def webp_bytes(pixels_hwc: np.ndarray, scale: int = 1) -> bytes:

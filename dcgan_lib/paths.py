@@ -96,9 +96,7 @@ def new_in_place_of(folder: Path) -> Iterator[Path]:
     left is removed by the next.
     """
     part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
-    if old.exists() and not folder.exists():  # killed between the two renamings
-        os.replace(old, folder)
-    _remove(part, old)
+    _settle(folder, part, old)
     part.mkdir(parents=True)
     try:
         yield part
@@ -107,12 +105,14 @@ def new_in_place_of(folder: Path) -> Iterator[Path]:
                 os.replace(folder, old)
             os.replace(part, folder)
     finally:
-        _remove(part, old)
+        _settle(folder, part, old)
 
 
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def _settle(folder: Path, part: Path, old: Path) -> None:
+    if old.exists() and not folder.exists():  # stopped between the two renamings
+        os.replace(old, folder)
+    for leftover in (part, old):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

@@ -106,40 +106,6 @@ def plot_grids(
 
 
 @_styled
-def plot_training(metrics: Sequence[Mapping[str, float]], *, smooth: int = 1) -> Figure:
-    """Show a run's losses, and what the discriminator says of real and generated images.
-
-    ``metrics`` come from ``read_metrics``; curves average over ``smooth`` lines. Dotted lines mark
-    the discriminator's loss and its probability when it can only guess.
-    """
-    figure = BookFigure(figsize=(8.0, 2.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    curves = (
-        (left, "d_loss", "discriminator", "-"),
-        (left, "g_loss", "generator", "--"),
-        (right, "d_real", "D(x), real images", "-"),
-        (right, "d_fake", "D(G(z)), generated", "--"),
-    )
-    for panel, name, label, line in curves:
-        lines = [entry for entry in metrics if name in entry]
-        if not 1 <= smooth <= len(lines):
-            raise UserError(
-                f"{len(lines)} lines hold {name}, but smooth is {smooth}: it must be from 1 to that"
-            )
-        steps, values = ([entry[key] for entry in lines] for key in ("step", name))
-        kernel = np.ones(smooth) / smooth
-        panel.plot(steps[smooth - 1 :], np.convolve(values, kernel, "valid"), line, label=label)
-    left.axhline(2 * math.log(2), **GUIDE, linestyle=":")
-    right.axhline(0.5, **GUIDE, linestyle=":")
-    right.set_ylim(0, 1)
-    for panel, title in ((left, "loss"), (right, "probability of being real")):
-        panel.set_title(title)
-        panel.set_xlabel("step")
-        panel.legend(loc="best")
-    return figure
-
-
-@_styled
 def plot_estimates(
     rows: Mapping[str, tuple[float, float, float]],
     label: str,

@@ -1,12 +1,12 @@
 """The ablated networks: what each breaks, and that it breaks nothing else."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import nn
 
-from dcgan_lib.config import ModelConfig, replace
+from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.ablations import Ablation, ScaleAndBias, describe_pair, new_pair
 from dcgan_lib.models.dcgan import Discriminator, Generator

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ import torch
 from torch import nn
 
 from dcgan_lib import cli
-from dcgan_lib.config import replace
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.errors import UserError

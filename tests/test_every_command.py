@@ -7,6 +7,7 @@ command's others. Here are those of the commands that have only been tested in p
 
 import ast
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from test_load import make_mnist, shorten
 
 from dcgan_lib import cli
-from dcgan_lib.config import TrainConfig, recipe, replace
+from dcgan_lib.config import TrainConfig, recipe
 from dcgan_lib.data.deduplicate import AutoencoderConfig
 from dcgan_lib.evaluation.ledger import load_details, load_row
 from dcgan_lib.experiments import bedrooms, mnist_supplement, near_duplicates

@@ -1,10 +1,6 @@
-"""What chapters show: the library's own source, and pictures behind a slider."""
+"""What chapters show: pictures behind a slider, choices and tables."""
 
-import ast
-import dataclasses
-import inspect
 import io
-import textwrap
 
 import ipywidgets as widgets
 import numpy as np
@@ -12,101 +8,14 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
-from dcgan_lib import config
 from dcgan_lib.errors import UserError
-from dcgan_lib.models import dcgan
 from dcgan_lib.notebook import (
     choose_page,
     choose_picture,
     html_table,
-    show_source,
     step_through,
     webp_bytes,
 )
-from dcgan_lib.training import step
-
-MODULES = (config, dcgan, step)
-PUBLIC = [
-    thing
-    for module in MODULES
-    for name, thing in vars(module).items()
-    if not name.startswith("_")
-    and getattr(thing, "__module__", "") == module.__name__
-    and callable(thing)
-]
-
-
-def code_of(*things) -> str:
-    text = show_source(*things).data
-    assert text.startswith("```python\n") and text.endswith("\n```")
-    return text.removeprefix("```python\n").removesuffix("\n```")
-
-
-def bare(tree: ast.AST) -> str:
-    """Dump a tree without its docstrings."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and len(node.body) > 1:
-            node.body = node.body[ast.get_docstring(node) is not None :]
-    return ast.dump(tree)
-
-
-@pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)
-def test_the_page_has_the_librarys_own_code_without_docstrings(thing):
-    source, code = textwrap.dedent(inspect.getsource(thing)), code_of(thing)
-    assert ast.dump(ast.parse(code)) == bare(ast.parse(source))
-    lines = source.splitlines()
-    assert all(line in lines for line in code.splitlines()), (
-        "each line is one of the library's, comments included"
-    )
-    if len(ast.parse(source).body[0].body) > 1:
-        assert inspect.cleandoc(thing.__doc__).splitlines()[0] not in code
-
-
-def test_methods_lose_their_docstrings_and_fields_keep_their_notes():
-    code = code_of(step.Gan, config.ModelConfig)
-    assert "Where the networks lie" not in code and "def device(self)" in code
-    assert '"""[P] Height and width in pixels, each 8 to 256."""' in code
-    assert code.startswith("@dataclass(frozen=True)\nclass Gan:\n    generator: AnyGenerator\n"), (
-        "no gap is left behind"
-    )
-
-
-def test_several_objects_stand_apart_in_the_order_asked_for():
-    tree = ast.parse(code_of(step.generator_loss, step.discriminator_loss))
-    assert [node.name for node in tree.body] == ["generator_loss", "discriminator_loss"]
-    assert "\n\n\ndef discriminator_loss" in code_of(step.generator_loss, step.discriminator_loss)
-
-
-@dataclasses.dataclass
-class Undocumented:
-    text: str = """not a docstring"""
-
-    def method(self):
-        "A docstring in single quotes, over \
-        two lines."
-        return """not one either"""
-
-
-def quoted(text='"""'):
-    """Lose this line."""
-    # Keep this one.
-    return text
-
-
-class Lonely(ValueError):
-    """All there is."""
-
-
-def test_only_docstrings_go():
-    """A search for the first triple quotes, the wrong twin, would cut these to pieces."""
-    code = code_of(Undocumented)
-    assert (
-        '"""not a docstring"""' in code
-        and '"""not one either"""' in code
-        and "single quotes" not in code
-    )
-    assert code_of(quoted) == 'def quoted(text=\'"""\'):\n    # Keep this one.\n    return text'
-    assert '"""All there is."""' in code_of(Lonely), "without it the class would be no Python"
 
 
 def picture(value, height=3, width=2):

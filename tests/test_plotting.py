@@ -22,20 +22,9 @@ from dcgan_lib.plotting import (
     plot_estimates,
     plot_grids,
     plot_ladders,
-    plot_training,
     tile,
 )
 
-METRICS = [
-    {
-        "step": 10 * k,
-        "d_loss": 1.4 - 0.1 * k,
-        "g_loss": 0.7 + 0.2 * k,
-        "d_real": 0.5 + 0.05 * k,
-        "d_fake": 0.4,
-    }
-    for k in range(1, 6)
-]
 ROWS = {"trained": (0.2, 0.1, 0.4), "untrained": (3.0, 2.5, 3.25)}
 
 
@@ -47,7 +36,6 @@ def images(num, channels=3, height=6, width=4, seed=0):
 
 FIGURES = {
     "grids": lambda: plot_grids({"real": images(5), "generated": images(3)}, 2),
-    "training": lambda: plot_training(METRICS),
     "curves": lambda: plot_curves(
         {"real": [(1_000, 9.0), (50_000, 3.1)], "one": [(2_000, 5.0)]}, "n", "error (%)"
     ),
@@ -121,63 +109,6 @@ def test_grids_show_each_group_under_its_title():
         (shown,) = panel.get_images()
         np.testing.assert_array_equal(shown.get_array(), tile(pictures, 2))
         assert not panel.axison
-
-
-def test_training_curves_are_the_metrics():
-    left, right = plot_training(METRICS).axes
-    curves = {line.get_label(): line for panel in (left, right) for line in panel.lines[:2]}
-    names = {
-        "discriminator": "d_loss",
-        "generator": "g_loss",
-        "D(x), real images": "d_real",
-        "D(G(z)), generated": "d_fake",
-    }
-    assert curves.keys() == names.keys()
-    for label, name in names.items():
-        assert list(curves[label].get_xdata()) == [10, 20, 30, 40, 50]
-        assert curves[label].get_ydata() == pytest.approx([line[name] for line in METRICS])
-    assert {line.get_linestyle() for line in left.lines[:2]} == {"-", "--"}, (
-        "colour is not the only cue"
-    )
-    assert [panel.get_title(loc="left") for panel in (left, right)] == [
-        "loss",
-        "probability of being real",
-    ]
-    assert [panel.get_xlabel() for panel in (left, right)] == ["step", "step"]
-
-
-def test_guessing_is_marked_and_probabilities_fill_their_axis():
-    left, right = plot_training(METRICS).axes
-    assert left.lines[2].get_ydata() == pytest.approx([2 * math.log(2)] * 2)
-    assert right.lines[2].get_ydata() == pytest.approx([0.5] * 2)
-    assert right.get_ylim() == (0, 1)
-
-
-def test_smoothing_is_a_mean_over_the_lines_before():
-    line = plot_training(METRICS, smooth=3).axes[0].lines[0]
-    assert list(line.get_xdata()) == [30, 40, 50]
-    assert line.get_ydata() == pytest.approx([1.2, 1.1, 1.0])
-
-
-def test_a_metric_absent_from_a_line_is_left_out_of_its_own_curve_only():
-    """With schedule "alternate", a line may come from one network."""
-    metrics = [*METRICS, {"step": 60, "g_loss": 5.0, "d_fake": 0.1}]
-    left, _ = plot_training(metrics).axes
-    assert [len(line.get_xdata()) for line in left.lines[:2]] == [5, 6]
-
-
-@pytest.mark.parametrize(
-    ("metrics", "smooth", "name"),
-    [
-        ([], 1, "d_loss"),
-        (METRICS, 6, "d_loss"),
-        (METRICS, 0, "d_loss"),
-        ([{"step": 1, "d_loss": 1.0}], 1, "g_loss"),
-    ],
-)
-def test_too_few_metrics_are_refused(metrics, smooth, name):
-    with pytest.raises(UserError, match=f"lines hold {name}"):
-        plot_training(metrics, smooth=smooth)
 
 
 def test_estimates_show_value_and_interval_from_top_to_bottom():

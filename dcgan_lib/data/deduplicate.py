@@ -32,9 +32,7 @@ six pairs at 10 bits one was."""
 CHUNK = 4096  # images in memory at a time
 
 
-def first_of_each(
-    images_u8: np.ndarray, method: Method = "autoencoder", *, seed: int = 0
-) -> np.ndarray:
+def first_of_each(images_u8: np.ndarray, method: Method = "autoencoder") -> np.ndarray:
     """Return for every image the first that looks like it, itself where none does: n, int64.
 
     "autoencoder" is trained on these very images and takes linear time; so does "exact", which asks
@@ -46,7 +44,7 @@ def first_of_each(
         return first_within(perceptual_hash(images_u8), MAX_BITS)
     if method == "exact":
         return group(exact_hash(images_u8))
-    return group(train_autoencoder(images_u8, AutoencoderConfig(seed=seed)).hash(images_u8))
+    return group(train_autoencoder(images_u8, AutoencoderConfig()).hash(images_u8))
 
 
 def group(codes_u8: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ Legend: n images, c channels, h x w pixels; ``images_u8`` is n x c x h x w, uint
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -126,6 +127,8 @@ def load_image_set(
     plain_name = name.casefold().replace("_", "-")
     name = plain_name if plain_name in set_names() else name
     if name in PROCEDURAL:
+        if drop_duplicates:
+            raise UserError(f"{name} is drawn, and drop_duplicates for photographs: leave it out")
         split = held_out_split(name, NUM_DRAWN) if split == HELD_OUT else split
         return load_drawn(name, split, size, num_images, seed, channels, progress=progress)
     if name in PUBLIC_SETS:
@@ -235,7 +238,7 @@ def load_folder(
 def _places(name: str, root: Path) -> Iterator[Path]:
     if is_plain_name(name):
         yield root / name
-    yield Path(name).expanduser()
+    yield Path(os.path.expanduser(name))  # as it stands where there is no such user
 
 
 def load_drawn(

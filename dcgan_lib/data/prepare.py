@@ -399,10 +399,11 @@ def read_attributes(table: str, files: Sequence[str]) -> dict[str, np.ndarray]:
     first, *rows = [row for row in csv.reader(table.splitlines()) if row] or [[]]
     names = [name.strip() for name in first[1:]]
     values = {"1": True, "0": False, "-1": False}
-    if not names or len(set(names)) < len(names):
+    plain = all(is_plain_name(name) and name != "file" for name in names)
+    if not names or len(set(names)) < len(names) or not plain:
         raise UserError(
-            "the first row of a table of attributes is file,NAME,NAME with different names, but "
-            f"got {','.join(first)!r}"
+            "the first row of a table of attributes is file,NAME,NAME with different names of "
+            f"letters, digits, '_', '-' and '.', but got {','.join(first)!r}"
         )
     known = {file.strip(): [value.strip() for value in flags] for file, *flags in rows}
     for file, flags in known.items():
@@ -704,5 +705,7 @@ def resized(image_set: ImageSet, image_size: tuple[int, int]) -> ImageSet:
         key: ((values - corner) / scale).astype(np.float32) if values.shape[1:] == (4,) else values
         for key, values in image_set.attributes.items()
     }
-    card = {key: value for key, value in image_set.card.items() if key != "digest"}
+    origin = {"digest": image_set.card.get("digest"), "images": len(image_set)}
+    card = {"cut_from": origin} | image_set.card
+    card.pop("digest", None)
     return replace(image_set, images_u8=images_u8, attributes=attributes, card=card)

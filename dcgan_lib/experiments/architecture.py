@@ -13,7 +13,7 @@ Axes: n images, f features; ``*_u8`` images n x c x h x w, 0..255.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +23,7 @@ import torch
 from scipy.stats import linregress
 
 from dcgan_lib.command import Command, Device, local
-from dcgan_lib.config import ModelConfig, replace
+from dcgan_lib.config import ModelConfig
 from dcgan_lib.errors import UserError, check_number, require
 from dcgan_lib.evaluation.features import RULER
 from dcgan_lib.evaluation.ledger import Caveat, Result, has_details, id_on, load_details, record

@@ -10,7 +10,7 @@ Axes: n images; ``*_u8`` images n x c x h x w, 0..255; f features.
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from PIL import Image
 from tyro.conf import Positional, arg
 
 from dcgan_lib.command import Command, local
-from dcgan_lib.config import TrainConfig, recipe, replace
+from dcgan_lib.config import TrainConfig, recipe
 from dcgan_lib.data.image_set import ImageSet, is_plain_name
 from dcgan_lib.data.load import HELD_OUT, load_image_set
 from dcgan_lib.errors import UserError, require

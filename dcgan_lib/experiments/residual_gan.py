@@ -10,7 +10,7 @@ compared with the plain pair seed by seed.
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from dcgan_lib.command import Command, Device, local
-from dcgan_lib.config import ModelConfig, TrainConfig, replace
+from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError, check_number, check_numbers, require
 from dcgan_lib.evaluation.features import RULER

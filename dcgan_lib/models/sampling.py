@@ -5,7 +5,7 @@ Axes: b batch, d latent, c h w channels and grid; ``x_u8`` pixels 0..255.
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -211,6 +211,8 @@ def refresh_batch_norm(
     While training runs, the running statistics trail the weights. The authors never meet this,
     because they sample with the statistics of the batch. Our choice: measure them once, at the end.
     """
+    if not batch_norms(generator):
+        return
     was_training, rng = generator.training, seeded(seed)
     device, num_classes = next(generator.parameters()).device, generator.config.num_classes
     generator.train()
@@ -240,10 +242,13 @@ def write_grid(path: Path, pictures_u8: np.ndarray, columns: int | None = None) 
     write_png(path, picture_grid(pictures_u8, columns))
 
 
-def write_separately(folder: Path, pictures_u8: np.ndarray) -> None:
-    """Write pictures as 000000.png and so on."""
-    digits = max(6, len(str(len(pictures_u8) - 1)))
-    for number, picture in enumerate(pictures_u8):
+def write_separately(
+    folder: Path, pictures_u8: np.ndarray, numbers: Sequence[int] | None = None
+) -> None:
+    """Write pictures as 000000.png and so on, or under numbers of their own."""
+    numbers = range(len(pictures_u8)) if numbers is None else numbers
+    digits = max(6, len(str(max(numbers, default=0))))
+    for number, picture in zip(numbers, pictures_u8, strict=True):
         pixels = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
         write_png(folder / f"{number:0{digits}d}.png", pixels)
 

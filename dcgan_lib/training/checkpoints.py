@@ -60,7 +60,8 @@ def find_run(name_or_path: str | Path) -> Path:
             return path.parent
         raise UserError(
             f"{path} is not a network that this library wrote: it reads generator.safetensors or "
-            "discriminator.safetensors with the config.json of its run beside it"
+            "discriminator.safetensors with the config.json of its run beside it, and dcgan "
+            "import-pth a .pth of the PyTorch example"
         )
     for folder in (path, checkpoints_root() / name_or_path):
         if (folder / "config.json").is_file():
@@ -261,9 +262,9 @@ def check_resumable(
         free.add("precision")  # what was found for a run is kept
     if config.decay_fraction:
         free.discard("steps")  # the learning rate depends on it
-    saved = to_dict(saved_config) | {"image set": about.get("digest")}
-    saved["--start-from"] = about.get("start_from")
-    asked = to_dict(config) | {"image set": digest, "--start-from": start_from}
+    saved, asked = _flat(saved_config), _flat(config)
+    saved |= {"image set": about.get("digest"), "--start-from": about.get("start_from")}
+    asked |= {"image set": digest, "--start-from": start_from}
     differing = sorted(name for name in asked if name not in free and saved[name] != asked[name])
     if differing == ["steps"]:
         raise UserError(
@@ -272,10 +273,20 @@ def check_resumable(
             f"to train its networks further, give --start-from {run_dir} and another --run-dir"
         )
     if differing:
+        changes = [
+            name if name == "image set" else f"{name} ({saved[name]}; you asked for {asked[name]})"
+            for name in differing
+        ]
         raise UserError(
-            f"{run_dir} holds a run with another {', '.join(differing)}: give the same, or choose "
+            f"{run_dir} holds a run with another {', '.join(changes)}: give the same, or choose "
             "another folder"
         )
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings of the run and of its networks, side by side."""
+    settings = to_dict(config)
+    return settings | settings.pop("model")
 
 
 def check_unused(run_dir: Path) -> None:
@@ -390,7 +401,7 @@ def publish(
             save_weights(part / f"{kind}.safetensors", network, half=True)
         save_config(part, config, about)
         every = -(-len(metrics) // MAX_METRICS)
-        write_metrics(part / "metrics.jsonl", metrics[every - 1 :: every])
+        write_metrics(part / "metrics.jsonl", metrics[::-1][::every][::-1])
         for stem, grid in grids.items():
             grid.save(part / "samples" / f"{stem}.webp", quality=80)
         card = _card(name, config, about, metrics[-1])
@@ -411,8 +422,9 @@ def _card(name: str, config: TrainConfig, about: dict[str, Any], last: dict[str,
     elif model.architecture == "residual":
         networks = (
             f"residual, base width {model.base_width}, alpha {model.residual_alpha:g}, "
-            f"norm {model.residual_norm}, {model.residual_activation} relu"
-        ).replace("relu relu", "relu")
+            f"norm {model.residual_norm}, "
+            f"{'relu' if model.residual_activation == 'relu' else 'leaky relu'}"
+        )
     rows = {
         "made by": f"`{about['command']}`",
         "image set": f"{about['image_set']}, {about['images']:,} images "
@@ -422,7 +434,7 @@ def _card(name: str, config: TrainConfig, about: dict[str, Any], last: dict[str,
         "training": f"{last['step']:,} steps of {config.batch_size}, {last['epoch']:.1f} epochs, "
         f"{last['seconds'] / 60:.0f} minutes, {about.get('precision', config.precision)}, "
         f"seed {config.seed}",
-        "stored": "half precision, batch-norm statistics measured afresh at the end",
+        "stored": "half precision; the generator's batch-norm statistics measured at the end",
     }
     if "weights" in about:
         rows["weights"] = about["weights"]

@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dcgan_lib.config import TrainConfig, to_dict
-from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.image_set import ImageSet, array_digest
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import (
     from_u8,
@@ -145,6 +145,7 @@ def fit(
     same = (to_dict(config), kept["digest"], resumed)
     processes.check_same(same, "command, images and --run-dir, on a disk that they share")
     processes.join(gan)
+    usual = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         with ExitStack() as held, processes.noticing_the_end_of_others():
             with processes.together() as is_main:
@@ -162,6 +163,9 @@ def fit(
             f"cannot write into {run_dir} ({error}): make room or choose another --run-dir; "
             "the last saved state is kept, and the same command goes on from there"
         ) from error
+    finally:
+        torch.set_num_threads(usual[0])
+        torch.set_float32_matmul_precision(usual[1])
     return FitResult(run.gan, run.step, run.seconds, stopped_by, tuple(run.warnings))
 
 
@@ -362,6 +366,8 @@ class _Run:
         with self.processes.together() as is_main:
             if is_main:
                 folder = self.run_dir / "snapshots" / f"step-{self.step:07d}"
+                if folder.exists():  # of a run that was stopped and goes on
+                    return
                 settled = copy.deepcopy(self.gan)
                 _refresh_generators(settled)
                 checkpoints.save_networks(folder, settled, self.about | {"step": self.step})
@@ -431,7 +437,7 @@ class Batches:
             read_ahead = not fits_on(device, self._images.nbytes)
         self._reader = ThreadPoolExecutor(1, initializer=_same_gpu()) if read_ahead else None
         if device.type != "cpu" and not read_ahead:
-            self._images = torch.as_tensor(np.asarray(self._images)).to(device)
+            self._images = torch.tensor(np.array(self._images), device=device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return ``x_bchw`` in the networks' range and ``labels_b`` or None."""
@@ -509,9 +515,10 @@ def _check_fit(image_set: ImageSet, config: TrainConfig) -> None:
         return
     num_labels = 0 if image_set.labels is None else int(np.max(image_set.labels)) + 1
     if model.num_classes and not 0 < num_labels <= model.num_classes:
+        has = f"has labels 0..{num_labels - 1}" if num_labels else "has none"
         raise UserError(
-            f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, "
-            f"which {name!r} does not have"
+            f"num_classes={model.num_classes} needs labels 0..{model.num_classes - 1}, but "
+            f"{name!r} {has}: set num_classes to {num_labels}"
         )
 
 
@@ -529,13 +536,14 @@ def _labels(image_set: ImageSet, config: TrainConfig) -> np.ndarray | None:
     return np.stack([known[name] for name in config.model.attributes], 1).astype(np.int64)
 
 
-def identity(image_set: ImageSet) -> str | None:
+def identity(image_set: ImageSet) -> str:
     """Return what tells sets apart: the digest, or that of what a set was cut from, and the cut."""
     card = image_set.card
-    if "digest" in card or "cut_from" not in card:
-        return card.get("digest")
-    parts = card["cut_from"].get("digest"), card.get("split"), card.get("subset_seed")
-    return "/".join(str(part) for part in (*parts, len(image_set)) if part is not None)
+    if "digest" in card:
+        return card["digest"]
+    origin = card.get("cut_from", {}).get("digest") or array_digest(image_set.images_u8)
+    parts = origin, card.get("split"), card.get("subset_seed"), len(image_set)
+    return "/".join(str(part) for part in parts if part is not None)
 
 
 def draw_latents(
@@ -589,10 +597,11 @@ def probe_speed(
     a tenth faster, so that chance does not choose where nothing is won. On CUDA, float32 rounds the
     factors of products to TF32, whose 10 bits are 3 more than bfloat16 keeps.
     """
-    before, most, kind = torch.get_num_threads(), os.cpu_count() or 1, gan.device.type
+    before, kind = torch.get_num_threads(), gan.device.type
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if kind == "cuda":
         torch.set_float32_matmul_precision("high")
-    usual = sorted({1, most // 2, most - 1, most} - {0}) if kind == "cpu" else [before]
+    usual = sorted({1, most // 2, most - 1, most, before} - {0}) if kind == "cpu" else [before]
     counts, precisions = [threads] if threads else usual, [precision]
     if precision == "auto":
         precisions = ["float32"] if kind == "mps" else ["float32", "bfloat16"]

@@ -93,8 +93,8 @@ def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
     def blend(averaged: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
         if not averaged.is_floating_point():
             return current
-        count = int(num_averaged)
-        return averaged.lerp(current, 1 - min(decay, (1 + count) / (10 + count)))
+        kept = ((1 + num_averaged) / (10 + num_averaged)).clamp(max=decay)
+        return averaged.lerp(current, (1 - kept).to(averaged.dtype))
 
     return AveragedModel(network, avg_fn=blend, use_buffers=True)
 

@@ -216,7 +216,7 @@ def test_what_needs_more_images_is_named_and_the_rest_is_measured(street_sets, c
     assert len(missing) == 1 and "FID on 12 features needs at least 15 images" in missing[0]
     rows, missing = copies_among(street_sets["validation"], few, few, classifier)
     assert not rows and len(missing) == 1 and "100 images on either side" in missing[0]
-    with pytest.raises(UserError, match="KID on subsets of 1 needs"):
+    with pytest.raises(UserError, match="KID on 100 subsets of 0 needs"):
         distances(street_sets["validation"], noise, few[:1], classifier)
 
 

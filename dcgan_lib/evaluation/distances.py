@@ -53,7 +53,7 @@ def kid(
     features: FeatureExtractor,
     *,
     subsets: int = 100,
-    subset_size: int = 500,
+    subset_size: int | None = None,
     seed: int = 0,
 ) -> Distance:
     """Measure the kernel distance (KID): unbiased, so it compares fairly at a few thousand images.
@@ -62,8 +62,9 @@ def kid(
     ----------
     subsets : int, default 100
         Random subsets that the value is a mean over.
-    subset_size : int, default 500
-        Images of either kind in a subset.
+    subset_size : int, optional
+        Images of either kind in a subset, at most half of the smaller side; by default that, or
+        500.
     seed : int, default 0
         Of the subsets.
 
@@ -72,15 +73,16 @@ def kid(
     Distance
         ``value`` is near 0 for two halves of one set. An unbiased estimate of a squared distance,
         it scatters about the truth, so near 0 the value and the interval may fall below 0. The
-        interval is 1.96 * std / sqrt(k), where k = n / subset_size counts subsets that share no
-        image: random subsets overlap, so 1 / sqrt(subsets) would promise too much.
+        interval is 1.96 * std * sqrt(m / (n - m)), for subsets of m from the n images of the
+        smaller side. They are drawn without replacement, so they share images and differ by less
+        than samples of m would: 1 / sqrt(subsets) promises too much, and so does sqrt(m / n).
 
     Raises
     ------
     UserError
-        If either side has fewer than ``subset_size`` images.
+        If either side has fewer than twice as many images as a subset.
     """
-    _check_enough(len(real_u8), len(fake_u8), subsets, subset_size)
+    _subset_size(len(real_u8), len(fake_u8), subsets, subset_size)
     return kid_of_features(
         features.extract(real_u8),
         features.extract(fake_u8),
@@ -97,11 +99,11 @@ def kid_of_features(
     name: str,
     *,
     subsets: int = 100,
-    subset_size: int = 500,
+    subset_size: int | None = None,
     seed: int = 0,
 ) -> Distance:
     """Measure `kid` between features, n x f, that were computed before, and are called ``name``."""
-    _check_enough(len(real_nf), len(fake_nf), subsets, subset_size)
+    subset_size = _subset_size(len(real_nf), len(fake_nf), subsets, subset_size)
     with warnings.catch_warnings():  # it keeps all features: a few MB here, and meant to be
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
         metric = KernelInceptionDistance(
@@ -112,7 +114,8 @@ def kid_of_features(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         value, std = (float(x) for x in metric.compute())
-    half = float(1.96 * std / np.sqrt(min(len(real_nf), len(fake_nf)) / subset_size))
+    num = min(len(real_nf), len(fake_nf))
+    half = float(1.96 * std * np.sqrt(subset_size / (num - subset_size)))
     return Distance(
         metric=f"KID ({subsets} subsets of {subset_size})",
         value=value,
@@ -124,13 +127,16 @@ def kid_of_features(
     )
 
 
-def _check_enough(num_real: int, num_fake: int, subsets: int, subset_size: int) -> None:
-    if subset_size < 2 or subsets < 2 or min(num_real, num_fake) < subset_size:
+def _subset_size(num_real: int, num_fake: int, subsets: int, asked: int | None) -> int:
+    most = min(num_real, num_fake) // 2
+    size = min(500, most) if asked is None else asked
+    if subsets < 2 or not 2 <= size <= most:
         raise UserError(
-            f"KID on subsets of {subset_size} needs at least {subset_size} images on either side "
-            f"and 2 subsets of 2 or more, but got {num_real} real, {num_fake} fake, "
-            f"{subsets} subsets: add images or take smaller subsets"
+            f"KID on {subsets} subsets of {size} needs 2 subsets or more, of 2 images or more, and "
+            f"at least twice as many images on either side as a subset has, but got {num_real} "
+            f"real and {num_fake} fake: add images or take smaller subsets"
         )
+    return size
 
 
 def fid(real_u8: np.ndarray, fake_u8: np.ndarray, features: FeatureExtractor) -> Distance:
@@ -159,11 +165,13 @@ def fid_of_features(real_nf: np.ndarray, fake_nf: np.ndarray, name: str) -> Dist
     _check_enough_for_fid(len(real_nf), len(fake_nf), real_nf.shape[1])
     real_nd, fake_nd = (torch.from_numpy(side).double() for side in (real_nf, fake_nf))
     value, without = _frechet(real_nd, fake_nd), []
+    rng = np.random.default_rng(0)  # classes may stand in turn, and a tenth must not be one of them
+    groups = [
+        torch.from_numpy(rng.permutation(len(side)) % _NUM_GROUPS) for side in (real_nd, fake_nd)
+    ]
     for group in range(_NUM_GROUPS):
-        sides = (
-            side[torch.arange(len(side)) % _NUM_GROUPS != group] for side in (real_nd, fake_nd)
-        )
-        without.append(_frechet(*sides))
+        sides = zip((real_nd, fake_nd), groups, strict=True)
+        without.append(_frechet(*(side[of_side != group] for side, of_side in sides)))
     std = np.sqrt((_NUM_GROUPS - 1) * np.var(without))
     half = float(stats.t.ppf(0.975, _NUM_GROUPS - 1) * std)
     return Distance(

@@ -299,14 +299,11 @@ def measure_distances(
     Raises
     ------
     UserError
-        If there are not even enough for KID, 2 on either side.
+        If there are not even enough for KID, 4 on either side.
     """
     rows: dict[str, Measured] = {}
     for key, fake_nf in (("kid", samples_nf), ("untrained_kid", untrained_nf)):
-        smaller, larger = sorted((len(held_out_nf), len(fake_nf)))
-        # Subsets of all images on both sides would not differ: the interval would have no width.
-        size = min(500, smaller if smaller < larger else max(2, smaller // 2))
-        found = kid_of_features(held_out_nf, fake_nf, name, subset_size=size)
+        found = kid_of_features(held_out_nf, fake_nf, name)
         rows[key] = _distance(key, found)
     try:
         found = fid_of_features(held_out_nf, samples_nf[: len(held_out_nf)], name)
@@ -346,8 +343,7 @@ def kid_score(
 
     def score(samples_u8: np.ndarray) -> dict[str, float]:
         fake_nf = extractor.extract(samples_u8)
-        subset = min(500, min(len(real_nf), len(fake_nf)) // 2)
-        found = kid_of_features(real_nf, fake_nf, extractor.name, subset_size=subset)
+        found = kid_of_features(real_nf, fake_nf, extractor.name)
         return {"kid": found.value}
 
     return score

@@ -97,7 +97,7 @@ class Rule:
         """Say the rule in words."""
         if not self.is_numeric:
             return {
-                "checks": "every check holds; partly when some do",
+                "checks": "every check holds; partly when some do, or a control fails",
                 "none": "not judged",
                 "quoted": "quoted",
             }[self.kind]
@@ -193,6 +193,9 @@ def id_on(claim_id: str, set_name: str) -> str:
     return full_id(f"{claim_id}:{set_name}")
 
 
+CONTROL = "control: "
+
+
 @dataclass(frozen=True, kw_only=True)
 class Caveat:
     """Bound what a measurement may be called, whatever its rule says."""
@@ -231,7 +234,9 @@ class Result:
     version: str | None = None
     verdict: Verdict = "not measured"
     checks: dict[str, bool] = field(default_factory=dict)
-    """For a rule without a number: what was checked, as a sentence, and whether it held."""
+    """For a rule without a number: what was checked, as a sentence, and whether it held. One that
+    begins with `CONTROL` asks whether the measurement could see what it looks for: it is no
+    evidence for the claim, and where it fails, the claim is held partly at most."""
     caveat: Caveat | None = None
     notes: str = ""
 
@@ -373,7 +378,8 @@ def _check_evidence(row: Result, rule: Rule) -> None:
         raise UserError(
             f"{row.id} is judged by its number ({rule.text()}): record it without checks"
         )
-    if rule.kind == "checks" and not (row.checks and all(text.strip() for text in row.checks)):
+    said = all(text.strip() for text in row.checks)
+    if rule.kind == "checks" and not (said and _checks_and_controls(row)[0]):
         raise UserError(
             f"{row.id} has no numeric rule: pass checks, each a sentence that says what was checked"
         )
@@ -393,11 +399,20 @@ def _judge(row: Result) -> Verdict:
     if rule.is_numeric:
         outcome = rule.outcome(row.value, row.low, row.high)
     else:
-        held = sum(row.checks.values())
-        outcome = HELD if held == len(row.checks) else PARTLY if held else FAILED
+        checks, controls = _checks_and_controls(row)
+        outcome = HELD if all(checks) else PARTLY if any(checks) else FAILED
+        if not all(controls):
+            outcome = max(outcome, PARTLY)
     if caveat == "at most partly":
         outcome = max(outcome, PARTLY)
     return claim.words_on(set_name)[outcome]
+
+
+def _checks_and_controls(row: Result) -> tuple[list[bool], list[bool]]:
+    sides: tuple[list[bool], list[bool]] = [], []
+    for text, held in row.checks.items():
+        sides[text.startswith(CONTROL)].append(held)
+    return sides
 
 
 def describe_hardware() -> str:

@@ -757,9 +757,10 @@ def record_claims(runs: Runs, settings: Settings, command: str) -> list[Result]:
 def _record_stable(rows: dict[str, Row], settings: Settings, about: dict[str, Any]) -> Result:
     usual = rows[RECIPE]
     planted = [rows[name] for name in PLANTED]
+    seen = all(row.flagged == row.seeds for row in planted)
     checks = {
         "the recipe neither diverges nor collapses on any seed": usual.flagged == 0,
-        "the measures see every planted failure": all(row.flagged == row.seeds for row in planted),
+        "control: the measures see every planted failure": seen,
     }
     sound = wilson_interval(usual.seeds - usual.flagged, usual.seeds)
     id = id_on(STABLE, settings.set)

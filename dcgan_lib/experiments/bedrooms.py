@@ -193,10 +193,7 @@ def measure(
 
 
 def _distance(real_nf: np.ndarray, other_nf: np.ndarray, name: str) -> list[float]:
-    smaller, larger = sorted((len(real_nf), len(other_nf)))
-    # Subsets of all images on both sides would not differ: the interval would have no width.
-    size = min(500, smaller if smaller < larger else max(2, smaller // 2))
-    found = kid_of_features(real_nf, other_nf, name, subset_size=size)
+    found = kid_of_features(real_nf, other_nf, name)
     return [float(f"{x:.6g}") for x in found.estimate]
 
 

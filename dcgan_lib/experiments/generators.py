@@ -87,7 +87,7 @@ def _record_bedrooms(report: GeneratorReport, command: str) -> Result:
             copies.estimate.high <= MOST_COPIES
         ),
         f"by pixels, at most {most} are": copies_pixels.estimate.high <= MOST_COPIES,
-        "copies that are shifted by a pixel would be found by both": (
+        "control: copies that are shifted by a pixel would be found by both": (
             copies.too_weak is None and copies_pixels.too_weak is None
         ),
         f"the samples lie no nearer to training images than {share} of copies would bring them": (

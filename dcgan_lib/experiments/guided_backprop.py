@@ -308,8 +308,8 @@ def record_saliency(
             "networks, with batch norm measured and as stored, beyond both intervals"
         ] = trained["lift"][1] > highest
     checks[
-        "with every layer random, the maps' rank correlation with the trained ones is below "
-        f"{LEAST_CHANGE}"
+        "control: with every layer random, the maps' rank correlation with the trained ones is "
+        f"below {LEAST_CHANGE}"
     ] = found["cascade"][how.method][-1][2] < LEAST_CHANGE
     by_object, means = [], []
     for name, entries in found["objects"].items():

@@ -282,9 +282,7 @@ class Yardstick:
         found_nf = self.features.extract(pictures_u8)
         is_full = len(found_nf) >= len(self._real_nf)
         real_nf, subsets = (self._real_nf, 100) if is_full else (self._few_nf, 40)
-        size = min(len(real_nf), len(found_nf), 1_000) // 2
-        name = self.features.name
-        distance = kid_of_features(real_nf, found_nf, name, subsets=subsets, subset_size=size)
+        distance = kid_of_features(real_nf, found_nf, self.features.name, subsets=subsets)
         reached = _colour_shares(pictures_u8) > COMMON / 10
         found = {
             "distance": distance.value,

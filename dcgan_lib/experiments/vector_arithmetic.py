@@ -440,7 +440,7 @@ def record_sums(
     ghosts, works = _share(hits("3 pixels", "overlay")), overlays.passes
     fewer = _gain(hits("3 pixels", "overlay"), hits("3", "overlay"))
     checks = {
-        "the instrument finds known overlays and is not misled by contrast": works,
+        "control: the instrument finds known overlays and is not misled by contrast": works,
         "most pixel sums look like overlays": works and ghosts.low > 50,
         "latent sums do so less often": works and fewer.low > 0,
         "the probe sees both attributes less often in pixel sums": (

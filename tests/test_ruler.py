@@ -161,7 +161,7 @@ def test_without_the_weights_the_error_says_how_to_install_them(monkeypatch):
 
 
 # --- the embedded sets ---
-NUM_OF = {"rooms": 250, "portraits": 400, "street-digits": 250}
+NUM_OF = {"rooms": 250, "portraits": 400, "street-digits": 400}
 """Images a side: as few as tell a slight blur from none."""
 
 

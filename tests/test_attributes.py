@@ -14,9 +14,10 @@ from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.data.prepare import read_attributes
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.networks import new_discriminator, new_generator
-from dcgan_lib.models.sampling import labels_in_turn
+from dcgan_lib.models.sampling import labels_alike, labels_in_turn
 from dcgan_lib.training.checkpoints import draw, load_config
 from dcgan_lib.training.loop import Batches
+from dcgan_lib.widgets.export import export_generator
 
 NAMES = ("smiling", "glasses")
 MODEL = ModelConfig(image_size=(8, 8), base_width=2, z_dim=4, attributes=NAMES)
@@ -117,3 +118,15 @@ def test_from_a_table_to_samples_with_and_without_an_attribute(people, capsys):
     same = [np.array_equal(a, b) for a, b in zip(in_turn, fixed, strict=True)]
     assert same[1] and not all(same)
     assert run("sample run --best 2 --num-images 4") == 0
+
+
+def test_a_number_names_a_combination_wherever_pictures_are_alike():
+    """Films and projections take one label for all their pictures."""
+    assert labels_alike(3, 2, MODEL).tolist() == [[0, 1]] * 3
+    with pytest.raises(UserError, match="0 to 3"):
+        labels_alike(3, 4, MODEL)
+
+
+def test_pages_refuse_what_they_have_no_control_for():
+    with pytest.raises(UserError, match="offers classes and no attributes"):
+        export_generator(new_generator(MODEL).eval(), "people")

@@ -165,7 +165,7 @@ def test_fid_cannot_be_negative_and_kid_can(images):
 
 
 def test_too_few_images_are_refused(images):
-    with pytest.raises(UserError, match="twice as many images .* got 1500 real and 499 fake"):
+    with pytest.raises(UserError, match=r"twice as many images .* got 1500 real and 499 fake"):
         kid(images["a"], images["wider"][:499], make_extractor(), subset_size=250)
     with pytest.raises(UserError, match="at least 6 images on either side"):
         fid(images["a"][:5], images["wider"], make_extractor())

@@ -22,7 +22,7 @@ from dcgan_lib.command import Command
 from dcgan_lib.errors import UserError
 from dcgan_lib.evaluation.probes import Probe, load_probe
 from dcgan_lib.models.networks import AnyGenerator
-from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
+from dcgan_lib.models.sampling import generate_u8, labels_in_turn, sample_latents, seeded
 from dcgan_lib.paths import atomic_write, read_json
 from dcgan_lib.tensor_files import read_tensors, write_tensors
 from dcgan_lib.training.checkpoints import find_run, load_config, load_generator
@@ -70,13 +70,14 @@ def fit_directions(
         raise UserError(
             f"n must be at least 400, but it is {n}: a direction has as many numbers as z"
         )
-    z_nd, classes = sample_latents(n, generator.config, seeded(seed)), generator.config.num_classes
-    labels_n = torch.arange(n) % classes if classes else None
+    z_nd = sample_latents(n, generator.config, seeded(seed))
+    labels_n = labels_in_turn(n, generator.config)
     found = []
     for name, values_n in read(generate_u8(generator, z_nd, labels_n)).items():
         if labels_n is not None and values_n.dtype != bool:
-            means = [np.nanmean(values_n[labels_n == label]) for label in range(classes)]
-            values_n = values_n - np.array(means)[labels_n]
+            _, kinds_n = np.unique(labels_n, axis=0, return_inverse=True)
+            means = [np.nanmean(values_n[kinds_n == kind]) for kind in range(kinds_n.max() + 1)]
+            values_n = values_n - np.array(means)[kinds_n]
         found.append(_fit(name, z_nd.numpy(), values_n))
     return tuple(direction for direction in found if direction)
 

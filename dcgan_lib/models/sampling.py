@@ -109,18 +109,21 @@ def labels_in_turn(num: int, config: ModelConfig) -> Tensor | None:
 def labels_alike(num: int, label: int | None, config: ModelConfig) -> Tensor | None:
     """Return one class for all of ``num`` pictures, which only networks without classes leave out.
 
+    Of attributes, ``label`` is a combination's number in `labels_in_turn`: its binary digits, the
+    first attribute's last, say which are there.
+
     Raises
     ------
     UserError
         If there is no such class, none is given where there are classes, or one where there are
         none.
     """
-    last = config.num_classes - 1
-    if last < 0:
+    last = (2**config.num_classes if config.attributes else config.num_classes) - 1
+    if not config.num_classes:
         require(label is None, "label", label, "left out, as there are no classes")
         return None
     require(label is not None and 0 <= label <= last, "label", label, f"0 to {last}")
-    return torch.full((num,), label)
+    return labels_in_turn(label + 1, config)[-1:].repeat_interleave(num, dim=0)
 
 
 def sample_u8(

@@ -33,7 +33,14 @@ from dcgan_lib.models.dcgan import (
     plan_convolutions,
     with_labels,
 )
-from dcgan_lib.models.sampling import from_u8, generate_u8, in_batches, logits_of, to_u8
+from dcgan_lib.models.sampling import (
+    from_u8,
+    generate_u8,
+    in_batches,
+    labels_in_turn,
+    logits_of,
+    to_u8,
+)
 from dcgan_lib.paths import atomic_write, checkpoints_root
 from dcgan_lib.training.checkpoints import (
     find_run,
@@ -118,6 +125,7 @@ def export_generator(
             f"the page draws convolutional generators, but {name} is a {config.architecture} one: "
             "export it with --onnx"
         )
+    _refuse_attributes(config, name)
     z_nd, labels_n = _latents(config, NUM_CHECKED)
     exact_u8 = generate_u8(generator, z_nd, labels_n)
     layers = fold(generator)
@@ -171,9 +179,10 @@ def export_discriminator(
             f"the page runs convolutional discriminators, but {name}'s is a {kind} one: "
             "choose a checkpoint of the DCGAN"
         )
+    _refuse_attributes(config, name)
     checked_u8 = _pictures_to_judge(config, pictures_u8)
     num = len(checked_u8)
-    labels_n = torch.arange(num) % config.num_classes if config.num_classes else None
+    labels_n = labels_in_turn(num, config)
     exact_n = probabilities(logits_of(discriminator, checked_u8, labels_n))
     layers = fold_discriminator(discriminator)
     types = ["half"] * len(layers)
@@ -182,6 +191,14 @@ def export_discriminator(
     mean, most = float(apart_n.mean()), float(apart_n.max())
     exported.about["error"] = {"mean": round(mean, 4), "max": round(most, 4), "pictures": num}
     return exported
+
+
+def _refuse_attributes(config: ModelConfig, name: str) -> None:
+    if config.attributes:
+        raise UserError(
+            f"the page offers classes and no attributes, which {name} has: draw with dcgan "
+            "sample --attributes, or export it with --onnx"
+        )
 
 
 def _pictures_to_judge(config: ModelConfig, pictures_u8: np.ndarray | None) -> np.ndarray:
@@ -414,7 +431,7 @@ def probabilities(logits_n: np.ndarray) -> np.ndarray:
 def _latents(config: ModelConfig, num: int) -> tuple[Tensor, Tensor | None]:
     """Return the vectors of the first seeds, and labels in turn for a conditional network."""
     z_nd = torch.tensor(np.stack([seed_latent(seed, config) for seed in range(num)]))
-    return z_nd, torch.arange(num) % config.num_classes if config.num_classes else None
+    return z_nd, labels_in_turn(num, config)
 
 
 # --- Files ---

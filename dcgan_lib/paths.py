@@ -89,25 +89,30 @@ def reserve(path: Path) -> None:
 
 
 @contextmanager
-def new_in_place_of(folder: Path) -> Iterator[Path]:
+def new_in_place_of(folder: Path, *, resume: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` if nothing goes wrong meanwhile.
 
     Otherwise, or where nothing is put into it, ``folder`` stays as it is. What a killed process
-    left is removed by the next.
+    left is removed by the next; with ``resume``, that one finds it, also after an interrupt or on a
+    disk that was full.
     """
     part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
     if old.exists() and not folder.exists():  # killed between the two renamings
         os.replace(old, folder)
-    _remove(part, old)
-    part.mkdir(parents=True)
+    _remove(old, *([] if resume else [part]))
+    part.mkdir(parents=True, exist_ok=resume)
+    stays = False
     try:
         yield part
         if any(part.iterdir()):
             if folder.exists():
                 os.replace(folder, old)
             os.replace(part, folder)
+    except (KeyboardInterrupt, OSError):
+        stays = resume
+        raise
     finally:
-        _remove(part, old)
+        _remove(old, *([] if stays else [part]))
 
 
 def _remove(*folders: Path) -> None:

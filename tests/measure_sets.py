@@ -79,12 +79,13 @@ def write_tar(path: Path, num: int) -> None:
         file = io.BytesIO()
         Image.fromarray(image_u8.transpose(1, 2, 0)).save(file, "JPEG", quality=90)
         files.append(file.getvalue())
-    with tarfile.open(path, "w") as tar:
+    with open(path, "wb") as tar:
         for at in range(num):
+            content = files[at % len(files)]
             member = tarfile.TarInfo(f"digits/{at // 10_000:03}/{at:07}.jpg")
-            member.size = len(files[at % len(files)])
-            tar.addfile(member, io.BytesIO(files[at % len(files)]))
-            tar.members.clear()
+            member.size = len(content)
+            tar.write(member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
+        tar.write(bytes(1024))
 
 
 def prepare_it(path: Path, deduplicate: str | None = None) -> dict[str, float]:

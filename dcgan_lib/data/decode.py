@@ -5,6 +5,7 @@ Legend: image_u8 is c x h x w, uint8, 0..255, c = 1 where the file is grey, 3 wh
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ def open_image(file: Path | IO[bytes]) -> Image.Image:
 
 def named_like_image(name: str) -> bool:
     """Say whether a file's name ends as that of an image."""
-    return Path(name).suffix.lower() in _endings()
+    return os.path.splitext(name)[1].lower() in _endings()
 
 
 def holds_image(file: Path | IO[bytes]) -> bool:

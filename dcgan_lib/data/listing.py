@@ -38,8 +38,8 @@ from dcgan_lib.data.decode import (
 from dcgan_lib.errors import UserError
 from dcgan_lib.paths import data_root
 
-BLOCK = 256  # values that are packed together
-SORTED_AT_ONCE = 2**15
+BLOCK = 128  # values that are packed together, and blocks that are kept unpacked
+SORTED_AT_ONCE = 2**13
 HEAD_BYTES = 2**16  # that tell what a member is whose name does not
 
 
@@ -234,6 +234,7 @@ def _list_archive(path: Path) -> Listing:
     found, ignored = Packed(), defaultdict(Packed)
     file = _open_tar(path)
     try:
+        file.seek(0)
         with decoding(), tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # or tarfile would keep every member
@@ -258,7 +259,7 @@ def _list_archive(path: Path) -> Listing:
         with lock:
             file.seek(start)
             raw = file.read(size)
-        return decode_bytes(raw, framing, suffix=Path(name).suffix.lower())
+        return decode_bytes(raw, framing, suffix=os.path.splitext(name)[1].lower())
 
     return Listing(
         kind="archive",

@@ -52,7 +52,7 @@ class Packed(Sequence):
         self._values = lru_cache(BLOCK)(lambda at: json.loads(zlib.decompress(self._blocks[at])))
 
     def append(self, value: Any) -> None:
-        """Add a value; tuples come back as lists."""
+        """Add a value; a tuple may come back as a list."""
         self._last.append(value)
         if len(self._last) == BLOCK:
             self._blocks.append(zlib.compress(json.dumps(self._last).encode(), 1))
@@ -128,7 +128,7 @@ def list_images(source: Path) -> Listing:
     if not source.is_dir():
         raise UserError(
             f"expected a folder of images, but {source} does not exist; "
-            "give the folder that holds the files, a .tar, a .tar.gz or an LMDB"
+            "give the folder that holds the files"
         )
     if not (source / "data.mdb").is_file():
         return _list_folder(source)
@@ -237,6 +237,8 @@ def _list_archive(path: Path) -> Listing:
         file.seek(0)
         with decoding(), tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
+                if member.size < 0:
+                    raise tarfile.ReadError("a member's size is below zero")  # it would go round
                 tar.members.clear()  # or tarfile would keep every member
                 _sort_in(member, file, found, ignored)
             file.seek(tar.offset)
@@ -244,6 +246,7 @@ def _list_archive(path: Path) -> Listing:
             raise tarfile.ReadError("it is cut off or damaged: the mark of its end is missing")
     # tarfile lets out whatever a hostile header brings; a damaged archive is one sentence.
     except Exception as error:
+        file.close()
         raise UserError(
             f"{path} is a file, but no sound tar archive ({error}): give a folder of images, a "
             ".tar or .tar.gz that is whole, or an LMDB's folder"
@@ -278,12 +281,14 @@ def _open_tar(path: Path) -> IO[bytes]:
     file = open(path, "rb")  # noqa: SIM115
     if file.read(2) != b"\x1f\x8b":
         return file
+    file.close()
     data_root().mkdir(parents=True, exist_ok=True)
     plain = tempfile.TemporaryFile(dir=data_root())  # noqa: SIM115
     try:
         with gzip.open(path) as packed:
             shutil.copyfileobj(packed, plain, 2**20)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        plain.close()
         raise UserError(f"{path} cannot be unpacked ({error}): fetch or make it again") from error
     return plain
 

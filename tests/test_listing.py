@@ -244,6 +244,8 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path, data_folder):
         kill_after(blocks, path, progress)
     with open(progress, "a") as file:
         file.write('{"done": 1')  # a line that was cut off
+    for name in ("card.json", "part.npy", ".card.json.12345678.part"):
+        (progress.parent / name).write_text("left by a run that was killed at its end")
     done = json.loads(progress.read_text().splitlines()[-2])["done"]
     assert done >= 96
     again = subprocess.run([sys.executable, "-c", COUNTS, path, "0"], capture_output=True)

@@ -598,9 +598,10 @@ class _Stored:
         self.done = block["done"]
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: Path, *but: str) -> None:
     for path in folder.iterdir():
-        path.unlink()
+        if path.name not in but:
+            path.unlink()
 
 
 def _read_progress(part: Path, first: str, num: int, row_bytes: int) -> _Stored:
@@ -615,6 +616,7 @@ def _read_progress(part: Path, first: str, num: int, row_bytes: int) -> _Stored:
         for line in whole[1:]:
             stored.add(json.loads(line))
         if (part / IMAGES_FILE).stat().st_size >= HEADER_BYTES + stored.num_kept * row_bytes:
+            _empty(part, IMAGES_FILE, PROGRESS_FILE)  # a card, say, from before its last moment
             atomic_write(path, "".join(whole))
             return stored
     _empty(part)

@@ -64,7 +64,7 @@ def test_names_are_sorted_piece_by_piece(monkeypatch):
     names = [f"{at % 13}/{at * 37 % 101}.png" for at in range(200)]
     rows = in_order(names, natural_key)
     assert [names[row] for row in rows] == sorted(names, key=natural_key)
-    assert rows.dtype == np.int64 and sorted(rows) == list(range(200))
+    assert rows.dtype == np.int32 and sorted(rows) == list(range(200))
 
 
 # ---------------------------------------------------------------- archives

@@ -284,7 +284,7 @@ def classes_of(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]
     """
     found: dict[str, int] = {}
     folders = (_folder_at(name, 0) for name in names)
-    first_seen = np.fromiter((found.setdefault(each, len(found)) for each in folders), np.int64)
+    first_seen = np.fromiter((found.setdefault(each, len(found)) for each in folders), np.int32)
     class_names = tuple(sorted(found, key=lambda name: (name.casefold(), name)))
     if "" in found or len(found) < 2:
         return None, ()
@@ -428,11 +428,11 @@ def source_of_files(paths: Sequence[Path], **known: Any) -> Source:
 def _source_of(listing: Listing, limit: int | None, held_out: float) -> Source:
     """Return the files to use, one split after the other, each in the listing's order."""
     files, ignored, kinds = listing.names, dict(listing.ignored), list(SPLIT_FOLDERS)
-    rows, depth = np.arange(len(files)), None
+    rows, depth = np.arange(len(files), dtype=np.int32), None
     split_by = f"{held_out:.0%} of the files held out, by the hash of their paths"
     if found := find_splits(files):
         depth, split_n = found
-        rows = np.flatnonzero(split_n >= 0)
+        rows = rows[split_n >= 0]
         folders = {_folder_at(files[row], depth) for row in rows}
         split_by = f"as the folders say: {', '.join(sorted(folders))}"
         if len(outside := np.flatnonzero(split_n < 0)):
@@ -496,7 +496,7 @@ def fill(
     if len(stored.grey_bits) > 1:  # one scale for all, or a dark image would come out bright
         framing = replace(framing, grey_bits=max(stored.grey_bits))
         stored = _decode_all(path, name, source, framing, card, num_workers, progress)
-    kept = np.flatnonzero(stored.is_kept)
+    kept = np.arange(num, dtype=np.int32)[stored.is_kept]
     duplicates: Sequence[dict[str, str]] = []
     if deduplicate is not None and len(kept):
         first = first_of_each(np.load(path, mmap_mode="r", allow_pickle=False), deduplicate)

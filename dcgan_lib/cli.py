@@ -251,13 +251,15 @@ def _make_folder(folder: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Command, verb="prepare"):
-    """Decode, crop and resize a folder of images once, and keep them ready for training.
+    """Decode, crop and resize images once, and keep them ready for training, on disk.
 
-    The set can then be named: dcgan train --set NAME. Broken files are left out and listed.
+    The set can then be named: dcgan train --set NAME. Broken files are left out and listed. The
+    set may be larger than memory; a preparation that was killed goes on when it is asked for again.
     """
 
     source: Positional[Path]
-    """A folder of images, or of one folder per class; folders named train, val, test are splits."""
+    """A folder of images, or of one folder per class, or a .tar or .tar.gz of one; folders named
+    train, val, test are splits. Or an LMDB's folder, as LSUN comes."""
     name: str | None = None
     """Name of the prepared set; unset: the folder's own, with - for what a name cannot hold."""
     image_size: tuple[int, int] = (64, 64)

@@ -89,30 +89,39 @@ def reserve(path: Path) -> None:
 
 
 @contextmanager
-def new_in_place_of(folder: Path) -> Iterator[Path]:
+def new_in_place_of(folder: Path, *, resume: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` if nothing goes wrong meanwhile.
 
     Otherwise, or where nothing is put into it, ``folder`` stays as it is. What a killed process
-    left is removed by the next.
+    left is removed by the next; with ``resume``, that one finds it, also after an interrupt or on a
+    disk that was full.
     """
     part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
-    _settle(folder, part, old)
-    part.mkdir(parents=True)
+    _put_back(folder, old)
+    if not resume:
+        shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True, exist_ok=resume)
+    stays = False
     try:
         yield part
         if any(part.iterdir()):
             if folder.exists():
                 os.replace(folder, old)
             os.replace(part, folder)
+    except (KeyboardInterrupt, OSError):
+        stays = resume
+        raise
     finally:
-        _settle(folder, part, old)
+        _put_back(folder, old)
+        if not stays:
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def _settle(folder: Path, part: Path, old: Path) -> None:
-    if old.exists() and not folder.exists():  # stopped between the two renamings
+def _put_back(folder: Path, old: Path) -> None:
+    """Undo the first of two renamings where the second was not reached; then ``old`` can go."""
+    if old.exists() and not folder.exists():
         os.replace(old, folder)
-    for leftover in (part, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from safetensors.torch import load_file
 
 from dcgan_lib import cli
 from dcgan_lib.config import ModelConfig, TrainConfig
+from dcgan_lib.data import prepare as preparation
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.experiments import architecture, memorisation, supervised_search  # noqa: F401
 from dcgan_lib.training.checkpoints import save_networks, write_metrics
@@ -133,6 +134,7 @@ def start(job: Job, place: Path, log: Path) -> int:
             for stream in (1, 2):
                 os.dup2(file.fileno(), stream)
         supervised_search.SPACE["epochs"] = [1]
+        preparation.AHEAD_IMAGES = 16
         status = cli.main(job.words.format(place=place).split())
     except BaseException:
         traceback.print_exc()

@@ -11,6 +11,7 @@ readers make of sound files, their own tests ask.
 import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from test_pytorch_example import ExampleGenerator, lively
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.decode import Framing, decode_file, decoding
 from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.listing import list_images
 from dcgan_lib.data.load import load_image_set
 from dcgan_lib.data.prepare import read_attributes
 from dcgan_lib.errors import UserError
@@ -240,7 +242,24 @@ def make_authors(folder: Path) -> None:
     write_parts(folder, AUTHORS, "discrim", arrays_of_discriminator(network))
 
 
+def make_tar(folder: Path) -> None:
+    with tarfile.open(folder / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for number, kind in enumerate(("PNG", "JPEG")):
+            member = tarfile.TarInfo(f"{'é' * 60 * number}/{number}.{kind.lower()}")
+            member.size = len(PICTURES[kind])
+            tar.addfile(member, io.BytesIO(PICTURES[kind]))
+
+
+def read_tar(folder: Path) -> None:
+    listing = list_images(folder / "a.tar")
+    with decoding():
+        for at in range(len(listing.names)):
+            found = listing.decode_one(at, Framing(image_size=SIDE))
+            assert (found.image_u8 is None) == bool(found.reason)
+
+
 READERS = {
+    "a tar": Reader(make_tar, ("a.tar",), read_tar),
     "a prepared image set": Reader(
         make_image_set,
         ("six/card.json", "six/images.npy", "six/labels.npy", "six/attributes.npz"),

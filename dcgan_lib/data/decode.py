@@ -4,6 +4,8 @@ Legend: image_u8 is c x h x w, uint8, 0..255, c = 1 where the file is grey, 3 wh
 """
 
 import contextlib
+import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -95,6 +97,11 @@ def decode_file(path: Path, framing: Framing, box: Box | None = None) -> Decoded
     return decode(partial(_open, path), framing, suffix=path.suffix.lower(), box=box)
 
 
+def decode_bytes(raw: bytes, framing: Framing, *, suffix: str = "") -> Decoded:
+    """Decode an encoded image that lies in memory; ``suffix`` is the ending of its name."""
+    return decode(partial(_open_bytes, raw), framing, suffix=suffix)
+
+
 def decode_grey(path: Path, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode ``path`` whole and upright at its own size, as grey: 1 x h x w."""
     framing = Framing(image_size=1, max_pixels=max_pixels)
@@ -178,16 +185,16 @@ def open_image(file: Path | IO[bytes]) -> Image.Image:
 
 def named_like_image(name: str) -> bool:
     """Say whether a file's name ends as that of an image."""
-    return Path(name).suffix.lower() in _endings()
+    return os.path.splitext(name)[1].lower() in _endings()
 
 
-def holds_image(path: Path) -> bool:
+def holds_image(file: Path | IO[bytes]) -> bool:
     """Say whether a file whose name does not say so begins as an image does."""
     try:
-        with open_image(path):
+        with open_image(file):
             return True
     except UnidentifiedImageError:
-        return _is_heic(path)
+        return _is_heic(_head(file))
     except Exception:  # as many kinds as in `decode`
         return False
 
@@ -234,19 +241,33 @@ def _open(path: Path) -> Image.Image:
     try:
         return open_image(path)
     except UnidentifiedImageError as error:
-        if _is_heic(path):
-            raise _Refused(HEIC_REASON) from error
-        begin = f"{found.st_size} bytes that begin with {_head(path)!r}"
-        raise _Refused("not an image", begin) from error
+        raise _unknown(_head(path), found.st_size) from error
 
 
-def _head(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(16)
+def _open_bytes(raw: bytes) -> Image.Image:
+    if not raw:
+        raise _Refused("empty file")
+    try:
+        return open_image(io.BytesIO(raw))
+    except UnidentifiedImageError as error:
+        raise _unknown(raw[:16], len(raw)) from error
 
 
-def _is_heic(path: Path) -> bool:
-    head = _head(path)
+def _unknown(head: bytes, size: int) -> _Refused:
+    if _is_heic(head):
+        return _Refused(HEIC_REASON)
+    return _Refused("not an image", f"{size} bytes that begin with {head!r}")
+
+
+def _head(file: Path | IO[bytes]) -> bytes:
+    if isinstance(file, Path):
+        with open(file, "rb") as opened:
+            return opened.read(16)
+    file.seek(0)
+    return file.read(16)
+
+
+def _is_heic(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12].decode("latin-1") in HEIC_BRANDS
 
 

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from dcgan_lib.data.decode import VERSION as DECODE_VERSION
 from dcgan_lib.data.decode import Box, Decoded, Framing, decode_file, decode_grey, decoding
-from dcgan_lib.data.prepare import Source, attributes_from_names, file_state
+from dcgan_lib.data.listing import file_state
+from dcgan_lib.data.prepare import Source, attributes_from_names
 from dcgan_lib.errors import UserError, check_choices, check_number, require
 from dcgan_lib.paths import atomic_write
 

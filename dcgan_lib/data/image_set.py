@@ -211,11 +211,11 @@ def is_plain_name(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, *, resume: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes ``folder``'s place in the end, unless it stays empty.
 
-    A second process waits. What a killed one left is never opened, and removed by the next. A
-    ``folder`` that holds something other than an image set is refused.
+    A second process waits. What a killed one left is never opened, and removed by the next, or with
+    ``resume`` given to it. A ``folder`` that holds something other than an image set is refused.
     """
     try:
         with exclusive(folder):
@@ -225,7 +225,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
                     f"{folder} exists and is not an image set, so it is not replaced; "
                     "move it away or choose another name"
                 )
-            with new_in_place_of(folder) as part:
+            with new_in_place_of(folder, resume=resume) as part:
                 yield part
     except OSError as error:  # what is read answers for itself: the disk is full or not ours
         raise UserError(
@@ -255,7 +255,7 @@ def seal(
         for key, array in arrays.items()
     }
     digest = hashlib.sha256(json.dumps([class_names, entries], sort_keys=True).encode()).hexdigest()
-    files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
+    files = {path.name: path.stat().st_size for path in sorted(part.glob("[!.]*"))}
     record = {
         "format": FORMAT,
         "name": name,

@@ -1,4 +1,4 @@
-"""Read a folder of images once: find, decode, crop, resize, report, and keep an ImageSet.
+"""Read images from a folder or an archive once: decode, crop, resize, report, keep an ImageSet.
 
 Legend: images_u8 is n x c x h x w, uint8, 0..255.
 """
@@ -12,11 +12,11 @@ import os
 import re
 import shutil
 import unicodedata
-from collections import Counter, defaultdict
+from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -33,8 +33,6 @@ from dcgan_lib.data.decode import (
     decode,
     decode_file,
     decoding,
-    holds_image,
-    named_like_image,
     with_channels,
 )
 from dcgan_lib.data.deduplicate import Method, first_of_each
@@ -46,13 +44,17 @@ from dcgan_lib.data.image_set import (
     new_folder,
     seal,
 )
+from dcgan_lib.data.listing import Chosen, Listing, list_images
 from dcgan_lib.errors import UserError, require
 from dcgan_lib.paths import atomic_write, data_root
 
 REPORT_FILE = "report.json"
+PROGRESS_FILE = ".progress.jsonl"
 HELD_OUT = 0.1
-AHEAD_BYTES = 2**27  # of pictures that are decoded before they are written
+AHEAD_BYTES = 2**27  # of pictures that are decoded before they are written,
+AHEAD_IMAGES = 2**12  # and their number at most
 BATCH = 8  # images that a thread takes at a time
+HEADER_BYTES = 128  # of a .npy file of images
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
@@ -84,18 +86,19 @@ def prepare(
     attributes: Path | None = None,
     progress: bool = False,
 ) -> ImageSet:
-    """Prepare the images of a folder as ``prepared_root()/name``, or open what is already there.
+    """Prepare a source of images as ``prepared_root()/name``, or open what is already there.
 
     The set is memory-mapped, one split after the other. Its card counts the files refused and
     noted, by reason; report.json beside it names every file. Of two processes that prepare the same
-    set, the second waits for the first.
+    set, the second waits for the first. What was decoded is kept while it works: one that was
+    killed goes on where it was, to the same set.
 
     Parameters
     ----------
     source
-        With two or more class folders and no image beside them, the first folder of a path is the
-        image's class. Folders called train, val or test (or training, valid, validation, testing,
-        in any case) are splits.
+        A folder, a tar archive (also .tar.gz) or an LMDB, as LSUN comes. With two or more class
+        folders and no image beside them, the first folder of a path is the image's class. Folders
+        called train, val or test (or training, valid, validation, testing, in any case) are splits.
     name
         By default made of the folder's name, the settings and the state of its files; what was kept
         of an earlier state is then removed.
@@ -104,7 +107,7 @@ def prepare(
     limit
         Use at most this many files, spread over the folder by the hash of their paths.
     held_out
-        Share for validation, in [0, 1), of a folder without split folders. A file's side depends on
+        Share for validation, in [0, 1), of a source without split folders. A file's side depends on
         its path alone, so it stays there when others come or go.
     deduplicate
         Keep the first of images that look the same, the training split's before another's; how:
@@ -115,7 +118,7 @@ def prepare(
         ``source`` and ``licence`` for the card, where they are known.
     crop
         Cut images out of the files, such as `dcgan_lib.data.faces.FaceCrops`, in place of taking
-        each file whole. What it found is kept while it works: a run that was stopped goes on.
+        each file of a folder whole. What it found is kept while it works, too.
     attributes
         A CSV table, ``file,smiling,glasses`` say, with a row of 0 and 1 for every image file, which
         is named by its path in the folder.
@@ -135,6 +138,8 @@ def prepare(
     if attributes is not None and crop is not None:
         raise UserError("attributes are of whole files: give either attributes or a crop")
     listing = list_images(source)
+    if crop is not None and listing.kind != "folder":
+        raise UserError(f"crops are cut out of files, but {source} is no folder: unpack it first")
     table = None if attributes is None else _text_of(attributes)
     wanted = {
         "fingerprint": listing.fingerprint,
@@ -152,12 +157,15 @@ def prepare(
     overwrite |= name is None  # so that a damaged one is made anew
     if (found := _find(folder, wanted, overwrite)) is not None:
         return found
-    with new_folder(folder) as part:
+    with new_folder(folder, resume=True) as part:
         found = _find(folder, wanted, overwrite)  # another process may have made it meanwhile
-        if found is None:
-            origin = {"source": f"the folder {plain!r}", "licence": "that of the folder's images"}
+        if found is not None:
+            _empty(part)
+        else:
+            what = listing.kind
+            origin = {"source": f"the {what} {plain!r}", "licence": f"that of the {what}'s images"}
             card = {**origin, **(about or {}), **wanted}
-            files = _source_of_folder(source, listing, limit, held_out)
+            files = _source_of(listing, limit, held_out)
             if table is not None:
                 files = replace(files, attributes=read_attributes(table, files.names))
             if crop is not None:
@@ -166,9 +174,10 @@ def prepare(
     if crop is not None:
         crop_log.unlink(missing_ok=True)
     if stem:
-        for earlier in prepared_root().glob(f"{glob.escape(stem)}.*"):
-            if earlier != folder:
-                shutil.rmtree(earlier, ignore_errors=True)
+        for begin in ("", "."):  # a dot: what a killed process had begun
+            for earlier in prepared_root().glob(f"{begin}{glob.escape(stem)}.*"):
+                if earlier != folder and earlier.is_dir():
+                    shutil.rmtree(earlier, ignore_errors=True)
     return ImageSet.load(folder) if found is None else found
 
 
@@ -206,9 +215,10 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def name_of_folder(folder: Path) -> str:
-    """Return the name that a set gets from its folder; "" where no letter can stand in one."""
+    """Return the name that a set gets from its source; "" where no letter can stand in one."""
     # a decomposed letter, as some systems store it, is typed as one
     name = unicodedata.normalize("NFC", folder.resolve().name)
+    name = re.sub(r"\.(tar|tar\.gz|tgz)$", "", name, flags=re.IGNORECASE)
     plain = "".join(letter if is_plain_name(f"_{letter}") else "-" for letter in name)
     return re.sub("-+", "-", plain).strip("-.")
 
@@ -234,122 +244,37 @@ def _kept_name(source: Path, wanted: dict[str, Any]) -> str:
     return f"{name_of_folder(source) or 'folder'}.{height}x{width}.{digest}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """Hold what was found in a folder."""
-
-    files: tuple[str, ...]
-    """Paths of image files relative to the folder, with ``/``, in the order of their bytes."""
-    ignored: dict[str, list[str]]
-    fingerprint: str
-    """SHA-256 of every image file's path, size and time of change."""
-
-
-def list_images(folder: Path) -> Listing:
-    """List the image files under ``folder``, any depth, links followed.
-
-    A file counts when its name ends, or its content begins, as an image's does. Names that begin
-    with a dot, and ``__MACOSX``, are left out.
-    """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(
-            f"expected a folder of images, but {folder} {what}; "
-            "give the folder that holds the files"
-        )
-    stats: dict[str, tuple[int, int]] = {}
-    ignored: dict[str, list[str]] = defaultdict(list)
-    seen: set[tuple[int, int]] = set()
-
-    def inside(path: str) -> str:
-        return os.path.relpath(path, folder).replace(os.sep, "/")
-
-    def cannot_read(error: OSError) -> None:
-        ignored[f"folder cannot be read ({error.strerror})"].append(inside(error.filename))
-
-    with decoding():
-        for place, folders, names in os.walk(folder, followlinks=True, onerror=cannot_read):
-            prefix = "" if Path(place) == folder else inside(place) + "/"
-            found = os.stat(place)
-            if (found.st_dev, found.st_ino) in seen:
-                ignored["folder seen before, through a link"].append(prefix)
-                folders.clear()
-                continue
-            seen.add((found.st_dev, found.st_ino))
-            for name in sorted(folders + names):
-                path = Path(place, name)
-                if name.startswith(".") or name == "__MACOSX":
-                    ignored["hidden"].append(prefix + name)
-                elif name in folders:
-                    if named_like_image(name):
-                        ignored["folder named like an image"].append(prefix + name)
-                elif named_like_image(name) or (path.is_file() and holds_image(path)):
-                    stats[prefix + name] = file_state(path)
-                else:
-                    ignored["not an image by name or content"].append(prefix + name)
-            folders[:] = sorted(n for n in folders if n[0] != "." and n != "__MACOSX")
-    if not stats:
-        raise UserError(
-            _nothing_found(folder, [name for kind in ignored.values() for name in kind])
-        )
-    entries = sorted(stats.items(), key=lambda entry: entry[0].split("/"))
-    fingerprint = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
-    files = tuple(name for name, _ in entries)
-    return Listing(files=files, ignored=dict(ignored), fingerprint=fingerprint)
-
-
-def file_state(path: Path) -> tuple[int, int]:
-    """Return a file's size and time of change, -1 for a broken link: decoding will name it."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
-
-
-def _nothing_found(folder: Path, others: list[str]) -> str:
-    seen = "it is empty"
-    if others:
-        endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in others)
-        kinds = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(5))
-        seen = f"it holds {len(others)} other files or folders ({kinds}), such as "
-        seen += ", ".join(others[:3])
-    return (
-        f"found 0 images in {folder}: {seen}; "
-        "expected files such as .jpg, .png or .webp, in subfolders or not"
-    )
-
-
-def natural_key(name: str) -> tuple:
-    """Return a sorting key that puts ``2.png`` before ``10.png``, folder by folder."""
-    pieces = (re.split("([0-9]+)", part.casefold()) for part in name.split("/"))
-    key = [[int(p) if at % 2 else p for at, p in enumerate(part)] for part in pieces]
-    return key, name
-
-
 def name_share(name: str, salt: str) -> float:
     """Return a number in [0, 1) that depends on ``name`` and ``salt`` alone."""
     digest = hashlib.sha256(f"{salt}\n{name}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6]) / 2**48
 
 
-def find_splits(files: Sequence[str]) -> tuple[int, dict[str, str]] | None:
-    """Return how deep in the paths the split folders lie, and the split of each file in one.
+def find_splits(files: Sequence[str]) -> tuple[int, np.ndarray] | None:
+    """Return how deep in the paths the split folders lie, and each file's split: n, int8.
+
+    The number is the split's place in `SPLIT_FOLDERS`; -1: the file is in none.
 
     Split folders lie side by side at the top, below folders that hold everything, or inside every
     class folder. At the top, train beside validation or test is enough, and what lies beside them
     belongs to no split; further down, every path must name one. None when there are no splits.
     """
-    split_of_folder = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
+    number = {name: at for at, names in enumerate(SPLIT_FOLDERS.values()) for name in names}
     at_top = True
     for depth in range(max(name.count("/") for name in files)):
-        folders = [(*name.split("/")[:-1], *[""] * (depth + 1))[depth] for name in files]
-        splits = [split_of_folder.get(folder.casefold()) for folder in folders]
-        found = {split for split in splits if split}
-        if len(found) > 1 and (all(splits) or (at_top and "train" in found)):
-            return depth, {name: split for name, split in zip(files, splits, strict=True) if split}
-        at_top &= len(set(folders)) == 1
+        folders = (_folder_at(name, depth) for name in files)
+        split_n = np.fromiter((number.get(each.casefold(), -1) for each in folders), np.int8)
+        found = set(np.unique(split_n).tolist()) - {-1}
+        if len(found) > 1 and (split_n.min() >= 0 or (at_top and 0 in found)):
+            return depth, split_n
+        at_top &= len({_folder_at(name, depth) for name in files}) == 1
     return None
+
+
+def _folder_at(name: str, depth: int) -> str:
+    """Return a path's folder at a depth from the top; "" where it has none."""
+    folders = name.split("/")[:-1]
+    return folders[depth] if depth < len(folders) else ""
 
 
 def classes_of(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -357,12 +282,14 @@ def classes_of(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]
 
     (None, ()) when an image lies outside every folder or all lie in the same one.
     """
-    folders = [name.split("/")[0] if "/" in name else "" for name in names]
-    class_names = tuple(sorted(set(folders), key=lambda name: (name.casefold(), name)))
-    if "" in class_names or len(class_names) < 2:
+    found: dict[str, int] = {}
+    folders = (_folder_at(name, 0) for name in names)
+    first_seen = np.fromiter((found.setdefault(each, len(found)) for each in folders), np.int32)
+    class_names = tuple(sorted(found, key=lambda name: (name.casefold(), name)))
+    if "" in found or len(found) < 2:
         return None, ()
-    index = {name: label for label, name in enumerate(class_names)}
-    return np.array([index[folder] for folder in folders], dtype=np.int64), class_names
+    label_of = {name: label for label, name in enumerate(class_names)}
+    return np.array([label_of[name] for name in found])[first_seen], class_names
 
 
 def attributes_from_names(names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -370,13 +297,14 @@ def attributes_from_names(names: Sequence[str]) -> dict[str, np.ndarray]:
 
     The form is ``female/ANYTHING_age31.png`` and ``male/...``; {} for any other folder.
     """
-    found = [re.fullmatch(r"(female|male)/.*_age(\d{1,3})\.\w+", name) for name in names]
-    if not names or not all(found):
-        return {}
-    return {
-        "age": np.array([float(match[2]) for match in found], dtype=np.float32),
-        "female": np.array([match[1] == "female" for match in found]),
-    }
+    age, female = array("f"), array("b")
+    for name in names:
+        match = re.fullmatch(r"(female|male)/.*_age(\d{1,3})\.\w+", name)
+        if not match:
+            return {}
+        age.append(float(match[2]))
+        female.append(match[1] == "female")
+    return {"age": np.array(age), "female": np.array(female, bool)} if age else {}
 
 
 def _text_of(path: Path) -> str:
@@ -498,39 +426,51 @@ def source_of_files(paths: Sequence[Path], **known: Any) -> Source:
     )
 
 
-def _source_of_folder(root: Path, listing: Listing, limit: int | None, held_out: float) -> Source:
-    """Return the files to use, one split after the other, in natural order."""
-    files, ignored = sorted(listing.files, key=natural_key), dict(listing.ignored)
-    splits, depth = ["train", "validation"], None
+def _source_of(listing: Listing, limit: int | None, held_out: float) -> Source:
+    """Return the files to use, one split after the other, each in the listing's order."""
+    files, ignored, kinds = listing.names, dict(listing.ignored), list(SPLIT_FOLDERS)
+    rows, depth = np.arange(len(files), dtype=np.int32), None
     split_by = f"{held_out:.0%} of the files held out, by the hash of their paths"
     if found := find_splits(files):
-        depth, split_of = found
-        splits = [split for split in SPLIT_FOLDERS if split in split_of.values()]
-        folders = sorted({name.split("/")[depth] for name in split_of})
-        split_by = f"as the folders say: {', '.join(folders)}"
-        if outside := [name for name in files if name not in split_of]:
-            ignored["outside the folders of the splits"] = outside
-        files = list(filter(split_of.get, files))
+        depth, split_n = found
+        rows = rows[split_n >= 0]
+        folders = {_folder_at(files[row], depth) for row in rows}
+        split_by = f"as the folders say: {', '.join(sorted(folders))}"
+        if len(outside := np.flatnonzero(split_n < 0)):
+            ignored["outside the folders of the splits"] = Chosen(files.__getitem__, outside)
     if limit is not None:
-        chosen = set(sorted(files, key=partial(name_share, salt="limit"))[:limit])
-        files = [name for name in files if name in chosen]
+        share_n = _shares(Chosen(files.__getitem__, rows), "limit")
+        rows = rows[np.sort(np.argsort(share_n, kind="stable")[:limit])]
     if not found:
-        held = {name for name in files if name_share(name, "held out") < held_out}
-        held = held if len(held) < len(files) else set()  # of one or two files: train on them
-        split_of = {name: "validation" if name in held else "train" for name in files}
-    ordered, spans = [], {}
-    for split in splits:
-        start = len(ordered)
-        ordered += [name for name in files if split_of[name] == split]
-        spans[split] = (start, len(ordered))
+        is_held = _shares(Chosen(files.__getitem__, rows), "held out") < held_out
+        is_held &= not is_held.all()  # of one or two files: train on them
+        split_n = np.zeros(len(files), np.int8)
+        split_n[rows[is_held]] = kinds.index("validation")
+        present = ["train", "validation"]
+    else:
+        present = [kind for at, kind in enumerate(kinds) if (found[1] == at).any()]
+    spans, start = {}, 0
+    for kind in present:
+        num = int(np.count_nonzero(split_n[rows] == kinds.index(kind)))
+        spans[kind] = (start, start + num)
+        start += num
+    rows = rows[np.argsort(split_n[rows], kind="stable")]
+    names = Chosen(files.__getitem__, rows)
+    paths = names
+    if depth is not None:
+        paths = Chosen(lambda row: _without_folder(files[row], depth), rows)
     return Source(
-        names=ordered,
-        decode_one=lambda position, framing: decode_file(root / ordered[position], framing),
+        names=names,
+        decode_one=lambda position, framing: listing.decode_one(rows[position], framing),
         splits=spans,
-        paths=ordered if depth is None else [_without_folder(name, depth) for name in ordered],
+        paths=paths,
         report={"splits": split_by},
         ignored=ignored,
     )
+
+
+def _shares(names: Sequence[str], salt: str) -> np.ndarray:
+    return np.fromiter((name_share(name, salt) for name in names), np.float64, len(names))
 
 
 def _without_folder(name: str, depth: int) -> str:
@@ -552,23 +492,35 @@ def fill(
 
     When no image can be used, the report that names each lies beside the folder.
     """
-    path = part / IMAGES_FILE
-    stored = _decode_all(path, name, source, framing, num_workers, progress)
+    path, num = part / IMAGES_FILE, len(source.names)
+    stored = _decode_all(path, name, source, framing, card, num_workers, progress)
     if len(stored.grey_bits) > 1:  # one scale for all, or a dark image would come out bright
         framing = replace(framing, grey_bits=max(stored.grey_bits))
-        stored = _decode_all(path, name, source, framing, num_workers, progress)
-    duplicates: list[dict[str, str]] = []
-    if deduplicate is not None and stored.kept:
-        duplicates = _drop_duplicates(path, source.names, stored, deduplicate)
+        stored = _decode_all(path, name, source, framing, card, num_workers, progress)
+    kept = np.arange(num, dtype=np.int32)[stored.is_kept]
+    duplicates: Sequence[dict[str, str]] = []
+    if deduplicate is not None and len(kept):
+        first = first_of_each(np.load(path, mmap_mode="r", allow_pickle=False), deduplicate)
+        is_first = first == np.arange(len(first))
+        _rewrite(path, np.flatnonzero(is_first))
+        pairs = np.stack([kept[~is_first], kept[first[~is_first]]], axis=1)
+        names, kept = source.names, kept[is_first]
+        duplicates = Chosen(lambda pair: {"file": names[pair[0]], "of": names[pair[1]]}, pairs)
     report = {
         **source.report,
-        "kept": [source.names[at] for at in stored.kept],
-        "refused": stored.refused,
-        "noted": dict(sorted(stored.noted.items())),
+        "kept": Chosen(source.names.__getitem__, kept),
+        "refused": [
+            {"file": source.names[at], "reason": reason, "detail": detail}
+            for at, reason, detail in stored.refused
+        ],
+        "noted": {
+            note: Chosen(source.names.__getitem__, places)
+            for note, places in sorted(stored.noted.items())
+        },
         "ignored": source.ignored,
     }
     counts = {
-        "refused": Counter(entry["reason"] for entry in stored.refused),
+        "refused": Counter(reason for _, reason, _ in stored.refused),
         "noted": {note: len(files) for note, files in stored.noted.items()},
         "ignored": {reason: len(files) for reason, files in source.ignored.items()},
     }
@@ -578,52 +530,100 @@ def fill(
         counts["duplicates"] = len(duplicates)
     spare = part.parent / f"{name}.{REPORT_FILE}"
     spare.unlink(missing_ok=True)
-    atomic_write(part / REPORT_FILE if stored.kept else spare, json.dumps(report, indent=0))
-    if not stored.kept:
+    with open(part / REPORT_FILE if len(kept) else spare, "w", encoding="utf-8") as file:
+        _write_json(file, report)
+    if not len(kept):
         reasons = "; ".join(f"{num:,} x {reason}" for reason, num in counts["refused"].items())
         raise UserError(
-            f"none of the {len(source.names):,} images of {name} could be used: {reasons} "
+            f"none of the {num:,} images of {name} could be used: {reasons} "
             f"(every file by name: {spare})"
         )
     if framing.channels == "auto" and stored.all_grey:
-        _rewrite(path, range(len(stored.kept)), 1)
-    kept = np.array(stored.kept)
+        _rewrite(path, range(len(kept)), 1)
     spans = source.spans(kept)
     card = {
         **card,
         "counts": {"images": len(kept)} | {key: end - start for key, (start, end) in spans.items()},
         "splits": spans,
         "preparation": framing.as_card(),
-        "report": {**source.report, "found": len(source.names), "kept": len(kept), **counts},
+        "report": {**source.report, "found": num, "kept": len(kept), **counts},
     }
-    paths = [source.paths[at] for at in kept] if source.paths else []
+    paths = Chosen(source.paths.__getitem__, kept) if source.paths else []
     labels, class_names = classes_of(paths)
     if source.labels is not None:
         labels, class_names = source.labels[kept], source.class_names
     attributes = {key: values[kept] for key, values in source.attributes.items()}
     seal(part, name, class_names, labels, attributes or attributes_from_names(paths), card)
+    (part / PROGRESS_FILE).unlink()
 
 
-def _drop_duplicates(
-    path: Path, names: Sequence[str], stored: "_Stored", method: Method
-) -> list[dict[str, str]]:
-    """Leave the first of images that look the same in the .npy file; name the others."""
-    first = first_of_each(np.load(path, mmap_mode="r", allow_pickle=False), method)
-    is_first = first == np.arange(len(first))
-    _rewrite(path, np.flatnonzero(is_first))
-    kept = np.array(stored.kept)
-    stored.kept = kept[is_first].tolist()
-    others = zip(kept[~is_first], kept[first[~is_first]], strict=True)
-    return [{"file": names[other], "of": names[one]} for other, one in others]
+def _write_json(file: IO[str], value: Any) -> None:
+    """Write JSON, a sequence item by item: no memory need hold it."""
+    if isinstance(value, dict):
+        brackets, items = "{}", ((json.dumps(key) + ": ", item) for key, item in value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        brackets, items = "[]", (("", item) for item in value)
+    else:
+        file.write(json.dumps(value))
+        return
+    file.write(brackets[0])
+    for number, (key, item) in enumerate(items):
+        file.write((",\n" if number else "\n") + key)
+        _write_json(file, item)
+    file.write(brackets[1])
 
 
-@dataclass(kw_only=True)
 class _Stored:
-    kept: list[int] = field(default_factory=list)
-    refused: list[dict[str, str]] = field(default_factory=list)
-    noted: dict[str, list[str]] = field(default_factory=dict)
-    grey_bits: set[int] = field(default_factory=set)
-    all_grey: bool = True
+    """What became of the images so far: one block after the other, as the progress file has it."""
+
+    def __init__(self, num: int) -> None:
+        self.done = 0
+        self.is_kept = np.zeros(num, bool)
+        self.refused: list[tuple[int, str, str]] = []
+        self.noted: dict[str, array] = {}
+        self.grey_bits: set[int] = set()
+        self.all_grey = True
+
+    @property
+    def num_kept(self) -> int:
+        return int(np.count_nonzero(self.is_kept))
+
+    def add(self, block: dict[str, Any]) -> None:
+        self.is_kept[self.done : block["done"]] = True
+        self.is_kept[[at for at, *_ in block["refused"]]] = False
+        self.refused += block["refused"]
+        for note, places in block["noted"].items():
+            self.noted.setdefault(note, array("q")).extend(places)
+        self.grey_bits |= set(block["grey_bits"])
+        self.all_grey &= block["all_grey"]
+        self.done = block["done"]
+
+
+def _empty(folder: Path, *but: str) -> None:
+    for path in folder.iterdir():
+        if path.name not in but:
+            path.unlink()
+
+
+def _read_progress(part: Path, first: str, num: int, row_bytes: int) -> _Stored:
+    """Return what a stopped run had done of ``num`` images, and leave its file to be added to.
+
+    The folder is emptied where that run began otherwise, or its images have been rewritten since.
+    """
+    stored, path = _Stored(num), part / PROGRESS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    if lines[:1] == [first]:
+        whole = [line for line in lines if line.endswith("\n")]
+        for line in whole[1:]:
+            stored.add(json.loads(line))
+        if (part / IMAGES_FILE).stat().st_size >= HEADER_BYTES + stored.num_kept * row_bytes:
+            _empty(part, IMAGES_FILE, PROGRESS_FILE)  # a card, say, from before its last moment
+            atomic_write(path, "".join(whole))
+            return stored
+    _empty(part)
+    atomic_write(path, first)
+    (part / IMAGES_FILE).touch()
+    return _Stored(num)
 
 
 def _decode_all(
@@ -631,17 +631,22 @@ def _decode_all(
     title: str,
     source: Source,
     framing: Framing,
+    card: dict[str, Any],
     num_workers: int | None,
     progress: bool,
 ) -> _Stored:
     """Write the images that can be used to the .npy file ``path``, in their order.
 
     Only so many are decoded ahead as fit into `AHEAD_BYTES`. Decoders release the interpreter's
-    lock, so threads are enough. "auto" writes RGB, for the caller to narrow.
+    lock, so threads are enough. "auto" writes RGB, for the caller to narrow. After each piece, the
+    progress file says how far the images on the disk go.
     """
-    stored, num = _Stored(), len(source.names)
+    num = len(source.names)
     shape = (3 if framing.channels == "auto" else framing.channels, *framing.image_size)
-    ahead = max(AHEAD_BYTES // (BATCH * math.prod(shape)), 1) * BATCH
+    row_bytes = math.prod(shape)
+    ahead = min(max(AHEAD_BYTES // (BATCH * row_bytes), 1) * BATCH, AHEAD_IMAGES)
+    begun_by = [card, source.report, framing.as_card(), framing.grey_bits, num]
+    stored = _read_progress(path.parent, json.dumps(begun_by) + "\n", num, row_bytes)
 
     def decode_batch(first: int) -> list[Decoded]:
         return [source.decode_one(at, framing) for at in range(first, min(first + BATCH, num))]
@@ -649,27 +654,34 @@ def _decode_all(
     with (
         decoding(framing.max_pixels),
         ThreadPoolExecutor(num_workers) as pool,
-        open(path, "wb") as file,
-        tqdm(total=num, desc=title, unit="image", disable=not progress) as bar,
+        open(path, "r+b") as file,
+        open(path.parent / PROGRESS_FILE, "a", encoding="utf-8") as log,
+        tqdm(total=num, initial=stored.done, desc=title, unit="image", disable=not progress) as bar,
     ):
         _write_header(file, (0, *shape))
-        for start in range(0, num, ahead):
-            batches = pool.map(decode_batch, range(start, min(start + ahead, num), BATCH))
+        file.truncate(file.seek(HEADER_BYTES + stored.num_kept * row_bytes))
+        for start in range(stored.done, num, ahead):
+            block = {"done": min(start + ahead, num), "refused": [], "noted": {}}
+            grey_bits, all_grey = set(), True
+            batches = pool.map(decode_batch, range(start, block["done"], BATCH))
             for at, decoded in enumerate(chain.from_iterable(batches), start):
                 bar.update()
-                name = source.names[at]
                 for note in decoded.notes:
-                    stored.noted.setdefault(note, []).append(name)
+                    block["noted"].setdefault(note, []).append(at)
                 if decoded.image_u8 is None:
-                    why = {"reason": decoded.reason, "detail": decoded.detail}
-                    stored.refused.append({"file": name, **why})
+                    block["refused"].append((at, decoded.reason, decoded.detail))
                     continue
-                stored.kept.append(at)
-                stored.all_grey &= len(decoded.image_u8) == 1
-                stored.grey_bits |= {decoded.grey_bits} - {0}
+                all_grey &= len(decoded.image_u8) == 1
+                grey_bits |= {decoded.grey_bits} - {0}
                 file.write(np.ascontiguousarray(with_channels(decoded.image_u8, shape[0])).data)
+            file.flush()
+            os.fsync(file.fileno())  # the images before the line that speaks of them
+            block |= {"grey_bits": sorted(grey_bits), "all_grey": all_grey}
+            log.write(json.dumps(block) + "\n")
+            log.flush()
+            stored.add(block)
         file.seek(0)
-        _write_header(file, (len(stored.kept), *shape))
+        _write_header(file, (stored.num_kept, *shape))
     return stored
 
 

@@ -1,7 +1,6 @@
 """The published sets: what each is, where it is had from, and how it is split."""
 
 import hashlib
-import io
 import json
 import pickle
 import re
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dcgan_lib.data.decode import Decoded, Framing, decode, decode_file, decoding, open_image
+from dcgan_lib.data.decode import Decoded, Framing, decode_file, decoding
 from dcgan_lib.data.image_set import ImageSet, new_folder
+from dcgan_lib.data.listing import list_database
 from dcgan_lib.data.prepare import (
     Source,
     fill,
@@ -300,29 +300,9 @@ def open_lsun_bedrooms(part_name: str, download: bool) -> Source:
     That file is named by the letters of the path alone, so two sets can share one and read wrong
     keys.
     """
-    try:
-        import lmdb
-    except ImportError as error:
-        raise UserError(
-            "LSUN is an LMDB database, which needs the lmdb package: run pip install lmdb"
-        ) from error
     folder_name = f"bedroom_{'val' if part_name == 'validation' else 'train'}_lmdb"
-    folder = _root("lsun", folder_name) / folder_name
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder_name}")
-    try:
-        database = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
-        with database.begin() as reading:
-            keys = list(reading.cursor().iternext(keys=True, values=False))
-    except lmdb.Error as error:
-        raise OSError(str(error)) from error
-
-    def decode_one(position: int, framing: Framing) -> Decoded:
-        with database.begin() as reading:
-            raw = reading.get(keys[position])
-        return decode(partial(open_image, io.BytesIO(raw)), framing)
-
-    return Source(names=[key.decode("ascii", "replace") for key in keys], decode_one=decode_one)
+    listing = list_database(_root("lsun", folder_name) / folder_name)
+    return Source(names=listing.names, decode_one=listing.decode_one)
 
 
 def _cut(num_train: int, num_validation: int) -> dict[str, Spans]:

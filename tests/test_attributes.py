@@ -74,6 +74,8 @@ def test_a_table_is_read_by_file_and_its_mistakes_are_named():
         ("file,smiling\nb.png,1,1\n", "gives b.png the values 1, 1"),
         ("file,smiling\na.png,1\n", "no row for 1 of 1 images, such as b.png"),
         ("file,one,one\nb.png,1,1\n", "with different names"),
+        ("file,big smile\nb.png,1\n", "names of letters, digits"),
+        ("file,file\nb.png,1\n", "but got 'file,file'"),
         ("", "the first row of a table"),
     ):
         with pytest.raises(UserError, match=said):

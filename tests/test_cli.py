@@ -532,7 +532,8 @@ def test_sample_draws_pictures_of_a_grid_again(plain_run, place):
     nine, two = (
         [path.read_bytes() for path in sorted(Path(name).iterdir())] for name in ("nine", "two")
     )
-    assert two == [nine[7], nine[2]]
+    assert two == [nine[2], nine[7]]
+    assert sorted(path.name for path in Path("two").iterdir()) == ["000002.png", "000007.png"]
 
 
 def test_sample_picks_the_best_of_many(plain_run):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dcgan_lib.data.image_set import ImageSet
 from dcgan_lib.errors import UserError
-from dcgan_lib.paths import atomic_write, exclusive
+from dcgan_lib.paths import atomic_write, exclusive, new_in_place_of
 
 
 @pytest.fixture(autouse=True)
@@ -401,3 +401,22 @@ def test_atomic_write_keeps_the_old_file_and_the_usual_mode(tmp_path, monkeypatc
     with pytest.raises(OSError, match="no"):
         atomic_write(path, "new")
     assert path.read_text() == "old" and [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("stopped_at", [1, 2])
+def test_a_replacement_that_is_interrupted_leaves_the_old_folder(tmp_path, monkeypatch, stopped_at):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").touch()
+    renamings, rename = [], os.replace
+
+    def interrupted(source, target):
+        renamings.append(target)
+        if len(renamings) == stopped_at:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_in_place_of(folder) as part:
+        (part / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "old"]

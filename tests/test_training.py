@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from dcgan_lib.config import ModelConfig, TrainConfig
 from dcgan_lib.data.image_set import ImageSet
+from dcgan_lib.data.prepare import resized
 from dcgan_lib.errors import UserError
 from dcgan_lib.models.sampling import batch_norms, sample_latents, seeded
 from dcgan_lib.paths import exclusive
@@ -412,6 +413,9 @@ def test_cuts_of_one_set_are_told_apart():
     names = {identity(dataclasses.replace(whole, card=card)) for card in cuts}
     assert len(names) == 2 and None not in names
     assert identity(whole) == "tiny-0"
+    assert identity(resized(whole, (6, 6))) != identity(resized(tiny_set(seed=1), (6, 6)))
+    unnamed = dataclasses.replace(whole, card={})
+    assert identity(unnamed) != identity(dataclasses.replace(tiny_set(seed=1), card={}))
 
 
 def test_a_grid_of_one_sample(tmp_path):

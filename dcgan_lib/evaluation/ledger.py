@@ -16,10 +16,11 @@ import re
 import textwrap
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
@@ -153,14 +154,30 @@ class Claim:
 def claims() -> dict[str, Claim]:
     """Return the table of claims by id, in its order."""
     table = tomllib.loads(files(__package__).joinpath("claims.toml").read_text(encoding="utf-8"))
-    return {id: _claim(id, dict(entry)) for id, entry in table.items()}
+    entries = chain.from_iterable(_named(id, entry) for id, entry in table.items())
+    return {id: _claim(id, entry) for id, entry in entries}
+
+
+def _named(id: str, entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield an entry, or one for each of its ``names``, which stand with their chapters."""
+    names = entry.pop("names", None)
+    if names is None:
+        yield id, entry
+        return
+    for name, chapter in names.items():
+        texts = {
+            key: value.replace("NAME", name)
+            for key, value in entry.items()
+            if isinstance(value, str)
+        }
+        yield id.replace("NAME", name), entry | texts | {"chapters": [chapter]}
 
 
 def _claim(id: str, entry: dict[str, Any]) -> Claim:
     rule = entry.pop("rule", "checks")
     if isinstance(rule, dict):
-        kind = next(iter(rule))
-        rule = Rule(kind=kind, target=rule.pop(kind), **rule)
+        (kind, target), *others = rule.items()
+        rule = Rule(kind=kind, target=target, **dict(others))
     else:
         rule = Rule(kind=rule)
     lists = {name: tuple(entry.pop(name, ())) for name in ("chapters", "sets")}

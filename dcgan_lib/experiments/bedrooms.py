@@ -65,7 +65,7 @@ class Epochs(Command, verb="epochs"):
     """Image set, prepared set or folder."""
     recipe: Annotated[str, arg(metavar="NAME")] = "bedrooms"
     """Networks and settings."""
-    beside: tuple[str, ...] = ("bedrooms",)
+    beside: tuple[str, ...] = ("bedrooms", "bedrooms-shifted")
     """Checkpoints of the same set, trained for longer, to measure as well."""
     num_train: int | None = None
     """Train on this many images; unset: all of them."""

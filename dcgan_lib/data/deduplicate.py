@@ -103,6 +103,7 @@ def first_within(bits_nk: np.ndarray, max_bits: int) -> np.ndarray:
 
     Every pair of different hashes is compared.
     """
+    require(max_bits >= 0, "max_bits", max_bits, "at least 0")
     words, first, which = np.unique(as_words(bits_nk), return_index=True, return_inverse=True)
     order = np.argsort(first)  # in which the hashes appear
     words, first, place = words[order], first[order], np.argsort(order)

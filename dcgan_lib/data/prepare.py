@@ -263,7 +263,8 @@ def find_splits(files: Sequence[str]) -> tuple[int, np.ndarray] | None:
     at_top = True
     for depth in range(max(name.count("/") for name in files)):
         folders = (_folder_at(name, depth) for name in files)
-        split_n = np.fromiter((number.get(each.casefold(), -1) for each in folders), np.int8)
+        numbers = (number.get(each.casefold(), -1) for each in folders)
+        split_n = np.fromiter(numbers, np.int8, len(files))
         found = set(np.unique(split_n).tolist()) - {-1}
         if len(found) > 1 and (split_n.min() >= 0 or (at_top and 0 in found)):
             return depth, split_n
@@ -284,7 +285,8 @@ def classes_of(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]
     """
     found: dict[str, int] = {}
     folders = (_folder_at(name, 0) for name in names)
-    first_seen = np.fromiter((found.setdefault(each, len(found)) for each in folders), np.int32)
+    seen = (found.setdefault(each, len(found)) for each in folders)
+    first_seen = np.fromiter(seen, np.int32, len(names))
     class_names = tuple(sorted(found, key=lambda name: (name.casefold(), name)))
     if "" in found or len(found) < 2:
         return None, ()

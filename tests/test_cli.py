@@ -214,7 +214,7 @@ MISTAKES = [
     ("evaluate nowhere", "no checkpoint or run folder at 'nowhere'"),
     (
         "evaluate nowhere --record nonsense",
-        "the ledger has no generator called 'nonsense'; it has: bedrooms, faces",
+        "the ledger has no generator called 'nonsense'; it has: bedrooms, bedrooms-shifted",
     ),
     ("evaluate /runs/mine --record mnist", "absolute path"),
     ("bench --rounds 0", "rounds must be at least 1, but it is 0"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +35,12 @@ from dcgan_lib.evaluation.generators import (
 from dcgan_lib.evaluation.ledger import claims, load_results
 from dcgan_lib.evaluation.probes import Head, Probe, ProbeConfig, load_probe, save_probe
 from dcgan_lib.evaluation.statistics import Estimate
-from dcgan_lib.experiments.generators import check_record, load_classes, record_report
+from dcgan_lib.experiments.generators import (
+    check_record,
+    load_classes,
+    measured_text,
+    record_report,
+)
 from dcgan_lib.models.sampling import generate_u8, sample_latents, seeded
 from dcgan_lib.training import checkpoints
 from dcgan_lib.training.step import make_gan
@@ -430,6 +436,27 @@ def test_a_generator_has_a_row_for_each_of_its_claims(street_report, ledger):
     rows = record_report(street_report, "natural", "dcgan evaluate natural")
     assert {row.id for row in rows} == {id for id in claims() if id.startswith("ours.natural.")}
     assert json.loads((ledger / "ours.natural.kid.json").read_text())["n"] == NUM
+
+
+GENERATORS = sorted({id.split(".")[1] for id in claims() if id.endswith(".copies")})
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generators_card_says_what_was_measured(name):
+    card = Path(__file__).parents[1] / "data" / "checkpoints" / name / "card.md"
+    text = card.read_text(encoding="utf-8")
+    assert text.endswith(measured_text(name)) and text.count("| KID (") == 1
+
+
+def test_recording_renews_the_card(street_report, ledger, tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGAN_CHECKPOINTS", str(tmp_path))
+    (tmp_path / "faces").mkdir()
+    card = tmp_path / "faces" / "card.md"
+    card.write_text("# faces\n")
+    report = dataclasses.replace(street_report, checkpoint="faces")
+    for _ in range(2):
+        record_report(report, "faces", "dcgan evaluate faces --record faces")
+        assert card.read_text() == "# faces\n" + measured_text("faces")
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,17 @@ from dcgan_lib.evaluation.ledger import (
     Result,
     check_command,
     claims,
+    format_measured,
     id_on,
     load_details,
+    load_results,
     record,
     save_details,
 )
 from dcgan_lib.evaluation.statistics import Estimate
+from dcgan_lib.paths import atomic_write, checkpoints_root
 
+CARD_FILE, MEASURED = "card.md", "\n## Measured\n"
 BEDROOMS, MEMORISATION = "bedrooms64", "bedrooms.memorisation"
 MOST_COPIES, MOST_MEMORISED = 0.05, 0.10
 """[O] What the whole interval of either share may reach; the same stands in claims.toml."""
@@ -74,7 +78,22 @@ def record_report(report: GeneratorReport, name: str, command: str) -> list[Resu
         recorded.append(_record_bedrooms(report, command))
     if report.classes:
         save_details(f"classes/{name}", [asdict(row) for row in report.classes])
+    if report.checkpoint == name:  # the committed one, and no run of its own
+        card = checkpoints_root() / name / CARD_FILE
+        before = card.read_text(encoding="utf-8").partition(MEASURED)[0]
+        atomic_write(card, before + measured_text(name))
     return recorded
+
+
+def measured_text(name: str) -> str:
+    """Return what stands of a generator's rows in its card, at the end."""
+    lines = [MEASURED, "| what | here | n | verdict | how |", "|---|---|---:|---|---|"]
+    lines += [
+        f"| {row.claim} | {format_measured(row)} | {row.n:,} | {row.verdict} | {row.notes} |"
+        for row in load_results()
+        if row.id.startswith(f"ours.{name}.") and row.is_measured
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _record_bedrooms(report: GeneratorReport, command: str) -> Result:

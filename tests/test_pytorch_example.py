@@ -269,3 +269,12 @@ def test_a_generator_alone_is_sampled_but_not_trained(thin, tmp_path, monkeypatc
     assert "unknown" in capsys.readouterr().err
     with pytest.raises(UserError, match="keeps its generator alone"):
         load_discriminator("runs/mine")
+
+
+def test_a_counter_of_no_layer_is_named(tmp_path):
+    theirs = lively(ExampleGenerator(2, 3)).state_dict() | {
+        "mahn.7.num_batches_tracked": torch.tensor(1)
+    }
+    torch.save(theirs, tmp_path / "netG.pth")
+    with pytest.raises(UserError, match=r"also has mahn\.7\.num_batches_tracked"):
+        read_generator(tmp_path / "netG.pth")

@@ -94,7 +94,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(Path(name).name == "constants.pkl" for name in archive.namelist())
-    except zipfile.BadZipFile:  # an older format, or damaged: the reader says so
+    except Exception:  # an older format, or damaged in one of many ways: the reader says so
         return False
 
 
@@ -138,9 +138,8 @@ def _check_names(
 ) -> None:
     """Refuse a state dict with other layers than the example's, or with others besides."""
     # PyTorch writes the counters from 0.4 on, and no network needs them.
-    found = {name for name in theirs if not name.endswith("num_batches_tracked")}
-    wanted = _names(layers)
-    if found == _names(layers_of_other):
+    found, wanted = theirs.keys() - _counters(layers), _names(layers)
+    if theirs.keys() - _counters(layers_of_other) == _names(layers_of_other):
         other = {"generator": "discriminator", "discriminator": "generator"}[kind]
         raise UserError(
             f"{path} should be a {kind}, but is a {other}: give the generator first, then the "
@@ -169,6 +168,10 @@ def _names(layers: dict[str, str]) -> set[str]:
         for theirs, ours in layers.items()
         for part in (NORM if "norm" in ours else NORM[:1])
     }
+
+
+def _counters(layers: dict[str, str]) -> set[str]:
+    return {f"{theirs}.num_batches_tracked" for theirs, ours in layers.items() if "norm" in ours}
 
 
 def _renamed(theirs: dict[str, Tensor], layers: dict[str, str]) -> dict[str, Tensor]:

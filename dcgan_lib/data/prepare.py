@@ -719,7 +719,5 @@ def resized(image_set: ImageSet, image_size: tuple[int, int]) -> ImageSet:
         key: ((values - corner) / scale).astype(np.float32) if values.shape[1:] == (4,) else values
         for key, values in image_set.attributes.items()
     }
-    origin = {"digest": image_set.card.get("digest"), "images": len(image_set)}
-    card = {"cut_from": origin} | image_set.card
-    card.pop("digest", None)
+    card = {key: value for key, value in image_set.card.items() if key != "digest"}
     return replace(image_set, images_u8=images_u8, attributes=attributes, card=card)

@@ -366,8 +366,6 @@ class _Run:
         with self.processes.together() as is_main:
             if is_main:
                 folder = self.run_dir / "snapshots" / f"step-{self.step:07d}"
-                if folder.exists():  # of a run that was stopped and goes on
-                    return
                 settled = copy.deepcopy(self.gan)
                 _refresh_generators(settled)
                 checkpoints.save_networks(folder, settled, self.about | {"step": self.step})

@@ -27,7 +27,7 @@ test: book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval book/ -n $(JOBS) --dist loadfile
 
 demo: $(READY)

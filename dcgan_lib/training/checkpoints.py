@@ -286,7 +286,8 @@ def check_resumable(
 def _flat(config: TrainConfig) -> dict[str, Any]:
     """Return the settings of the run and of its networks, side by side."""
     settings = to_dict(config)
-    return settings | settings.pop("model")
+    model = settings.pop("model")
+    return settings | model
 
 
 def check_unused(run_dir: Path) -> None:
